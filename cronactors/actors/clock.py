@@ -1,0 +1,183 @@
+"""The clock actor: sleeps until the next moment, claims what is due for free slots, and looks around once a tick."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import attrs
+import trio
+
+from cronactors.actors.mailbox import Mailbox
+from cronactors.actors.messages import ClaimDue, FinishRun, Look, Rebase, Recover
+from cronactors.actors.runner import INTERRUPTED, RunnerPool, Terms
+from cronactors.errors import StoreUnavailable, shorten
+from cronactors.instants import Millis, from_millis
+from cronactors.ledger.claim import LEASE
+from cronactors.owner import Owner
+from cronactors.wallclock import Wall
+
+logger = logging.getLogger("cronactors.clock")
+
+JUMP: Millis = 1_000
+"""How far wall clock and trio's clock may drift apart within a tick before it counts as the clock having been set."""
+PAGE = 500
+"""How many jobs one request computes anew after the clock was set back."""
+_LONGEST_PAUSE = 5.0
+_AGAIN = 0.05  # after a claim that only went past moments that were decided before
+
+
+@attrs.frozen(kw_only=True)
+class Watch:
+    """How the clock actor tells time.
+
+    Attributes:
+        wall: The wall clock, which says what is due.
+        tick: Seconds between two looks around; infinite on virtual time, where nothing happens unseen.
+    """
+
+    wall: Wall
+    tick: float
+
+
+class Clock:
+    """Claims and hands out. It never waits for a job.
+
+    Args:
+        mailbox: The store's.
+        pool: Where runs are carried out.
+        terms: Owner, slots and limits.
+        me: This process, as owners see each other.
+        watch: Wall clock and tick.
+    """
+
+    def __init__(self, mailbox: Mailbox, pool: RunnerPool, terms: Terms, *, me: Owner, watch: Watch) -> None:
+        self._mailbox = mailbox
+        self._pool = pool
+        self._terms = terms
+        self._me = me
+        self._watch = watch
+        # A latch: what is set while nobody waits is not forgotten. Emptied BEFORE the claim.
+        self._set_latch, self._latch = trio.open_memory_channel[None](1)
+        self._look_now = False
+        self._waits_for_slot = False
+        self._trust_leases_from = -math.inf
+        self._leaked: set[int] = set()
+        self.next_due: Millis | None = 0
+        self.last_tick: Millis | None = None
+        self.next_wake: Millis | None = None
+
+    # Told by others, in the loop
+
+    def committed(self, next_due: Millis | None, stirred: bool) -> None:  # noqa: FBT001 - the store's listener
+        """Hear of a commit: the queue comes due at ``next_due`` now."""
+        earlier = next_due is not None and (self.next_wake is None or next_due < self.next_wake)
+        self.next_due = next_due
+        self._look_now |= stirred
+        if stirred or (earlier and self._pool.free):
+            self.wake()
+
+    def wake(self) -> None:
+        """Look at the queue again: a slot has become free, or time has been set."""
+        try:
+            self._set_latch.send_nowait(None)
+        except trio.WouldBlock:
+            pass
+
+    # The actor
+
+    @trio.lowlevel.enable_ki_protection
+    async def run(self) -> None:
+        """Go on until cancelled. A claim that was answered is always handed over."""
+        pause = 0.0
+        next_tick = trio.current_time()
+        wall, mono = self._watch.wall(), trio.current_time()
+        while True:
+            self._empty_latch()
+            try:
+                if trio.current_time() >= next_tick or self._look_now:
+                    wall, mono = await self._heed_jump(wall, mono)
+                    await self._tick()
+                    next_tick = trio.current_time() + self._watch.tick
+                more = await self._claim()
+                pause = 0.0
+            except StoreUnavailable as error:
+                pause = min(2 * pause + 0.1, _LONGEST_PAUSE)
+                logger.warning("the clock goes on in %.1f s: %s", pause, error)
+                await trio.sleep(pause)
+                continue
+            if not more:
+                await self._sleep(next_tick)
+
+    def _empty_latch(self) -> None:
+        try:
+            self._latch.receive_nowait()
+        except trio.WouldBlock:
+            pass
+
+    async def _claim(self) -> bool:
+        """Claim for the free slots; answer whether to try again at once."""
+        free = self._pool.free
+        if not free or self.next_due is None or self.next_due > self._watch.wall():
+            self._waits_for_slot = False
+            return False
+        claimed = await self._mailbox.ask(ClaimDue(self._terms.owner, free, self._terms.total))
+        for each in claimed:
+            self._pool.hand_over(each)
+        # Due and yet not claimed: the limit over all schedulers is reached, and a finish or a tick goes on. It must not spin.
+        self._waits_for_slot = not claimed
+        return bool(claimed)
+
+    async def _sleep(self, next_tick: float) -> None:
+        wall = self._watch.wall()
+        until_tick = next_tick - trio.current_time()
+        wait = until_tick
+        if self.next_due is not None and self._pool.free and not self._waits_for_slot:
+            wait = min(wait, max(0.0, (self.next_due - wall) / 1000))
+        elif self._waits_for_slot and self._terms.total is None:
+            wait = min(wait, _AGAIN)
+        self.next_wake = None if math.isinf(wait) else wall + max(0, round(wait * 1000))
+        with trio.move_on_after(wait):
+            await self._latch.receive()
+
+    # The tick
+
+    async def _tick(self) -> None:
+        """Look around: what others have changed, runs asked to cancel, runs that do not end, owners that have died."""
+        self._look_now = False
+        trusted = trio.current_time() >= self._trust_leases_from
+        sight = await self._mailbox.ask(Look(self._terms.owner, self._me, trusted))
+        self.last_tick = self._watch.wall()
+        self.next_due = sight.next_due
+        await self._put_back(self._pool.reconcile(sight.running))
+        await self._pool.report_stuck()
+        if sight.orphaned:
+            for run in await self._mailbox.ask(Recover(self._me, self._terms.policy, trusted)):
+                logger.warning("run %s of job %s was interrupted: its process ended", run.id, shorten(run.job_name))
+
+    async def _put_back(self, unheld: list[int]) -> None:
+        """Put back runs of ours that no runner holds: the answer to their claim was lost. Seen twice, since it may be on its way."""
+        for run_id in self._leaked.intersection(unheld):
+            logger.warning("run %s was claimed and never started: it is put back", run_id)
+            await self._mailbox.ask(
+                FinishRun(run_id, INTERRUPTED, self._terms.owner, self._terms.policy, claim_next=False, total=None)
+            )
+        self._leaked = set(unheld)
+
+    async def _heed_jump(self, wall: Millis, mono: float) -> tuple[Millis, float]:
+        """Compare wall clock and trio's clock since the last look; a jump back lets next moments be computed again from now."""
+        now_wall, now_mono = self._watch.wall(), trio.current_time()
+        drift = (now_wall - wall) - round((now_mono - mono) * 1000)
+        if abs(drift) > JUMP:
+            self._trust_leases_from = now_mono + LEASE / 1000
+            logger.warning("the wall clock was set by %+.1f s, to %s", drift / 1000, from_millis(now_wall).isoformat())
+        if drift < -JUMP:
+            await rebase_all(self._mailbox, by=-drift)
+        return now_wall, now_mono
+
+
+async def rebase_all(mailbox: Mailbox, *, by: Millis) -> None:
+    """After the wall clock was set back: page by page, so that the store serves others in between."""
+    page: int | None = 0
+    while page is not None:
+        page = await mailbox.ask(Rebase(page, PAGE, by))

@@ -1,0 +1,99 @@
+"""What leaves a block of ours: the one boundary at which exceptions of actors and of the body are told apart."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+import trio
+
+from cronactors.errors import CronError, SchedulerCrashed
+
+
+class Body:
+    """The user's block, as a context manager: its exception is kept for later, so that no nursery wraps it."""
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+        self._scope = trio.CancelScope()
+
+    def __enter__(self) -> None:
+        """Begin the block."""
+        self._scope.__enter__()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
+        """End the block and keep its exception, unless it comes of `cancel`."""
+        if not self._scope.__exit__(kind, error, trace):
+            self.error = error
+        return True
+
+    def cancel(self) -> None:
+        """End the block from within, for a reason that is raised instead."""
+        self._scope.cancel()
+
+    @property
+    def cancelled(self) -> bool:
+        """The block was cancelled from outside."""
+        return self.error is not None and _split(self.error)[0] is not None
+
+
+class Leaving:
+    """Wraps everything that a block of ours runs, the user's body included, and decides what leaves.
+
+    An exception of the body leaves as itself. So does an error of ours, and a KeyboardInterrupt or SystemExit of a callback. A bug of
+    an actor leaves as `SchedulerCrashed`, whose ``__cause__`` it is. Two of them leave as a group.
+    """
+
+    def __init__(self) -> None:
+        self.body = Body()
+        self._escaped: BaseException | None = None
+
+    def escape(self, error: BaseException) -> None:
+        """Let an exception that a callback raised for the whole program leave, after everything has ended in order."""
+        if self._escaped is None:
+            self._escaped = error
+        self.body.cancel()
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
+        """Raise what leaves."""
+        cancelled, crash = (None, None) if error is None else _split(error)
+        reasons = [reason for reason in (self._of_body(), self._escaped, None if crash is None else _shown(crash)) if reason is not None]
+        if len(reasons) > 1:
+            raise BaseExceptionGroup("the block and the scheduler have both failed", reasons)
+        if reasons:
+            raise reasons[0]
+        if self.body.error is not None and (error is None or cancelled is None):
+            raise self.body.error  # cancelled from outside
+        return error is None
+
+    def _of_body(self) -> BaseException | None:
+        """The body's exception, if it is more than a cancellation."""
+        if self.body.error is None or _split(self.body.error)[1] is None:
+            return None
+        return self.body.error
+
+
+def _split(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
+    """Tell cancellations apart from everything else in an exception."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(trio.Cancelled)
+    return (error, None) if isinstance(error, trio.Cancelled) else (None, error)
+
+
+def _shown(crash: BaseException) -> BaseException:
+    """What users see of an exception that came out of our nurseries."""
+    leaves = list(_leaves(crash))
+    for leaf in leaves:
+        if isinstance(leaf, CronError | KeyboardInterrupt | SystemExit):
+            return leaf
+    shown = SchedulerCrashed(f"an actor ended by a bug: {type(leaves[0]).__name__}; please report it")
+    shown.__cause__ = leaves[0] if len(leaves) == 1 else crash
+    return shown
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for part in error.exceptions for leaf in _leaves(part)]
+    return [error]

@@ -1,0 +1,156 @@
+"""Requests and their answers: the one place that knows how a caller waits, is cancelled, and gets its answer."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import ClassVar, Generic, TypeVar, cast
+
+import outcome
+import trio
+
+from cronactors.errors import CronError, SchedulerClosed
+from cronactors.storage.protocol import Storage
+
+R_co = TypeVar("R_co", covariant=True)
+R = TypeVar("R")
+
+CAPACITY = 1_000
+"""How many requests wait in a mailbox before callers wait to hand theirs in."""
+
+
+class Request(Generic[R_co]):
+    """A message to the store actor. A subclass is a frozen attrs class; `apply` makes its decision on the storage.
+
+    Attributes:
+        reads: It changes nothing, and needs no write lock.
+        certain: It never raises a `CronError` once it has changed something, so that it needs no savepoint.
+        patient: It waits for a locked file as long as it takes.
+        stirs: The clock is to look at once what it has changed.
+    """
+
+    reads: ClassVar[bool] = False
+    certain: ClassVar[bool] = False
+    patient: ClassVar[bool] = False
+    stirs: ClassVar[bool] = False
+
+    def apply(self, storage: Storage) -> R_co:
+        """Carry the request out inside the store's transaction; a `CronError` refuses it and leaves no trace."""
+        raise NotImplementedError
+
+
+class _State(Enum):
+    OPEN = auto()
+    TAKEN = auto()
+    WITHDRAWN = auto()
+    ANSWERED = auto()
+
+
+class Envelope:
+    """A request on its way, and the place where its answer arrives."""
+
+    __slots__ = ("_answer", "_raise_cancel", "_state", "_task", "request", "sent_at")
+
+    def __init__(self, request: Request[object]) -> None:
+        self.request = request
+        self.sent_at = trio.current_time()
+        self._state = _State.OPEN
+        self._task: trio.lowlevel.Task | None = None
+        self._raise_cancel: trio.lowlevel.RaiseCancelT | None = None
+        self._answer: outcome.Outcome[object] | None = None
+
+    async def answer(self) -> object:
+        """Wait for the answer. Cancelled before the store has taken the request it is withdrawn; from then on the answer comes."""
+        if self._answer is None:
+            self._task = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._abort)
+        assert self._answer is not None
+        return self._answer.unwrap()
+
+    def _abort(self, raise_cancel: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
+        if self._state is _State.OPEN:
+            self._state = _State.WITHDRAWN
+            return trio.lowlevel.Abort.SUCCEEDED
+        self._raise_cancel = raise_cancel
+        return trio.lowlevel.Abort.FAILED
+
+    def take(self) -> bool:
+        """Begin to carry it out; False if it has been withdrawn."""
+        if self._state is _State.OPEN:
+            self._state = _State.TAKEN
+        return self._state is _State.TAKEN
+
+    def put_back(self) -> None:
+        """Nothing was begun after all; a caller cancelled meanwhile is let go."""
+        self._state = _State.OPEN
+        if self._raise_cancel is not None and self._task is not None:
+            self._state = _State.WITHDRAWN
+            trio.lowlevel.reschedule(self._task, outcome.capture(self._raise_cancel))
+
+    def settle(self, answer: outcome.Outcome[object]) -> None:
+        """Give the answer."""
+        if self._state in (_State.WITHDRAWN, _State.ANSWERED):
+            return
+        self._state = _State.ANSWERED
+        self._answer = answer
+        if self._task is not None:
+            trio.lowlevel.reschedule(self._task)
+
+
+class Mailbox:
+    """Where requests to the store actor wait; bounded, so that callers wait when the store falls behind."""
+
+    def __init__(self) -> None:
+        self._send, self._receive = trio.open_memory_channel[Envelope](CAPACITY)
+        self._closed_by: CronError = SchedulerClosed("the store is closed")
+        self._closed = False
+
+    async def ask(self, request: Request[R]) -> R:
+        """Hand a request in and wait for its answer, which means that it is durable.
+
+        Cancelled before the transaction has begun, the request has no effect; from then on the caller gets the answer.
+
+        Raises:
+            CronError: The request was refused, the store failed, or the mailbox is closed.
+        """
+        envelope = Envelope(request)
+        try:
+            await self._send.send(envelope)
+        except trio.ClosedResourceError:
+            raise _like(self._closed_by) from None
+        return cast("R", await envelope.answer())
+
+    async def receive(self) -> Envelope:
+        """Wait for a request.
+
+        Raises:
+            trio.EndOfChannel: The mailbox is closed and empty.
+        """
+        return await self._receive.receive()
+
+    def receive_waiting(self, limit: int) -> list[Envelope]:
+        """Take what is waiting already, up to ``limit``."""
+        waiting: list[Envelope] = []
+        while len(waiting) < limit:
+            try:
+                waiting.append(self._receive.receive_nowait())
+            except (trio.WouldBlock, trio.EndOfChannel):
+                break
+        return waiting
+
+    def backlog(self) -> int:
+        """How many requests wait."""
+        return self._send.statistics().current_buffer_used
+
+    def close(self, reason: CronError) -> None:
+        """Take no more requests: later ones raise ``reason``, those that wait are still answered."""
+        if not self._closed:
+            self._closed = True
+            self._closed_by = reason
+            self._send.close()
+
+
+def _like(error: CronError) -> CronError:
+    """A fresh error of the same kind: one object raised in many tasks would collect their tracebacks."""
+    fresh = type(error)(str(error))
+    fresh.__cause__ = error.__cause__
+    return fresh

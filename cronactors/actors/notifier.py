@@ -1,0 +1,124 @@
+"""The notifier actor: tells the user's callbacks of finished runs, in order, one at a time. Its queue is bounded and drops nothing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVarTuple
+
+import attrs
+import outcome
+import trio
+
+from cronactors.actors.callbacks import call, describe, escaping, inside_callback
+from cronactors.actors.observable import Observable
+from cronactors.errors import one_line
+from cronactors.ledger.views import job_view, run_view
+from cronactors.model import Cause, NotificationSender, RunObserver, RunStatus
+from cronactors.storage.rows import JobRow, RunRow
+
+Ts = TypeVarTuple("Ts")
+
+logger = logging.getLogger("cronactors.notifier")
+
+CAPACITY = 1_000
+"""How many finished runs wait before those that finish next have to."""
+CALL_LIMIT = 30.0
+"""Seconds that one call may take."""
+TEXT_LIMIT = 500
+"""How many characters of a result a notifier is told."""
+
+
+@attrs.frozen
+class RunFinished:
+    """A run has ended, and the record of it is durable."""
+
+    run: RunRow
+    job: JobRow
+
+
+class Notifier:
+    """Calls ``notifier`` and ``on_finish``.
+
+    Args:
+        notifier: Told job name, session id, text and success.
+        on_finish: Told the records.
+        escape: Given a KeyboardInterrupt or SystemExit that a callback raised.
+    """
+
+    def __init__(
+        self, notifier: NotificationSender | None, on_finish: RunObserver | None, escape: Callable[[BaseException], None]
+    ) -> None:
+        self._notifier = notifier
+        self._on_finish = on_finish
+        self._escape = escape
+        # Counted from the end of a run to the end of the calls, so that `drain` misses none.
+        self._send, self._receive = trio.open_memory_channel[RunFinished](CAPACITY)
+        self._scope = trio.CancelScope()
+        self.under_way = Observable(0)
+
+    def wants(self, finished: RunFinished) -> bool:
+        """Whether anybody is told of such an end: a skipped or interrupted run notifies nobody."""
+        if self._notifier is None and self._on_finish is None:
+            return False
+        return finished.run.status != RunStatus.SKIPPED and finished.run.cause != Cause.INTERRUPTED
+
+    def tell_nowait(self, finished: RunFinished) -> None:
+        """Put an end into the queue.
+
+        Raises:
+            trio.WouldBlock: The queue is full.
+        """
+        self._send.send_nowait(finished)
+        self.under_way.value += 1
+
+    async def tell(self, finished: RunFinished) -> None:
+        """Wait for a place in the queue; once the notifier has ended nobody is told any more."""
+        self.under_way.value += 1
+        try:
+            await self._send.send(finished)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self.under_way.value -= 1
+        except BaseException:
+            self.under_way.value -= 1
+            raise
+
+    async def drain(self, limit: float) -> None:
+        """Let everybody be told, for ``limit`` seconds at most, and end."""
+        with trio.move_on_after(limit):
+            await self.under_way.wait_for(lambda count: count == 0)
+        if self.under_way.value:
+            logger.warning("%d finished runs were notified of to nobody: the notifier took too long", self.under_way.value)
+        self._scope.cancel()
+        self._send.close()
+
+    @trio.lowlevel.enable_ki_protection
+    async def run(self) -> None:
+        """Serve until drained. Cancelled, it ends at once, and nobody is told of what was waiting."""
+        inside_callback.set("a notifier")
+        with self._scope, self._receive:
+            async for finished in self._receive:
+                if self._notifier is not None:
+                    await self._call(finished.run, self._notifier, *notification(finished.run))
+                if self._on_finish is not None:
+                    await self._call(finished.run, self._on_finish, job_view(finished.job, ()), run_view(finished.run))
+                self.under_way.value -= 1
+
+    async def _call(self, run: RunRow, function: Callable[[*Ts], Awaitable[None]], *args: *Ts) -> None:
+        result: outcome.Outcome[None] | None = None
+        with trio.move_on_after(CALL_LIMIT):
+            result = await call(function, *args)
+        if result is None:
+            logger.warning("notifying of run %s took longer than %.0f s and was cancelled", run.id, CALL_LIMIT)
+        elif isinstance(result, outcome.Error):
+            logger.warning("notifying of run %s failed: %s", run.id, one_line(describe(result.error)))
+            escaping_error = escaping(result.error)
+            if escaping_error is not None:
+                self._escape(escaping_error)
+
+
+def notification(run: RunRow) -> tuple[str, str, str, bool]:
+    """What a notifier is told of a run: job name, session id ("" on failure), text of at most 500 characters, success."""
+    if run.status == RunStatus.SUCCESS:
+        return run.job_name, run.session_id, (run.result or "")[:TEXT_LIMIT], True
+    return run.job_name, "", (run.error or run.cause or "")[:TEXT_LIMIT], False

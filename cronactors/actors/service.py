@@ -1,0 +1,137 @@
+"""A store actor with its storage and its thread, for the length of a block."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import ClassVar
+
+import attrs
+import trio
+
+from cronactors.actors.mailbox import Mailbox, Request
+from cronactors.actors.messages import Registered, Register, SignOff
+from cronactors.actors.store import Failed, StoreActor, run_batch
+from cronactors.actors.thread import Hop, in_place, storage_thread
+from cronactors.errors import CronError, SchedulerClosed
+from cronactors.ledger import recovery
+from cronactors.owner import Owner, this_process
+from cronactors.storage.protocol import Storage
+from cronactors.storage.sqlite import SqliteStorage
+from cronactors.wallclock import Wall, wall_of_run
+
+logger = logging.getLogger("cronactors.store")
+
+
+@attrs.frozen
+class OwnersBusy(Request[bool]):
+    """Read whether any of the owners runs anything."""
+
+    reads: ClassVar[bool] = True
+    owners: tuple[int, ...]
+
+    def apply(self, storage: Storage) -> bool:
+        """Answer it."""
+        return any(storage.running(owner=owner) for owner in self.owners)
+
+
+@attrs.frozen
+class KeepLeases(Request[None]):
+    """Give a sign of life."""
+
+    owners: tuple[int, ...]
+
+    def apply(self, storage: Storage) -> None:
+        """Answer nothing."""
+        recovery.keep_leases(storage, self.owners)
+
+
+@attrs.frozen(kw_only=True)
+class StoreService:
+    """What others need of a running store actor.
+
+    Attributes:
+        mailbox: Takes requests.
+        actor: Tells of commits.
+        path: The file.
+        wall: The wall clock.
+        virtual: Time is virtual.
+        me: This process, as owners see each other.
+        owners: The owners registered through this service.
+    """
+
+    mailbox: Mailbox
+    actor: StoreActor
+    path: str
+    wall: Wall
+    virtual: bool
+    me: Owner
+    owners: set[int]
+
+    async def register(self) -> Registered:
+        """Enter an owner, whose lease is kept from now on."""
+        registered = await self.mailbox.ask(Register(self.me))
+        self.owners.add(registered.owner)
+        return registered
+
+    async def sign_off(self) -> None:
+        """Note that all owners have closed in order; a store that fails now only makes the next start look longer."""
+        for owner in sorted(self.owners):
+            try:
+                await self.mailbox.ask(SignOff(owner))
+            except CronError as error:
+                logger.debug("owner %s could not sign off: %s", owner, error)
+        self.owners.clear()
+
+
+@asynccontextmanager
+async def store_service(path: str, *, create: bool) -> AsyncIterator[StoreService]:
+    """Open the file and run a store actor beside the block; afterwards answer what is asked already, and close.
+
+    Raises:
+        StoreUnavailable: The file cannot be opened.
+        StoreCorrupt: It is damaged, of another application or of a newer version.
+    """
+    wall, virtual = wall_of_run()
+    if virtual:
+        async with _serving(in_place, path, wall, create=create, virtual=True) as service:
+            yield service
+    else:
+        async with storage_thread() as thread, _serving(thread, path, wall, create=create, virtual=False) as service:
+            thread.keep = partial(_keep, service)
+            yield service
+            thread.keep = None
+
+
+def _keep(service: StoreService) -> None:
+    """On the storage thread: keep the leases while runs are open, also when the loop is blocked."""
+    storage, owners = service.actor.storage, tuple(service.owners)
+    busy = run_batch(storage, [OwnersBusy(owners)])
+    match busy:
+        case Failed(error):
+            logger.warning("leases could not be kept: %s", error)
+        case _:
+            run_batch(storage, [KeepLeases(owners)])
+
+
+@asynccontextmanager
+async def _serving(hop: Hop, path: str, wall: Wall, *, create: bool, virtual: bool) -> AsyncIterator[StoreService]:
+    storage = await hop(lambda: SqliteStorage(path, wall=wall, create=create))
+    try:
+        mailbox = Mailbox()
+        actor = StoreActor(mailbox, storage, hop)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(actor.run)
+            service = StoreService(
+                mailbox=mailbox, actor=actor, path=path, wall=wall, virtual=virtual, me=this_process(), owners=set()
+            )
+            try:
+                yield service
+            finally:
+                with trio.CancelScope(shield=True):
+                    await service.sign_off()
+                mailbox.close(SchedulerClosed(f"{path} has been closed"))
+    finally:
+        await hop(storage.close)

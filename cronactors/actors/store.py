@@ -1,0 +1,183 @@
+"""The store actor: the only one that touches the storage. It takes what waits, one transaction for all, then it answers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeAlias
+
+import attrs
+import outcome
+import trio
+
+from cronactors.actors.mailbox import Envelope, Mailbox, Request
+from cronactors.actors.thread import Hop
+from cronactors.errors import CronError, SchedulerClosed, SchedulerCrashed, StoreCorrupt, StoreUnavailable
+from cronactors.instants import Millis
+from cronactors.storage.protocol import Storage
+
+logger = logging.getLogger("cronactors.store")
+
+BATCH = 500
+"""How many requests share a transaction at most."""
+PATIENCE = 30.0
+"""Seconds that a caller's request waits for a locked file before it is answered with StoreUnavailable."""
+_PAUSES = (0.005, 0.02, 0.05, 0.1)
+
+
+@attrs.frozen
+class Done:
+    """A batch was committed."""
+
+    answers: list[outcome.Outcome[object]]
+    next_due: Millis | None
+
+
+@attrs.frozen
+class Failed:
+    """A batch was rolled back."""
+
+    error: StoreUnavailable | StoreCorrupt
+
+
+@attrs.frozen
+class Locked:
+    """A batch did not begin: another process holds the lock."""
+
+
+Ending: TypeAlias = Done | Failed | Locked
+
+Commit: TypeAlias = Callable[[Millis | None, bool], None]
+"""Told after each commit when the queue comes due next, and whether the clock is to look at once."""
+
+
+class StoreActor:
+    """Answers the requests of a mailbox.
+
+    Args:
+        mailbox: Where they come from.
+        storage: What they are applied to.
+        hop: How the storage is reached: on a thread of its own, or in place.
+    """
+
+    def __init__(self, mailbox: Mailbox, storage: Storage, hop: Hop) -> None:
+        self._mailbox = mailbox
+        self.storage = storage
+        self._hop = hop
+        self.listeners: list[Commit] = []
+        self.last_error: str | None = None
+
+    @trio.lowlevel.enable_ki_protection
+    async def run(self) -> None:
+        """Serve until the mailbox is closed and empty. Shielded: callers who wait for an answer get one, whatever happens."""
+        batch: list[Envelope] = []
+        crash: BaseException | None = None
+        try:
+            with trio.CancelScope(shield=True):
+                while True:
+                    batch = [await self._mailbox.receive(), *self._mailbox.receive_waiting(BATCH - 1)]
+                    await self._serve(batch)
+        except trio.EndOfChannel:
+            pass
+        except BaseException as error:
+            crash = error
+            raise
+        finally:
+            self._settle_rest(batch, crash)
+
+    def _settle_rest(self, batch: list[Envelope], crash: BaseException | None) -> None:
+        reason = SchedulerClosed("the store is closed") if crash is None else SchedulerCrashed("the store actor ended by a bug")
+        reason.__cause__ = crash
+        self._mailbox.close(reason)
+        while batch:
+            for envelope in batch:
+                envelope.settle(outcome.Error(reason))
+            batch = self._mailbox.receive_waiting(BATCH)
+
+    async def _serve(self, batch: list[Envelope]) -> None:
+        """Carry a batch out, waiting as long as the file is locked; a caller cancelled meanwhile withdraws its request."""
+        attempt = 0
+        while True:
+            taken = [envelope for envelope in batch if envelope.take()]
+            if not taken:
+                return
+            requests = [envelope.request for envelope in taken]
+            match await self._hop(partial(run_batch, self.storage, requests)):
+                case Done(answers, next_due):
+                    self.last_error = None
+                    for envelope, answer in zip(taken, answers, strict=True):
+                        envelope.settle(answer)
+                    self._tell(requests, next_due)
+                    return
+                case Failed(error):
+                    self.last_error = str(error)
+                    for envelope in taken:
+                        envelope.settle(outcome.Error(error))
+                    return
+                case Locked():
+                    self._put_back(taken)
+                    await trio.sleep(_PAUSES[min(attempt, len(_PAUSES) - 1)])
+                    attempt += 1
+
+    def _put_back(self, taken: list[Envelope]) -> None:
+        now = trio.current_time()
+        for envelope in taken:
+            envelope.put_back()
+            if not envelope.request.patient and now - envelope.sent_at > PATIENCE:
+                self.last_error = f"the file was locked by another process for {PATIENCE:.0f} s"
+                envelope.settle(outcome.Error(StoreUnavailable(self.last_error)))
+
+    def _tell(self, requests: Sequence[Request[object]], next_due: Millis | None) -> None:
+        if all(request.reads for request in requests):
+            return
+        stirred = any(request.stirs for request in requests)
+        for listener in self.listeners:
+            listener(next_due, stirred)
+
+
+def run_batch(storage: Storage, requests: Sequence[Request[object]]) -> Ending:
+    """Apply requests in one transaction: a refused one leaves no trace, an error of the storage undoes them all."""
+    writes = not all(request.reads for request in requests)
+    try:
+        if not storage.begin(write=writes):
+            return Locked()
+        answers = [_apply(storage, request) for request in requests]
+        next_due = storage.next_due() if writes else None
+        storage.commit()
+    except (StoreUnavailable, StoreCorrupt) as error:
+        _roll_back(storage)
+        return Failed(error)
+    except BaseException:
+        _roll_back(storage)
+        raise
+    return Done(answers, next_due)
+
+
+def _apply(storage: Storage, request: Request[object]) -> outcome.Outcome[object]:
+    if request.reads or request.certain:
+        try:
+            return outcome.Value(request.apply(storage))
+        except (StoreUnavailable, StoreCorrupt):
+            raise
+        except CronError as refusal:
+            if request.certain:
+                raise AssertionError(f"{type(request).__name__} must not refuse") from refusal
+            return outcome.Error(refusal)
+    storage.savepoint()
+    try:
+        answer = request.apply(storage)
+    except (StoreUnavailable, StoreCorrupt):
+        raise
+    except CronError as refusal:
+        storage.undo()
+        return outcome.Error(refusal)
+    storage.release()
+    return outcome.Value(answer)
+
+
+def _roll_back(storage: Storage) -> None:
+    try:
+        storage.rollback()
+    except (StoreUnavailable, StoreCorrupt):
+        logger.debug("rollback failed", exc_info=True)

@@ -1,0 +1,92 @@
+"""The storage's own thread. A dedicated one hands over faster than `trio.to_thread`, and keeps the lease while the loop is blocked."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Protocol, TypeVar
+
+import outcome
+import trio
+
+T = TypeVar("T")
+
+KEEP_EVERY = 10.0
+"""Seconds between two signs of life."""
+
+
+class Hop(Protocol):
+    """Carries a function to where the storage may be used, and its result back. Never cancelled half-way."""
+
+    async def __call__(self, function: Callable[[], T], /) -> T:
+        """Call ``function`` there."""
+        ...
+
+
+async def in_place(function: Callable[[], T], /) -> T:
+    """Call the function in the loop itself: for virtual time, which must not pass meanwhile."""
+    await trio.lowlevel.cancel_shielded_checkpoint()
+    return function()
+
+
+class StorageThread:
+    """A thread that carries out one function at a time and, in between, ``keep``."""
+
+    def __init__(self) -> None:
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._loop, name="cronactors-storage", daemon=True)
+        self.keep: Callable[[], None] | None = None
+
+    async def __call__(self, function: Callable[[], T], /) -> T:
+        """Call the function on the thread."""
+        task = trio.lowlevel.current_task()
+        token = trio.lowlevel.current_trio_token()
+
+        def carry_out() -> None:
+            result = outcome.capture(function)
+            try:
+                token.run_sync_soon(trio.lowlevel.reschedule, task, result)
+            except trio.RunFinishedError:  # the run was torn down around us: nobody waits any more
+                pass
+
+        self._work.put(carry_out)
+        result: T = await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
+        return result
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Let it finish what it was given, and end; shielded."""
+        await self(lambda: None)
+        self._work.put(None)
+        self._thread.join()  # it has nothing left to do but return
+
+    def _loop(self) -> None:
+        kept = time.monotonic()
+        while True:
+            try:
+                work = self._work.get(timeout=KEEP_EVERY)
+                if work is None:
+                    return
+                work()
+            except queue.Empty:
+                pass
+            if self.keep is not None and time.monotonic() - kept >= KEEP_EVERY:
+                kept = time.monotonic()
+                self.keep()
+
+
+@asynccontextmanager
+async def storage_thread() -> AsyncIterator[StorageThread]:
+    """A thread for the length of a block."""
+    thread = StorageThread()
+    thread.start()
+    try:
+        yield thread
+    finally:
+        await thread.stop()

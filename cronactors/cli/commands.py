@@ -1,0 +1,101 @@
+"""The verbs and their options."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import click
+import rich  # noqa: F401 - so that a missing extra is noticed before anything is done
+
+from cronactors import __version__, checks
+from cronactors.cli.database import find_database
+from cronactors.errors import InvalidConfig
+
+_F = TypeVar("_F", bound=Callable[..., None])
+
+_db = click.option(
+    "--db", metavar="FILE", help="The database. Default: what --config names, CRONACTORS_DB, or what ./agent.toml names."
+)
+_config = click.option("--config", metavar="FILE", help="An agent.toml that names the database.")
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, times in UTC.")
+_user = click.option("--user", metavar="ID", help="The job of this user, not of the agent itself.")
+
+
+def _where(function: _F) -> _F:
+    """Add the options by which a verb finds its database."""
+    return _db(_config(_json(function)))
+
+
+class _Seconds(click.ParamType[float]):
+    """A number of seconds, 0 or more."""
+
+    name = "seconds"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Check a number."""
+        try:
+            return checks.number("SECONDS", float(str(value)), InvalidConfig, least=0, most=1e9)
+        except ValueError as problem:
+            self.fail(str(problem) if isinstance(problem, InvalidConfig) else f"{value!r} is not a number", param, ctx)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def cronactors() -> None:
+    """Durable scheduled jobs, kept in one SQLite file."""
+
+
+@cronactors.command()
+@click.argument("file", default="agent.toml")
+@click.option("--db", metavar="FILE", help="The database. Default: what FILE names, CRONACTORS_DB, or agent.db beside FILE.")
+@click.option("--executor", metavar="NAME", help='"shell" or "package.module:function". Default: what FILE names.')
+@click.option("--for", "seconds", type=_Seconds(), metavar="SECONDS", help="End by itself after so many seconds.")
+def run(file: str, db: str | None, executor: str | None, seconds: float | None) -> None:
+    """Run the jobs of FILE (default: agent.toml) until Ctrl-C or SIGTERM; a second one ends at once."""
+    from cronactors.cli.running import run_file
+
+    status = run_file(Path(file), db=db, executor_name=executor, seconds=seconds)
+    if status:
+        raise SystemExit(status)
+
+
+@cronactors.command("list")
+@_where
+def list_jobs(db: str | None, config: str | None, *, as_json: bool) -> None:
+    """List the jobs and when they run next."""
+    from cronactors.cli import show
+
+    jobs = _ask(partial(show.read_jobs, find_database(db, config)))
+    if as_json:
+        click.echo(json.dumps([show.job_as_json(job) for job in jobs], indent=2, ensure_ascii=False))
+    else:
+        show.print_jobs(jobs)
+
+
+@cronactors.command()
+@click.argument("name")
+@click.option("--limit", type=click.IntRange(1, 1000), default=10, show_default=True, help="How many, newest first.")
+@_user
+@_where
+def runs(name: str, *, limit: int, user: str | None, db: str | None, config: str | None, as_json: bool) -> None:
+    """List the last runs of the job NAME."""
+    from cronactors.cli import show
+
+    job, found = _ask(partial(show.read_runs, find_database(db, config), name, user_id=user, limit=limit))
+    if as_json:
+        click.echo(json.dumps([show.run_as_json(run) for run in found], indent=2, ensure_ascii=False))
+    else:
+        show.print_runs(name, job.timezone if job else "UTC", found)
+
+
+_T = TypeVar("_T")
+
+
+def _ask(question: Callable[[], Awaitable[_T]]) -> _T:
+    import trio
+
+    return trio.run(question)

@@ -1,0 +1,40 @@
+"""Which database a verb works on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from cronactors.config import load_config
+from cronactors.spec import CronConfig
+
+VARIABLE = "CRONACTORS_DB"
+"""The environment variable that names a database."""
+DEFAULT_FILE = "agent.toml"
+_DEFAULT_NAME = "agent.db"
+
+
+def find_database(db: str | None, config: str | None) -> str:
+    """Find the database of a verb that only looks: ``--db``, ``--config``, CRONACTORS_DB, ``./agent.toml``, in this order.
+
+    Raises:
+        click.UsageError: There is none of them.
+        CronError: The file that is to name it cannot be read.
+    """
+    if db:
+        return db
+    if config:
+        return database_of(load_config(config))
+    if found := os.environ.get(VARIABLE):
+        return found
+    if Path(DEFAULT_FILE).exists():
+        return database_of(load_config(DEFAULT_FILE))
+    raise click.UsageError(f"no database: give --db or --config, set {VARIABLE}, or go where an {DEFAULT_FILE} is")
+
+
+def database_of(config: CronConfig) -> str:
+    """Find the database of a file: what it names, CRONACTORS_DB, or agent.db beside it."""
+    assert config.origin is not None
+    return config.database or os.environ.get(VARIABLE) or str(Path(config.origin).with_name(_DEFAULT_NAME))

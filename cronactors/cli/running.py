@@ -1,0 +1,234 @@
+"""The verb ``run``: a scheduler with the jobs of a file, until a signal."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import shutil
+import signal
+import sys
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+import click
+import trio
+
+from cronactors import CronScheduler, __version__, open_scheduler
+from cronactors.cli import show
+from cronactors.cli.database import database_of
+from cronactors.cli.printer import Printer
+from cronactors.config import load_config
+from cronactors.errors import CronError, InvalidConfig, one_line
+from cronactors.executors import find_executor
+from cronactors.model import CronJob, CronRun, JobContext, JobExecutor, JobResult, RunStatus
+from cronactors.spec import CronConfig
+
+_MOST_JOBS = 50
+_AT_ONCE = 5.0
+_LONGEST_NAME = 30
+
+
+def run_file(file: Path, *, db: str | None, executor_name: str | None, seconds: float | None) -> int:
+    """Run the jobs of a file until a signal, or for so many seconds.
+
+    Returns:
+        The exit status: 0 if it ended in order, 1 if nobody could read what it said, 128 + the signal if it was ended at once.
+
+    Raises:
+        CronError: The file, the executor or the database is not what it should be.
+    """
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    config = load_config(file)
+    database = db or database_of(config)
+    executor = _executor(executor_name or config.executor, Path(config.origin or file).parent)
+    return trio.run(_Session(config, database, executor, _typed(file, db), seconds).run)
+
+
+def _executor(name: str | None, folder: Path) -> JobExecutor:
+    if name is None:
+        raise InvalidConfig('executor is not named: write executor = "shell" under [cron], or give --executor')
+    # As `python file.py` does: modules may lie beside the file, or where the command was typed.
+    sys.path[:0] = [path for path in (str(Path.cwd()), str(folder)) if path not in sys.path]
+    return find_executor(name, folder)
+
+
+def _typed(file: Path, db: str | None) -> tuple[str, str]:
+    """Answer the command as it can be typed again, and the option that names the same database."""
+    program = sys.argv[0]
+    on_path = shutil.which("cronactors")
+    if not program.endswith("cronactors") or (on_path and Path(program).resolve() == Path(on_path).resolve()):
+        program = "cronactors"
+    option = f"--db {shlex.quote(db)}" if db else f"--config {shlex.quote(str(file))}"
+    return shlex.quote(program), option
+
+
+class _Ending(Protocol):
+    """What a signal can do."""
+
+    def in_order(self, why: str) -> None: ...
+    def at_once(self, status: int) -> None: ...
+
+
+class _Session:
+    """One start of the command: what it was told, what it counts, and how it is to end."""
+
+    def __init__(
+        self, config: CronConfig, database: str, executor: JobExecutor, typed: tuple[str, str], seconds: float | None
+    ) -> None:
+        self._config, self._database, self._executor, self._typed, self._seconds = config, database, executor, typed, seconds
+        self._printer = Printer(on_lost=self._nobody_reads)
+        self._stop = trio.Event()
+        self._hurry = trio.CancelScope()
+        self._status = 0
+        self._failure: CronError | None = None
+        self._open: dict[str, JobContext] = {}
+        self._counts: Counter[RunStatus] = Counter()
+        self._early: list[str] | None = []
+        self._width = max([len(job.name) for job in config.jobs], default=0)
+
+    async def run(self) -> int:
+        """Run it to its end; errors of ours leave as they are, not in a group."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._printer.run)
+            await nursery.start(_watch_signals, self)
+            try:
+                with self._hurry:
+                    await self._schedule()
+            except CronError as problem:
+                self._failure = problem
+            else:
+                self._say_summary()
+            await self._printer.close()
+            nursery.cancel_scope.cancel()
+        if self._failure is not None:
+            raise self._failure
+        return self._status
+
+    async def _schedule(self) -> None:
+        async with open_scheduler(self._database, self._announce, on_finish=self._finished, config=self._config) as scheduler:
+            await self._say_header(scheduler)
+            with trio.move_on_after(float("inf") if self._seconds is None else self._seconds):
+                await self._stop.wait()
+            # Leaving the block ends everything in order; a second signal cancels it from outside.
+            if self._open:
+                self._printer.say(f"waiting for {len(self._open)} running, at most ten seconds; a second Ctrl-C ends at once")
+
+    def in_order(self, why: str) -> None:
+        """Leave the block, as if the time were over."""
+        self._printer.say(f"{why}: ending in order")
+        self._stop.set()
+
+    def at_once(self, status: int) -> None:
+        """Cancel everything."""
+        self._status = status
+        self._hurry.cancel()
+
+    def _nobody_reads(self) -> None:
+        self._status = 1
+        self._stop.set()
+
+    async def _announce(self, context: JobContext) -> JobResult | str | None:
+        """Say that a run starts, and carry it out."""
+        self._open[context.run_id] = context
+        self._say_run(context.job_name, context.attempt, "started")
+        return await self._executor(context)
+
+    async def _finished(self, job: CronJob, run: CronRun) -> None:
+        """Say how a run ended, once that is on disk."""
+        self._open.pop(run.id, None)
+        self._counts[run.status] += 1
+        said = show.outcome(run)
+        if job.retry_at is not None and run.status is RunStatus.FAILED:
+            said += f"; again at {show.local(job.retry_at, self._config.timezone)}"
+        status = run.status if run.cause is None or run.cause == "error" else run.cause
+        self._say_run(run.job_name, run.attempt, status, show.seconds(run), said)
+
+    def _say_run(self, name: str, attempt: int, status: str, *rest: str) -> None:
+        colour = {"success": "green", "started": "cyan"}.get(status, "red")
+        word = f"{status:<9}"
+        line = "  ".join(
+            [
+                show.local(datetime.now(UTC), self._config.timezone),
+                f"{one_line(name, _LONGEST_NAME):<{min(self._width, _LONGEST_NAME)}}",
+                f"attempt {attempt}",
+                click.style(word, fg=colour) if _colours() else word,
+                *rest,
+            ]
+        ).rstrip()
+        if self._early is None:
+            self._printer.say(line)
+        else:
+            self._early.append(line)  # it started before the header was complete
+
+    async def _say_header(self, scheduler: CronScheduler) -> None:
+        say = self._printer.say
+        program, option = self._typed
+        slots = self._config.max_concurrent_runs
+        say(f"cronactors {__version__}")
+        say(f"file      {one_line(self._config.origin or '')}")
+        say(f"database  {one_line(self._database)}")
+        say(f"zone      {self._config.timezone}")
+        say(f"slots     {slots} {'run' if slots == 1 else 'runs'} at a time")
+        await self._say_jobs(scheduler)
+        for run in scheduler.recovered:
+            moment = show.local(run.scheduled_at, self._config.timezone)
+            say(f"interrupted: {one_line(run.job_name, 60)}, attempt {run.attempt} for {moment}; it is run again")
+        say("Ctrl-C ends it in order. In another terminal, now or later:")
+        say(f"  {program} list {option}")
+        if self._config.jobs:
+            say(f"  {program} runs {shlex.quote(self._config.jobs[0].name)} {option}")
+        say()
+        for line in self._early or ():
+            say(line)
+        self._early = None
+
+    async def _say_jobs(self, scheduler: CronScheduler) -> None:
+        jobs = show.by_next_time(await scheduler.store.list_jobs())
+        self._width = max([self._width, *(len(job.name) for job in jobs)])
+        width = min(self._width, _LONGEST_NAME)
+        for job in jobs[:_MOST_JOBS]:
+            moment = show.next_time(job)
+            when = f"next {show.local(moment, job.timezone)}" if moment else f"no next time: {show.state(job)}"
+            self._printer.say(
+                f"  {one_line(job.name, _LONGEST_NAME):<{width}}  {when}  ({one_line(show.in_words(job.schedule), 60)})"
+            )
+        if len(jobs) > _MOST_JOBS:
+            self._printer.say(f"  … and {len(jobs) - _MOST_JOBS:,} more")
+        if not jobs:
+            self._printer.say("  no jobs yet: add [[cron.jobs]] to the file")
+
+    def _say_summary(self) -> None:
+        for context in self._open.values():
+            self._say_run(context.job_name, context.attempt, "interrupted", "it is run again at the next start")
+        counted = [f"{count:,} {status}" for status, count in self._counts.items()]
+        total = sum(self._counts.values()) + len(self._open)
+        parts = ", ".join([*counted, *([f"{len(self._open)} interrupted"] if self._open else [])])
+        runs = f"{total:,} {'run' if total == 1 else 'runs'}{f' ({parts})' if parts else ''}"
+        self._printer.say(f"ended: {runs}; nothing is lost, start again and it goes on")
+
+
+def _colours() -> bool:
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+async def _watch_signals(ending: _Ending, *, task_status: trio.TaskStatus[None]) -> None:
+    """Turn the first signal into an ending in order, the second into one at once, the third into none at all."""
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup ignores it
+        signals.append(signal.SIGHUP)
+    with trio.open_signal_receiver(*signals) as received:
+        task_status.started()
+        count = 0
+        async for number in received:
+            count += 1
+            if count == 1:
+                ending.in_order(signal.Signals(number).name)
+                continue
+            if count == 2:  # noqa: PLR2004
+                ending.at_once(128 + number)
+                with trio.move_on_after(_AT_ONCE):
+                    await anext(received)
+            os._exit(128 + number)

@@ -1,0 +1,114 @@
+"""Every error that the library raises: one base, one line, field and value named, no secret in it."""
+
+from __future__ import annotations
+
+MAX_MESSAGE = 500
+"""Longest message of an error, in characters."""
+
+_MAX_VALUE = 80
+
+
+def shorten(value: object) -> str:
+    """Show a value in an error message: its repr on one line, cut to 80 characters; never raises."""
+    if isinstance(value, str):
+        value = value[: _MAX_VALUE + 1]
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - a user's repr may raise anything, and the error at hand matters more
+        text = f"<{type(value).__name__}>"
+    text = ascii(text)[1:-1] if not text.isprintable() else text
+    return text if len(text) <= _MAX_VALUE else text[: _MAX_VALUE - 1] + "…"
+
+
+def one_line(text: str, limit: int = MAX_MESSAGE) -> str:
+    """Put text on one printable line of at most ``limit`` characters, for messages and logs."""
+    head = " ".join(text[: 2 * limit].split())
+    head = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in head)
+    return head if len(head) <= limit and len(text) <= 2 * limit else head[: limit - 1] + "…"
+
+
+class CronError(Exception):
+    """Base of all errors of cronactors. The message is one line of at most 500 characters."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(one_line(message))
+
+
+class InvalidSchedule(CronError, ValueError):
+    """A schedule that cannot be understood, never fires, or lies in the past."""
+
+
+class InvalidJob(CronError, ValueError):
+    """A job's field has a wrong type or value."""
+
+
+class InvalidConfig(CronError, ValueError):
+    """A setting, in code or in agent.toml, has an unknown name or a wrong value."""
+
+
+class JobNotFound(CronError, LookupError):
+    """No job has that id or name."""
+
+
+class RunNotFound(CronError, LookupError):
+    """No run has that id."""
+
+
+class DuplicateJob(CronError):
+    """The user already has a job of that name."""
+
+
+class AlreadyClaimed(CronError):
+    """Another scheduler or loop has started this moment, or the job was changed since it was read."""
+
+
+class JobBusy(CronError):
+    """The job has an open run and its overlap policy does not let another start."""
+
+
+class RunClosed(CronError):
+    """The run has ended already, or was taken over because its owner seemed dead."""
+
+
+class WouldDeadlock(CronError):
+    """Waiting for a run inside a run or a notifier could wait for ever: ask with ``wait=False``."""
+
+
+class StoreUnavailable(CronError):
+    """The file is locked, full, read-only or out of reach.
+
+    Nothing is half done. If the error came from the commit itself the request may have been carried out: look, then try again.
+    """
+
+
+class StoreCorrupt(CronError):
+    """The file is damaged, is not a cronactors database, or was written by a newer version. It was not touched."""
+
+
+class SchedulerClosed(CronError):
+    """The scheduler or store has been closed."""
+
+
+class SchedulerCrashed(CronError):
+    """An actor ended by a bug, which is the ``__cause__``. What ran is marked and run again at the next start."""
+
+
+class Retry(Exception):  # noqa: N818 - control flow of executors, not an error of ours
+    """Raised by an executor: this attempt failed, try again after ``after`` seconds instead of the policy's delay.
+
+    Args:
+        reason: What went wrong, for the history.
+        after: Seconds until the next attempt, 0 or more. None: the retry policy's delay.
+    """
+
+    def __init__(self, reason: str = "", *, after: float | None = None) -> None:
+        super().__init__(reason)
+        self.after = after
+
+
+class GiveUp(Exception):  # noqa: N818 - control flow of executors, not an error of ours
+    """Raised by an executor: this moment has failed for good, no further attempt makes sense.
+
+    Args:
+        reason: What went wrong, for the history.
+    """

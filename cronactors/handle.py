@@ -1,0 +1,431 @@
+"""The store as users hold it: every verb on jobs and runs, with or without a scheduler."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypeAlias, Unpack
+
+import trio
+
+from cronactors.actors import messages
+from cronactors.actors.runner import MAX_ERROR, MAX_SUMMARY, kept
+from cronactors.actors.leaving import Leaving
+from cronactors.actors.service import StoreService, store_service
+from cronactors.checks import member, text, whole
+from cronactors.errors import InvalidConfig, InvalidJob, StoreUnavailable, shorten
+from cronactors.ledger.jobs import Defaults
+from cronactors.ledger.views import run_view
+from cronactors.model import ALL, Cause, CronJob, CronRun, Everybody, JobChanges, JobOptions, RunStatus
+from cronactors.policy import Outcome
+from cronactors.schedule import Schedule
+from cronactors.spec import MAX_NAME, CronConfig, Delay, JobSpec, check_changes, check_specs, check_user
+from cronactors.zones import check_zone
+
+if TYPE_CHECKING:
+    from cronactors.storage.rows import RunRow
+
+StrPath: TypeAlias = "str | os.PathLike[str]"
+
+MAX_JOBS = 10_000
+"""How many jobs one call takes."""
+_JOBS_PAGE = 500
+_RUNS_PAGE = 2_000
+_MAX_LIMIT = 1_000_000
+
+
+class CronStore:
+    """Jobs and their history in one file. Made by `open_store`, or the ``store`` of a `CronScheduler`.
+
+    Every verb raises `StoreUnavailable` if the file is locked for 30 seconds, full or out of reach, `StoreCorrupt` if it is damaged
+    and `SchedulerClosed` after the end of its block. An answer means that the change is durable. A call that is cancelled before its
+    transaction has begun has no effect; from then on it returns its answer, a few milliseconds later.
+    """
+
+    def __init__(self, service: StoreService, *, config: CronConfig, timezone: str | None) -> None:
+        self._service = service
+        self._config = config
+        self._owner: int | None = None
+        self._defaults = Defaults(
+            timezone=timezone or config.timezone,
+            max_retries=config.default_max_retries,
+            timeout_secs=config.default_timeout_secs,
+        )
+
+    @property
+    def path(self) -> str:
+        """The file."""
+        return self._service.path
+
+    # Jobs
+
+    async def add_job(self, name: str, prompt: str, schedule: Schedule, **options: Unpack[JobOptions]) -> str:
+        """Add a job and answer its id.
+
+        Args:
+            name: 1 to 200 printable characters, unique among the user's jobs.
+            prompt: 1 to 1,000,000 characters: what the executor is to do.
+            schedule: `Cron`, `Interval` or `OneShot`.
+            options: As of `JobSpec`.
+
+        Raises:
+            InvalidJob: A field has a wrong type or value.
+            InvalidSchedule: The schedule never fires, or its moment lies more than 60 s in the past.
+            DuplicateJob: The user has a job of that name.
+        """
+        return (await self.add_jobs([_spec(name, prompt, schedule, options)]))[0]
+
+    async def add_jobs(self, specs: Iterable[JobSpec]) -> list[str]:
+        """Add up to 10,000 jobs, all or none, and answer their ids in the same order.
+
+        Raises:
+            InvalidJob: Something in the list is no `JobSpec`, or there are too many.
+            InvalidSchedule: A schedule never fires, or its moment lies more than 60 s in the past.
+            DuplicateJob: A name is taken, or given twice.
+        """
+        return await self._service.mailbox.ask(messages.AddJobs(_with_ids(specs), self._defaults))
+
+    async def upsert_job(self, name: str, prompt: str, schedule: Schedule, **options: Unpack[JobOptions]) -> str:
+        """Add a job, or edit the user's job of that name, and answer its id.
+
+        An unchanged schedule and zone keep the next moment, a pending retry, and that a one-shot is done. Paused stays paused.
+
+        Args:
+            name: 1 to 200 printable characters.
+            prompt: 1 to 1,000,000 characters.
+            schedule: `Cron`, `Interval` or `OneShot`.
+            options: As of `JobSpec`; what is not given gets its default again.
+
+        Raises:
+            InvalidJob: A field has a wrong type or value.
+            InvalidSchedule: The new schedule never fires, or its moment lies more than 60 s in the past.
+        """
+        return (await self.upsert_jobs([_spec(name, prompt, schedule, options)]))[0]
+
+    async def upsert_jobs(self, specs: Iterable[JobSpec], *, origin: str | None = None) -> list[str]:
+        """Add or edit up to 10,000 jobs, all or none, and answer their ids in the same order.
+
+        Args:
+            specs: The jobs.
+            origin: Where the list comes from, such as a file's path: jobs of that origin that are not listed any more are removed.
+
+        Raises:
+            InvalidJob: Something in the list is no `JobSpec`, or there are too many.
+            InvalidSchedule: A new schedule never fires, or its moment lies more than 60 s in the past.
+            DuplicateJob: A name is given twice.
+        """
+        if origin is not None:
+            text("origin", origin, InvalidJob, limit=4096)
+        return await self._service.mailbox.ask(messages.UpsertJobs(_with_ids(specs), self._defaults, origin))
+
+    async def get_job(self, job_id: str) -> CronJob:
+        """Read a job.
+
+        Raises:
+            JobNotFound: There is none of that id.
+        """
+        return await self._service.mailbox.ask(messages.GetJob(_id("job_id", job_id)))
+
+    async def get_job_by_name(self, name: str, *, user_id: str | None = None) -> CronJob | None:
+        """Read the user's job of a name; None if there is none.
+
+        Args:
+            name: The name.
+            user_id: Whose; None for the agent's own.
+        """
+        return await self._service.mailbox.ask(messages.GetJobByName(_name(name), _user(user_id)))
+
+    async def list_jobs(self, *, user_id: str | Everybody | None = ALL) -> list[CronJob]:
+        """Read jobs in the order in which they were added, a page at a time: what changes meanwhile may or may not show.
+
+        Args:
+            user_id: Whose; None for the agent's own, ALL for everybody's.
+        """
+        wanted = None if user_id is ALL else _user(user_id)
+        jobs: list[CronJob] = []
+        after: int | None = 0
+        while after is not None:
+            page, after = await self._service.mailbox.ask(messages.PageOfJobs(after, _JOBS_PAGE, wanted))
+            jobs += page
+        return jobs
+
+    async def update_job(self, job_id: str, **changes: Unpack[JobChanges]) -> CronJob:
+        """Change fields of a job. A run that goes on keeps the old ones; a new schedule or zone counts from now.
+
+        Raises:
+            JobNotFound: There is none of that id.
+            InvalidJob: A field is unknown or has a wrong type or value.
+            InvalidSchedule: The new schedule never fires, or its moment lies more than 60 s in the past.
+            DuplicateJob: The new name is taken.
+        """
+        return await self._service.mailbox.ask(messages.UpdateJob(_id("job_id", job_id), check_changes(changes)))
+
+    async def pause_job(self, job_id: str) -> CronJob:
+        """Pause a job: moments that pass are neither run nor missed. A run that goes on goes on.
+
+        Raises:
+            JobNotFound: There is none of that id.
+        """
+        return await self._service.mailbox.ask(messages.PauseJob(_id("job_id", job_id)))
+
+    async def resume_job(self, job_id: str) -> CronJob:
+        """Resume a job with the first moment after now, and with the retry that was waiting.
+
+        Raises:
+            JobNotFound: There is none of that id.
+            InvalidJob: The moment of a one-shot has passed.
+        """
+        return await self._service.mailbox.ask(messages.ResumeJob(_id("job_id", job_id)))
+
+    async def remove_job(self, job_id: str) -> None:
+        """Remove a job. A run that goes on goes on to its end; the history stays.
+
+        Raises:
+            JobNotFound: There is none of that id.
+        """
+        await self._service.mailbox.ask(messages.RemoveJob(_id("job_id", job_id)))
+
+    async def remove_job_by_name(self, name: str, *, user_id: str | None = None) -> None:
+        """Remove the user's job of a name.
+
+        Args:
+            name: The name.
+            user_id: Whose; None for the agent's own.
+
+        Raises:
+            JobNotFound: There is none.
+        """
+        await self._service.mailbox.ask(messages.RemoveJobByName(_name(name), _user(user_id)))
+
+    # Loops of the caller's own
+
+    async def get_due_jobs(self, *, limit: int | None = None) -> list[CronJob]:
+        """Read the jobs whose next moment has come, in order of time, after taking back what dead processes left behind.
+
+        Args:
+            limit: How many at most; None for all.
+        """
+        return await self._due(limit, retries=False)
+
+    async def get_retry_jobs(self, *, limit: int | None = None) -> list[CronJob]:
+        """Read the jobs with an attempt that may start now: a retry, an interrupted run, a run asked for.
+
+        ``retry_at`` of each tells when it became ready.
+
+        Args:
+            limit: How many at most; None for all.
+        """
+        return await self._due(limit, retries=True)
+
+    async def _due(self, limit: int | None, *, retries: bool) -> list[CronJob]:
+        if limit is not None:
+            whole("limit", limit, InvalidJob, least=1, most=_MAX_LIMIT)
+        sight = await self._service.mailbox.ask(messages.Look(self._owner or 0, self._service.me, trust_leases=True))
+        if sight.orphaned:
+            await self._service.mailbox.ask(messages.Recover(self._service.me, self._config.retry, trust_leases=True))
+        return await self._service.mailbox.ask(messages.DueJobs(retries, limit))
+
+    async def record_run_start(self, job: CronJob | str) -> str:
+        """Claim a run for a loop of the caller's own, and answer its id. If this process dies the run is taken back.
+
+        Args:
+            job: As `get_due_jobs` or `get_retry_jobs` gave it: claims exactly that moment or attempt. An id: claims what is due
+                of that job; if nothing is, an extra manual run begins and the next moment stays.
+
+        Raises:
+            JobNotFound: There is none of that id.
+            AlreadyClaimed: Somebody else has started that moment, or the job was changed.
+            JobBusy: The job has an open run and skips what overlaps, or its session is in use.
+        """
+        if not isinstance(job, CronJob):
+            _id("job", job)
+        return str((await self._service.mailbox.ask(messages.StartRun(job, await self._own()))).run.id)
+
+    async def record_run_complete(
+        self, run_id: str, status: RunStatus, result: str | None = None, *, session_id: str = "", error: str | None = None
+    ) -> CronRun:
+        """Record the end of a run, once, from any handle of the file. A failed one is tried again as its job says.
+
+        Args:
+            run_id: From `record_run_start`.
+            status: SUCCESS or FAILED or CANCELLED.
+            result: What came of it; of a failed run, if ``error`` is not given, what went wrong.
+            session_id: The session used.
+            error: What went wrong.
+
+        Raises:
+            InvalidJob: An argument has a wrong type or value.
+            RunNotFound: There is none of that id.
+            RunClosed: It has ended, or was taken over.
+        """
+        status = member("status", status, InvalidJob, RunStatus)
+        if status not in (RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.CANCELLED):
+            raise InvalidJob(f"status must be success, failed or cancelled, not {shorten(str(status))}")
+        for field, value in (("result", result), ("error", error), ("session_id", session_id)):
+            if value is not None:
+                text(field, value, InvalidJob, limit=MAX_NAME if field == "session_id" else 10**9, empty=True)
+        if status is RunStatus.FAILED and error is None:
+            result, error = None, result
+        cause = {RunStatus.FAILED: Cause.ERROR, RunStatus.CANCELLED: Cause.CANCELLED}.get(status)
+        ending = Outcome(
+            status=status,
+            cause=cause,
+            result=None if result is None else kept(result, MAX_SUMMARY),
+            error=None if error is None else kept(error, MAX_ERROR),
+            session_id=session_id,
+        )
+        return await self._service.mailbox.ask(messages.CompleteRun(_id("run_id", run_id), ending, self._config.retry))
+
+    async def _own(self) -> int:
+        if self._owner is None:
+            self._owner = (await self._service.register()).owner
+        return self._owner
+
+    # Runs
+
+    async def request_run(self, job_id: str) -> str:
+        """Ask for a run of a job, paused or not, and answer its id. Whichever scheduler has the file open starts it now.
+
+        Raises:
+            JobNotFound: There is none of that id.
+            JobBusy: The job has an open run and skips what overlaps.
+        """
+        return (await self._service.mailbox.ask(messages.RequestRun(_id("job_id", job_id)))).id
+
+    async def request_cancel(self, run_id: str) -> CronRun:
+        """Cancel a run: one that waits ends at once, one that runs is cancelled by its scheduler, within a second.
+
+        Raises:
+            RunNotFound: There is none of that id.
+            RunClosed: It has ended.
+        """
+        return await self._service.mailbox.ask(messages.RequestCancel(_id("run_id", run_id), self._config.retry))
+
+    async def get_run(self, run_id: str) -> CronRun:
+        """Read a run.
+
+        Raises:
+            RunNotFound: There is none of that id.
+        """
+        return await self._service.mailbox.ask(messages.GetRun(_id("run_id", run_id)))
+
+    async def list_runs(
+        self,
+        job_id: str | None = None,
+        limit: int = 10,
+        *,
+        status: RunStatus | None = None,
+        user_id: str | Everybody | None = ALL,
+    ) -> list[CronRun]:
+        """Read history, newest first; also of jobs that have been removed.
+
+        Args:
+            job_id: Only that job's, in order of moment; None for all, in order of start.
+            limit: How many at most.
+            status: Only runs that stand there.
+            user_id: Whose; None for the agent's own, ALL for everybody's.
+        """
+        if job_id is not None:
+            _id("job_id", job_id)
+        whole("limit", limit, InvalidJob, least=1, most=_MAX_LIMIT)
+        wanted_status = None if status is None else member("status", status, InvalidJob, RunStatus)
+        wanted_user = None if user_id is ALL else _user(user_id)
+        filtered = wanted_status is not None or wanted_user is not None
+        found: list[CronRun] = []
+        before: RunRow | None = None
+        while len(found) < limit:
+            size = _RUNS_PAGE if filtered else min(limit - len(found), _RUNS_PAGE)
+            page = await self._service.mailbox.ask(messages.PageOfRuns(job_id, before, size))
+            found += [
+                run_view(run)
+                for run in page
+                if wanted_status in (None, run.status) and wanted_user in (None, run.user_id)
+            ]
+            if len(page) < size:
+                break
+            before = page[-1]
+        return found[:limit]
+
+
+def _spec(name: str, prompt: str, schedule: Schedule | Delay, options: JobOptions) -> JobSpec:
+    unknown = set(options) - JobOptions.__optional_keys__
+    if unknown:
+        raise InvalidJob(f"{min(unknown)} is no field of a job")
+    return JobSpec(name, prompt, schedule, **options)
+
+
+def _with_ids(specs: Iterable[JobSpec]) -> tuple[tuple[str, JobSpec], ...]:
+    checked = check_specs("specs", specs)
+    if len(checked) > MAX_JOBS:
+        raise InvalidJob(f"specs holds {len(checked):,} jobs, at most {MAX_JOBS:,} are allowed in one call")
+    return tuple((uuid.uuid4().hex, spec) for spec in checked)
+
+
+def _id(field: str, value: object) -> str:
+    return text(field, value, InvalidJob, limit=MAX_NAME)
+
+
+def _name(value: object) -> str:
+    return text("name", value, InvalidJob, limit=MAX_NAME)
+
+
+def _user(value: object) -> str:
+    return "" if value is None else check_user("user_id", value)
+
+
+def check_path(value: object) -> str:
+    """Check the path of a store.
+
+    Raises:
+        StoreUnavailable: It is no path.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise StoreUnavailable(f"store must be a path, not {shorten(value)}")
+    path = os.fspath(value)
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise StoreUnavailable(f"store must be a path, not {shorten(path)}")
+    return path
+
+
+def check_settings(config: object, timezone: object) -> CronConfig:
+    """Check the settings that `open_store` and `open_scheduler` share.
+
+    Raises:
+        InvalidConfig: One of them is wrong.
+    """
+    if config is None:
+        config = CronConfig()
+    if not isinstance(config, CronConfig):
+        raise InvalidConfig(f"config must be a CronConfig, not {shorten(config)}")
+    if timezone is not None:
+        check_zone(timezone, field="timezone", error=InvalidConfig)
+    return config
+
+
+@asynccontextmanager
+@trio.lowlevel.enable_ki_protection
+async def open_store(
+    store: StrPath, *, timezone: str | None = None, config: CronConfig | None = None, create: bool = True
+) -> AsyncIterator[CronStore]:
+    """Open a store without a scheduler: to edit jobs, to read history, or for a loop of one's own.
+
+    Args:
+        store: The file; it is created with mode 0600, its folder must exist. ``":memory:"`` is a private store.
+        timezone: IANA name of the zone of jobs that name none; None: that of ``config``.
+        config: Defaults of new jobs; its ``jobs`` are left alone.
+        create: Whether a missing file is made.
+
+    Raises:
+        InvalidConfig: An argument is wrong.
+        StoreUnavailable: The file is missing, locked, not permitted or out of reach.
+        StoreCorrupt: The file is damaged, of another application or of a newer version; it has not been touched.
+    """
+    path = check_path(store)
+    config = check_settings(config, timezone)
+    leaving = Leaving()
+    with leaving:
+        async with store_service(path, create=create) as service:
+            with leaving.body:
+                yield CronStore(service, config=config, timezone=timezone)

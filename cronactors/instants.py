@@ -1,0 +1,33 @@
+"""Instants inside the library are whole milliseconds since 1970 UTC; outside they are aware UTC datetimes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TypeAlias
+
+Millis: TypeAlias = int
+"""An instant, or a length of time, in milliseconds. Instants count from 1970-01-01T00:00:00Z (POSIX time, no leap seconds)."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+EARLIEST: Millis = 0
+"""1970-01-01T00:00:00Z: nothing is scheduled before it."""
+LATEST: Millis = (datetime(9998, 1, 1, tzinfo=UTC) - EPOCH) // _MILLISECOND
+"""9998-01-01T00:00:00Z: nothing is scheduled at or after it, so that every zone's local time fits a datetime."""
+
+
+def to_millis(moment: datetime) -> Millis:
+    """Turn an aware datetime of any zone into an instant; parts of a millisecond are cut off.
+
+    Raises:
+        ValueError: The datetime has no zone.
+    """
+    if moment.utcoffset() is None:
+        raise ValueError("a datetime without a zone is no instant")
+    return (moment - EPOCH) // _MILLISECOND
+
+
+def from_millis(instant: Millis) -> datetime:
+    """Turn an instant into an aware UTC datetime of whole milliseconds."""
+    return EPOCH + timedelta(milliseconds=instant)

@@ -1,0 +1,164 @@
+"""Claiming: what is due, in one queue in order of time, becomes running; what cannot start leaves the queue."""
+
+from __future__ import annotations
+
+import attrs
+
+from cronactors.errors import InvalidSchedule
+from cronactors.instants import Millis
+from cronactors.ledger.close import withdraw
+from cronactors.model import Cause, Overlap, RunStatus, Trigger
+from cronactors.policy import Merged, merge_missed
+from cronactors.schedule import schedule_from_json
+from cronactors.storage.protocol import Storage
+from cronactors.storage.rows import JobRow, JobState, RunRow, line_of
+
+LEASE: Millis = 30_000
+"""How long an owner is taken to live without a sign of life."""
+
+_LOOKS = 200
+"""How many places of the queue that start nothing one claim goes through; the next claim goes on from there."""
+
+
+@attrs.frozen(kw_only=True)
+class Claimed:
+    """A run that has begun, in the file, and the job as it was then."""
+
+    run: RunRow
+    job: JobRow
+
+
+def claim_due(storage: Storage, *, owner: int, limit: int, total: int | None = None) -> list[Claimed]:
+    """Begin up to ``limit`` due runs.
+
+    Args:
+        storage: Inside a transaction.
+        owner: Who runs them.
+        limit: How many slots are free.
+        total: How many runs may go on at a time over all owners.
+    """
+    now = storage.now()
+    if total is not None:
+        limit = min(limit, total - storage.count_running())
+    claimed: list[Claimed] = []
+    looks = _LOOKS
+    while len(claimed) < limit and looks > 0:
+        places = storage.due(now=now, limit=min(limit - len(claimed), looks))
+        if not places:
+            break
+        for place in places:
+            looks -= 1
+            if place.run_id is None:
+                begun = claim_moment(storage, place.job_id, owner=owner, now=now)
+            else:
+                begun = claim_pending(storage, place.run_id, owner=owner, now=now)
+            if begun is not None:
+                claimed.append(begun)
+                looks += 1
+    if claimed:
+        hold_lease(storage, owner)
+    return claimed
+
+
+def hold_lease(storage: Storage, owner: int) -> None:
+    """See to it that the owner's lease lasts at least half its length from now."""
+    now = storage.now()
+    storage.renew_lease(owner, now=now, until=now + LEASE, unless_later_than=now + LEASE // 2)
+
+
+def claim_moment(storage: Storage, job_id: str, *, owner: int, now: Millis) -> Claimed | None:
+    """Decide the due moment of a job that holds no run: it begins, or waits for its session, or was decided before."""
+    job = storage.jobs([job_id]).get(job_id)
+    if job is None or job.next_run_at is None or job.held_by is not None:
+        return None
+    try:
+        merged = _merge(job, job.next_run_at, now)
+    except InvalidSchedule as error:
+        state = attrs.evolve(JobState.of(job), enabled=0, last_error=f"paused: its stored schedule cannot be read: {error}")
+        storage.advance_jobs([state])
+        return None
+    busy = job.session is not None and storage.session_busy(job.session)
+    run = _new_run(job, merged, owner=None if busy else owner, now=now)
+    run_id = storage.insert_runs([run])[0]
+    state = attrs.evolve(JobState.of(job), next_run_at=merged.following)
+    if run_id is None:  # decided before the clock went back: only move on
+        storage.advance_jobs([_disable_if_done(storage, state)])
+        return None
+    run = attrs.evolve(run, id=run_id)
+    withdraw(storage, [other for other in storage.open_runs([job_id]) if _replaced_by(run, other)], Cause.REPLACED)
+    state = _held(job, state, run)
+    storage.advance_jobs([state])
+    return None if busy else Claimed(run=run, job=_as_of(job, state))
+
+
+def _merge(job: JobRow, first: Millis, now: Millis) -> Merged:
+    return merge_missed(schedule_from_json(job.schedule), first=first, now=max(now, first), zone=job.timezone, anchor=job.anchor_at)
+
+
+def _new_run(job: JobRow, merged: Merged, *, owner: int | None, now: Millis) -> RunRow:
+    begins = owner is not None
+    return RunRow(
+        id=0,
+        job_id=job.id,
+        job_name=job.name,
+        user_id=job.user_id,
+        trigger=Trigger.SCHEDULE.value,
+        manual=0,
+        scheduled_at=merged.moment,
+        attempt=1,
+        status=(RunStatus.RUNNING if begins else RunStatus.PENDING).value,
+        ready_at=merged.moment,
+        coalesced=merged.coalesced,
+        waits_for=None if begins else job.session,
+        session=job.session,
+        owner=owner,
+        started_at=now if begins else None,
+    )
+
+
+def _replaced_by(run: RunRow, other: RunRow) -> bool:
+    """A new moment takes the place of a retry that waits for its time."""
+    return other.status == RunStatus.PENDING and other.waits_for is None and not other.manual and other.id != run.id
+
+
+def _held(job: JobRow, state: JobState, run: RunRow) -> JobState:
+    """The job's state once the run has begun, or waits for its session: other runs of the job have to wait, unless it allows all."""
+    if job.overlap != Overlap.ALLOW_ALL:
+        state = attrs.evolve(state, held_by=run.id)
+    return state if run.started_at is None else attrs.evolve(state, last_run_at=run.started_at)
+
+
+def _as_of(job: JobRow, state: JobState) -> JobRow:
+    return attrs.evolve(job, next_run_at=state.next_run_at, held_by=state.held_by, last_run_at=state.last_run_at)
+
+
+def _disable_if_done(storage: Storage, state: JobState) -> JobState:
+    if state.next_run_at is None and not storage.open_runs([state.id]):
+        return attrs.evolve(state, enabled=0)
+    return state
+
+
+def claim_pending(storage: Storage, run_id: int, *, owner: int, now: Millis) -> Claimed | None:
+    """Begin a pending run; if its job or its session is busy it joins that line instead."""
+    run = storage.runs([run_id]).get(run_id)
+    if run is None or run.status != RunStatus.PENDING or run.waits_for is not None:
+        return None
+    job = storage.jobs([run.job_id]).get(run.job_id)
+    if job is None:
+        withdraw(storage, [run], Cause.REMOVED)
+        return None
+    if job.held_by not in (None, run.id) and job.overlap != Overlap.ALLOW_ALL:
+        storage.park_runs([(run.id, line_of(job.id))])
+        return None
+    session = run.session
+    if session is not None and storage.session_busy(session):
+        storage.park_runs([(run.id, session)])
+        storage.advance_jobs([_held(job, JobState.of(job), run)])
+        return None
+    storage.start_runs([run.id], owner=owner, now=now)
+    run = attrs.evolve(run, status=RunStatus.RUNNING.value, owner=owner, started_at=now)
+    state = _held(job, JobState.of(job), run)
+    storage.advance_jobs([state])
+    return Claimed(run=run, job=_as_of(job, state))
+
+

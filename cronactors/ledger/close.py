@@ -1,0 +1,199 @@
+"""The end of a run and all that follows from it: a further attempt, the moments it overlapped, who may start now, the job's end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import attrs
+
+from cronactors.errors import InvalidSchedule
+from cronactors.instants import Millis
+from cronactors.model import Cause, Overlap, RunStatus, Trigger
+from cronactors.policy import COUNTED, Outcome, further_attempt
+from cronactors.schedule import OneShot, Schedule, count_moments, next_moment, schedule_from_json
+from cronactors.spec import RetryPolicy
+from cronactors.storage.protocol import Storage
+from cronactors.storage.rows import PAUSE, JobRow, JobState, RunEnd, RunRow, line_of
+
+
+def stored_schedule(job: JobRow) -> Schedule | None:
+    """The job's schedule; None if what is stored cannot be read, which must not stop a run from being ended."""
+    try:
+        return schedule_from_json(job.schedule)
+    except InvalidSchedule:
+        return None
+
+
+def close_run(storage: Storage, run: RunRow, outcome: Outcome, policy: RetryPolicy) -> RunRow | None:
+    """End an open run, pending or running, and draw the consequences for its job as the job is now.
+
+    Returns:
+        The run as it is now; None if it was not as ``run`` says any more, and nothing has been changed.
+    """
+    now = storage.now()
+    ended = _end(storage, run, outcome, now)
+    if ended is None:
+        return None
+    job = storage.jobs([run.job_id]).get(run.job_id)
+    if job is not None:
+        _settle_job(storage, job, ended, outcome, policy, now)
+    free_lines(storage, run, held=job is not None and job.held_by == run.id)
+    return ended
+
+
+def _end(storage: Storage, run: RunRow, outcome: Outcome, now: Millis) -> RunRow | None:
+    end = RunEnd(
+        id=run.id,
+        was=run.status,
+        status=outcome.status.value,
+        cause=outcome.cause.value if outcome.cause else None,
+        completed_at=now,
+        session_id=outcome.session_id,
+        result=outcome.result,
+        error=outcome.error,
+    )
+    if not storage.end_runs([end])[0]:
+        return None
+    return attrs.evolve(
+        run,
+        status=end.status,
+        cause=end.cause,
+        completed_at=max(now, run.started_at or 0),
+        session_id=end.session_id,
+        result=end.result,
+        error=end.error,
+        waits_for=None,
+    )
+
+
+def free_lines(storage: Storage, run: RunRow, *, held: bool) -> None:
+    """Let the next of each line start that this run kept waiting, or that it was to be the next of."""
+    keys = []
+    if run.session is not None and run.waits_for is None:
+        keys.append(run.session)
+    if held or (run.status == RunStatus.PENDING and run.waits_for is None):
+        keys.append(line_of(run.job_id))
+    for key in keys:
+        free_first(storage, key)
+
+
+def free_first(storage: Storage, key: str) -> None:
+    """Let the run start that has waited longest for ``key``."""
+    waiter = storage.first_waiter(key)
+    if waiter is not None:
+        storage.park_runs([(waiter, None)])
+
+
+def _settle_job(storage: Storage, job: JobRow, run: RunRow, outcome: Outcome, policy: RetryPolicy, now: Millis) -> None:
+    crashes = job.crashes
+    if outcome.crashed:
+        crashes += 1
+    elif outcome.status is RunStatus.SUCCESS or outcome.cause in (Cause.ERROR, Cause.TIMEOUT, Cause.GAVE_UP):
+        crashes = 0
+    again = further_attempt(
+        outcome,
+        failures=run.failures,
+        crashes=crashes,
+        max_retries=job.max_retries,
+        policy=policy,
+        ready_at=run.ready_at,
+        now=now,
+    )
+    tried_again = again is not None and _insert_attempt(storage, job, run, again.ready_at, again.failures, recovery=again.recovery)
+    state = attrs.evolve(JobState.of(job), crashes=crashes, last_error=_last_error(job, run, outcome))
+    if job.held_by == run.id:
+        state = attrs.evolve(state, held_by=None)
+        if job.overlap == Overlap.SKIP and run.started_at is not None:
+            state = attrs.evolve(state, next_run_at=_skip_overlapped(storage, job, since=run.started_at, now=now))
+    if tried_again:
+        storage.advance_jobs([state])
+    else:
+        _conclude(storage, job, run, state, outcome)
+
+
+def _insert_attempt(storage: Storage, job: JobRow, run: RunRow, ready_at: Millis, failures: int, *, recovery: bool) -> bool:
+    paused = not job.enabled and not run.manual
+    row = RunRow(
+        id=0,
+        job_id=job.id,
+        job_name=job.name,
+        user_id=job.user_id,
+        trigger=(Trigger.RECOVERY if recovery else Trigger.RETRY).value,
+        manual=run.manual,
+        scheduled_at=run.scheduled_at,
+        attempt=run.attempt + 1,
+        status=RunStatus.PENDING.value,
+        ready_at=ready_at,
+        failures=failures,
+        coalesced=run.coalesced,
+        waits_for=PAUSE if paused else None,
+        session=job.session,
+    )
+    return storage.insert_runs([row])[0] is not None
+
+
+def _last_error(job: JobRow, run: RunRow, outcome: Outcome) -> str | None:
+    if outcome.status is RunStatus.SUCCESS:
+        return None
+    return run.error if outcome.status is RunStatus.FAILED and run.error else job.last_error
+
+
+def _skip_overlapped(storage: Storage, job: JobRow, *, since: Millis, now: Millis) -> Millis | None:
+    """Record the moments that came due while the run went on as one skipped row; answer the first moment after them.
+
+    Moments from before the run started were missed for another reason: they stay, and become one late run.
+    """
+    first = job.next_run_at
+    schedule = stored_schedule(job)
+    if first is None or first > now or first <= since or not job.enabled or schedule is None:
+        return first
+    count = count_moments(schedule, first=first, until=now, zone=job.timezone, anchor=job.anchor_at, cap=COUNTED)
+    skipped = RunRow(
+        id=0,
+        job_id=job.id,
+        job_name=job.name,
+        user_id=job.user_id,
+        trigger=Trigger.SCHEDULE.value,
+        manual=0,
+        scheduled_at=first,
+        attempt=1,
+        status=RunStatus.SKIPPED.value,
+        ready_at=first,
+        coalesced=count,
+        cause=Cause.OVERLAP.value,
+        completed_at=now,
+    )
+    storage.insert_runs([skipped])
+    return next_moment(schedule, after=now, zone=job.timezone, anchor=job.anchor_at)
+
+
+def _conclude(storage: Storage, job: JobRow, run: RunRow, state: JobState, outcome: Outcome) -> None:
+    """Write the job's state where the moment has been decided: it may have been its last one."""
+    decided = not run.manual and outcome.cause is not Cause.REPLACED
+    spent = decided and outcome.status in (RunStatus.SUCCESS, RunStatus.FAILED)
+    one_shot = isinstance(stored_schedule(job), OneShot)
+    if job.delete_after_run and (spent or (decided and one_shot)):
+        if job.origin is None:
+            delete_job(storage, job)
+            return
+        state = attrs.evolve(state, enabled=0, next_run_at=None)  # its file still lists it, and would add it again
+    elif spent and outcome.crashed:
+        state = attrs.evolve(state, enabled=0)
+    if state.next_run_at is None and state.enabled and not storage.open_runs([job.id]):
+        state = attrs.evolve(state, enabled=0)
+    storage.advance_jobs([state])
+
+
+def delete_job(storage: Storage, job: JobRow) -> None:
+    """Take a job away: what waits ends as removed, what runs goes on to its end."""
+    storage.delete_jobs([job.id])
+    withdraw(storage, (run for run in storage.open_runs([job.id]) if run.status == RunStatus.PENDING), Cause.REMOVED)
+
+
+def withdraw(storage: Storage, runs: Iterable[RunRow], cause: Cause) -> None:
+    """End pending runs of a job whose own state needs no change, and let those start that stood behind them."""
+    now = storage.now()
+    outcome = Outcome(status=RunStatus.CANCELLED, cause=cause)
+    for run in runs:
+        if _end(storage, run, outcome, now) is not None:
+            free_lines(storage, run, held=False)

@@ -1,0 +1,107 @@
+"""Owners of runs: their registration, and what becomes of the runs of those that have died; the clock set back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import attrs
+
+from cronactors.instants import Millis
+from cronactors.ledger.claim import LEASE, hold_lease
+from cronactors.ledger.close import close_run, stored_schedule
+from cronactors.model import Cause, RunStatus
+from cronactors.owner import Owner, certainly_dead
+from cronactors.policy import FREE_CRASHES, Outcome
+from cronactors.schedule import OneShot, next_moment
+from cronactors.spec import RetryPolicy
+from cronactors.storage.protocol import Storage
+from cronactors.storage.rows import JobState, OwnerRow, RunRow
+
+
+def register(storage: Storage, me: Owner) -> int:
+    """Enter an owner, with a lease from now; owners that have closed or died and own nothing are forgotten."""
+    now = storage.now()
+    busy = {run.owner for run in storage.running()}
+    idle = [row for row in storage.owners() if row.id not in busy]
+    gone = [row.id for row in idle if row.lease_until == 0 or certainly_dead(Owner(row.machine, row.pid, row.born), me)]
+    storage.delete_owners(gone)
+    return storage.insert_owner(OwnerRow(0, me.machine, me.pid, me.born, seen_at=now, lease_until=now + LEASE))
+
+
+def last_seen(storage: Storage) -> Millis | None:
+    """The latest sign of life of any owner."""
+    return max((row.seen_at for row in storage.owners()), default=None)
+
+
+def keep_leases(storage: Storage, owners: Iterable[int]) -> None:
+    """Give a sign of life of owners."""
+    for owner in owners:
+        hold_lease(storage, owner)
+
+
+def sign_off(storage: Storage, owner: int) -> None:
+    """Note that an owner has closed in order."""
+    storage.renew_lease(owner, now=storage.now(), until=0, unless_later_than=2**62)
+
+
+def orphans(storage: Storage, me: Owner, *, trust_leases: bool) -> list[RunRow]:
+    """Runs whose owner has certainly died, or has given no sign of life for as long as its lease.
+
+    Args:
+        storage: Inside a transaction.
+        me: Who asks.
+        trust_leases: False for a while after the wall clock was set, when the end of a lease says nothing.
+    """
+    running = storage.running()
+    if not running:
+        return []
+    now = storage.now()
+    alive = {
+        row.id
+        for row in storage.owners()
+        if (row.lease_until > now or not trust_leases or _is_me(row, me))
+        and not certainly_dead(Owner(row.machine, row.pid, row.born), me)
+    }
+    return [run for run in running if run.owner not in alive]
+
+
+def _is_me(row: OwnerRow, me: Owner) -> bool:
+    return (row.machine, row.pid, row.born) == (me.machine, me.pid, me.born)
+
+
+def recover(storage: Storage, me: Owner, *, policy: RetryPolicy, trust_leases: bool) -> list[RunRow]:
+    """End the orphans as interrupted and put their moments back; from the third crash in a row of a job it costs a retry and waits."""
+    recovered = []
+    for run in orphans(storage, me, trust_leases=trust_leases):
+        job = storage.jobs([run.job_id]).get(run.job_id)
+        crashes = job.crashes + 1 if job else 1
+        error = "interrupted: its process ended"
+        if crashes > FREE_CRASHES:
+            error = f"interrupted: its process ended, {crashes} times in a row"
+        outcome = Outcome(status=RunStatus.FAILED, cause=Cause.INTERRUPTED, error=error, crashed=True)
+        ended = close_run(storage, run, outcome, policy)
+        if ended is not None:
+            recovered.append(ended)
+    return recovered
+
+
+def rebase(storage: Storage, *, after: int, limit: int) -> int | None:
+    """After the clock was set back: let one page of jobs come due from now on, instead of when the old time is reached again.
+
+    What was claimed is not run again: its moment is taken.
+
+    Returns:
+        Where the next page begins; None after the last one.
+    """
+    now = storage.now()
+    page = storage.page_of_jobs(after=after, limit=limit, user_id=None)
+    states = []
+    for _, job in page:
+        schedule = stored_schedule(job)
+        if job.next_run_at is None or job.next_run_at <= now or not job.enabled or isinstance(schedule, OneShot | None):
+            continue
+        following = next_moment(schedule, after=now, zone=job.timezone, anchor=job.anchor_at)
+        if following is not None and following < job.next_run_at:
+            states.append(attrs.evolve(JobState.of(job), next_run_at=following))
+    storage.advance_jobs(states)
+    return page[-1][0] if len(page) == limit else None

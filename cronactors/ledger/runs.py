@@ -1,0 +1,185 @@
+"""What users and runners do with runs: finish, ask for one, cancel one, start one in a loop of their own."""
+
+from __future__ import annotations
+
+import attrs
+
+from cronactors.errors import AlreadyClaimed, JobBusy, RunClosed, RunNotFound, shorten
+from cronactors.instants import Millis, from_millis, to_millis
+from cronactors.ledger.claim import Claimed, claim_moment, claim_pending, hold_lease
+from cronactors.ledger.close import close_run
+from cronactors.ledger.jobs import find_job
+from cronactors.ledger.views import job_views
+from cronactors.model import Cause, CronJob, Overlap, RunStatus, Trigger
+from cronactors.policy import Outcome
+from cronactors.spec import RetryPolicy
+from cronactors.storage.protocol import Storage
+from cronactors.storage.rows import Due, JobRow, RunRow
+
+_ALL = 2**31 - 1
+
+
+@attrs.frozen(kw_only=True)
+class Finished:
+    """The end of a run as it stands in the file, and the run that begins in its slot.
+
+    Attributes:
+        run: The run; None if it was taken over meanwhile, and the outcome has no effect.
+        job: The job as it is now; None if it was removed.
+        following: The run that has begun in the same slot, in the same transaction.
+    """
+
+    run: RunRow | None
+    job: JobRow | None
+    following: Claimed | None
+
+
+def find_run(storage: Storage, run_id: str) -> RunRow:
+    """The run of that id.
+
+    Raises:
+        RunNotFound: There is none.
+    """
+    run = storage.runs([int(run_id)]).get(int(run_id)) if run_id.isascii() and run_id.isdigit() and len(run_id) < 19 else None
+    if run is None:
+        raise RunNotFound(f"no run has the id {shorten(run_id)}")
+    return run
+
+
+def finish_run(storage: Storage, run_id: int, outcome: Outcome, *, owner: int, policy: RetryPolicy) -> tuple[RunRow | None, JobRow | None]:
+    """End a run that the owner's runner holds; a second time, after a commit whose answer was lost, changes nothing more."""
+    run = storage.runs([run_id]).get(run_id)
+    if run is None or run.owner != owner:
+        return None, None
+    if run.status == RunStatus.RUNNING:
+        ended = close_run(storage, run, outcome, policy)
+    else:
+        ended = run if (run.status, run.cause) == (outcome.status, outcome.cause) else None
+    return ended, storage.jobs([run.job_id]).get(run.job_id) if ended else None
+
+
+def complete_run(storage: Storage, run_id: str, outcome: Outcome, *, policy: RetryPolicy) -> RunRow:
+    """End a run of an own loop, whoever started it; once.
+
+    Raises:
+        RunNotFound: There is none of that id.
+        RunClosed: It has ended, or has not started.
+    """
+    run = find_run(storage, run_id)
+    ended = close_run(storage, run, outcome, policy) if run.status == RunStatus.RUNNING else None
+    if ended is None:
+        cause = f" ({run.cause})" if run.cause else ""
+        raise RunClosed(f"run {run_id} of job {shorten(run.job_name)} is not running: it is {run.status}{cause}")
+    return ended
+
+
+def request_run(storage: Storage, job_id: str) -> RunRow:
+    """Put a run of a job into the queue, to start now; the job's next moment stays.
+
+    Raises:
+        JobNotFound: There is none of that id.
+        JobBusy: The job has an open run and skips what overlaps.
+    """
+    job = find_job(storage, job_id)
+    if job.overlap == Overlap.SKIP:
+        asked = [run for run in storage.open_runs([job_id]) if run.manual and run.attempt == 1]
+        if job.held_by is not None or asked:
+            raise JobBusy(f"job {shorten(job.name)} has run {job.held_by or asked[0].id} open, and its overlap is skip")
+    return _insert_manual(storage, job, storage.now())
+
+
+def _insert_manual(storage: Storage, job: JobRow, now: Millis) -> RunRow:
+    moment = now
+    while True:
+        run = RunRow(
+            id=0,
+            job_id=job.id,
+            job_name=job.name,
+            user_id=job.user_id,
+            trigger=Trigger.MANUAL.value,
+            manual=1,
+            scheduled_at=moment,
+            attempt=1,
+            status=RunStatus.PENDING.value,
+            ready_at=now,
+            session=job.session,
+        )
+        run_id = storage.insert_runs([run])[0]
+        if run_id is not None:
+            return attrs.evolve(run, id=run_id)
+        moment += 1  # another one was asked for in this millisecond
+
+
+def request_cancel(storage: Storage, run_id: str, *, policy: RetryPolicy) -> RunRow:
+    """Cancel a run: one that waits ends at once, one that runs is ended by its owner.
+
+    Raises:
+        RunNotFound: There is none of that id.
+        RunClosed: It has ended.
+    """
+    run = find_run(storage, run_id)
+    if run.status == RunStatus.RUNNING:
+        storage.mark_runs([run.id], cancel_asked=True)
+        return attrs.evolve(run, cancel_asked=1)
+    if run.status == RunStatus.PENDING:
+        ended = close_run(storage, run, Outcome(status=RunStatus.CANCELLED, cause=Cause.CANCELLED), policy)
+        assert ended is not None
+        return ended
+    raise RunClosed(f"run {run_id} of job {shorten(run.job_name)} has ended: {run.status}")
+
+
+def due_jobs(storage: Storage, *, retries: bool, limit: int | None) -> list[CronJob]:
+    """Jobs whose place in the queue has come: those with a due moment, or those with a pending attempt, each job in one list only."""
+    moments: dict[str, Millis] = {}
+    attempts: dict[str, Millis] = {}
+    for place in storage.due(now=storage.now(), limit=_ALL):
+        if place.job_id not in moments and place.job_id not in attempts:
+            (moments if place.run_id is None else attempts)[place.job_id] = place.due_at
+    wanted = attempts if retries else moments
+    ids = list(wanted)[:limit]
+    rows = storage.jobs(ids)
+    views = job_views(storage, (rows[job_id] for job_id in ids if job_id in rows))
+    if not retries:
+        return [attrs.evolve(view, retry_at=None) for view in views]
+    return [attrs.evolve(view, retry_at=from_millis(wanted[view.id])) for view in views]
+
+
+def _places(storage: Storage, job: JobRow, now: Millis) -> list[Due]:
+    """The places of one job in the queue."""
+    ready = [run for run in storage.open_runs([job.id]) if run.status == RunStatus.PENDING and run.waits_for is None and run.ready_at <= now]
+    places = [Due(run.id, job.id, run.ready_at) for run in ready]
+    if job.enabled and job.held_by is None and job.next_run_at is not None and job.next_run_at <= now:
+        places.append(Due(None, job.id, job.next_run_at))
+    return sorted(places, key=lambda place: place.due_at)
+
+
+def start_run(storage: Storage, target: CronJob | str, *, owner: int) -> Claimed:
+    """Claim for a loop of the caller's own: exactly the moment or attempt that the `CronJob` shows, or what is due of the id.
+
+    Raises:
+        JobNotFound: There is none of that id.
+        AlreadyClaimed: That moment has been started by somebody else, or the job was changed.
+        JobBusy: The job has an open run and skips what overlaps, or its session is in use.
+    """
+    job_id = target if isinstance(target, str) else target.id
+    job = find_job(storage, job_id)
+    now = storage.now()
+    places = _places(storage, job, now)
+    if isinstance(target, CronJob):
+        shown = target.retry_at or target.next_run_at
+        places = [place for place in places if shown is not None and place.due_at == to_millis(shown)]
+        places = [place for place in places if (place.run_id is None) == (target.retry_at is None)]
+        if not places:
+            raise AlreadyClaimed(f"job {shorten(job.name)} is not due at {shown} any more")
+    if job.held_by is not None and job.overlap != Overlap.ALLOW_ALL:
+        raise JobBusy(f"job {shorten(job.name)} has run {job.held_by} open, and its overlap is {job.overlap}")
+    if not places:
+        claimed = claim_pending(storage, _insert_manual(storage, job, now).id, owner=owner, now=now)
+    elif places[0].run_id is None:
+        claimed = claim_moment(storage, job_id, owner=owner, now=now)
+    else:
+        claimed = claim_pending(storage, places[0].run_id, owner=owner, now=now)
+    if claimed is None:
+        raise JobBusy(f"job {shorten(job.name)} cannot start: its session is in use, or the moment was run before")
+    hold_lease(storage, owner)
+    return claimed

@@ -1,0 +1,82 @@
+"""Rows as the values that users see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cronactors.instants import from_millis
+from cronactors.model import Cause, CronJob, CronRun, JobContext, Overlap, RunStatus, SessionMode, Trigger
+from cronactors.schedule import schedule_from_json
+from cronactors.storage.protocol import Storage
+from cronactors.storage.rows import JobRow, RunRow
+
+
+
+def job_view(job: JobRow, open_runs: Iterable[RunRow]) -> CronJob:
+    """A job with what its open runs say of retries."""
+    attempts = [run for run in open_runs if run.job_id == job.id and not run.manual and run.attempt > 1]
+    retries = [run.ready_at for run in attempts if run.status == RunStatus.PENDING]
+    return CronJob(
+        id=job.id,
+        name=job.name,
+        prompt=job.prompt,
+        schedule=schedule_from_json(job.schedule),
+        timezone=job.timezone,
+        enabled=bool(job.enabled),
+        delete_after_run=bool(job.delete_after_run),
+        created_at=from_millis(job.created_at),
+        last_run_at=None if job.last_run_at is None else from_millis(job.last_run_at),
+        next_run_at=None if job.next_run_at is None or not job.enabled else from_millis(job.next_run_at),
+        retry_count=max((run.failures for run in attempts), default=0),
+        max_retries=job.max_retries,
+        last_error=job.last_error,
+        retry_at=from_millis(min(retries)) if retries else None,
+        timeout_secs=job.timeout_secs,
+        session_mode=SessionMode(job.session_mode),
+        user_id=job.user_id or None,
+        overlap=Overlap(job.overlap),
+    )
+
+
+def job_views(storage: Storage, jobs: Iterable[JobRow]) -> list[CronJob]:
+    """Jobs with what their open runs say of retries."""
+    rows = list(jobs)
+    by_job: dict[str, list[RunRow]] = {}
+    for run in storage.open_runs([job.id for job in rows]):
+        by_job.setdefault(run.job_id, []).append(run)
+    return [job_view(job, by_job.get(job.id, ())) for job in rows]
+
+
+def run_view(run: RunRow) -> CronRun:
+    """A run."""
+    return CronRun(
+        id=str(run.id),
+        job_id=run.job_id,
+        job_name=run.job_name,
+        user_id=run.user_id or None,
+        scheduled_at=from_millis(run.scheduled_at),
+        attempt=run.attempt,
+        trigger=Trigger(run.trigger),
+        started_at=None if run.started_at is None else from_millis(run.started_at),
+        completed_at=None if run.completed_at is None else from_millis(run.completed_at),
+        status=RunStatus(run.status),
+        cause=None if run.cause is None else Cause(run.cause),
+        result_summary=run.result,
+        error=run.error,
+        session_id=run.session_id,
+        coalesced=run.coalesced,
+    )
+
+
+def context_of(run: RunRow, job: JobRow) -> JobContext:
+    """What the executor of a run is told."""
+    return JobContext(
+        prompt=job.prompt,
+        session_mode=SessionMode(job.session_mode),
+        job_name=job.name,
+        job_id=job.id,
+        user_id=job.user_id or None,
+        run_id=str(run.id),
+        scheduled_at=from_millis(run.scheduled_at),
+        attempt=run.attempt,
+    )

@@ -1,0 +1,283 @@
+"""The scheduler: opens the store, starts the actors in order, and ends them in the opposite order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from datetime import datetime
+
+import attrs
+import trio
+
+from cronactors.actors.callbacks import inside_callback
+from cronactors.actors.clock import JUMP, Clock, Watch, rebase_all
+from cronactors.actors.leaving import Leaving
+from cronactors.actors.messages import Recover
+from cronactors.actors.notifier import Notifier
+from cronactors.actors.runner import RunnerPool, Terms
+from cronactors.actors.service import StoreService, store_service
+from cronactors.checks import number
+from cronactors.errors import InvalidConfig, SchedulerClosed, WouldDeadlock, shorten
+from cronactors.handle import CronStore, StrPath, check_path, check_settings
+from cronactors.instants import from_millis
+from cronactors.model import CronRun, JobExecutor, NotificationSender, RunObserver
+from cronactors.spec import MAX_TIMEOUT, CronConfig, JobSpec, check_specs
+
+_LOOK_AGAIN = 1.0  # seconds; how a waiter learns of a run that another process ended
+
+
+@attrs.frozen(kw_only=True)
+class Health:
+    """How a scheduler is doing.
+
+    Attributes:
+        last_tick: When the clock last looked around, UTC.
+        next_wake: When it means to wake next, UTC; None: nothing is planned.
+        runs_in_flight: How many runs go on in this scheduler.
+        last_store_error: What the store failed with last; None once it works again.
+    """
+
+    last_tick: datetime | None
+    next_wake: datetime | None
+    runs_in_flight: int
+    last_store_error: str | None
+
+
+class CronScheduler:
+    """A running scheduler. Made by `open_scheduler`.
+
+    Attributes:
+        store: Jobs and history; usable until the block ends.
+        recovered: The runs that had been interrupted by a crash and were found when this scheduler started.
+    """
+
+    def __init__(
+        self, store: CronStore, recovered: tuple[CronRun, ...], *, service: StoreService, pool: RunnerPool, clock: Clock, notifier: Notifier
+    ) -> None:
+        self.store = store
+        self.recovered = recovered
+        self._service = service
+        self._pool = pool
+        self._clock = clock
+        self._notifier = notifier
+        self._closed = False
+
+    async def run_now(self, job_id: str, *, wait: bool = True) -> CronRun:
+        """Run a job now, paused or not, and answer its run. The job's next moment stays.
+
+        Args:
+            job_id: The job.
+            wait: Whether to wait for the end of this attempt. Cancelling the waiter leaves the run alone.
+
+        Raises:
+            JobNotFound: There is none of that id.
+            JobBusy: The job has an open run and skips what overlaps.
+            WouldDeadlock: Called with ``wait=True`` inside a run or a notifier, which would hold the slot that the run may need.
+            SchedulerClosed: The scheduler's block has ended.
+        """
+        self._check_open()
+        inside = inside_callback.get()
+        if wait and inside is not None:
+            raise WouldDeadlock(f"run_now of job {shorten(job_id)} inside {inside} must be asked for with wait=False")
+        run_id = await self.store.request_run(job_id)
+        return await self._ended(run_id) if wait else await self.store.get_run(run_id)
+
+    async def cancel_run(self, run_id: str) -> CronRun:
+        """Cancel a run, of this scheduler or of another on the same file, and wait for its end.
+
+        Raises:
+            RunNotFound: There is none of that id.
+            RunClosed: It has ended.
+            SchedulerClosed: The scheduler's block has ended.
+        """
+        self._check_open()
+        run = await self.store.request_cancel(run_id)
+        return run if run.status.ended else await self._ended(run_id)
+
+    async def _ended(self, run_id: str) -> CronRun:
+        number_of_run = int(run_id)
+        event = self._pool.waiters.setdefault(number_of_run, trio.Event())
+        try:
+            while True:
+                run = await self.store.get_run(run_id)
+                if run.status.ended:
+                    return run
+                with trio.move_on_after(_LOOK_AGAIN):
+                    await event.wait()
+                if event.is_set():
+                    event = self._pool.waiters.setdefault(number_of_run, trio.Event())
+        finally:
+            if not event.is_set() and self._pool.waiters.get(number_of_run) is event and not event.statistics().tasks_waiting:
+                del self._pool.waiters[number_of_run]
+
+    async def wait_idle(self) -> None:
+        """Wait until nothing is due, no run goes on in this scheduler, and everybody has been notified."""
+        self._check_open()
+        while True:
+            await self._notifier.under_way.wait_for(lambda count: count == 0)
+            await self._pool.busy.wait_for(lambda busy: busy == 0)
+            due = self._clock.next_due
+            if (due is None or due > self._service.wall()) and not self._notifier.under_way.value:
+                return
+            with trio.move_on_after(_LOOK_AGAIN):
+                await self._pool.busy.wait_change()
+
+    def health(self) -> Health:
+        """How the scheduler is doing; never waits."""
+        return Health(
+            last_tick=None if self._clock.last_tick is None else from_millis(self._clock.last_tick),
+            next_wake=None if self._clock.next_wake is None else from_millis(self._clock.next_wake),
+            runs_in_flight=len(self._pool.running),
+            last_store_error=self._service.actor.last_error,
+        )
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise SchedulerClosed("the scheduler's block has ended")
+
+    def _close(self) -> None:
+        self._closed = True
+
+
+def _checked(
+    executor: object, notifier: object, on_finish: object, tick_interval: object, shutdown_grace: object
+) -> tuple[float, float]:
+    for field, function in (("executor", executor), ("notifier", notifier), ("on_finish", on_finish)):
+        if not callable(function) and not (function is None and field != "executor"):
+            raise InvalidConfig(f"{field} must be an async function, not {shorten(function)}")
+    return (
+        number("tick_interval", tick_interval, InvalidConfig, least=0.01, most=3600),
+        number("shutdown_grace", shutdown_grace, InvalidConfig, least=0, most=MAX_TIMEOUT),
+    )
+
+
+@asynccontextmanager
+@trio.lowlevel.enable_ki_protection
+async def open_scheduler(
+    store: StrPath | CronStore,
+    executor: JobExecutor,
+    *,
+    timezone: str | None = None,
+    notifier: NotificationSender | None = None,
+    on_finish: RunObserver | None = None,
+    jobs: Iterable[JobSpec] = (),
+    config: CronConfig | None = None,
+    tick_interval: float = 1.0,
+    shutdown_grace: float = 10.0,
+) -> AsyncIterator[CronScheduler]:
+    """Run a scheduler beside the block.
+
+    Runs that a crash interrupted are taken back before the first new one starts. When the block ends, normally or by an exception of
+    its own, no more runs begin and those that go on get ``shutdown_grace``; then they are cancelled, recorded as interrupted and put
+    back, at no cost of a retry. Cancelled from outside, or by a second Ctrl-C, there is no grace. An exception of the block leaves as
+    itself.
+
+    Args:
+        store: The file, created if it is missing; or a `CronStore`, which stays open.
+        executor: Carries out each run.
+        timezone: IANA name of the zone of jobs that name none; None: that of ``config``.
+        notifier: Told of each finished run, after its record is durable.
+        on_finish: Told the records of each finished run.
+        jobs: Upserted first.
+        config: Settings; its own ``jobs`` are upserted too, under its ``origin``.
+        tick_interval: Seconds between two looks for what other processes changed, 0.01 to 3,600.
+        shutdown_grace: Seconds that runs have to end by themselves when the block ends.
+
+    Raises:
+        InvalidConfig: An argument is wrong.
+        InvalidJob: A job to be upserted is wrong.
+        InvalidSchedule: The schedule of a job to be upserted never fires, or its moment lies more than 60 s in the past.
+        StoreUnavailable: The file cannot be opened.
+        StoreCorrupt: The file is damaged, of another application or of a newer version; it has not been touched.
+        SchedulerCrashed: An actor ended by a bug, which is the ``__cause__``.
+    """
+    tick, grace = _checked(executor, notifier, on_finish, tick_interval, shutdown_grace)
+    specs = check_specs("jobs", jobs)
+    leaving = Leaving()
+    with leaving:
+        async with _service_of(store, check_settings(config, timezone), timezone) as (service, handle, settings):
+            scheduler = await _prepare(service, handle, settings, specs, executor, notifier, on_finish, leaving, tick)
+            service.actor.listeners.append(scheduler._clock.committed)
+            try:
+                async with trio.open_nursery() as workers:
+                    workers.start_soon(scheduler._notifier.run)
+                    scheduler._pool.start(workers)
+                    try:
+                        async with trio.open_nursery() as clockwork:
+                            clockwork.start_soon(scheduler._clock.run)
+                            with leaving.body:
+                                yield scheduler
+                            clockwork.cancel_scope.cancel()
+                    finally:
+                        await _shut_down(scheduler, 0 if leaving.body.cancelled else grace)
+            finally:
+                service.actor.listeners.remove(scheduler._clock.committed)
+
+
+@asynccontextmanager
+async def _service_of(
+    store: StrPath | CronStore, config: CronConfig, timezone: str | None
+) -> AsyncIterator[tuple[StoreService, CronStore, CronConfig]]:
+    """The service of an open store, or a new one for a file."""
+    context: AbstractAsyncContextManager[StoreService]
+    if isinstance(store, CronStore):
+        context = nullcontext(store._service)
+    else:
+        context = store_service(check_path(store), create=True)
+    async with context as service:
+        yield service, CronStore(service, config=config, timezone=timezone), config
+
+
+async def _prepare(
+    service: StoreService,
+    handle: CronStore,
+    config: CronConfig,
+    specs: tuple[JobSpec, ...],
+    executor: JobExecutor,
+    notifier: NotificationSender | None,
+    on_finish: RunObserver | None,
+    leaving: Leaving,
+    tick: float,
+) -> CronScheduler:
+    """Register, take back what was interrupted, upsert the jobs, and put the actors together; none runs yet."""
+    registered = await service.register()
+    if registered.last_seen is not None and (back_by := registered.last_seen - service.wall()) > JUMP:
+        await rebase_all(service.mailbox, by=back_by)
+    recovered = await service.mailbox.ask(Recover(service.me, config.retry, trust_leases=True))
+    if config.jobs or config.origin is not None:
+        await handle.upsert_jobs(config.jobs, origin=config.origin)
+    if specs:
+        await handle.upsert_jobs(specs)
+    terms = Terms(
+        owner=registered.owner,
+        executor=executor,
+        policy=config.retry,
+        slots=config.max_concurrent_runs,
+        total=config.max_concurrent_runs_total,
+        cancel_grace=config.cancel_grace,
+    )
+    teller = Notifier(notifier, on_finish, leaving.escape)
+    pool = RunnerPool(service.mailbox, teller, terms, freed=lambda: clock.wake(), escape=leaving.escape)
+    watch = Watch(wall=service.wall, tick=math.inf if service.virtual else tick)
+    clock = Clock(service.mailbox, pool, terms, me=service.me, watch=watch)
+    return CronScheduler(handle, tuple(recovered), service=service, pool=pool, clock=clock, notifier=teller)
+
+
+async def _shut_down(scheduler: CronScheduler, grace: float) -> None:
+    """Let runs end by themselves for ``grace`` seconds, then cancel them; record every end, notify, and close.
+
+    Cancelled, or by a KeyboardInterrupt, the grace ends; the rest is shielded.
+    """
+    pool = scheduler._pool
+    pool.stop_claiming()
+    try:
+        if grace and pool.busy.value:
+            with trio.move_on_after(grace):
+                await pool.busy.wait_for(lambda busy: busy == 0)
+    finally:
+        with trio.CancelScope(shield=True):
+            pool.interrupt()
+            await pool.end()
+            await scheduler._notifier.drain(grace)
+        scheduler._close()

@@ -1,0 +1,168 @@
+"""What any storage must do: verbs on rows, each one taking many, all of them synchronous and inside one transaction.
+
+Decisions are made in `cronactors.ledger`; a storage only keeps what it is told. The suite in ``tests/test_storage.py`` holds every
+storage to this protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from cronactors.instants import Millis
+from cronactors.storage.rows import Due, JobRow, JobState, OwnerRow, RunEnd, RunRow
+
+
+class Storage(Protocol):
+    """Jobs, runs and the schedulers that own them.
+
+    Verbs may raise `StoreUnavailable` or `StoreCorrupt`; the transaction is then lost as a whole.
+    """
+
+    def now(self) -> Millis:
+        """The wall clock."""
+        ...
+
+    def begin(self, *, write: bool) -> bool:
+        """Begin a transaction; False if another process holds the write lock, and nothing has begun."""
+        ...
+
+    def commit(self) -> None:
+        """Make the transaction durable."""
+        ...
+
+    def rollback(self) -> None:
+        """Undo the transaction; harmless where none is open."""
+        ...
+
+    def savepoint(self) -> None:
+        """Mark the point to which `undo` returns."""
+        ...
+
+    def release(self) -> None:
+        """Keep what was done since `savepoint`."""
+        ...
+
+    def undo(self) -> None:
+        """Undo what was done since `savepoint`."""
+        ...
+
+    def insert_jobs(self, rows: Sequence[JobRow]) -> None:
+        """Add jobs; ids, and names of one user, must be new."""
+        ...
+
+    def edit_jobs(self, rows: Sequence[JobRow]) -> None:
+        """Write every column of existing jobs."""
+        ...
+
+    def advance_jobs(self, states: Sequence[JobState]) -> None:
+        """Write the state of existing jobs."""
+        ...
+
+    def delete_jobs(self, ids: Sequence[str]) -> None:
+        """Take jobs away; their runs stay."""
+        ...
+
+    def jobs(self, ids: Sequence[str]) -> dict[str, JobRow]:
+        """The jobs of those ids that exist."""
+        ...
+
+    def jobs_named(self, names: Sequence[tuple[str, str]]) -> dict[tuple[str, str], JobRow]:
+        """The jobs of those (user_id, name) that exist."""
+        ...
+
+    def jobs_of_origin(self, origin: str) -> list[JobRow]:
+        """The jobs that the file lists."""
+        ...
+
+    def page_of_jobs(self, *, after: int, limit: int, user_id: str | None) -> list[tuple[int, JobRow]]:
+        """Jobs in the order in which they were added, each with its number, from numbers greater than ``after``.
+
+        Args:
+            after: 0, or the number of the last job of the page before.
+            limit: How many at most.
+            user_id: Only that user's; None: everybody's.
+        """
+        ...
+
+    def due(self, *, now: Millis, limit: int) -> list[Due]:
+        """What may start, in order of time: jobs and pending runs in one queue."""
+        ...
+
+    def next_due(self) -> Millis | None:
+        """When the first of the queue comes due, past or future; None if the queue is empty."""
+        ...
+
+    def insert_runs(self, rows: Sequence[RunRow]) -> list[int | None]:
+        """Add runs and answer their ids; None for one whose (job, moment, manual, attempt) exists already: nothing is changed."""
+        ...
+
+    def start_runs(self, ids: Sequence[int], *, owner: int, now: Millis) -> None:
+        """Let pending runs begin."""
+        ...
+
+    def park_runs(self, waits: Sequence[tuple[int, str | None]]) -> None:
+        """Set what pending runs wait for."""
+        ...
+
+    def end_runs(self, ends: Sequence[RunEnd]) -> list[bool]:
+        """End runs; False for one that no longer has the status it was thought to have: nothing is changed."""
+        ...
+
+    def mark_runs(self, ids: Sequence[int], *, cause: str | None = None, cancel_asked: bool = False) -> None:
+        """Note on running runs why they are being stopped, or that somebody asked for it."""
+        ...
+
+    def shift_pending(self, *, now: Millis, by: Millis) -> None:
+        """Move pending runs that are ready later than ``now`` earlier by that much, not before ``now``."""
+        ...
+
+    def runs(self, ids: Sequence[int]) -> dict[int, RunRow]:
+        """The runs of those ids that exist."""
+        ...
+
+    def open_runs(self, job_ids: Sequence[str]) -> list[RunRow]:
+        """Pending and running runs of those jobs, in order of ready_at and id."""
+        ...
+
+    def running(self, *, owner: int | None = None) -> list[RunRow]:
+        """Runs that go on, of one owner or of all."""
+        ...
+
+    def count_running(self) -> int:
+        """How many runs go on, whoever owns them."""
+        ...
+
+    def session_busy(self, session: str) -> bool:
+        """Whether a run that goes on uses the session."""
+        ...
+
+    def first_waiter(self, key: str) -> int | None:
+        """The run that has waited longest for ``key``."""
+        ...
+
+    def page_of_runs(self, *, job_id: str | None, before: RunRow | None, limit: int) -> list[RunRow]:
+        """History, newest first.
+
+        Args:
+            job_id: Only that job's, in order of moment; None: all, in order of id.
+            before: The last row of the page before; None: from the newest.
+            limit: How many at most.
+        """
+        ...
+
+    def insert_owner(self, row: OwnerRow) -> int:
+        """Add an owner and answer its id."""
+        ...
+
+    def owners(self) -> list[OwnerRow]:
+        """All owners."""
+        ...
+
+    def renew_lease(self, owner: int, *, now: Millis, until: Millis, unless_later_than: Millis) -> None:
+        """Let the lease end at ``until`` if it ends before ``unless_later_than``."""
+        ...
+
+    def delete_owners(self, ids: Sequence[int]) -> None:
+        """Take owners away."""
+        ...

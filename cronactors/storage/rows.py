@@ -1,0 +1,170 @@
+"""Rows as a storage keeps them: plain text and numbers. Times are `Millis`; a user_id of "" is the agent itself."""
+
+from __future__ import annotations
+
+import attrs
+
+from cronactors.instants import Millis
+
+PAUSE = "pause"
+"""`RunRow.waits_for` of a run that waits until its job is resumed."""
+
+
+def session_of(user_id: str) -> str:
+    """The main session of a user, as `RunRow.session` and `RunRow.waits_for` name it."""
+    return f"session:{user_id}"
+
+
+def line_of(job_id: str) -> str:
+    """The line of runs that wait for an open run of the same job, as `RunRow.waits_for` names it."""
+    return f"job:{job_id}"
+
+
+@attrs.frozen
+class JobRow:
+    """A job. The order of the fields is the order in which statements name the columns.
+
+    Attributes:
+        anchor_at: Where an interval's moments are counted from.
+        delay_ms: How the one-shot was given, if it was given as a delay.
+        origin: The file that lists the job.
+        crashes: How often in a row its runs were interrupted by the end of their process.
+        next_run_at: The first moment that is not decided yet; of a paused job too. None: none is left.
+        held_by: The open run that must end before another may start.
+        prompt: Last, because it may be long.
+    """
+
+    id: str
+    user_id: str
+    name: str
+    schedule: str
+    timezone: str
+    anchor_at: Millis
+    enabled: int
+    delete_after_run: int
+    max_retries: int
+    timeout_secs: float
+    session_mode: str
+    overlap: str
+    misfire: str
+    origin: str | None
+    delay_ms: Millis | None
+    created_at: Millis
+    last_run_at: Millis | None
+    last_error: str | None
+    crashes: int
+    next_run_at: Millis | None
+    held_by: int | None
+    prompt: str
+
+    @property
+    def session(self) -> str | None:
+        """The session that runs of this job share with others, if any."""
+        return session_of(self.user_id) if self.session_mode == "main" else None
+
+
+@attrs.frozen
+class JobState:
+    """The columns of a job that change when its runs start and end."""
+
+    id: str
+    next_run_at: Millis | None
+    held_by: int | None
+    last_run_at: Millis | None
+    last_error: str | None
+    enabled: int
+    crashes: int
+
+    @classmethod
+    def of(cls, job: JobRow) -> JobState:
+        """The state that a job is in now."""
+        return cls(
+            id=job.id,
+            next_run_at=job.next_run_at,
+            held_by=job.held_by,
+            last_run_at=job.last_run_at,
+            last_error=job.last_error,
+            enabled=job.enabled,
+            crashes=job.crashes,
+        )
+
+
+@attrs.frozen
+class RunRow:
+    """A run: one attempt of one moment. The order of the fields is the order in which statements name the columns.
+
+    Attributes:
+        id: Grows with every run, and so is the fencing token. 0 in a row that is not stored yet.
+        manual: 1 for a run that was asked for, its attempts included; part of the unique key (job, moment, manual, attempt).
+        failures: How many earlier attempts of the moment failed or timed out.
+        ready_at: When it may start, and its place in the queue.
+        waits_for: None, `PAUSE`, `session_of` or `line_of`: what must end before the run may start.
+        session: The main session that it uses.
+        owner: The scheduler that runs it.
+    """
+
+    id: int
+    job_id: str
+    job_name: str
+    user_id: str
+    trigger: str
+    manual: int
+    scheduled_at: Millis
+    attempt: int
+    status: str
+    ready_at: Millis
+    failures: int = 0
+    coalesced: int = 1
+    cause: str | None = None
+    waits_for: str | None = None
+    session: str | None = None
+    owner: int | None = None
+    cancel_asked: int = 0
+    started_at: Millis | None = None
+    completed_at: Millis | None = None
+    session_id: str = ""
+    result: str | None = None
+    error: str | None = None
+
+
+@attrs.frozen
+class RunEnd:
+    """The end of a run: it takes effect only while the run still has the status ``was``."""
+
+    id: int
+    was: str
+    status: str
+    cause: str | None
+    completed_at: Millis
+    session_id: str = ""
+    result: str | None = None
+    error: str | None = None
+
+
+@attrs.frozen
+class Due:
+    """A place in the queue: a job whose moment has come (``run_id`` None), or a pending run that may start."""
+
+    run_id: int | None
+    job_id: str
+    due_at: Millis
+
+
+@attrs.frozen
+class OwnerRow:
+    """A scheduler, or a handle with a loop of its own, that has the file open.
+
+    Attributes:
+        machine: Machine, boot and pid namespace.
+        pid: Its process.
+        born: When that process was started, as the system counts it.
+        seen_at: When it last gave a sign of life.
+        lease_until: Until when it is taken to live without one; 0 once it has closed in order.
+    """
+
+    id: int
+    machine: str
+    pid: int
+    born: str
+    seen_at: Millis
+    lease_until: Millis

@@ -1,0 +1,277 @@
+"""The storage in one SQLite file. One connection, used by one thread at a time; sees to its own lease."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
+from typing import TypeAlias
+
+import attrs
+
+from cronactors.errors import StoreUnavailable
+from cronactors.instants import LATEST, Millis
+from cronactors.storage import statements as sql
+from cronactors.storage.connection import connect, locked, ours
+from cronactors.storage.rows import Due, JobRow, JobState, OwnerRow, RunEnd, RunRow
+
+_Value: TypeAlias = str | int | float | None
+_Parameters: TypeAlias = Sequence[_Value] | dict[str, _Value]
+
+_MAX_ID = 2**63 - 1
+
+
+def _job(row: tuple[_Value, ...]) -> JobRow:
+    return JobRow(*row)  # type: ignore[arg-type]  # typed by the STRICT schema
+
+
+def _run(row: tuple[_Value, ...]) -> RunRow:
+    return RunRow(*row)  # type: ignore[arg-type]  # typed by the STRICT schema
+
+
+def _int(value: _Value) -> int:
+    assert isinstance(value, int)
+    return value
+
+
+_job_values = attrgetter(*(field.name for field in attrs.fields(JobRow)))
+_new_run_values = attrgetter(*(field.name for field in attrs.fields(RunRow) if field.name != "id"))
+_new_owner_values = attrgetter(*(field.name for field in attrs.fields(OwnerRow) if field.name != "id"))
+
+
+class SqliteStorage:
+    """A `Storage` in a SQLite file (or ``":memory:"``).
+
+    Args:
+        path: The file; the folder must exist.
+        wall: The wall clock.
+        create: Whether a missing file is made.
+
+    Raises:
+        StoreUnavailable: The file is missing, locked, not permitted or out of reach.
+        StoreCorrupt: The file is damaged, of another application or of a newer version.
+    """
+
+    def __init__(self, path: str, *, wall: Callable[[], Millis], create: bool = True) -> None:
+        self._path = path
+        self._wall = wall
+        self._db = connect(path, create=create)
+
+    def close(self) -> None:
+        """Close the connection; a second time does nothing."""
+        self._db.close()
+
+    # Every statement passes here, so that errors are mapped once.
+
+    def _execute(self, statement: str, parameters: _Parameters = ()) -> sqlite3.Cursor:
+        try:
+            return self._db.execute(statement, parameters)
+        except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+            raise  # a bug of ours
+        except sqlite3.Error as error:
+            raise ours(error, self._path) from error
+
+    def _many(self, statement: str, rows: Iterable[Sequence[_Value]]) -> None:
+        for row in rows:
+            self._execute(statement, row)
+
+    def _all(self, statement: str, parameters: _Parameters = ()) -> list[tuple[_Value, ...]]:
+        try:
+            return self._db.execute(statement, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise ours(error, self._path) from error
+
+    def _one(self, statement: str, parameters: _Parameters = ()) -> tuple[_Value, ...] | None:
+        rows = self._all(statement, parameters)
+        return rows[0] if rows else None
+
+    # Transactions
+
+    def now(self) -> Millis:
+        """The wall clock."""
+        return self._wall()
+
+    def begin(self, *, write: bool) -> bool:
+        """Begin a transaction; False if another process holds the lock."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+            if not write:
+                self._db.execute("SELECT 1 FROM schedulers LIMIT 1")  # takes the snapshot now, where a lock can be waited for
+        except sqlite3.Error as error:
+            self.rollback()
+            if locked(error):
+                return False
+            raise ours(error, self._path) from error
+        return True
+
+    def commit(self) -> None:
+        """Make the transaction durable."""
+        if not self._db.in_transaction:  # SQLite may roll back by itself, as on a full disk; the rest must not pass for done
+            raise StoreUnavailable(f"{self._path}: the transaction was rolled back")
+        self._execute("COMMIT")
+
+    def rollback(self) -> None:
+        """Undo the transaction, if one is open."""
+        if self._db.in_transaction:
+            self._execute("ROLLBACK")
+
+    def savepoint(self) -> None:
+        """Mark the point to which `undo` returns."""
+        if not self._db.in_transaction:  # else SAVEPOINT would begin a transaction that RELEASE commits
+            raise StoreUnavailable(f"{self._path}: the transaction was rolled back")
+        self._execute("SAVEPOINT request")
+
+    def release(self) -> None:
+        """Keep what was done since `savepoint`."""
+        self._execute("RELEASE request")
+
+    def undo(self) -> None:
+        """Undo what was done since `savepoint`."""
+        self._execute("ROLLBACK TO request")
+        self._execute("RELEASE request")
+
+    # Jobs
+
+    def insert_jobs(self, rows: Sequence[JobRow]) -> None:
+        """Add jobs."""
+        self._many(sql.INSERT_JOB, map(_job_values, rows))
+
+    def edit_jobs(self, rows: Sequence[JobRow]) -> None:
+        """Write every column of existing jobs."""
+        self._many(sql.EDIT_JOB, ((*_job_values(row), row.id) for row in rows))
+
+    def advance_jobs(self, states: Sequence[JobState]) -> None:
+        """Write the state of existing jobs."""
+        for s in states:
+            values = (s.next_run_at, s.held_by, s.last_run_at, s.last_error, s.enabled, s.crashes, s.id)
+            self._execute(sql.ADVANCE_JOB, values)
+
+    def delete_jobs(self, ids: Sequence[str]) -> None:
+        """Take jobs away; their runs stay."""
+        self._many(sql.DELETE_JOB, ((job_id,) for job_id in ids))
+
+    def jobs(self, ids: Sequence[str]) -> dict[str, JobRow]:
+        """The jobs of those ids that exist."""
+        rows = (self._one(sql.JOB, (job_id,)) for job_id in ids)
+        return {job.id: job for job in map(_job, filter(None, rows))}
+
+    def jobs_named(self, names: Sequence[tuple[str, str]]) -> dict[tuple[str, str], JobRow]:
+        """The jobs of those (user_id, name) that exist."""
+        rows = (self._one(sql.JOB_NAMED, name) for name in names)
+        return {(job.user_id, job.name): job for job in map(_job, filter(None, rows))}
+
+    def jobs_of_origin(self, origin: str) -> list[JobRow]:
+        """The jobs that the file lists."""
+        return list(map(_job, self._all(sql.JOBS_OF_ORIGIN, (origin,))))
+
+    def page_of_jobs(self, *, after: int, limit: int, user_id: str | None) -> list[tuple[int, JobRow]]:
+        """Jobs in the order in which they were added."""
+        if user_id is None:
+            rows = self._all(sql.PAGE_OF_JOBS, (after, limit))
+        else:
+            rows = self._all(sql.PAGE_OF_USER, (after, user_id, limit))
+        return [(_int(row[0]), _job(row[1:])) for row in rows]
+
+    # The queue
+
+    def due(self, *, now: Millis, limit: int) -> list[Due]:
+        """What may start, in order of time."""
+        rows = self._all(sql.DUE, {"now": now, "limit": limit})
+        return [Due(*row) for row in rows]  # type: ignore[arg-type]  # typed by the STRICT schema
+
+    def next_due(self) -> Millis | None:
+        """When the first of the queue comes due."""
+        found = [value for statement in (sql.NEXT_MOMENT, sql.NEXT_PENDING) for value in self._one(statement) or () if value is not None]
+        return min(map(_int, found), default=None)
+
+    # Runs
+
+    def insert_runs(self, rows: Sequence[RunRow]) -> list[int | None]:
+        """Add runs; None for one that exists already."""
+        ids: list[int | None] = []
+        for row in rows:
+            cursor = self._execute(sql.INSERT_RUN, _new_run_values(row))
+            ids.append(cursor.lastrowid if cursor.rowcount else None)
+        return ids
+
+    def start_runs(self, ids: Sequence[int], *, owner: int, now: Millis) -> None:
+        """Let pending runs begin."""
+        self._many(sql.START_RUN, ((owner, now, run_id) for run_id in ids))
+
+    def park_runs(self, waits: Sequence[tuple[int, str | None]]) -> None:
+        """Set what pending runs wait for."""
+        self._many(sql.PARK_RUN, ((key, run_id) for run_id, key in waits))
+
+    def end_runs(self, ends: Sequence[RunEnd]) -> list[bool]:
+        """End runs; False for one whose status has changed meanwhile."""
+        return [
+            self._execute(
+                sql.END_RUN, (end.status, end.cause, end.completed_at, end.session_id, end.result, end.error, end.id, end.was)
+            ).rowcount
+            > 0
+            for end in ends
+        ]
+
+    def mark_runs(self, ids: Sequence[int], *, cause: str | None = None, cancel_asked: bool = False) -> None:
+        """Note on running runs why they are being stopped."""
+        self._many(sql.MARK_RUN, ((cause, int(cancel_asked), run_id) for run_id in ids))
+
+    def shift_pending(self, *, now: Millis, by: Millis) -> None:
+        """Move pending runs of the future earlier."""
+        self._execute(sql.SHIFT_PENDING, {"now": now, "by": by})
+
+    def runs(self, ids: Sequence[int]) -> dict[int, RunRow]:
+        """The runs of those ids that exist."""
+        rows = (self._one(sql.RUN, (run_id,)) for run_id in ids if 0 <= run_id <= _MAX_ID)
+        return {run.id: run for run in map(_run, filter(None, rows))}
+
+    def open_runs(self, job_ids: Sequence[str]) -> list[RunRow]:
+        """Pending and running runs of those jobs."""
+        return list(map(_run, self._all(sql.OPEN_RUNS, {"ids": json.dumps(list(job_ids))})))
+
+    def running(self, *, owner: int | None = None) -> list[RunRow]:
+        """Runs that go on."""
+        rows = self._all(sql.RUNNING) if owner is None else self._all(sql.RUNNING_OF, (owner,))
+        return list(map(_run, rows))
+
+    def count_running(self) -> int:
+        """How many runs go on."""
+        row = self._one(sql.COUNT_RUNNING)
+        return _int(row[0]) if row else 0
+
+    def session_busy(self, session: str) -> bool:
+        """Whether a run that goes on uses the session."""
+        return self._one(sql.SESSION_BUSY, (session,)) is not None
+
+    def first_waiter(self, key: str) -> int | None:
+        """The run that has waited longest."""
+        row = self._one(sql.FIRST_WAITER, (key,))
+        return _int(row[0]) if row else None
+
+    def page_of_runs(self, *, job_id: str | None, before: RunRow | None, limit: int) -> list[RunRow]:
+        """History, newest first."""
+        if job_id is None:
+            rows = self._all(sql.HISTORY, (before.id if before else _MAX_ID, limit))
+        else:
+            last = (before.scheduled_at, before.manual, before.attempt) if before else (2 * LATEST, 0, 0)
+            rows = self._all(sql.HISTORY_OF, (job_id, *last, limit))
+        return list(map(_run, rows))
+
+    # Owners
+
+    def insert_owner(self, row: OwnerRow) -> int:
+        """Add an owner."""
+        return self._execute(sql.INSERT_OWNER, _new_owner_values(row)).lastrowid or 0
+
+    def owners(self) -> list[OwnerRow]:
+        """All owners."""
+        return [OwnerRow(*row) for row in self._all(sql.OWNERS)]  # type: ignore[arg-type]  # typed by the STRICT schema
+
+    def renew_lease(self, owner: int, *, now: Millis, until: Millis, unless_later_than: Millis) -> None:
+        """Lengthen the lease, if it ends soon."""
+        self._execute(sql.RENEW_LEASE, (now, until, owner, unless_later_than))
+
+    def delete_owners(self, ids: Sequence[int]) -> None:
+        """Take owners away."""
+        self._many(sql.DELETE_OWNER, ((owner,) for owner in ids))

@@ -1,0 +1,72 @@
+"""Every SQL statement of the rows, once. The shape of `DUE` and the bare WHERE clauses are what makes SQLite use the indexes."""
+
+from __future__ import annotations
+
+import attrs
+
+from cronactors.storage.rows import JobRow, JobState, OwnerRow, RunRow
+
+
+def _columns(row: type[attrs.AttrsInstance], *, without: str = "") -> list[str]:
+    return [field.name for field in attrs.fields(row) if field.name != without]
+
+
+def _quoted(names: list[str], prefix: str = "") -> str:
+    return ", ".join(f'{prefix}"{name}"' for name in names)
+
+
+def _marks(names: list[str]) -> str:
+    return ", ".join("?" for _ in names)
+
+
+_JOB = _columns(JobRow)
+_STATE = _columns(JobState, without="id")
+_RUN = _columns(RunRow)
+_NEW_RUN = _columns(RunRow, without="id")
+_OWNER = _columns(OwnerRow)
+_NEW_OWNER = _columns(OwnerRow, without="id")
+_JOBS = f"SELECT {_quoted(_JOB)} FROM jobs"
+_RUNS = f"SELECT {_quoted(_RUN)} FROM runs"
+
+INSERT_JOB = f"INSERT INTO jobs ({_quoted(_JOB)}) VALUES ({_marks(_JOB)})"
+EDIT_JOB = f"UPDATE jobs SET ({_quoted(_JOB)}) = ({_marks(_JOB)}) WHERE id = ?"
+ADVANCE_JOB = f"UPDATE jobs SET {', '.join(f'{name} = ?' for name in _STATE)} WHERE id = ?"
+DELETE_JOB = "DELETE FROM jobs WHERE id = ?"
+JOB = f"{_JOBS} WHERE id = ?"
+JOB_NAMED = f"{_JOBS} WHERE user_id = ? AND name = ?"
+JOBS_OF_ORIGIN = f"{_JOBS} WHERE origin = ?"
+PAGE_OF_JOBS = f"SELECT number, {_quoted(_JOB)} FROM jobs WHERE number > ? ORDER BY number LIMIT ?"
+PAGE_OF_USER = f"SELECT number, {_quoted(_JOB)} FROM jobs WHERE number > ? AND user_id = ? ORDER BY number LIMIT ?"
+
+# A bare UNION ALL: SQLite merges two index walks; inside a subselect it would sort everything that is due.
+DUE = """SELECT NULL AS run_id, id AS job_id, next_run_at AS due_at FROM jobs
+ WHERE enabled = 1 AND held_by IS NULL AND next_run_at <= :now
+UNION ALL SELECT id, job_id, ready_at FROM runs WHERE status = 'pending' AND waits_for IS NULL AND ready_at <= :now
+ORDER BY due_at LIMIT :limit"""
+NEXT_MOMENT = "SELECT min(next_run_at) FROM jobs WHERE enabled = 1 AND held_by IS NULL AND next_run_at IS NOT NULL"
+NEXT_PENDING = "SELECT min(ready_at) FROM runs WHERE status = 'pending' AND waits_for IS NULL"
+
+INSERT_RUN = f"""INSERT INTO runs ({_quoted(_NEW_RUN)}) VALUES ({_marks(_NEW_RUN)})
+ ON CONFLICT (job_id, scheduled_at, manual, attempt) DO NOTHING"""
+START_RUN = "UPDATE runs SET status = 'running', owner = ?, started_at = ? WHERE id = ? AND status = 'pending'"
+PARK_RUN = "UPDATE runs SET waits_for = ? WHERE id = ? AND status = 'pending'"
+END_RUN = """UPDATE runs SET status = ?, cause = ?, completed_at = max(?, coalesce(started_at, 0)), session_id = ?, result = ?,
+ error = ?, waits_for = NULL WHERE id = ? AND status = ?"""
+MARK_RUN = """UPDATE runs SET cause = coalesce(?, cause), cancel_asked = max(cancel_asked, ?) WHERE id = ? AND status = 'running'"""
+SHIFT_PENDING = "UPDATE runs SET ready_at = max(:now, ready_at - :by) WHERE status = 'pending' AND ready_at > :now"
+RUN = f"{_RUNS} WHERE id = ?"
+OPEN_RUNS = f"""{_RUNS} WHERE job_id IN (SELECT value FROM json_each(:ids)) AND status = 'pending'
+UNION ALL {_RUNS} WHERE job_id IN (SELECT value FROM json_each(:ids)) AND status = 'running' ORDER BY ready_at, id"""
+RUNNING = f"{_RUNS} WHERE status = 'running'"
+RUNNING_OF = f"{_RUNS} WHERE status = 'running' AND owner = ?"
+COUNT_RUNNING = "SELECT count(*) FROM runs WHERE status = 'running'"
+SESSION_BUSY = "SELECT 1 FROM runs WHERE status = 'running' AND session = ? AND session IS NOT NULL"
+FIRST_WAITER = "SELECT id FROM runs WHERE status = 'pending' AND waits_for = ? ORDER BY ready_at, id LIMIT 1"
+HISTORY = f"{_RUNS} WHERE id < ? ORDER BY id DESC LIMIT ?"
+HISTORY_OF = f"""{_RUNS} WHERE job_id = ? AND (scheduled_at, manual, attempt) < (?, ?, ?)
+ORDER BY scheduled_at DESC, manual DESC, attempt DESC LIMIT ?"""
+
+INSERT_OWNER = f"INSERT INTO schedulers ({_quoted(_NEW_OWNER)}) VALUES ({_marks(_NEW_OWNER)})"
+OWNERS = f"SELECT {_quoted(_OWNER)} FROM schedulers"
+RENEW_LEASE = "UPDATE schedulers SET seen_at = ?, lease_until = ? WHERE id = ? AND lease_until < ?"
+DELETE_OWNER = "DELETE FROM schedulers WHERE id = ?"
