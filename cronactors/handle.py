@@ -338,11 +338,7 @@ class CronStore:
         while len(found) < limit:
             size = _RUNS_PAGE if filtered else min(limit - len(found), _RUNS_PAGE)
             page = await self._service.mailbox.ask(messages.PageOfRuns(job_id, before, size))
-            found += [
-                run_view(run)
-                for run in page
-                if wanted_status in (None, run.status) and wanted_user in (None, run.user_id)
-            ]
+            found += [run_view(run) for run in page if wanted_status in (None, run.status) and wanted_user in (None, run.user_id)]
             if len(page) < size:
                 break
             before = page[-1]

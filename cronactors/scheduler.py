@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from datetime import datetime
 
 import attrs
@@ -53,7 +53,14 @@ class CronScheduler:
     """
 
     def __init__(
-        self, store: CronStore, recovered: tuple[CronRun, ...], *, service: StoreService, pool: RunnerPool, clock: Clock, notifier: Notifier
+        self,
+        store: CronStore,
+        recovered: tuple[CronRun, ...],
+        *,
+        service: StoreService,
+        pool: RunnerPool,
+        clock: Clock,
+        notifier: Notifier,
     ) -> None:
         self.store = store
         self.recovered = recovered
@@ -198,8 +205,7 @@ async def open_scheduler(
     with leaving:
         async with _service_of(store, check_settings(config, timezone), timezone) as (service, handle, settings):
             scheduler = await _prepare(service, handle, settings, specs, executor, notifier, on_finish, leaving, tick)
-            service.actor.listeners.append(scheduler._clock.committed)
-            try:
+            with _heard(service, scheduler._clock):
                 async with trio.open_nursery() as workers:
                     workers.start_soon(scheduler._notifier.run)
                     scheduler._pool.start(workers)
@@ -211,8 +217,21 @@ async def open_scheduler(
                             clockwork.cancel_scope.cancel()
                     finally:
                         await _shut_down(scheduler, 0 if leaving.body.cancelled else grace)
-            finally:
-                service.actor.listeners.remove(scheduler._clock.committed)
+
+
+@contextmanager
+def _heard(service: StoreService, clock: Clock) -> Iterator[None]:
+    """Let the clock actor hear of commits, and of a virtual wall clock being set."""
+    listeners = service.actor.listeners
+    listeners.append(clock.committed)
+    if service.virtual is not None:
+        service.virtual.set_listeners.append(clock.wall_set)
+    try:
+        yield
+    finally:
+        listeners.remove(clock.committed)
+        if service.virtual is not None:
+            service.virtual.set_listeners.remove(clock.wall_set)
 
 
 @asynccontextmanager
@@ -259,7 +278,7 @@ async def _prepare(
     )
     teller = Notifier(notifier, on_finish, leaving.escape)
     pool = RunnerPool(service.mailbox, teller, terms, freed=lambda: clock.wake(), escape=leaving.escape)
-    watch = Watch(wall=service.wall, tick=math.inf if service.virtual else tick)
+    watch = Watch(wall=service.wall, tick=tick if service.virtual is None else math.inf)
     clock = Clock(service.mailbox, pool, terms, me=service.me, watch=watch)
     return CronScheduler(handle, tuple(recovered), service=service, pool=pool, clock=clock, notifier=teller)
 

@@ -27,7 +27,9 @@ MAX_DELAY = 366 * 86_400
 _T = TypeVar("_T")
 
 
-def _checked(check: Callable[[str, object], object], *, optional: bool = False) -> Callable[[object, attrs.Attribute[_T], _T], None]:
+def _checked(
+    check: Callable[[str, object], object], *, optional: bool = False
+) -> Callable[[object, attrs.Attribute[_T], _T], None]:
     """Make an attrs validator of a check; ``optional`` lets None pass."""
 
     def validate(_self: object, attribute: attrs.Attribute[_T], value: _T) -> None:
@@ -153,9 +155,7 @@ class JobSpec:
     timezone: str | None = attrs.field(default=None, kw_only=True, validator=_checked(check_job_zone, optional=True))
     max_retries: int | None = attrs.field(default=None, kw_only=True, validator=_checked(check_retries, optional=True))
     timeout_secs: float | None = attrs.field(default=None, kw_only=True, validator=_checked(check_timeout, optional=True))
-    session_mode: SessionMode = attrs.field(
-        default=SessionMode.ISOLATED, kw_only=True, converter=_session_mode
-    )
+    session_mode: SessionMode = attrs.field(default=SessionMode.ISOLATED, kw_only=True, converter=_session_mode)
     user_id: str | None = attrs.field(default=None, kw_only=True, validator=_checked(check_user, optional=True))
     overlap: Overlap = attrs.field(default=Overlap.SKIP, kw_only=True, converter=_overlap)
     misfire: Misfire = attrs.field(factory=Misfire, kw_only=True, validator=_checked(check_misfire))

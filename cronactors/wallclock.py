@@ -1,8 +1,10 @@
-"""The wall clock of the current trio run: the system's, or the one that `cronactors.testing` has put in its place."""
+"""The wall clock of the current trio run: the system's, or the one that a virtual clock brings along."""
 
 from __future__ import annotations
 
+import math
 import time
+from abc import abstractmethod
 from collections.abc import Callable
 from datetime import datetime
 from typing import TypeAlias
@@ -15,8 +17,19 @@ from cronactors.instants import Millis, from_millis
 Wall: TypeAlias = Callable[[], Millis]
 """Tells the time of day; safe to call from any thread."""
 
-virtual_wall: trio.lowlevel.RunVar[Wall | None] = trio.lowlevel.RunVar("cronactors.virtual_wall", None)
-"""Set by a virtual clock in the run that it drives."""
+
+class VirtualTime(trio.abc.Clock):
+    """A clock of trio that brings a wall clock along, and knows when a thread is at work; see `cronactors.testing`.
+
+    Attributes:
+        set_listeners: Called after the wall clock was set.
+    """
+
+    set_listeners: list[Callable[[], None]]
+
+    @abstractmethod
+    def wall(self) -> Millis:
+        """The virtual wall clock."""
 
 
 def system_wall() -> Millis:
@@ -24,28 +37,27 @@ def system_wall() -> Millis:
     return time.time_ns() // 1_000_000
 
 
-def wall_of_run() -> tuple[Wall, bool]:
-    """The wall clock of the current trio run, and whether it is virtual.
+def virtual_time() -> VirtualTime | None:
+    """The virtual clock that drives the current trio run, if one does.
 
     Raises:
-        CronError: The run is driven by an autojumping clock that does not know of threads and would let hours pass in a commit.
+        CronError: Another autojumping clock does, which knows nothing of threads: hours would pass while one commit is made.
     """
-    wall = virtual_wall.get()
-    if wall is not None:
-        return wall, True
     clock = trio.lowlevel.current_clock()
-    if getattr(clock, "autojump_threshold", float("inf")) != float("inf"):
+    if isinstance(clock, VirtualTime):
+        return clock
+    if getattr(clock, "autojump_threshold", math.inf) != math.inf:
         raise CronError(
             f"{type(clock).__name__} jumps while the storage thread works: "
             "use the fixture virtual_clock of cronactors.testing instead of an autojumping clock"
         )
-    return system_wall, False
+    return None
 
 
 def now() -> datetime:
-    """The wall clock of the current trio run, UTC, in whole milliseconds; the system's outside of one."""
+    """The wall clock of the current trio run, UTC, in whole milliseconds; outside of trio the system's."""
     try:
-        wall = virtual_wall.get()
-    except RuntimeError:  # not inside trio
-        wall = None
-    return from_millis((wall or system_wall)())
+        clock = trio.lowlevel.current_clock()
+    except RuntimeError:
+        return from_millis(system_wall())
+    return from_millis(clock.wall() if isinstance(clock, VirtualTime) else system_wall())

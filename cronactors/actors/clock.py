@@ -77,8 +77,13 @@ class Clock:
         if stirred or (earlier and self._pool.free):
             self.wake()
 
+    def wall_set(self) -> None:
+        """Hear that a virtual wall clock was set, where no tick would find out."""
+        self._look_now = True
+        self.wake()
+
     def wake(self) -> None:
-        """Look at the queue again: a slot has become free, or time has been set."""
+        """Look at the queue again: a slot has become free."""
         try:
             self._set_latch.send_nowait(None)
         except trio.WouldBlock:

@@ -59,7 +59,9 @@ class Leaving:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
         """Raise what leaves."""
         cancelled, crash = (None, None) if error is None else _split(error)
-        reasons = [reason for reason in (self._of_body(), self._escaped, None if crash is None else _shown(crash)) if reason is not None]
+        reasons = [
+            reason for reason in (self._of_body(), self._escaped, None if crash is None else _shown(crash)) if reason is not None
+        ]
         if len(reasons) > 1:
             raise BaseExceptionGroup("the block and the scheduler have both failed", reasons)
         if reasons:

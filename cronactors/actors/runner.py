@@ -308,7 +308,9 @@ class RunnerPool:
                 pause = min(2 * pause, 2.0)
             else:
                 if finished.run is None:
-                    logger.warning("run %s of job %s was taken over: its end has no effect", claimed.run.id, shorten(claimed.job.name))
+                    logger.warning(
+                        "run %s of job %s was taken over: its end has no effect", claimed.run.id, shorten(claimed.job.name)
+                    )
                 return finished
 
 
@@ -348,5 +350,3 @@ def kept(text: str, limit: int) -> str:
     """Text as the history keeps it: cut to its limit, and what no UTF-8 file can hold replaced."""
     head = text[:limit] if len(text) <= limit else text[: limit - 1] + "…"
     return head.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
-
-

@@ -20,7 +20,7 @@ from cronactors.ledger import recovery
 from cronactors.owner import Owner, this_process
 from cronactors.storage.protocol import Storage
 from cronactors.storage.sqlite import SqliteStorage
-from cronactors.wallclock import Wall, wall_of_run
+from cronactors.wallclock import VirtualTime, Wall, system_wall, virtual_time
 
 logger = logging.getLogger("cronactors.store")
 
@@ -57,7 +57,7 @@ class StoreService:
         actor: Tells of commits.
         path: The file.
         wall: The wall clock.
-        virtual: Time is virtual.
+        virtual: The virtual clock that drives the run, if one does.
         me: This process, as owners see each other.
         owners: The owners registered through this service.
     """
@@ -66,7 +66,7 @@ class StoreService:
     actor: StoreActor
     path: str
     wall: Wall
-    virtual: bool
+    virtual: VirtualTime | None
     me: Owner
     owners: set[int]
 
@@ -94,12 +94,12 @@ async def store_service(path: str, *, create: bool) -> AsyncIterator[StoreServic
         StoreUnavailable: The file cannot be opened.
         StoreCorrupt: It is damaged, of another application or of a newer version.
     """
-    wall, virtual = wall_of_run()
-    if virtual:
-        async with _serving(in_place, path, wall, create=create, virtual=True) as service:
+    virtual = virtual_time()
+    if virtual is not None:
+        async with _serving(in_place, path, virtual.wall, create=create, virtual=virtual) as service:
             yield service
     else:
-        async with storage_thread() as thread, _serving(thread, path, wall, create=create, virtual=False) as service:
+        async with storage_thread() as thread, _serving(thread, path, system_wall, create=create, virtual=None) as service:
             thread.keep = partial(_keep, service)
             yield service
             thread.keep = None
@@ -117,7 +117,7 @@ def _keep(service: StoreService) -> None:
 
 
 @asynccontextmanager
-async def _serving(hop: Hop, path: str, wall: Wall, *, create: bool, virtual: bool) -> AsyncIterator[StoreService]:
+async def _serving(hop: Hop, path: str, wall: Wall, *, create: bool, virtual: VirtualTime | None) -> AsyncIterator[StoreService]:
     storage = await hop(lambda: SqliteStorage(path, wall=wall, create=create))
     try:
         mailbox = Mailbox()

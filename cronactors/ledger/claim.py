@@ -92,7 +92,9 @@ def claim_moment(storage: Storage, job_id: str, *, owner: int, now: Millis) -> C
 
 
 def _merge(job: JobRow, first: Millis, now: Millis) -> Merged:
-    return merge_missed(schedule_from_json(job.schedule), first=first, now=max(now, first), zone=job.timezone, anchor=job.anchor_at)
+    return merge_missed(
+        schedule_from_json(job.schedule), first=first, now=max(now, first), zone=job.timezone, anchor=job.anchor_at
+    )
 
 
 def _new_run(job: JobRow, merged: Merged, *, owner: int | None, now: Millis) -> RunRow:
@@ -160,5 +162,3 @@ def claim_pending(storage: Storage, run_id: int, *, owner: int, now: Millis) -> 
     state = _held(job, JobState.of(job), run)
     storage.advance_jobs([state])
     return Claimed(run=run, job=_as_of(job, state))
-
-

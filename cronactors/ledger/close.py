@@ -99,7 +99,9 @@ def _settle_job(storage: Storage, job: JobRow, run: RunRow, outcome: Outcome, po
         ready_at=run.ready_at,
         now=now,
     )
-    tried_again = again is not None and _insert_attempt(storage, job, run, again.ready_at, again.failures, recovery=again.recovery)
+    tried_again = again is not None and _insert_attempt(
+        storage, job, run, again.ready_at, again.failures, recovery=again.recovery
+    )
     state = attrs.evolve(JobState.of(job), crashes=crashes, last_error=_last_error(job, run, outcome))
     if job.held_by == run.id:
         state = attrs.evolve(state, held_by=None)

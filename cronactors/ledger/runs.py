@@ -46,7 +46,9 @@ def find_run(storage: Storage, run_id: str) -> RunRow:
     return run
 
 
-def finish_run(storage: Storage, run_id: int, outcome: Outcome, *, owner: int, policy: RetryPolicy) -> tuple[RunRow | None, JobRow | None]:
+def finish_run(
+    storage: Storage, run_id: int, outcome: Outcome, *, owner: int, policy: RetryPolicy
+) -> tuple[RunRow | None, JobRow | None]:
     """End a run that the owner's runner holds; a second time, after a commit whose answer was lost, changes nothing more."""
     run = storage.runs([run_id]).get(run_id)
     if run is None or run.owner != owner:
@@ -146,7 +148,11 @@ def due_jobs(storage: Storage, *, retries: bool, limit: int | None) -> list[Cron
 
 def _places(storage: Storage, job: JobRow, now: Millis) -> list[Due]:
     """The places of one job in the queue."""
-    ready = [run for run in storage.open_runs([job.id]) if run.status == RunStatus.PENDING and run.waits_for is None and run.ready_at <= now]
+    ready = [
+        run
+        for run in storage.open_runs([job.id])
+        if run.status == RunStatus.PENDING and run.waits_for is None and run.ready_at <= now
+    ]
     places = [Due(run.id, job.id, run.ready_at) for run in ready]
     if job.enabled and job.held_by is None and job.next_run_at is not None and job.next_run_at <= now:
         places.append(Due(None, job.id, job.next_run_at))

@@ -11,7 +11,6 @@ from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import JobRow, RunRow
 
 
-
 def job_view(job: JobRow, open_runs: Iterable[RunRow]) -> CronJob:
     """A job with what its open runs say of retries."""
     attempts = [run for run in open_runs if run.job_id == job.id and not run.manual and run.attempt > 1]

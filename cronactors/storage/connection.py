@@ -50,7 +50,9 @@ def connect(path: str, *, create: bool) -> sqlite3.Connection:
     try:
         if path != MEMORY:
             _prepare(path, create=create)
-        connection = sqlite3.connect(path, timeout=_BUSY_MS / 1000, isolation_level=None, check_same_thread=False, cached_statements=256)
+        connection = sqlite3.connect(
+            path, timeout=_BUSY_MS / 1000, isolation_level=None, check_same_thread=False, cached_statements=256
+        )
     except sqlite3.Error as error:
         raise ours(error, path) from error
     except OSError as error:

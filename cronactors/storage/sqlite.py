@@ -182,7 +182,12 @@ class SqliteStorage:
 
     def next_due(self) -> Millis | None:
         """When the first of the queue comes due."""
-        found = [value for statement in (sql.NEXT_MOMENT, sql.NEXT_PENDING) for value in self._one(statement) or () if value is not None]
+        found = [
+            value
+            for statement in (sql.NEXT_MOMENT, sql.NEXT_PENDING)
+            for value in self._one(statement) or ()
+            if value is not None
+        ]
         return min(map(_int, found), default=None)
 
     # Runs

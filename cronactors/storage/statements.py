@@ -52,7 +52,9 @@ START_RUN = "UPDATE runs SET status = 'running', owner = ?, started_at = ? WHERE
 PARK_RUN = "UPDATE runs SET waits_for = ? WHERE id = ? AND status = 'pending'"
 END_RUN = """UPDATE runs SET status = ?, cause = ?, completed_at = max(?, coalesce(started_at, 0)), session_id = ?, result = ?,
  error = ?, waits_for = NULL WHERE id = ? AND status = ?"""
-MARK_RUN = """UPDATE runs SET cause = coalesce(?, cause), cancel_asked = max(cancel_asked, ?) WHERE id = ? AND status = 'running'"""
+MARK_RUN = (
+    """UPDATE runs SET cause = coalesce(?, cause), cancel_asked = max(cancel_asked, ?) WHERE id = ? AND status = 'running'"""
+)
 SHIFT_PENDING = "UPDATE runs SET ready_at = max(:now, ready_at - :by) WHERE status = 'pending' AND ready_at > :now"
 RUN = f"{_RUNS} WHERE id = ?"
 OPEN_RUNS = f"""{_RUNS} WHERE job_id IN (SELECT value FROM json_each(:ids)) AND status = 'pending'

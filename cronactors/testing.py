@@ -1,0 +1,151 @@
+"""Test schedules without waiting: virtual time for trio, for the wall clock, and for threads.
+
+    from cronactors.testing import virtual_clock
+
+    async def test_my_app(virtual_clock):
+        virtual_clock.set_wall("2026-03-28T22:00+01:00")
+        async with my_app.run() as scheduler:
+            await trio.sleep(7 * 86400)       # a week, in milliseconds
+
+The app's own `cronactors.open_scheduler` call is unchanged. Time jumps to the next deadline whenever every task waits and no thread of
+`trio.to_thread` is at work. The store is used without its thread, so that a commit takes no time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import trio
+import trio.testing
+
+from cronactors.checks import text
+from cronactors.errors import CronError, shorten
+from cronactors.instants import EARLIEST, LATEST, Millis, from_millis, to_millis
+from cronactors.model import JobContext, SessionMode
+from cronactors.wallclock import VirtualTime
+
+_START: Millis = to_millis(datetime.fromisoformat("2026-01-01T00:00:00+00:00"))
+_POLL = 0.005  # seconds of real time between two looks at a thread, or at a run in which nothing has a deadline
+
+
+class VirtualClock(VirtualTime):
+    """Virtual time for one trio run, from 2026-01-01T00:00:00Z on unless it is set."""
+
+    def __init__(self) -> None:
+        self._mono = 0.0
+        self._wall_at = _START
+        self._wall_from = 0.0
+        self.set_listeners: list[Callable[[], None]] = []
+
+    def set_wall(self, moment: datetime | str) -> None:
+        """Set the wall clock, before or while the scheduler runs; trio's own time, and so timeouts and sleeps, do not move.
+
+        Args:
+            moment: An aware datetime, or ISO 8601 text with an offset.
+
+        Raises:
+            CronError: It has no offset, or cannot be read.
+        """
+        self._wall_at = _instant(moment)
+        self._wall_from = self._mono
+        for listener in list(self.set_listeners):
+            listener()
+
+    def now(self) -> datetime:
+        """The virtual wall clock, UTC."""
+        return from_millis(self.wall())
+
+    def wall(self) -> Millis:
+        """The virtual wall clock, in milliseconds."""
+        return self._wall_at + round((self._mono - self._wall_from) * 1000)
+
+    # trio.abc.Clock
+
+    def start_clock(self) -> None:
+        """Begin to drive the run."""
+        trio.lowlevel.current_trio_token().run_sync_soon(self._start_driver)
+
+    def current_time(self) -> float:
+        """Seconds of virtual time since the run began."""
+        return self._mono
+
+    def deadline_to_sleep_time(self, deadline: float) -> float:
+        """How long trio may wait for I/O: until the driver lets time jump."""
+        return 0.0 if deadline <= self._mono else math.inf
+
+    def _start_driver(self) -> None:
+        trio.lowlevel.spawn_system_task(self._drive, name="cronactors virtual time")
+
+    async def _drive(self) -> None:
+        while True:
+            # Twice, so that a test which waits for the same itself goes first. A cushion above 0 costs a millisecond of real time.
+            await trio.testing.wait_all_tasks_blocked()
+            await trio.testing.wait_all_tasks_blocked()
+            wait = trio.lowlevel.current_statistics().seconds_to_next_deadline
+            if math.isinf(wait) or trio.testing.active_thread_count():
+                await trio.testing.wait_all_tasks_blocked(_POLL)
+            else:
+                self._mono = max(self._mono + wait, math.nextafter(self._mono, math.inf))
+
+
+def _instant(moment: object) -> Millis:
+    if isinstance(moment, str):
+        try:
+            moment = datetime.fromisoformat(text("moment", moment, CronError, limit=100))
+        except ValueError:
+            raise CronError(f"moment must be ISO 8601 text, not {shorten(moment)}") from None
+    if not isinstance(moment, datetime) or moment.utcoffset() is None:
+        raise CronError(f"moment must have an offset from UTC, not {shorten(moment)}")
+    instant = to_millis(moment)
+    if not EARLIEST <= instant < LATEST - timedelta(days=366) // timedelta(milliseconds=1):
+        raise CronError(f"moment must lie in the years 1970 to 9996, not {shorten(moment)}")
+    return instant
+
+
+def make_context(
+    prompt: str = "prompt",
+    *,
+    session_mode: SessionMode = SessionMode.ISOLATED,
+    job_name: str = "job",
+    job_id: str = "job-1",
+    user_id: str | None = None,
+    run_id: str = "1",
+    scheduled_at: datetime | None = None,
+    attempt: int = 1,
+) -> JobContext:
+    """Make a `JobContext` to call an executor with.
+
+    Args:
+        prompt: What to do.
+        session_mode: Own session, or the user's main session.
+        job_name: The job's name.
+        job_id: The job's id.
+        user_id: Whose job it is.
+        run_id: The run's id.
+        scheduled_at: The moment; None: 2026-01-01T00:00:00Z.
+        attempt: From 1.
+    """
+    return JobContext(
+        prompt=prompt,
+        session_mode=session_mode,
+        job_name=job_name,
+        job_id=job_id,
+        user_id=user_id,
+        run_id=run_id,
+        scheduled_at=from_millis(_START) if scheduled_at is None else scheduled_at,
+        attempt=attempt,
+    )
+
+
+try:
+    import pytest
+except ModuleNotFoundError:  # only the fixture needs it
+    pass
+else:
+
+    @pytest.fixture
+    def virtual_clock() -> VirtualClock:
+        """Virtual time for a test: pytest-trio takes it as the clock of the test's run."""
+        return VirtualClock()

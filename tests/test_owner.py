@@ -1,0 +1,188 @@
+"""Who am I, and is that process certainly dead."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+
+from cronactors.owner import Owner, certainly_dead, look_at, machine_name, this_process
+
+ME = Owner("m@host/boot-1/pid:[1]", 100, "5000")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="needs the proc file system")
+
+
+@pytest.fixture
+def child() -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", "print(flush=True); input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process
+        process.kill()
+
+
+def owner_of(pid: int) -> Owner:
+    return Owner(this_process().machine, pid, look_at(pid) or "")
+
+
+def test_this_process_is_itself_and_alive():
+    me = this_process()
+    assert me == this_process()
+    assert me.pid == os.getpid()
+    assert not certainly_dead(me, me)
+
+
+@linux
+def test_every_part_is_known_on_linux():
+    assert all(this_process().machine.split("/")[1:])
+    assert this_process().born.isdigit()
+
+
+def test_living_child_is_not_dead(child):
+    assert not certainly_dead(owner_of(child.pid), this_process())
+
+
+@linux
+def test_killed_child_is_dead_as_zombie_and_when_reaped(child):
+    owner = owner_of(child.pid)
+    os.kill(child.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # a zombie from here on
+    assert certainly_dead(owner, this_process())
+    child.wait()
+    assert certainly_dead(owner, this_process())
+
+
+@linux
+def test_process_id_that_was_used_again_is_dead(child):
+    owner = owner_of(child.pid)
+    assert certainly_dead(attrs.evolve(owner, born=str(int(owner.born) - 1)), this_process())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_fork_is_another_owner():
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.write(writer, str(this_process().pid).encode())
+        os._exit(0)
+    os.waitpid(pid, 0)
+    os.close(writer)
+    with os.fdopen(reader) as file:
+        assert int(file.read()) == pid != this_process().pid
+
+
+@pytest.mark.parametrize(
+    ("machine", "born", "seen", "dead"),
+    [
+        ("m@host/boot-1/pid:[1]", "5000", "5000", False),
+        ("m@host/boot-1/pid:[1]", "5000", None, True),
+        ("m@host/boot-1/pid:[1]", "5000", "6000", True),
+        ("m@host/boot-1/pid:[1]", "5000", "", False),  # somebody is there, nobody knows since when
+        ("m@host/boot-1/pid:[1]", "", "6000", False),
+        ("m@host/boot-1/pid:[1]", "", None, True),
+        ("m@host/boot-0/pid:[1]", "5000", "5000", True),  # before the last boot
+        ("m@host/boot-0/pid:[2]", "5000", "5000", True),
+        ("m@renamed/boot-1/pid:[1]", "5000", None, True),  # the boot id alone says that it is this machine
+        ("m@other/boot-0/pid:[1]", "5000", None, False),  # a copied machine-id
+        ("x@host/boot-0/pid:[1]", "5000", None, False),  # another machine
+        ("m@host/boot-1/pid:[2]", "5000", None, False),  # another container
+        ("m@host/boot-1/", "5000", None, False),
+        ("m@host//pid:[1]", "5000", None, False),
+        ("//", "5000", None, False),
+        ("", "5000", None, False),
+        ("nonsense", "5000", None, False),
+    ],
+)
+def test_certainly_dead(machine, born, seen, dead):
+    assert certainly_dead(Owner(machine, 77, born), ME, look=lambda pid: seen if pid == 77 else "") is dead
+
+
+@pytest.mark.parametrize("machine", ["", "//", "m@host//", "m@host/boot-1/"])
+def test_who_does_not_know_where_he_is_takes_nobody_for_dead(machine):
+    owner = Owner(machine, 77, "5000")
+    assert not certainly_dead(owner, attrs.evolve(ME, machine=machine), look=lambda _: None)
+
+
+def write_stat(proc: Path, pid: int, name: str, state: str = "S", threads: int = 1, started: int = 4242) -> None:
+    (proc / str(pid)).mkdir()
+    fields = ["0"] * 40
+    fields[0], fields[17], fields[19] = state, str(threads), str(started)
+    (proc / str(pid) / "stat").write_text(f"{pid} ({name}) {' '.join(fields)}\n")
+
+
+@pytest.mark.parametrize("name", ["python", "a b", "a) R 1 (b", ") ) )", "", "((", "naïve"])
+def test_any_name_of_a_process(tmp_path, name):
+    write_stat(tmp_path, 7, name)
+    assert look_at(7, proc=tmp_path) == "4242"
+
+
+@pytest.mark.parametrize(("state", "threads", "born"), [("Z", 1, None), ("X", 0, None), ("Z", 2, "4242"), ("D", 1, "4242")])
+def test_zombie_is_gone_unless_threads_go_on(tmp_path, state, threads, born):
+    write_stat(tmp_path, 7, "x", state, threads)
+    assert look_at(7, proc=tmp_path) == born
+
+
+def test_hidden_process_is_not_gone(tmp_path, child):
+    assert look_at(child.pid, proc=tmp_path) == ""
+
+
+def test_gone_without_proc(tmp_path, child):
+    child.kill()
+    child.wait()
+    assert look_at(child.pid, proc=tmp_path) is None
+
+
+@pytest.mark.parametrize("text", ["", "7", "7 (x) S 1", "\0\0"])
+def test_damaged_stat_is_not_gone(tmp_path, text):
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "stat").write_text(text)
+    assert look_at(7, proc=tmp_path) == ""
+
+
+@pytest.mark.parametrize("pid", [0, -1, -(2**63), 2**63 - 1])
+def test_impossible_process_id_raises_nothing(pid):
+    assert look_at(pid) in ("", None)
+    if pid <= 0:
+        assert look_at(pid) == ""
+
+
+def test_windows_is_never_certain():
+    assert look_at(2**30, system="win32") == ""
+    assert machine_name(system="win32") == "//"
+
+
+def test_mac_has_a_name_for_everything():
+    machine, boot, spaces = machine_name(system="darwin").split("/")
+    assert machine == boot
+    assert spaces == "darwin"
+
+
+@linux
+@pytest.mark.parametrize("text", ["", "uninitialized\n", "two words", "a/b"])
+def test_machine_without_id_has_no_name(tmp_path, text):
+    file = tmp_path / "machine-id"
+    file.write_text(text)
+    assert machine_name(machine_ids=(file,)).startswith("/")
+    assert machine_name(machine_ids=(tmp_path / "absent", file)).startswith("/")
+
+
+@linux
+def test_first_machine_id_counts(tmp_path):
+    file = tmp_path / "machine-id"
+    file.write_text("abc-123\n")
+    assert machine_name(machine_ids=(tmp_path / "absent", file)).startswith("abc-123@")
+
+
+@linux
+def test_foreign_proc_has_no_namespaces(tmp_path):
+    (tmp_path / "self").symlink_to("1")
+    assert machine_name(proc=tmp_path).endswith("//")
