@@ -8,12 +8,11 @@ because ranges and full fields are where it goes wrong.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import date, datetime, timedelta
 from functools import lru_cache
 
 import attrs
-from croniter import croniter  # no py.typed: its answers are untyped, and checked here
 
 from cronactors.errors import InvalidSchedule
 
@@ -143,18 +142,20 @@ def special_days(token: str) -> tuple[int, ...]:
     Raises:
         InvalidSchedule: croniter does not know it.
     """
+    from croniter import croniter  # noqa: PLC0415 - 25 ms that few programs need; it ships no types, so its answers are checked here
+
     expression = f"0 0 * * {token}" if "#" in token or token[1:].isdigit() else f"0 0 {token} * *"
     try:
         asked = croniter(expression)
-        return tuple(_ask(asked, sample) for sample in _samples())
+        return tuple(_ask(lambda start: asked.get_next(datetime, start_time=start), sample) for sample in _samples())
     except (ValueError, TypeError, KeyError, OverflowError):
         raise InvalidSchedule(f"expr names a special day that is not known: {token}") from None
 
 
-def _ask(asked: croniter, sample: date) -> int:
+def _ask(next_after: Callable[[datetime], object], sample: date) -> int:
     """Find the special day in the month that begins with ``sample``: one at most, as all special days are."""
     midnight = datetime(sample.year, sample.month, 1)  # noqa: DTZ001 - the calendar has no zone
-    found = asked.get_next(datetime, start_time=midnight - timedelta(seconds=1))
+    found = next_after(midnight - timedelta(seconds=1))
     if not isinstance(found, datetime) or (found.year, found.month) != (sample.year, sample.month):
         return 0
     return 1 << found.day

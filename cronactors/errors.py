@@ -93,7 +93,7 @@ class SchedulerCrashed(CronError):
     """An actor ended by a bug, which is the ``__cause__``. What ran is marked and run again at the next start."""
 
 
-class Retry(Exception):  # noqa: N818 - control flow of executors, not an error of ours
+class Retry(Exception):
     """Raised by an executor: this attempt failed, try again after ``after`` seconds instead of the policy's delay.
 
     Args:
@@ -106,7 +106,7 @@ class Retry(Exception):  # noqa: N818 - control flow of executors, not an error 
         self.after = after
 
 
-class GiveUp(Exception):  # noqa: N818 - control flow of executors, not an error of ours
+class GiveUp(Exception):
     """Raised by an executor: this moment has failed for good, no further attempt makes sense.
 
     Args:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, TypeAlias, Unpack
 import trio
 
 from cronactors.actors import messages
-from cronactors.actors.runner import MAX_ERROR, MAX_SUMMARY, kept
 from cronactors.actors.leaving import Leaving
+from cronactors.actors.runner import MAX_ERROR, MAX_SUMMARY, kept
 from cronactors.actors.service import StoreService, store_service
 from cronactors.checks import member, text, whole
 from cronactors.errors import InvalidConfig, InvalidJob, StoreUnavailable, shorten

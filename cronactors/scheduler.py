@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from datetime import datetime
 
 import attrs
@@ -204,7 +204,10 @@ async def open_scheduler(
     leaving = Leaving()
     with leaving:
         async with _service_of(store, check_settings(config, timezone), timezone) as (service, handle, settings):
-            scheduler = await _prepare(service, handle, settings, specs, executor, notifier, on_finish, leaving, tick)
+            teller = Notifier(notifier, on_finish, leaving.escape)
+            scheduler = await _prepare(
+                service, handle, settings, specs=specs, executor=executor, notifier=teller, leaving=leaving, tick=tick
+            )
             with _heard(service, scheduler._clock):
                 async with trio.open_nursery() as workers:
                     workers.start_soon(scheduler._notifier.run)
@@ -239,12 +242,8 @@ async def _service_of(
     store: StrPath | CronStore, config: CronConfig, timezone: str | None
 ) -> AsyncIterator[tuple[StoreService, CronStore, CronConfig]]:
     """The service of an open store, or a new one for a file."""
-    context: AbstractAsyncContextManager[StoreService]
-    if isinstance(store, CronStore):
-        context = nullcontext(store._service)
-    else:
-        context = store_service(check_path(store), create=True)
-    async with context as service:
+    opened = nullcontext(store._service) if isinstance(store, CronStore) else store_service(check_path(store), create=True)
+    async with opened as service:
         yield service, CronStore(service, config=config, timezone=timezone), config
 
 
@@ -252,10 +251,10 @@ async def _prepare(
     service: StoreService,
     handle: CronStore,
     config: CronConfig,
+    *,
     specs: tuple[JobSpec, ...],
     executor: JobExecutor,
-    notifier: NotificationSender | None,
-    on_finish: RunObserver | None,
+    notifier: Notifier,
     leaving: Leaving,
     tick: float,
 ) -> CronScheduler:
@@ -276,11 +275,10 @@ async def _prepare(
         total=config.max_concurrent_runs_total,
         cancel_grace=config.cancel_grace,
     )
-    teller = Notifier(notifier, on_finish, leaving.escape)
-    pool = RunnerPool(service.mailbox, teller, terms, freed=lambda: clock.wake(), escape=leaving.escape)
+    pool = RunnerPool(service.mailbox, notifier, terms, freed=lambda: clock.wake(), escape=leaving.escape)
     watch = Watch(wall=service.wall, tick=tick if service.virtual is None else math.inf)
     clock = Clock(service.mailbox, pool, terms, me=service.me, watch=watch)
-    return CronScheduler(handle, tuple(recovered), service=service, pool=pool, clock=clock, notifier=teller)
+    return CronScheduler(handle, tuple(recovered), service=service, pool=pool, clock=clock, notifier=notifier)
 
 
 async def _shut_down(scheduler: CronScheduler, grace: float) -> None:

@@ -72,10 +72,19 @@ def _is_zone(name: str) -> bool:
     if name not in _packaged_names() and name not in _system_names():
         return False
     try:
-        zoneinfo.ZoneInfo(name)
+        rules(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
         return False
     return True
+
+
+@lru_cache(maxsize=1024)
+def rules(zone: str) -> tzinfo:
+    """The rules of a zone: those of the package tzdata, the same on every machine; the system's for a zone that it does not have."""
+    if zone not in _packaged_names():
+        return zoneinfo.ZoneInfo(zone)
+    with resources.files("tzdata").joinpath("zoneinfo", *zone.split("/")).open("rb") as file:
+        return zoneinfo.ZoneInfo.from_file(file, key=zone)
 
 
 @lru_cache(maxsize=1)
@@ -170,14 +179,14 @@ def is_skipped(zone: str, local: int) -> bool:
 @lru_cache(maxsize=16384)
 def _block(zone: str, index: int) -> tuple[tuple[int, ...], tuple[Segment, ...]]:
     """Find the segments of one block, and their starts for bisection."""
-    rules = zoneinfo.ZoneInfo(zone)
+    zone_rules = rules(zone)
     start, end = index << _BLOCK_BITS, (index + 1) << _BLOCK_BITS
     segments = []
-    offset = _offset(rules, start)
+    offset = _offset(zone_rules, start)
     for low in range(start, end, _STRIDE):
-        after = _offset(rules, low + _STRIDE)
+        after = _offset(zone_rules, low + _STRIDE)
         if after != offset:
-            change = _change(rules, low, low + _STRIDE, offset)
+            change = _change(zone_rules, low, low + _STRIDE, offset)
             if change < end:
                 segments.append(Segment(start, change, offset))
                 start, offset = change, after
@@ -185,17 +194,17 @@ def _block(zone: str, index: int) -> tuple[tuple[int, ...], tuple[Segment, ...]]
     return tuple(segment.start for segment in segments), tuple(segments)
 
 
-def _change(rules: tzinfo, low: int, high: int, before: int) -> int:
+def _change(zone_rules: tzinfo, low: int, high: int, before: int) -> int:
     """Halve down to the instant when the offset is ``before`` no more; it is so at ``high``, and not yet at ``low``."""
     while high - low > 1:
         middle = (low + high) // 2
-        if _offset(rules, middle) == before:
+        if _offset(zone_rules, middle) == before:
             low = middle
         else:
             high = middle
     return high
 
 
-def _offset(rules: tzinfo, instant: int) -> int:
-    found = datetime.fromtimestamp(instant, rules).utcoffset() or timedelta()
+def _offset(zone_rules: tzinfo, instant: int) -> int:
+    found = datetime.fromtimestamp(instant, zone_rules).utcoffset() or timedelta()
     return found.days * DAY + found.seconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from contextlib import suppress
 
 import attrs
 import trio
@@ -69,7 +70,7 @@ class Clock:
 
     # Told by others, in the loop
 
-    def committed(self, next_due: Millis | None, stirred: bool) -> None:  # noqa: FBT001 - the store's listener
+    def committed(self, next_due: Millis | None, stirred: bool) -> None:
         """Hear of a commit: the queue comes due at ``next_due`` now."""
         earlier = next_due is not None and (self.next_wake is None or next_due < self.next_wake)
         self.next_due = next_due
@@ -84,10 +85,8 @@ class Clock:
 
     def wake(self) -> None:
         """Look at the queue again: a slot has become free."""
-        try:
+        with suppress(trio.WouldBlock):
             self._set_latch.send_nowait(None)
-        except trio.WouldBlock:
-            pass
 
     # The actor
 
@@ -115,10 +114,8 @@ class Clock:
                 await self._sleep(next_tick)
 
     def _empty_latch(self) -> None:
-        try:
+        with suppress(trio.WouldBlock):
             self._latch.receive_nowait()
-        except trio.WouldBlock:
-            pass
 
     async def _claim(self) -> bool:
         """Claim for the free slots; answer whether to try again at once."""

@@ -301,7 +301,7 @@ class RunnerPool:
                 finished = await self._mailbox.ask(request)
             except StoreUnavailable as error:
                 if stopping is not None and trio.current_time() - stopping > RECORDING_PATIENCE:
-                    logger.error("the end of run %s (%s) could not be recorded: %s", claimed.run.id, ending.status, error)
+                    logger.warning("the end of run %s (%s) could not be recorded: %s", claimed.run.id, ending.status, error)
                     return None
                 logger.warning("the end of run %s will be recorded later: %s", claimed.run.id, error)
                 await trio.sleep(pause)

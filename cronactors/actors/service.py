@@ -12,7 +12,7 @@ import attrs
 import trio
 
 from cronactors.actors.mailbox import Mailbox, Request
-from cronactors.actors.messages import Registered, Register, SignOff
+from cronactors.actors.messages import Register, Registered, SignOff
 from cronactors.actors.store import Failed, StoreActor, run_batch
 from cronactors.actors.thread import Hop, in_place, storage_thread
 from cronactors.errors import CronError, SchedulerClosed

@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Protocol, TypeVar
 
 import outcome
@@ -47,10 +47,8 @@ class StorageThread:
 
         def carry_out() -> None:
             result = outcome.capture(function)
-            try:
+            with suppress(trio.RunFinishedError):  # the run was torn down around us: nobody waits any more
                 token.run_sync_soon(trio.lowlevel.reschedule, task, result)
-            except trio.RunFinishedError:  # the run was torn down around us: nobody waits any more
-                pass
 
         self._work.put(carry_out)
         result: T = await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
