@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, TypeAlias, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import trio
 
 from cronactors.actors import messages
 from cronactors.actors.leaving import Leaving
-from cronactors.actors.runner import MAX_ERROR, MAX_SUMMARY, kept
 from cronactors.actors.service import StoreService, store_service
+from cronactors.arguments import (
+    StrPath,
+    check_id,
+    check_lookup_name,
+    check_owner,
+    check_path,
+    check_settings,
+    ending_of,
+    job_spec,
+    with_ids,
+)
 from cronactors.checks import member, text, whole
-from cronactors.errors import InvalidConfig, InvalidJob, StoreUnavailable, shorten
+from cronactors.errors import InvalidJob
 from cronactors.ledger.jobs import Defaults
 from cronactors.ledger.views import run_view
-from cronactors.model import ALL, Cause, CronJob, CronRun, Everybody, JobChanges, JobOptions, RunStatus
-from cronactors.policy import Outcome
+from cronactors.model import ALL, CronJob, CronRun, Everybody, JobChanges, JobOptions, RunStatus
 from cronactors.schedule import Schedule
-from cronactors.spec import MAX_NAME, CronConfig, Delay, JobSpec, check_changes, check_specs, check_user
-from cronactors.zones import check_zone
+from cronactors.spec import CronConfig, JobSpec, check_changes
 
 if TYPE_CHECKING:
     from cronactors.storage.rows import RunRow
 
-StrPath: TypeAlias = "str | os.PathLike[str]"
-
-MAX_JOBS = 10_000
-"""How many jobs one call takes."""
 _JOBS_PAGE = 500
 _RUNS_PAGE = 2_000
 _MAX_LIMIT = 1_000_000
@@ -75,7 +77,7 @@ class CronStore:
             InvalidSchedule: The schedule never fires, or its moment lies more than 60 s in the past.
             DuplicateJob: The user has a job of that name.
         """
-        return (await self.add_jobs([_spec(name, prompt, schedule, options)]))[0]
+        return (await self.add_jobs([job_spec(name, prompt, schedule, options)]))[0]
 
     async def add_jobs(self, specs: Iterable[JobSpec]) -> list[str]:
         """Add up to 10,000 jobs, all or none, and answer their ids in the same order.
@@ -85,7 +87,7 @@ class CronStore:
             InvalidSchedule: A schedule never fires, or its moment lies more than 60 s in the past.
             DuplicateJob: A name is taken, or given twice.
         """
-        return await self._service.mailbox.ask(messages.AddJobs(_with_ids(specs), self._defaults))
+        return await self._service.mailbox.ask(messages.AddJobs(with_ids(specs), self._defaults))
 
     async def upsert_job(self, name: str, prompt: str, schedule: Schedule, **options: Unpack[JobOptions]) -> str:
         """Add a job, or edit the user's job of that name, and answer its id.
@@ -102,7 +104,7 @@ class CronStore:
             InvalidJob: A field has a wrong type or value.
             InvalidSchedule: The new schedule never fires, or its moment lies more than 60 s in the past.
         """
-        return (await self.upsert_jobs([_spec(name, prompt, schedule, options)]))[0]
+        return (await self.upsert_jobs([job_spec(name, prompt, schedule, options)]))[0]
 
     async def upsert_jobs(self, specs: Iterable[JobSpec], *, origin: str | None = None) -> list[str]:
         """Add or edit up to 10,000 jobs, all or none, and answer their ids in the same order.
@@ -118,7 +120,7 @@ class CronStore:
         """
         if origin is not None:
             text("origin", origin, InvalidJob, limit=4096)
-        return await self._service.mailbox.ask(messages.UpsertJobs(_with_ids(specs), self._defaults, origin))
+        return await self._service.mailbox.ask(messages.UpsertJobs(with_ids(specs), self._defaults, origin))
 
     async def get_job(self, job_id: str) -> CronJob:
         """Read a job.
@@ -126,7 +128,7 @@ class CronStore:
         Raises:
             JobNotFound: There is none of that id.
         """
-        return await self._service.mailbox.ask(messages.GetJob(_id("job_id", job_id)))
+        return await self._service.mailbox.ask(messages.GetJob(check_id("job_id", job_id)))
 
     async def get_job_by_name(self, name: str, *, user_id: str | None = None) -> CronJob | None:
         """Read the user's job of a name; None if there is none.
@@ -135,7 +137,7 @@ class CronStore:
             name: The name.
             user_id: Whose; None for the agent's own.
         """
-        return await self._service.mailbox.ask(messages.GetJobByName(_name(name), _user(user_id)))
+        return await self._service.mailbox.ask(messages.GetJobByName(check_lookup_name(name), check_owner(user_id)))
 
     async def list_jobs(self, *, user_id: str | Everybody | None = ALL) -> list[CronJob]:
         """Read jobs in the order in which they were added, a page at a time: what changes meanwhile may or may not show.
@@ -143,7 +145,7 @@ class CronStore:
         Args:
             user_id: Whose; None for the agent's own, ALL for everybody's.
         """
-        wanted = None if user_id is ALL else _user(user_id)
+        wanted = None if user_id is ALL else check_owner(user_id)
         jobs: list[CronJob] = []
         after: int | None = 0
         while after is not None:
@@ -160,7 +162,7 @@ class CronStore:
             InvalidSchedule: The new schedule never fires, or its moment lies more than 60 s in the past.
             DuplicateJob: The new name is taken.
         """
-        return await self._service.mailbox.ask(messages.UpdateJob(_id("job_id", job_id), check_changes(changes)))
+        return await self._service.mailbox.ask(messages.UpdateJob(check_id("job_id", job_id), check_changes(changes)))
 
     async def pause_job(self, job_id: str) -> CronJob:
         """Pause a job: moments that pass are neither run nor missed. A run that goes on goes on.
@@ -168,7 +170,7 @@ class CronStore:
         Raises:
             JobNotFound: There is none of that id.
         """
-        return await self._service.mailbox.ask(messages.PauseJob(_id("job_id", job_id)))
+        return await self._service.mailbox.ask(messages.PauseJob(check_id("job_id", job_id)))
 
     async def resume_job(self, job_id: str) -> CronJob:
         """Resume a job with the first moment after now, and with the retry that was waiting.
@@ -177,7 +179,7 @@ class CronStore:
             JobNotFound: There is none of that id.
             InvalidJob: The moment of a one-shot has passed.
         """
-        return await self._service.mailbox.ask(messages.ResumeJob(_id("job_id", job_id)))
+        return await self._service.mailbox.ask(messages.ResumeJob(check_id("job_id", job_id)))
 
     async def remove_job(self, job_id: str) -> None:
         """Remove a job. A run that goes on goes on to its end; the history stays.
@@ -185,7 +187,7 @@ class CronStore:
         Raises:
             JobNotFound: There is none of that id.
         """
-        await self._service.mailbox.ask(messages.RemoveJob(_id("job_id", job_id)))
+        await self._service.mailbox.ask(messages.RemoveJob(check_id("job_id", job_id)))
 
     async def remove_job_by_name(self, name: str, *, user_id: str | None = None) -> None:
         """Remove the user's job of a name.
@@ -197,7 +199,7 @@ class CronStore:
         Raises:
             JobNotFound: There is none.
         """
-        await self._service.mailbox.ask(messages.RemoveJobByName(_name(name), _user(user_id)))
+        await self._service.mailbox.ask(messages.RemoveJobByName(check_lookup_name(name), check_owner(user_id)))
 
     # Loops of the caller's own
 
@@ -240,7 +242,7 @@ class CronStore:
             JobBusy: The job has an open run and skips what overlaps, or its session is in use.
         """
         if not isinstance(job, CronJob):
-            _id("job", job)
+            check_id("job", job)
         return str((await self._service.mailbox.ask(messages.StartRun(job, await self._own()))).run.id)
 
     async def record_run_complete(
@@ -260,23 +262,8 @@ class CronStore:
             RunNotFound: There is none of that id.
             RunClosed: It has ended, or was taken over.
         """
-        status = member("status", status, InvalidJob, RunStatus)
-        if status not in (RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.CANCELLED):
-            raise InvalidJob(f"status must be success, failed or cancelled, not {shorten(str(status))}")
-        for field, value in (("result", result), ("error", error), ("session_id", session_id)):
-            if value is not None:
-                text(field, value, InvalidJob, limit=MAX_NAME if field == "session_id" else 10**9, empty=True)
-        if status is RunStatus.FAILED and error is None:
-            result, error = None, result
-        cause = {RunStatus.FAILED: Cause.ERROR, RunStatus.CANCELLED: Cause.CANCELLED}.get(status)
-        ending = Outcome(
-            status=status,
-            cause=cause,
-            result=None if result is None else kept(result, MAX_SUMMARY),
-            error=None if error is None else kept(error, MAX_ERROR),
-            session_id=session_id,
-        )
-        return await self._service.mailbox.ask(messages.CompleteRun(_id("run_id", run_id), ending, self._config.retry))
+        ending = ending_of(status, result, session_id=session_id, error=error)
+        return await self._service.mailbox.ask(messages.CompleteRun(check_id("run_id", run_id), ending, self._config.retry))
 
     async def _own(self) -> int:
         if self._owner is None:
@@ -292,7 +279,7 @@ class CronStore:
             JobNotFound: There is none of that id.
             JobBusy: The job has an open run and skips what overlaps.
         """
-        return (await self._service.mailbox.ask(messages.RequestRun(_id("job_id", job_id)))).id
+        return (await self._service.mailbox.ask(messages.RequestRun(check_id("job_id", job_id)))).id
 
     async def request_cancel(self, run_id: str) -> CronRun:
         """Cancel a run: one that waits ends at once, one that runs is cancelled by its scheduler, within a second.
@@ -301,7 +288,7 @@ class CronStore:
             RunNotFound: There is none of that id.
             RunClosed: It has ended.
         """
-        return await self._service.mailbox.ask(messages.RequestCancel(_id("run_id", run_id), self._config.retry))
+        return await self._service.mailbox.ask(messages.RequestCancel(check_id("run_id", run_id), self._config.retry))
 
     async def get_run(self, run_id: str) -> CronRun:
         """Read a run.
@@ -309,7 +296,7 @@ class CronStore:
         Raises:
             RunNotFound: There is none of that id.
         """
-        return await self._service.mailbox.ask(messages.GetRun(_id("run_id", run_id)))
+        return await self._service.mailbox.ask(messages.GetRun(check_id("run_id", run_id)))
 
     async def list_runs(
         self,
@@ -328,10 +315,10 @@ class CronStore:
             user_id: Whose; None for the agent's own, ALL for everybody's.
         """
         if job_id is not None:
-            _id("job_id", job_id)
+            check_id("job_id", job_id)
         whole("limit", limit, InvalidJob, least=1, most=_MAX_LIMIT)
         wanted_status = None if status is None else member("status", status, InvalidJob, RunStatus)
-        wanted_user = None if user_id is ALL else _user(user_id)
+        wanted_user = None if user_id is ALL else check_owner(user_id)
         filtered = wanted_status is not None or wanted_user is not None
         found: list[CronRun] = []
         before: RunRow | None = None
@@ -343,61 +330,6 @@ class CronStore:
                 break
             before = page[-1]
         return found[:limit]
-
-
-def _spec(name: str, prompt: str, schedule: Schedule | Delay, options: JobOptions) -> JobSpec:
-    unknown = set(options) - JobOptions.__optional_keys__
-    if unknown:
-        raise InvalidJob(f"{min(unknown)} is no field of a job")
-    return JobSpec(name, prompt, schedule, **options)
-
-
-def _with_ids(specs: Iterable[JobSpec]) -> tuple[tuple[str, JobSpec], ...]:
-    checked = check_specs("specs", specs)
-    if len(checked) > MAX_JOBS:
-        raise InvalidJob(f"specs holds {len(checked):,} jobs, at most {MAX_JOBS:,} are allowed in one call")
-    return tuple((uuid.uuid4().hex, spec) for spec in checked)
-
-
-def _id(field: str, value: object) -> str:
-    return text(field, value, InvalidJob, limit=MAX_NAME)
-
-
-def _name(value: object) -> str:
-    return text("name", value, InvalidJob, limit=MAX_NAME)
-
-
-def _user(value: object) -> str:
-    return "" if value is None else check_user("user_id", value)
-
-
-def check_path(value: object) -> str:
-    """Check the path of a store.
-
-    Raises:
-        StoreUnavailable: It is no path.
-    """
-    if not isinstance(value, str | os.PathLike):
-        raise StoreUnavailable(f"store must be a path, not {shorten(value)}")
-    path = os.fspath(value)
-    if not isinstance(path, str) or not path or "\0" in path:
-        raise StoreUnavailable(f"store must be a path, not {shorten(path)}")
-    return path
-
-
-def check_settings(config: object, timezone: object) -> CronConfig:
-    """Check the settings that `open_store` and `open_scheduler` share.
-
-    Raises:
-        InvalidConfig: One of them is wrong.
-    """
-    if config is None:
-        config = CronConfig()
-    if not isinstance(config, CronConfig):
-        raise InvalidConfig(f"config must be a CronConfig, not {shorten(config)}")
-    if timezone is not None:
-        check_zone(timezone, field="timezone", error=InvalidConfig)
-    return config
 
 
 @asynccontextmanager

@@ -11,6 +11,10 @@ from cronactors.spec import RetryPolicy
 
 COUNTED = 1_000
 """How far moments that one run stands for are counted."""
+MAX_SUMMARY = 10_000
+"""How many characters of a result are kept."""
+MAX_ERROR = 2_000
+"""How many characters of an error are kept."""
 FREE_CRASHES = 2
 """How many crashes in a row a job has before an interruption costs a retry and waits."""
 
@@ -107,3 +111,9 @@ def further_attempt(
     else:
         delay = round(outcome.retry_after * 1000)
     return Again(ready_at=min(now + delay, LATEST), failures=failures + 1, recovery=interrupted)
+
+
+def kept(text: str, limit: int) -> str:
+    """Text as the history keeps it: cut to its limit, and what no UTF-8 file can hold replaced."""
+    head = text[:limit] if len(text) <= limit else text[: limit - 1] + "…"
+    return head.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()

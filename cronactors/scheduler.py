@@ -17,9 +17,10 @@ from cronactors.actors.messages import Recover
 from cronactors.actors.notifier import Notifier
 from cronactors.actors.runner import RunnerPool, Terms
 from cronactors.actors.service import StoreService, store_service
+from cronactors.arguments import StrPath, check_path, check_settings
 from cronactors.checks import number
 from cronactors.errors import InvalidConfig, SchedulerClosed, WouldDeadlock, shorten
-from cronactors.handle import CronStore, StrPath, check_path, check_settings
+from cronactors.handle import CronStore
 from cronactors.instants import from_millis
 from cronactors.model import CronRun, JobExecutor, NotificationSender, RunObserver
 from cronactors.spec import MAX_TIMEOUT, CronConfig, JobSpec, check_specs

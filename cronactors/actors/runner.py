@@ -21,15 +21,11 @@ from cronactors.ledger.claim import Claimed
 from cronactors.ledger.runs import Finished
 from cronactors.ledger.views import context_of
 from cronactors.model import Cause, JobExecutor, JobResult, RunStatus
-from cronactors.policy import Outcome
+from cronactors.policy import MAX_ERROR, MAX_SUMMARY, Outcome, kept
 from cronactors.spec import MAX_DELAY, MAX_NAME, RetryPolicy
 
 logger = logging.getLogger("cronactors.runner")
 
-MAX_SUMMARY = 10_000
-"""How many characters of a result are kept."""
-MAX_ERROR = 2_000
-"""How many characters of an error are kept."""
 RECORDING_PATIENCE = 10.0
 """Seconds that an end is tried to be recorded once the scheduler is closing; then the run is left to the next start."""
 
@@ -344,9 +340,3 @@ def failure(error: BaseException) -> Outcome:
         retry_after=after,
         spread=random.random(),  # noqa: S311 - spreads retries, guards nothing
     )
-
-
-def kept(text: str, limit: int) -> str:
-    """Text as the history keeps it: cut to its limit, and what no UTF-8 file can hold replaced."""
-    head = text[:limit] if len(text) <= limit else text[: limit - 1] + "…"
-    return head.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()

@@ -35,6 +35,9 @@ CREATE TABLE jobs (
 
 CREATE INDEX jobs_due ON jobs (next_run_at, id) WHERE enabled = 1 AND held_by IS NULL AND next_run_at IS NOT NULL;
 
+-- A user's jobs in the order in which they were added.
+CREATE INDEX jobs_of_user ON jobs (user_id);
+
 CREATE INDEX jobs_origin ON jobs (origin) WHERE origin IS NOT NULL;
 
 -- No foreign key: history outlives its job.

@@ -1,0 +1,107 @@
+"""Arguments of public calls: checked at the door, and put into the form in which the inside wants them."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterable
+from typing import TypeAlias
+
+from cronactors.checks import member, text
+from cronactors.errors import InvalidConfig, InvalidJob, StoreUnavailable, shorten
+from cronactors.model import Cause, JobOptions, RunStatus
+from cronactors.policy import MAX_ERROR, MAX_SUMMARY, Outcome, kept
+from cronactors.schedule import Schedule
+from cronactors.spec import MAX_NAME, CronConfig, Delay, JobSpec, check_specs, check_user
+from cronactors.zones import check_zone
+
+StrPath: TypeAlias = "str | os.PathLike[str]"
+
+MAX_JOBS = 10_000
+"""How many jobs one call takes."""
+
+
+def job_spec(name: str, prompt: str, schedule: Schedule | Delay, options: JobOptions) -> JobSpec:
+    """Make a specification of the arguments of ``add_job``; an unknown option is refused."""
+    unknown = set(options) - JobOptions.__optional_keys__
+    if unknown:
+        raise InvalidJob(
+            f"{shorten(min(unknown))} is no field of a job; those are {', '.join(sorted(JobOptions.__optional_keys__))}"
+        )
+    return JobSpec(name, prompt, schedule, **options)
+
+
+def with_ids(specs: Iterable[JobSpec]) -> tuple[tuple[str, JobSpec], ...]:
+    """Give each specification an id of its own."""
+    checked = check_specs("specs", specs)
+    if len(checked) > MAX_JOBS:
+        raise InvalidJob(f"specs holds {len(checked):,} jobs, at most {MAX_JOBS:,} are allowed in one call")
+    return tuple((uuid.uuid4().hex, spec) for spec in checked)
+
+
+def check_id(field: str, value: object) -> str:
+    """Check an id: text, whether or not anything has it."""
+    return text(field, value, InvalidJob, limit=MAX_NAME)
+
+
+def check_lookup_name(value: object) -> str:
+    """Check a name to look for: text, whether or not a job has it."""
+    return text("name", value, InvalidJob, limit=MAX_NAME)
+
+
+def check_owner(value: object) -> str:
+    """Check a user_id; rows have "" for None, the agent itself."""
+    return "" if value is None else check_user("user_id", value)
+
+
+def ending_of(status: object, result: object, *, session_id: object, error: object) -> Outcome:
+    """Make an outcome of the arguments of ``record_run_complete``.
+
+    Raises:
+        InvalidJob: One of them has a wrong type or value.
+    """
+    checked = member("status", status, InvalidJob, RunStatus)
+    if checked not in (RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.CANCELLED):
+        raise InvalidJob(f"status must be success, failed or cancelled, not {checked}")
+    if checked is RunStatus.FAILED and error is None:
+        result, error = None, result
+    return Outcome(
+        status=checked,
+        cause={RunStatus.FAILED: Cause.ERROR, RunStatus.CANCELLED: Cause.CANCELLED}.get(checked),
+        result=None if result is None else kept(_any_text("result", result), MAX_SUMMARY),
+        error=None if error is None else kept(_any_text("error", error), MAX_ERROR),
+        session_id=text("session_id", session_id, InvalidJob, limit=MAX_NAME, empty=True),
+    )
+
+
+def _any_text(field: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise InvalidJob(f"{field} must be text, not {shorten(value)}")
+    return value
+
+
+def check_path(value: object) -> str:
+    """Check the path of a store.
+
+    Raises:
+        StoreUnavailable: It is no path.
+    """
+    path = os.fspath(value) if isinstance(value, str | os.PathLike) else value
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise StoreUnavailable(f"store must be a path, not {shorten(value)}")
+    return path
+
+
+def check_settings(config: object, timezone: object) -> CronConfig:
+    """Check the settings that ``open_store`` and ``open_scheduler`` share.
+
+    Raises:
+        InvalidConfig: One of them is wrong.
+    """
+    if config is None:
+        config = CronConfig()
+    if not isinstance(config, CronConfig):
+        raise InvalidConfig(f"config must be a CronConfig, not {shorten(config)}")
+    if timezone is not None:
+        check_zone(timezone, field="timezone", error=InvalidConfig)
+    return config
