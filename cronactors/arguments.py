@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterable
+from datetime import datetime
 from typing import TypeAlias
 
 from cronactors.checks import member, text
 from cronactors.errors import InvalidConfig, InvalidJob, StoreUnavailable, shorten
-from cronactors.model import Cause, JobOptions, RunStatus
+from cronactors.model import Cause, CronJob, JobOptions, RunStatus
 from cronactors.policy import MAX_ERROR, MAX_SUMMARY, Outcome, kept
 from cronactors.schedule import Schedule
 from cronactors.spec import MAX_NAME, CronConfig, Delay, JobSpec, check_specs, check_user
@@ -19,6 +20,8 @@ StrPath: TypeAlias = "str | os.PathLike[str]"
 
 MAX_JOBS = 10_000
 """How many jobs one call takes."""
+MAX_PATH = 4_096
+"""Longest path of a file, in characters."""
 
 
 def job_spec(name: str, prompt: str, schedule: Schedule | Delay, options: JobOptions) -> JobSpec:
@@ -42,6 +45,18 @@ def with_ids(specs: Iterable[JobSpec]) -> tuple[tuple[str, JobSpec], ...]:
 def check_id(field: str, value: object) -> str:
     """Check an id: text, whether or not anything has it."""
     return text(field, value, InvalidJob, limit=MAX_NAME)
+
+
+def check_target(job: object) -> CronJob | str:
+    """Check what is to be started: a job as the store gave it, or an id."""
+    if not isinstance(job, CronJob):
+        return check_id("job", job)
+    check_id("job.id", job.id)
+    moments: dict[str, object] = {"next_run_at": job.next_run_at, "retry_at": job.retry_at}
+    for field, moment in moments.items():
+        if moment is not None and not (isinstance(moment, datetime) and moment.utcoffset() is not None):
+            raise InvalidJob(f"job.{field} must be an aware datetime, not {shorten(moment)}")
+    return job
 
 
 def check_lookup_name(value: object) -> str:
@@ -87,9 +102,9 @@ def check_path(value: object) -> str:
         StoreUnavailable: It is no path.
     """
     path = os.fspath(value) if isinstance(value, str | os.PathLike) else value
-    if not isinstance(path, str) or not path or "\0" in path:
+    if not isinstance(path, str):
         raise StoreUnavailable(f"store must be a path, not {shorten(value)}")
-    return path
+    return text("store", path, StoreUnavailable, limit=MAX_PATH)
 
 
 def check_settings(config: object, timezone: object) -> CronConfig:

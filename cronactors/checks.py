@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from enum import StrEnum
 from typing import TypeVar
 
@@ -44,7 +43,7 @@ def number(field: str, value: object, error: type[CronError], *, least: float, m
     """Check a finite int or float from ``least`` to ``most``; a bool is none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise error(f"{field} must be a number, not {type(value).__name__} ({shorten(value)})")
-    if math.isnan(value) or not least <= value <= most:
+    if not least <= value <= most:  # so is NaN
         raise error(f"{field} must be {least:,} to {most:,}, not {shorten(value)}")
     return value
 

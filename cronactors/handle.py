@@ -18,12 +18,13 @@ from cronactors.arguments import (
     check_owner,
     check_path,
     check_settings,
+    check_target,
     ending_of,
     job_spec,
     with_ids,
 )
-from cronactors.checks import member, text, whole
-from cronactors.errors import InvalidJob
+from cronactors.checks import flag, member, text, whole
+from cronactors.errors import InvalidConfig, InvalidJob
 from cronactors.ledger.jobs import Defaults
 from cronactors.ledger.views import run_view
 from cronactors.model import ALL, CronJob, CronRun, Everybody, JobChanges, JobOptions, RunStatus
@@ -98,7 +99,7 @@ class CronStore:
             name: 1 to 200 printable characters.
             prompt: 1 to 1,000,000 characters.
             schedule: `Cron`, `Interval` or `OneShot`.
-            options: As of `JobSpec`; what is not given gets its default again.
+            options: As of `JobSpec`; zone, retries and timeout that are not given stay as they were settled.
 
         Raises:
             InvalidJob: A field has a wrong type or value.
@@ -224,9 +225,8 @@ class CronStore:
     async def _due(self, limit: int | None, *, retries: bool) -> list[CronJob]:
         if limit is not None:
             whole("limit", limit, InvalidJob, least=1, most=_MAX_LIMIT)
-        sight = await self._service.mailbox.ask(messages.Look(self._owner or 0, self._service.me, trust_leases=True))
-        if sight.orphaned:
-            await self._service.mailbox.ask(messages.Recover(self._service.me, self._config.retry, trust_leases=True))
+        if (await self._service.look(self._owner or 0)).orphaned:
+            await self._service.recover(self._config.retry)
         return await self._service.mailbox.ask(messages.DueJobs(retries, limit))
 
     async def record_run_start(self, job: CronJob | str) -> str:
@@ -241,9 +241,8 @@ class CronStore:
             AlreadyClaimed: Somebody else has started that moment, or the job was changed.
             JobBusy: The job has an open run and skips what overlaps, or its session is in use.
         """
-        if not isinstance(job, CronJob):
-            check_id("job", job)
-        return str((await self._service.mailbox.ask(messages.StartRun(job, await self._own()))).run.id)
+        target = check_target(job)
+        return str((await self._service.mailbox.ask(messages.StartRun(target, await self._own()))).run.id)
 
     async def record_run_complete(
         self, run_id: str, status: RunStatus, result: str | None = None, *, session_id: str = "", error: str | None = None
@@ -352,6 +351,7 @@ async def open_store(
     """
     path = check_path(store)
     config = check_settings(config, timezone)
+    flag("create", create, InvalidConfig)
     leaving = Leaving()
     with leaving:
         async with store_service(path, create=create) as service:

@@ -100,7 +100,7 @@ def further_attempt(
         None if the moment has been decided.
     """
     interrupted = outcome.cause is Cause.INTERRUPTED
-    if interrupted and crashes <= FREE_CRASHES:
+    if interrupted and not (outcome.crashed and crashes > FREE_CRASHES):
         return Again(ready_at=min(ready_at, now), failures=failures, recovery=True)
     if not interrupted and outcome.cause not in (Cause.ERROR, Cause.TIMEOUT):
         return None

@@ -11,15 +11,14 @@ import attrs
 import trio
 
 from cronactors.actors.callbacks import inside_callback
-from cronactors.actors.clock import JUMP, Clock, Watch, rebase_all
+from cronactors.actors.clock import JUMP, Clock, rebase_all
 from cronactors.actors.leaving import Leaving
-from cronactors.actors.messages import Recover
 from cronactors.actors.notifier import Notifier
 from cronactors.actors.runner import RunnerPool, Terms
 from cronactors.actors.service import StoreService, store_service
 from cronactors.arguments import StrPath, check_path, check_settings
-from cronactors.checks import number
-from cronactors.errors import InvalidConfig, SchedulerClosed, WouldDeadlock, shorten
+from cronactors.checks import flag, number
+from cronactors.errors import InvalidConfig, InvalidJob, SchedulerClosed, WouldDeadlock, shorten
 from cronactors.handle import CronStore
 from cronactors.instants import from_millis
 from cronactors.model import CronRun, JobExecutor, NotificationSender, RunObserver
@@ -85,9 +84,8 @@ class CronScheduler:
             SchedulerClosed: The scheduler's block has ended.
         """
         self._check_open()
-        inside = inside_callback.get()
-        if wait and inside is not None:
-            raise WouldDeadlock(f"run_now of job {shorten(job_id)} inside {inside} must be asked for with wait=False")
+        if flag("wait", wait, InvalidJob):
+            _refuse_inside(f"run_now of job {shorten(job_id)}", "must be asked for with wait=False")
         run_id = await self.store.request_run(job_id)
         return await self._ended(run_id) if wait else await self.store.get_run(run_id)
 
@@ -104,31 +102,31 @@ class CronScheduler:
         return run if run.status.ended else await self._ended(run_id)
 
     async def _ended(self, run_id: str) -> CronRun:
-        number_of_run = int(run_id)
-        event = self._pool.waiters.setdefault(number_of_run, trio.Event())
-        try:
+        with self._pool.waiting_for(int(run_id)) as ended:
             while True:
                 run = await self.store.get_run(run_id)
                 if run.status.ended:
                     return run
+                self._check_open()
                 with trio.move_on_after(_LOOK_AGAIN):
-                    await event.wait()
-                if event.is_set():
-                    event = self._pool.waiters.setdefault(number_of_run, trio.Event())
-        finally:
-            if not event.is_set() and self._pool.waiters.get(number_of_run) is event and not event.statistics().tasks_waiting:
-                del self._pool.waiters[number_of_run]
+                    await ended.wait()
 
     async def wait_idle(self) -> None:
-        """Wait until nothing is due, no run goes on in this scheduler, and everybody has been notified."""
-        self._check_open()
+        """Wait until nothing is due, no run goes on in this scheduler, and everybody has been notified.
+
+        Raises:
+            WouldDeadlock: Called inside a run or a notifier, which would wait for itself.
+            SchedulerClosed: The scheduler's block has ended.
+        """
+        _refuse_inside("wait_idle", "would wait for itself")
         while True:
-            await self._notifier.under_way.wait_for(lambda count: count == 0)
-            await self._pool.busy.wait_for(lambda busy: busy == 0)
-            due = self._clock.next_due
-            if (due is None or due > self._service.wall()) and not self._notifier.under_way.value:
-                return
+            self._check_open()
             with trio.move_on_after(_LOOK_AGAIN):
+                await self._notifier.under_way.wait_for(lambda count: count == 0)
+                await self._pool.busy.wait_for(lambda busy: busy == 0)
+                due = self._clock.next_due
+                if (due is None or due > self._service.wall()) and not self._notifier.under_way.value:
+                    return
                 await self._pool.busy.wait_change()
 
     def health(self) -> Health:
@@ -146,6 +144,12 @@ class CronScheduler:
 
     def _close(self) -> None:
         self._closed = True
+
+
+def _refuse_inside(what: str, why: str) -> None:
+    inside = inside_callback.get()
+    if inside is not None:
+        raise WouldDeadlock(f"{what} inside {inside} {why}")
 
 
 def _checked(
@@ -263,7 +267,7 @@ async def _prepare(
     registered = await service.register()
     if registered.last_seen is not None and (back_by := registered.last_seen - service.wall()) > JUMP:
         await rebase_all(service.mailbox, by=back_by)
-    recovered = await service.mailbox.ask(Recover(service.me, config.retry, trust_leases=True))
+    recovered = await service.recover(config.retry)
     if config.jobs or config.origin is not None:
         await handle.upsert_jobs(config.jobs, origin=config.origin)
     if specs:
@@ -277,8 +281,7 @@ async def _prepare(
         cancel_grace=config.cancel_grace,
     )
     pool = RunnerPool(service.mailbox, notifier, terms, freed=lambda: clock.wake(), escape=leaving.escape)
-    watch = Watch(wall=service.wall, tick=tick if service.virtual is None else math.inf)
-    clock = Clock(service.mailbox, pool, terms, me=service.me, watch=watch)
+    clock = Clock(service, pool, terms, tick=tick if service.virtual is None else math.inf)
     return CronScheduler(handle, tuple(recovered), service=service, pool=pool, clock=clock, notifier=notifier)
 
 
@@ -297,5 +300,5 @@ async def _shut_down(scheduler: CronScheduler, grace: float) -> None:
         with trio.CancelScope(shield=True):
             pool.interrupt()
             await pool.end()
-            await scheduler._notifier.drain(grace)
+            await scheduler._notifier.drain()
         scheduler._close()

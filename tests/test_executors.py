@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -197,9 +198,8 @@ async def test_what_is_left_in_the_background_ends_with_the_run(tmp_path):
 
 @pytest.mark.slow
 async def test_process_that_left_the_group_does_not_hold_the_run(tmp_path):
-    detach = (
-        f'{sys.executable} -c \'import os, time; os.setsid(); print(os.getpid(), file=open("child", "w")); time.sleep(1000)\''
-    )
+    code = "import os, time; os.setsid(); print(os.getpid(), file=open('child', 'w')); time.sleep(1000)"
+    detach = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)}"
     with trio.fail_after(10):
         assert await shell(f"{detach} & while [ ! -s child ]; do sleep 0.01; done; echo done", tmp_path) == "done"
     os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)

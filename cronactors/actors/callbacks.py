@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextvars import ContextVar
+from itertools import islice
 from typing import TypeVar, TypeVarTuple
 
 import outcome
@@ -30,33 +31,49 @@ async def call(function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> outcome.O
     try:
         return outcome.Value(await _unprotected(function, *args))
     except trio.Cancelled as cancelled:
-        if trio.current_effective_deadline() > trio.current_time():
-            return outcome.Error(cancelled)
-        raise
+        if _asked_for(cancelled):
+            raise
+        return outcome.Error(cancelled)
     except BaseExceptionGroup as group:
-        asked, _ = group.split(trio.Cancelled)
-        if asked is not None and trio.current_effective_deadline() <= trio.current_time():
+        if _asked_for(group):
+            asked, _ = group.split(trio.Cancelled)
+            assert asked is not None
             raise asked from None
         return outcome.Error(group)
     except BaseException as error:  # noqa: BLE001 - the caller decides what it means
         return outcome.Error(error)
 
 
+def _asked_for(error: BaseException) -> bool:
+    """Whether a cancellation is in it, and a scope around us asked for one."""
+    cancelled = trio.current_effective_deadline() <= trio.current_time()
+    return cancelled and any(isinstance(leaf, trio.Cancelled) for leaf in leaves(error))
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """The exceptions in a group, however deep it is nested, or the one that is none."""
+    waiting = [error]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, BaseExceptionGroup):
+            waiting.extend(reversed(part.exceptions))
+        else:
+            yield part
+
+
 def escaping(error: BaseException) -> BaseException | None:
     """The KeyboardInterrupt or SystemExit in an error, alone or in a group: it is meant for the whole program."""
-    if isinstance(error, KeyboardInterrupt | SystemExit):
-        return error
-    if isinstance(error, BaseExceptionGroup):
-        return next(filter(None, map(escaping, error.exceptions)), None)
-    return None
+    return next((leaf for leaf in leaves(error) if isinstance(leaf, KeyboardInterrupt | SystemExit)), None)
 
 
 def describe(error: BaseException) -> str:
-    """An error as the history shows it: its type and text, of a group those of its parts; never raises."""
-    if isinstance(error, BaseExceptionGroup):
-        return "; ".join(describe(part) for part in error.exceptions[:10])
+    """An error as the history shows it: its type and text, of a group those of its first ten parts; never raises."""
+    return "; ".join(_describe(leaf) for leaf in islice(leaves(error), 10))
+
+
+def _describe(error: BaseException) -> str:
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001 - a user's exception may do anything
+    except BaseException:  # noqa: BLE001 - a user's exception may do anything, and its text ends no program
         text = "(its text cannot be shown)"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

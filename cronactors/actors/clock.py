@@ -6,17 +6,15 @@ import logging
 import math
 from contextlib import suppress
 
-import attrs
 import trio
 
 from cronactors.actors.mailbox import Mailbox
-from cronactors.actors.messages import ClaimDue, FinishRun, Look, Rebase, Recover
+from cronactors.actors.messages import ClaimDue, FinishRun, Rebase
 from cronactors.actors.runner import INTERRUPTED, RunnerPool, Terms
+from cronactors.actors.service import StoreService
 from cronactors.errors import StoreUnavailable, shorten
 from cronactors.instants import Millis, from_millis
 from cronactors.ledger.claim import LEASE
-from cronactors.owner import Owner
-from cronactors.wallclock import Wall
 
 logger = logging.getLogger("cronactors.clock")
 
@@ -28,39 +26,27 @@ _LONGEST_PAUSE = 5.0
 _AGAIN = 0.05  # after a claim that only went past moments that were decided before
 
 
-@attrs.frozen(kw_only=True)
-class Watch:
-    """How the clock actor tells time.
-
-    Attributes:
-        wall: The wall clock, which says what is due.
-        tick: Seconds between two looks around; infinite on virtual time, where nothing happens unseen.
-    """
-
-    wall: Wall
-    tick: float
-
-
 class Clock:
     """Claims and hands out. It never waits for a job.
 
     Args:
-        mailbox: The store's.
+        service: The store.
         pool: Where runs are carried out.
         terms: Owner, slots and limits.
-        me: This process, as owners see each other.
-        watch: Wall clock and tick.
+        tick: Seconds between two looks around; infinite on virtual time, where nothing happens unseen.
     """
 
-    def __init__(self, mailbox: Mailbox, pool: RunnerPool, terms: Terms, *, me: Owner, watch: Watch) -> None:
-        self._mailbox = mailbox
+    def __init__(self, service: StoreService, pool: RunnerPool, terms: Terms, *, tick: float) -> None:
+        self._service = service
+        self._mailbox = service.mailbox
         self._pool = pool
         self._terms = terms
-        self._me = me
-        self._watch = watch
+        self._wall = service.wall
+        self._tick_interval = tick
         # A latch: what is set while nobody waits is not forgotten. Emptied BEFORE the claim.
         self._set_latch, self._latch = trio.open_memory_channel[None](1)
         self._look_now = False
+        self._commits = 0
         self._waits_for_slot = False
         self._trust_leases_from = -math.inf
         self._leaked: set[int] = set()
@@ -74,6 +60,7 @@ class Clock:
         """Hear of a commit: the queue comes due at ``next_due`` now."""
         earlier = next_due is not None and (self.next_wake is None or next_due < self.next_wake)
         self.next_due = next_due
+        self._commits += 1
         self._look_now |= stirred
         if stirred or (earlier and self._pool.free):
             self.wake()
@@ -95,14 +82,14 @@ class Clock:
         """Go on until cancelled. A claim that was answered is always handed over."""
         pause = 0.0
         next_tick = trio.current_time()
-        wall, mono = self._watch.wall(), trio.current_time()
+        wall, mono = self._wall(), trio.current_time()
         while True:
             self._empty_latch()
             try:
-                if trio.current_time() >= next_tick or self._look_now:
+                if trio.current_time() >= min(next_tick, self._pool.next_report()) or self._look_now:
                     wall, mono = await self._heed_jump(wall, mono)
                     await self._tick()
-                    next_tick = trio.current_time() + self._watch.tick
+                    next_tick = trio.current_time() + self._tick_interval
                 more = await self._claim()
                 pause = 0.0
             except StoreUnavailable as error:
@@ -120,7 +107,7 @@ class Clock:
     async def _claim(self) -> bool:
         """Claim for the free slots; answer whether to try again at once."""
         free = self._pool.free
-        if not free or self.next_due is None or self.next_due > self._watch.wall():
+        if not free or self.next_due is None or self.next_due > self._wall():
             self._waits_for_slot = False
             return False
         claimed = await self._mailbox.ask(ClaimDue(self._terms.owner, free, self._terms.total))
@@ -131,9 +118,8 @@ class Clock:
         return bool(claimed)
 
     async def _sleep(self, next_tick: float) -> None:
-        wall = self._watch.wall()
-        until_tick = next_tick - trio.current_time()
-        wait = until_tick
+        wall = self._wall()
+        wait = min(next_tick, self._pool.next_report()) - trio.current_time()
         if self.next_due is not None and self._pool.free and not self._waits_for_slot:
             wait = min(wait, max(0.0, (self.next_due - wall) / 1000))
         elif self._waits_for_slot and self._terms.total is None:
@@ -148,13 +134,15 @@ class Clock:
         """Look around: what others have changed, runs asked to cancel, runs that do not end, owners that have died."""
         self._look_now = False
         trusted = trio.current_time() >= self._trust_leases_from
-        sight = await self._mailbox.ask(Look(self._terms.owner, self._me, trusted))
-        self.last_tick = self._watch.wall()
-        self.next_due = sight.next_due
+        heard = self._commits
+        sight = await self._service.look(self._terms.owner, trust_leases=trusted)
+        self.last_tick = self._wall()
+        if heard == self._commits:  # else a commit after the look has told better
+            self.next_due = sight.next_due
         await self._put_back(self._pool.reconcile(sight.running))
         await self._pool.report_stuck()
         if sight.orphaned:
-            for run in await self._mailbox.ask(Recover(self._me, self._terms.policy, trusted)):
+            for run in await self._service.recover(self._terms.policy, trust_leases=trusted):
                 logger.warning("run %s of job %s was interrupted: its process ended", run.id, shorten(run.job_name))
 
     async def _put_back(self, unheld: list[int]) -> None:
@@ -168,7 +156,7 @@ class Clock:
 
     async def _heed_jump(self, wall: Millis, mono: float) -> tuple[Millis, float]:
         """Compare wall clock and trio's clock since the last look; a jump back lets next moments be computed again from now."""
-        now_wall, now_mono = self._watch.wall(), trio.current_time()
+        now_wall, now_mono = self._wall(), trio.current_time()
         drift = (now_wall - wall) - round((now_mono - mono) * 1000)
         if abs(drift) > JUMP:
             self._trust_leases_from = now_mono + LEASE / 1000

@@ -6,6 +6,7 @@ from types import TracebackType
 
 import trio
 
+from cronactors.actors.callbacks import leaves
 from cronactors.errors import CronError, SchedulerCrashed
 
 
@@ -59,13 +60,12 @@ class Leaving:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
         """Raise what leaves."""
         cancelled, crash = (None, None) if error is None else _split(error)
-        reasons = [
-            reason for reason in (self._of_body(), self._escaped, None if crash is None else _shown(crash)) if reason is not None
-        ]
-        if len(reasons) > 1:
+        shown = None if crash is None else _shown(crash)
+        reasons = [reason for reason in (self._of_body(), self._escaped, shown) if reason is not None]
+        if len(reasons) > 1 and not _tell_the_same(reasons):
             raise BaseExceptionGroup("the block and the scheduler have both failed", reasons)
         if reasons:
-            raise reasons[0]
+            raise reasons[-1] if isinstance(reasons[0], SchedulerCrashed) else reasons[0]
         if self.body.error is not None and (error is None or cancelled is None):
             raise self.body.error  # cancelled from outside
         return error is None
@@ -77,6 +77,11 @@ class Leaving:
         return self.body.error
 
 
+def _tell_the_same(reasons: list[BaseException]) -> bool:
+    """Whether all are one crash, as the body met it and as it left, or one Ctrl-C pressed again."""
+    return any(all(isinstance(reason, kind) for reason in reasons) for kind in (SchedulerCrashed, KeyboardInterrupt))
+
+
 def _split(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
     """Tell cancellations apart from everything else in an exception."""
     if isinstance(error, BaseExceptionGroup):
@@ -86,16 +91,10 @@ def _split(error: BaseException) -> tuple[BaseException | None, BaseException | 
 
 def _shown(crash: BaseException) -> BaseException:
     """What users see of an exception that came out of our nurseries."""
-    leaves = list(_leaves(crash))
-    for leaf in leaves:
-        if isinstance(leaf, CronError | KeyboardInterrupt | SystemExit):
-            return leaf
-    shown = SchedulerCrashed(f"an actor ended by a bug: {type(leaves[0]).__name__}; please report it")
-    shown.__cause__ = leaves[0] if len(leaves) == 1 else crash
+    parts = list(leaves(crash))
+    for part in parts:
+        if isinstance(part, CronError | KeyboardInterrupt | SystemExit):
+            return part
+    shown = SchedulerCrashed(f"an actor ended by a bug: {type(parts[0]).__name__}; please report it")
+    shown.__cause__ = parts[0] if len(parts) == 1 else crash
     return shown
-
-
-def _leaves(error: BaseException) -> list[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        return [leaf for part in error.exceptions for leaf in _leaves(part)]
-    return [error]

@@ -79,12 +79,15 @@ class Envelope:
             self._state = _State.TAKEN
         return self._state is _State.TAKEN
 
-    def put_back(self) -> None:
-        """Nothing was begun after all; a caller cancelled meanwhile is let go."""
+    def put_back(self) -> bool:
+        """Nothing was begun after all; a caller cancelled meanwhile is let go. Answers whether the request still stands."""
+        if self._state is not _State.TAKEN:
+            return False
         self._state = _State.OPEN
         if self._raise_cancel is not None and self._task is not None:
             self._state = _State.WITHDRAWN
             trio.lowlevel.reschedule(self._task, outcome.capture(self._raise_cancel))
+        return self._state is _State.OPEN
 
     def settle(self, answer: outcome.Outcome[object]) -> None:
         """Give the answer."""
@@ -116,7 +119,7 @@ class Mailbox:
         try:
             await self._send.send(envelope)
         except trio.ClosedResourceError:
-            raise _like(self._closed_by) from None
+            envelope.settle(outcome.Error(_like(self._closed_by)))
         return cast("R", await envelope.answer())
 
     async def receive(self) -> Envelope:

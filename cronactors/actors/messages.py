@@ -11,7 +11,6 @@ from cronactors.instants import Millis
 from cronactors.ledger import claim, jobs, recovery, runs, views
 from cronactors.ledger.claim import Claimed
 from cronactors.ledger.jobs import Defaults
-from cronactors.ledger.runs import Finished
 from cronactors.model import Cause, CronJob, CronRun, JobChanges
 from cronactors.owner import Owner
 from cronactors.policy import Outcome
@@ -260,17 +259,6 @@ class Register(Request[Registered]):
 
 
 @attrs.frozen
-class SignOff(Request[None]):
-    """Note that an owner has closed in order."""
-
-    owner: int
-
-    def apply(self, storage: Storage) -> None:
-        """Answer nothing."""
-        recovery.sign_off(storage, self.owner)
-
-
-@attrs.frozen
 class Recover(Request[list[CronRun]]):
     """Take back the runs of dead owners."""
 
@@ -278,10 +266,11 @@ class Recover(Request[list[CronRun]]):
     me: Owner
     policy: RetryPolicy
     trust_leases: bool
+    mine: frozenset[int]
 
     def apply(self, storage: Storage) -> list[CronRun]:
         """Answer the runs that were interrupted."""
-        ended = recovery.recover(storage, self.me, policy=self.policy, trust_leases=self.trust_leases)
+        ended = recovery.recover(storage, self.me, policy=self.policy, trust_leases=self.trust_leases, mine=self.mine)
         return [views.run_view(run) for run in ended]
 
 
@@ -324,12 +313,13 @@ class Look(Request[Sight]):
     owner: int
     me: Owner
     trust_leases: bool
+    mine: frozenset[int]
 
     def apply(self, storage: Storage) -> Sight:
         """Answer what there is to see."""
         return Sight(
             running={run.id: bool(run.cancel_asked) for run in storage.running(owner=self.owner)},
-            orphaned=bool(recovery.orphans(storage, self.me, trust_leases=self.trust_leases)),
+            orphaned=bool(recovery.orphans(storage, self.me, trust_leases=self.trust_leases, mine=self.mine)),
             next_due=storage.next_due(),
         )
 
@@ -348,6 +338,21 @@ class ClaimDue(Request[list[Claimed]]):
         return claim.claim_due(storage, owner=self.owner, limit=self.limit, total=self.total)
 
 
+@attrs.frozen(kw_only=True)
+class Finished:
+    """The end of a run as it stands in the file.
+
+    Attributes:
+        run: The run; None if it was taken over meanwhile, and the outcome has no effect.
+        job: The job as it is now; None if it was removed, or not asked for.
+        following: The run that has begun in the same slot, in the same transaction.
+    """
+
+    run: RunRow | None
+    job: CronJob | None
+    following: Claimed | None
+
+
 @attrs.frozen
 class FinishRun(Request[Finished]):
     """End a run and, in the same transaction, begin the next one in its slot."""
@@ -360,12 +365,15 @@ class FinishRun(Request[Finished]):
     policy: RetryPolicy
     claim_next: bool
     total: int | None
+    show_job: bool = False
 
     def apply(self, storage: Storage) -> Finished:
-        """Answer the run as it stands, and the one that has begun."""
-        run, job = runs.finish_run(storage, self.run_id, self.outcome, owner=self.owner, policy=self.policy)
+        """Answer the run as it stands, the job if it is wanted, and the run that has begun."""
+        run = runs.finish_run(storage, self.run_id, self.outcome, owner=self.owner, policy=self.policy)
+        job = storage.jobs([run.job_id]).get(run.job_id) if run is not None and self.show_job else None
+        shown = None if job is None else views.job_views(storage, [job])[0]
         following = claim.claim_due(storage, owner=self.owner, limit=1, total=self.total) if self.claim_next else []
-        return Finished(run=run, job=job, following=following[0] if following else None)
+        return Finished(run=run, job=shown, following=following[0] if following else None)
 
 
 @attrs.frozen

@@ -13,9 +13,9 @@ import trio
 from cronactors.actors.callbacks import call, describe, escaping, inside_callback
 from cronactors.actors.observable import Observable
 from cronactors.errors import one_line
-from cronactors.ledger.views import job_view, run_view
-from cronactors.model import Cause, NotificationSender, RunObserver, RunStatus
-from cronactors.storage.rows import JobRow, RunRow
+from cronactors.ledger.views import run_view
+from cronactors.model import Cause, CronJob, NotificationSender, RunObserver, RunStatus
+from cronactors.storage.rows import RunRow
 
 Ts = TypeVarTuple("Ts")
 
@@ -25,6 +25,8 @@ CAPACITY = 1_000
 """How many finished runs wait before those that finish next have to."""
 CALL_LIMIT = 30.0
 """Seconds that one call may take."""
+DRAIN_LIMIT = 10.0
+"""Seconds that notifications have to be made when the scheduler closes."""
 TEXT_LIMIT = 500
 """How many characters of a result a notifier is told."""
 
@@ -34,7 +36,7 @@ class RunFinished:
     """A run has ended, and the record of it is durable."""
 
     run: RunRow
-    job: JobRow
+    job: CronJob
 
 
 class Notifier:
@@ -57,11 +59,14 @@ class Notifier:
         self._scope = trio.CancelScope()
         self.under_way = Observable(0)
 
-    def wants(self, finished: RunFinished) -> bool:
+    @property
+    def listens(self) -> bool:
+        """Whether there is anybody to tell."""
+        return self._notifier is not None or self._on_finish is not None
+
+    def wants(self, run: RunRow) -> bool:
         """Whether anybody is told of such an end: a skipped or interrupted run notifies nobody."""
-        if self._notifier is None and self._on_finish is None:
-            return False
-        return finished.run.status != RunStatus.SKIPPED and finished.run.cause != Cause.INTERRUPTED
+        return self.listens and run.status != RunStatus.SKIPPED and run.cause != Cause.INTERRUPTED
 
     def tell_nowait(self, finished: RunFinished) -> None:
         """Put an end into the queue.
@@ -83,9 +88,9 @@ class Notifier:
             self.under_way.value -= 1
             raise
 
-    async def drain(self, limit: float) -> None:
-        """Let everybody be told, for ``limit`` seconds at most, and end."""
-        with trio.move_on_after(limit):
+    async def drain(self) -> None:
+        """Let everybody be told, for ten seconds at most, and end."""
+        with trio.move_on_after(DRAIN_LIMIT):
             await self.under_way.wait_for(lambda count: count == 0)
         if self.under_way.value:
             logger.warning("%d finished runs were notified of to nobody: the notifier took too long", self.under_way.value)
@@ -101,7 +106,7 @@ class Notifier:
                 if self._notifier is not None:
                     await self._call(finished.run, self._notifier, *notification(finished.run))
                 if self._on_finish is not None:
-                    await self._call(finished.run, self._on_finish, job_view(finished.job, ()), run_view(finished.run))
+                    await self._call(finished.run, self._on_finish, finished.job, run_view(finished.run))
                 self.under_way.value -= 1
 
     async def _call(self, run: RunRow, function: Callable[[*Ts], Awaitable[None]], *args: *Ts) -> None:

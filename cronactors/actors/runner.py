@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import attrs
 import outcome
@@ -13,13 +15,12 @@ import trio
 
 from cronactors.actors.callbacks import call, describe, escaping, inside_callback
 from cronactors.actors.mailbox import Mailbox
-from cronactors.actors.messages import FinishRun, NoteStuck
+from cronactors.actors.messages import Finished, FinishRun, NoteStuck
 from cronactors.actors.notifier import Notifier, RunFinished
 from cronactors.actors.observable import Observable
 from cronactors.errors import GiveUp, Retry, StoreUnavailable, shorten
 from cronactors.ledger.claim import Claimed
-from cronactors.ledger.runs import Finished
-from cronactors.ledger.views import context_of
+from cronactors.ledger.views import context_of, job_view
 from cronactors.model import Cause, JobExecutor, JobResult, RunStatus
 from cronactors.policy import MAX_ERROR, MAX_SUMMARY, Outcome, kept
 from cronactors.spec import MAX_DELAY, MAX_NAME, RetryPolicy
@@ -63,10 +64,10 @@ class Running:
             self.asked_at = trio.current_time()
             self.scope.cancel()
 
-    def overdue(self, now: float, grace: float) -> bool:
-        """Whether it was cancelled, by the timeout or by somebody, longer than ``grace`` seconds ago."""
-        since = self.timeout.deadline if self.asked_at is None else min(self.asked_at, self.timeout.deadline)
-        return now - since > grace
+    @property
+    def cancelled_at(self) -> float:
+        """When it was, or will be, cancelled: by somebody or by the timeout."""
+        return self.timeout.deadline if self.asked_at is None else min(self.asked_at, self.timeout.deadline)
 
 
 @attrs.frozen(kw_only=True)
@@ -111,7 +112,7 @@ class RunnerPool:
         self._stopping_since: float | None = None
         self._interrupted = False
         self.running: dict[int, Running] = {}
-        self.waiters: dict[int, trio.Event] = {}
+        self._waiters: dict[int, list[trio.Event]] = {}
         self.busy = Observable(0)
 
     @property
@@ -129,6 +130,19 @@ class RunnerPool:
         """Give a run that has begun to a free runner; the caller has asked for no more than `free`."""
         self.busy.value += 1
         self._send.send_nowait(claimed)
+
+    @contextmanager
+    def waiting_for(self, run_id: int) -> Iterator[trio.Event]:
+        """An event that is set when a run ends in this pool."""
+        event = trio.Event()
+        waiters = self._waiters.setdefault(run_id, [])
+        waiters.append(event)
+        try:
+            yield event
+        finally:
+            waiters.remove(event)
+            if not waiters:
+                del self._waiters[run_id]
 
     # Ending
 
@@ -178,14 +192,20 @@ class RunnerPool:
                 running.cancel(INTERRUPTED)
         return [run_id for run_id in in_file if run_id not in self.running]
 
+    def next_report(self) -> float:
+        """When `report_stuck` may have something to report, on trio's clock."""
+        cancelled = (running.cancelled_at for running in self.running.values() if not running.reported)
+        return min(cancelled, default=math.inf) + self._terms.cancel_grace
+
     async def report_stuck(self) -> None:
         """Report runs that do not end although they were cancelled, once each, with the stack of the task."""
         now = trio.current_time()
         for run_id, running in list(self.running.items()):
-            if running.reported or not running.overdue(now, self._terms.cancel_grace):
+            if running.reported or now < running.cancelled_at + self._terms.cancel_grace:
                 continue
             running.reported = True
-            cause = Cause.TIMEOUT if running.asked_at is None else running.verdict.cause or Cause.CANCELLED
+            by_timeout = running.asked_at is None or running.timeout.deadline <= running.asked_at
+            cause = Cause.TIMEOUT if by_timeout else running.verdict.cause or Cause.CANCELLED
             frames = traceback.StackSummary.extract(running.task.iter_await_frames())
             logger.error(
                 "run %s of job %s goes on %.1f s after it was cancelled (%s); it keeps its slot. Its task is at:\n%s",
@@ -214,19 +234,20 @@ class RunnerPool:
                 except trio.EndOfChannel:
                     return
             try:
-                ended, following = await self._carry_out(claimed)
+                finished = await self._carry_out(claimed)
             except BaseException:
                 self._free_slot()
                 raise
-            if ended is not None and self._notifier.wants(ended):
+            if finished.run is not None and self._notifier.wants(finished.run):
+                told = RunFinished(finished.run, finished.job or job_view(claimed.job, ()))
                 try:
-                    self._notifier.tell_nowait(ended)
+                    self._notifier.tell_nowait(told)
                 except trio.WouldBlock:
-                    await self._retire(ended, following)
+                    await self._retire(told, finished.following)
                     return
-            if following is None:
+            claimed = finished.following
+            if claimed is None:
                 self._free_slot()
-            claimed = following
 
     async def _retire(self, ended: RunFinished, following: Claimed | None) -> None:
         """The notifier lags: leave the slot to a new runner, and wait for a place in the queue outside of the pool."""
@@ -240,65 +261,64 @@ class RunnerPool:
         self.busy.value -= 1
         self._freed()
 
-    async def _carry_out(self, claimed: Claimed) -> tuple[RunFinished | None, Claimed | None]:
-        scope, timeout = trio.CancelScope(), trio.CancelScope()
-        running = Running(claimed, trio.lowlevel.current_task(), scope, timeout)
+    async def _carry_out(self, claimed: Claimed) -> Finished:
+        running = Running(claimed, trio.lowlevel.current_task(), trio.CancelScope(), trio.CancelScope())
         self.running[claimed.run.id] = running
         if self._interrupted:
             running.cancel(INTERRUPTED)
         ending = INTERRUPTED
-        finished: Finished | None = None
         try:
             ending = await self._attempt(claimed, running)
         finally:
             with trio.CancelScope(shield=True):
                 finished = await self._record(claimed, ending)
             del self.running[claimed.run.id]
-            if claimed.run.id in self.waiters:
-                self.waiters.pop(claimed.run.id).set()
-        if finished is None or finished.run is None:
-            return None, finished.following if finished else None
-        return RunFinished(finished.run, finished.job or claimed.job), finished.following
+            for event in self._waiters.get(claimed.run.id, ()):
+                event.set()
+        return finished
 
     async def _attempt(self, claimed: Claimed, running: Running) -> Outcome:
         """Let the executor carry the run out. The verdict is the scopes': the executor may have hidden its cancellation."""
         result: outcome.Outcome[object] | None = None
         running.timeout.deadline = trio.current_time() + claimed.job.timeout_secs
-        with running.scope, running.timeout:
-            result = await call(self._terms.executor, context_of(claimed.run, claimed.job))
-        error = result.error if isinstance(result, outcome.Error) else None
-        escaped = None if error is None else escaping(error)
-        if escaped is not None:
-            self._escape(escaped)
+        try:
+            with running.scope, running.timeout:
+                result = await call(self._terms.executor, context_of(claimed.run, claimed.job))
+        except RuntimeError as misnested:  # trio's word on an executor that left a scope or a nursery open
+            result = outcome.Error(misnested)
         if isinstance(result, outcome.Value):
             return success(result.value)
-        if running.asked_at is not None and running.scope.cancel_called:
+        error = result.error if isinstance(result, outcome.Error) else None
+        if error is not None and (escaped := escaping(error)) is not None:
+            self._escape(escaped)
+        if running.asked_at is not None and running.asked_at < running.timeout.deadline:
             return running.verdict
         if running.timeout.cancel_called:
-            return Outcome(
-                status=RunStatus.FAILED,
-                cause=Cause.TIMEOUT,
-                error=f"timed out after {claimed.job.timeout_secs:g} s",
-                spread=random.random(),  # noqa: S311 - spreads retries, guards nothing
-            )
+            return timed_out(claimed.job.timeout_secs)
         assert error is not None
         return failure(error)
 
-    async def _record(self, claimed: Claimed, ending: Outcome) -> Finished | None:
+    async def _record(self, claimed: Claimed, ending: Outcome) -> Finished:
         """Record the end, however long the store takes: a result is never dropped, but for a store that fails while we close."""
         pause = 0.1
         while True:
             stopping = self._stopping_since
             goes_on = stopping is None and ending.cause is not Cause.INTERRUPTED
             request = FinishRun(
-                claimed.run.id, ending, self._terms.owner, self._terms.policy, claim_next=goes_on, total=self._terms.total
+                claimed.run.id,
+                ending,
+                self._terms.owner,
+                self._terms.policy,
+                claim_next=goes_on,
+                total=self._terms.total,
+                show_job=self._notifier.listens,
             )
             try:
                 finished = await self._mailbox.ask(request)
             except StoreUnavailable as error:
                 if stopping is not None and trio.current_time() - stopping > RECORDING_PATIENCE:
                     logger.warning("the end of run %s (%s) could not be recorded: %s", claimed.run.id, ending.status, error)
-                    return None
+                    return Finished(run=None, job=None, following=None)
                 logger.warning("the end of run %s will be recorded later: %s", claimed.run.id, error)
                 await trio.sleep(pause)
                 pause = min(2 * pause, 2.0)
@@ -311,7 +331,14 @@ class RunnerPool:
 
 
 def success(value: object) -> Outcome:
-    """The outcome of an executor that returned."""
+    """The outcome of an executor that returned; a value that cannot even be looked at is a failure."""
+    try:
+        return _success(value)
+    except Exception as error:  # noqa: BLE001 - a user's object may do anything
+        return failure(error)
+
+
+def _success(value: object) -> Outcome:
     if value is None:
         value = JobResult()
     elif isinstance(value, str):
@@ -323,6 +350,16 @@ def success(value: object) -> Outcome:
         if not isinstance(text, str):
             return failure(TypeError(f"the executor returned a {field} of type {type(text).__name__}, not str"))
     return Outcome(status=RunStatus.SUCCESS, result=kept(value.summary, MAX_SUMMARY), session_id=kept(value.session_id, MAX_NAME))
+
+
+def timed_out(seconds: float) -> Outcome:
+    """The outcome of an executor that was cancelled by its timeout."""
+    return Outcome(
+        status=RunStatus.FAILED,
+        cause=Cause.TIMEOUT,
+        error=f"timed out after {seconds:g} s",
+        spread=random.random(),  # noqa: S311 - spreads retries, guards nothing
+    )
 
 
 def failure(error: BaseException) -> Outcome:

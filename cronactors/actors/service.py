@@ -12,12 +12,14 @@ import attrs
 import trio
 
 from cronactors.actors.mailbox import Mailbox, Request
-from cronactors.actors.messages import Register, Registered, SignOff
-from cronactors.actors.store import Failed, StoreActor, run_batch
+from cronactors.actors.messages import Look, Recover, Register, Registered, Sight
+from cronactors.actors.store import Failed, Locked, StoreActor, run_batch
 from cronactors.actors.thread import Hop, in_place, storage_thread
-from cronactors.errors import CronError, SchedulerClosed
+from cronactors.errors import SchedulerClosed
 from cronactors.ledger import recovery
+from cronactors.model import CronRun
 from cronactors.owner import Owner, this_process
+from cronactors.spec import RetryPolicy
 from cronactors.storage.protocol import Storage
 from cronactors.storage.sqlite import SqliteStorage
 from cronactors.wallclock import VirtualTime, Wall, system_wall, virtual_time
@@ -48,6 +50,18 @@ class KeepLeases(Request[None]):
         recovery.keep_leases(storage, self.owners)
 
 
+@attrs.frozen
+class SignOff(Request[None]):
+    """Note that owners have closed."""
+
+    owners: tuple[int, ...]
+
+    def apply(self, storage: Storage) -> None:
+        """Answer nothing."""
+        for owner in self.owners:
+            recovery.sign_off(storage, owner)
+
+
 @attrs.frozen(kw_only=True)
 class StoreService:
     """What others need of a running store actor.
@@ -76,14 +90,18 @@ class StoreService:
         self.owners.add(registered.owner)
         return registered
 
-    async def sign_off(self) -> None:
-        """Note that all owners have closed in order; a store that fails now only makes the next start look longer."""
-        for owner in sorted(self.owners):
-            try:
-                await self.mailbox.ask(SignOff(owner))
-            except CronError as error:
-                logger.debug("owner %s could not sign off: %s", owner, error)
-        self.owners.clear()
+    async def look(self, owner: int, *, trust_leases: bool = True) -> Sight:
+        """Look around on behalf of an owner; 0 for nobody."""
+        return await self.mailbox.ask(Look(owner, self.me, trust_leases and self._leases_run, frozenset(self.owners)))
+
+    async def recover(self, policy: RetryPolicy, *, trust_leases: bool = True) -> list[CronRun]:
+        """Take back the runs of dead owners."""
+        return await self.mailbox.ask(Recover(self.me, policy, trust_leases and self._leases_run, frozenset(self.owners)))
+
+    @property
+    def _leases_run(self) -> bool:
+        """Nothing keeps a lease on virtual time, so that its end means nothing."""
+        return self.virtual is None
 
 
 @asynccontextmanager
@@ -119,19 +137,29 @@ def _keep(service: StoreService) -> None:
 @asynccontextmanager
 async def _serving(hop: Hop, path: str, wall: Wall, *, create: bool, virtual: VirtualTime | None) -> AsyncIterator[StoreService]:
     storage = await hop(lambda: SqliteStorage(path, wall=wall, create=create))
+    service = StoreService(
+        mailbox=(mailbox := Mailbox()),
+        actor=StoreActor(mailbox, storage, hop),
+        path=path,
+        wall=wall,
+        virtual=virtual,
+        me=this_process(),
+        owners=set(),
+    )
     try:
-        mailbox = Mailbox()
-        actor = StoreActor(mailbox, storage, hop)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(actor.run)
-            service = StoreService(
-                mailbox=mailbox, actor=actor, path=path, wall=wall, virtual=virtual, me=this_process(), owners=set()
-            )
+            nursery.start_soon(service.actor.run)
             try:
                 yield service
             finally:
-                with trio.CancelScope(shield=True):
-                    await service.sign_off()
                 mailbox.close(SchedulerClosed(f"{path} has been closed"))
     finally:
-        await hop(storage.close)
+        await hop(partial(_close, storage, tuple(service.owners)))
+
+
+def _close(storage: SqliteStorage, owners: tuple[int, ...]) -> None:
+    """Sign off, in order or after a crash of the actor, and close. A store that fails now only makes others wait for the lease."""
+    ending = run_batch(storage, [SignOff(owners)]) if owners else None
+    if isinstance(ending, Failed | Locked):
+        logger.debug("owners %s could not sign off: %s", owners, ending)
+    storage.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain, repeat
 from typing import TypeAlias
 
 import attrs
@@ -76,8 +77,13 @@ class StoreActor:
         try:
             with trio.CancelScope(shield=True):
                 while True:
-                    batch = [await self._mailbox.receive(), *self._mailbox.receive_waiting(BATCH - 1)]
-                    await self._serve(batch)
+                    batch = [await self._mailbox.receive()]
+                    for pause in chain(_PAUSES, repeat(_PAUSES[-1])):
+                        batch += self._mailbox.receive_waiting(BATCH - len(batch))
+                        batch = await self._serve(batch)
+                        if not batch:
+                            break
+                        await trio.sleep(pause)
         except trio.EndOfChannel:
             pass
         except BaseException as error:
@@ -95,38 +101,45 @@ class StoreActor:
                 envelope.settle(outcome.Error(reason))
             batch = self._mailbox.receive_waiting(BATCH)
 
-    async def _serve(self, batch: list[Envelope]) -> None:
-        """Carry a batch out, waiting as long as the file is locked; a caller cancelled meanwhile withdraws its request."""
-        attempt = 0
-        while True:
-            taken = [envelope for envelope in batch if envelope.take()]
-            if not taken:
-                return
-            requests = [envelope.request for envelope in taken]
-            match await self._hop(partial(run_batch, self.storage, requests)):
-                case Done(answers, next_due):
-                    self.last_error = None
-                    for envelope, answer in zip(taken, answers, strict=True):
-                        envelope.settle(answer)
-                    self._tell(requests, next_due)
-                    return
-                case Failed(error):
-                    self.last_error = str(error)
-                    for envelope in taken:
-                        envelope.settle(outcome.Error(error))
-                    return
-                case Locked():
-                    self._put_back(taken)
-                    await trio.sleep(_PAUSES[min(attempt, len(_PAUSES) - 1)])
-                    attempt += 1
+    async def _serve(self, batch: list[Envelope]) -> list[Envelope]:
+        """Carry a batch out. While another process holds the lock its reads are answered; the rest is what comes back.
 
-    def _put_back(self, taken: list[Envelope]) -> None:
-        now = trio.current_time()
-        for envelope in taken:
-            envelope.put_back()
-            if not envelope.request.patient and now - envelope.sent_at > PATIENCE:
-                self.last_error = f"the file was locked by another process for {PATIENCE:.0f} s"
-                envelope.settle(outcome.Error(StoreUnavailable(self.last_error)))
+        A caller that is cancelled between two attempts withdraws its request.
+        """
+        taken = [envelope for envelope in batch if envelope.take()]
+        if not taken or await self._commit(taken):
+            return []
+        reads = [envelope for envelope in taken if envelope.request.reads]
+        if reads:
+            await self._commit(reads)
+        return [envelope for envelope in taken if self._put_back(envelope)]
+
+    async def _commit(self, taken: list[Envelope]) -> bool:
+        """Apply requests in one transaction and answer them; False if the file is locked."""
+        requests = [envelope.request for envelope in taken]
+        match await self._hop(partial(run_batch, self.storage, requests)):
+            case Done(answers, next_due):
+                self.last_error = None
+                for envelope, answer in zip(taken, answers, strict=True):
+                    envelope.settle(answer)
+                self._tell(requests, next_due)
+            case Failed(error):
+                self.last_error = str(error)
+                for envelope in taken:
+                    envelope.settle(outcome.Error(error))
+            case Locked():
+                return False
+        return True
+
+    def _put_back(self, envelope: Envelope) -> bool:
+        """Let a request wait for the next attempt, as long as its caller has patience."""
+        if not envelope.put_back():
+            return False
+        if envelope.request.patient or trio.current_time() - envelope.sent_at <= PATIENCE:
+            return True
+        self.last_error = f"the file was locked by another process for {PATIENCE:.0f} s"
+        envelope.settle(outcome.Error(StoreUnavailable(self.last_error)))
+        return False
 
     def _tell(self, requests: Sequence[Request[object]], next_due: Millis | None) -> None:
         if all(request.reads for request in requests):

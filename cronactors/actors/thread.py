@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
@@ -11,6 +12,8 @@ from typing import Protocol, TypeVar
 
 import outcome
 import trio
+
+logger = logging.getLogger("cronactors.store")
 
 T = TypeVar("T")
 
@@ -76,7 +79,10 @@ class StorageThread:
                 pass
             if self.keep is not None and time.monotonic() - kept >= KEEP_EVERY:
                 kept = time.monotonic()
-                self.keep()
+                try:
+                    self.keep()
+                except Exception:
+                    logger.exception("leases could not be kept")
 
 
 @asynccontextmanager

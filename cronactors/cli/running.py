@@ -190,11 +190,8 @@ class _Session:
         self._width = max([self._width, *(len(job.name) for job in jobs)])
         width = min(self._width, _LONGEST_NAME)
         for job in jobs[:_MOST_JOBS]:
-            moment = show.next_time(job)
-            when = f"next {show.local(moment, job.timezone)}" if moment else f"no next time: {show.state(job)}"
-            self._printer.say(
-                f"  {one_line(job.name, _LONGEST_NAME):<{width}}  {when}  ({one_line(show.in_words(job.schedule), 60)})"
-            )
+            when = show.when(job, datetime.now(UTC))
+            self._printer.say(f"  {one_line(job.name, _LONGEST_NAME):<{width}}  {when}  ({one_line(show.in_words(job), 60)})")
         if len(jobs) > _MOST_JOBS:
             self._printer.say(f"  … and {len(jobs) - _MOST_JOBS:,} more")
         if not jobs:
@@ -203,7 +200,7 @@ class _Session:
     def _say_summary(self) -> None:
         for context in self._open.values():
             self._say_run(context.job_name, context.attempt, "interrupted", "it is run again at the next start")
-        counted = [f"{count:,} {status}" for status, count in self._counts.items()]
+        counted = [f"{count:,} {status}" for status in RunStatus if (count := self._counts[status])]
         total = sum(self._counts.values()) + len(self._open)
         parts = ", ".join([*counted, *([f"{len(self._open)} interrupted"] if self._open else [])])
         runs = f"{total:,} {'run' if total == 1 else 'runs'}{f' ({parts})' if parts else ''}"

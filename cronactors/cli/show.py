@@ -16,7 +16,7 @@ from rich.text import Text
 from cronactors import open_store
 from cronactors.errors import JobNotFound, one_line, shorten
 from cronactors.model import ALL, CronJob, CronRun, RunStatus
-from cronactors.schedule import Cron, Interval, OneShot, Schedule, schedule_to_dict
+from cronactors.schedule import Cron, Interval, OneShot, schedule_to_dict
 
 Json: TypeAlias = str | int | float | bool | dict[str, object] | None
 
@@ -60,6 +60,14 @@ def next_time(job: CronJob) -> datetime | None:
     return min(filter(None, (job.next_run_at, job.retry_at)), default=None)
 
 
+def when(job: CronJob, now: datetime) -> str:
+    """Say when a job starts next; what was missed is due already."""
+    moment = next_time(job)
+    if moment is None:
+        return f"no next time: {state(job)}"
+    return f"{'next' if moment > now else 'due since'} {local(moment, job.timezone)}"
+
+
 def local(moment: datetime | None, zone: str) -> str:
     """Write a time as the clock of a zone shows it; "-" for none."""
     return "-" if moment is None else moment.astimezone(_zone(zone)).strftime("%Y-%m-%d %H:%M:%S %Z")
@@ -75,15 +83,24 @@ def first_line(text: str | None, limit: int = 200) -> str:
     return one_line(next((line for line in (text or "")[:10_000].splitlines() if line.strip()), ""), limit)
 
 
-def in_words(schedule: Schedule) -> str:
+def in_words(job: CronJob) -> str:
     """Say when a job runs."""
-    match schedule:
+    match job.schedule:
         case Cron(expr):
             return expr
         case Interval(every_ms):
             return f"every {every_ms / _HOUR:,g} h" if every_ms >= _HOUR else f"every {every_ms / 1000:,g} s"
         case OneShot(at):
-            return f"once, {at}"
+            return f"once, {_as_meant(at, job.timezone)}"
+
+
+def _as_meant(at: str, zone: str) -> str:
+    """Show a one-shot's time in the zone of its job; text without an offset is meant in that zone already."""
+    try:
+        moment = datetime.fromisoformat(at)
+    except ValueError:
+        return at
+    return at if moment.tzinfo is None else local(moment, zone)
 
 
 def state(job: CronJob) -> str:
@@ -114,7 +131,7 @@ def print_jobs(jobs: Sequence[CronJob]) -> None:
         cells = [
             one_line(job.name, 60),
             *([one_line(job.user_id or "-", 30)] if users else []),
-            one_line(in_words(job.schedule), 60),
+            one_line(in_words(job), 60),
             job.timezone,
             local(next_time(job), job.timezone),
             local(job.last_run_at, job.timezone),

@@ -6,10 +6,10 @@ import attrs
 
 from cronactors.errors import InvalidSchedule
 from cronactors.instants import Millis
-from cronactors.ledger.close import withdraw
+from cronactors.ledger.close import free_first, stop_job, withdraw
+from cronactors.ledger.views import schedule_of, unreadable
 from cronactors.model import Cause, Overlap, RunStatus, Trigger
 from cronactors.policy import Merged, merge_missed
-from cronactors.schedule import schedule_from_json
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import JobRow, JobState, RunRow, line_of
 
@@ -74,8 +74,7 @@ def claim_moment(storage: Storage, job_id: str, *, owner: int, now: Millis) -> C
     try:
         merged = _merge(job, job.next_run_at, now)
     except InvalidSchedule as error:
-        state = attrs.evolve(JobState.of(job), enabled=0, last_error=f"paused: its stored schedule cannot be read: {error}")
-        storage.advance_jobs([state])
+        stop_job(storage, attrs.evolve(job, last_error=f"paused: {unreadable(error)}"), Cause.CANCELLED)
         return None
     busy = job.session is not None and storage.session_busy(job.session)
     run = _new_run(job, merged, owner=None if busy else owner, now=now)
@@ -92,9 +91,7 @@ def claim_moment(storage: Storage, job_id: str, *, owner: int, now: Millis) -> C
 
 
 def _merge(job: JobRow, first: Millis, now: Millis) -> Merged:
-    return merge_missed(
-        schedule_from_json(job.schedule), first=first, now=max(now, first), zone=job.timezone, anchor=job.anchor_at
-    )
+    return merge_missed(schedule_of(job), first=first, now=max(now, first), zone=job.timezone, anchor=job.anchor_at)
 
 
 def _new_run(job: JobRow, merged: Merged, *, owner: int | None, now: Millis) -> RunRow:
@@ -119,8 +116,8 @@ def _new_run(job: JobRow, merged: Merged, *, owner: int | None, now: Millis) -> 
 
 
 def _replaced_by(run: RunRow, other: RunRow) -> bool:
-    """A new moment takes the place of a retry that waits for its time."""
-    return other.status == RunStatus.PENDING and other.waits_for is None and not other.manual and other.id != run.id
+    """A new moment takes the place of a retry that waits for its time; not of what was interrupted, which is run again."""
+    return (other.status, other.trigger, other.waits_for, other.manual) == (RunStatus.PENDING, Trigger.RETRY, None, run.manual)
 
 
 def _held(job: JobRow, state: JobState, run: RunRow) -> JobState:
@@ -149,11 +146,14 @@ def claim_pending(storage: Storage, run_id: int, *, owner: int, now: Millis) -> 
     if job is None:
         withdraw(storage, [run], Cause.REMOVED)
         return None
+    session = run.session
+    session_busy = session is not None and storage.session_busy(session)
     if job.held_by not in (None, run.id) and job.overlap != Overlap.ALLOW_ALL:
         storage.park_runs([(run.id, line_of(job.id))])
+        if session is not None and not session_busy:
+            free_first(storage, session)  # it was this run's turn
         return None
-    session = run.session
-    if session is not None and storage.session_busy(session):
+    if session_busy:
         storage.park_runs([(run.id, session)])
         storage.advance_jobs([_held(job, JobState.of(job), run)])
         return None

@@ -8,9 +8,10 @@ import attrs
 
 from cronactors.errors import InvalidSchedule
 from cronactors.instants import Millis
+from cronactors.ledger.views import schedule_of
 from cronactors.model import Cause, Overlap, RunStatus, Trigger
-from cronactors.policy import COUNTED, Outcome, further_attempt
-from cronactors.schedule import OneShot, Schedule, count_moments, next_moment, schedule_from_json
+from cronactors.policy import COUNTED, Again, Outcome, further_attempt
+from cronactors.schedule import OneShot, Schedule, count_moments, next_moment
 from cronactors.spec import RetryPolicy
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import PAUSE, JobRow, JobState, RunEnd, RunRow, line_of
@@ -19,7 +20,7 @@ from cronactors.storage.rows import PAUSE, JobRow, JobState, RunEnd, RunRow, lin
 def stored_schedule(job: JobRow) -> Schedule | None:
     """The job's schedule; None if what is stored cannot be read, which must not stop a run from being ended."""
     try:
-        return schedule_from_json(job.schedule)
+        return schedule_of(job)
     except InvalidSchedule:
         return None
 
@@ -36,7 +37,7 @@ def close_run(storage: Storage, run: RunRow, outcome: Outcome, policy: RetryPoli
         return None
     job = storage.jobs([run.job_id]).get(run.job_id)
     if job is not None:
-        _settle_job(storage, job, ended, outcome, policy, now)
+        _settle_job(storage, job, ended, outcome, policy)
     free_lines(storage, run, held=job is not None and job.held_by == run.id)
     return ended
 
@@ -84,7 +85,7 @@ def free_first(storage: Storage, key: str) -> None:
         storage.park_runs([(waiter, None)])
 
 
-def _settle_job(storage: Storage, job: JobRow, run: RunRow, outcome: Outcome, policy: RetryPolicy, now: Millis) -> None:
+def _settle_job(storage: Storage, job: JobRow, run: RunRow, outcome: Outcome, policy: RetryPolicy) -> None:
     crashes = job.crashes
     if outcome.crashed:
         crashes += 1
@@ -97,41 +98,51 @@ def _settle_job(storage: Storage, job: JobRow, run: RunRow, outcome: Outcome, po
         max_retries=job.max_retries,
         policy=policy,
         ready_at=run.ready_at,
-        now=now,
+        now=storage.now(),
     )
-    tried_again = again is not None and _insert_attempt(
-        storage, job, run, again.ready_at, again.failures, recovery=again.recovery
-    )
-    state = attrs.evolve(JobState.of(job), crashes=crashes, last_error=_last_error(job, run, outcome))
+    job = attrs.evolve(job, crashes=crashes, last_error=_last_error(job, run, outcome))
     if job.held_by == run.id:
-        state = attrs.evolve(state, held_by=None)
-        if job.overlap == Overlap.SKIP and run.started_at is not None:
-            state = attrs.evolve(state, next_run_at=_skip_overlapped(storage, job, since=run.started_at, now=now))
-    if tried_again:
-        storage.advance_jobs([state])
-    else:
-        _conclude(storage, job, run, state, outcome)
+        job = attrs.evolve(job, held_by=None)
+        if _overlapped(job, run, outcome):
+            job = attrs.evolve(job, next_run_at=skip_due(storage, job, Cause.OVERLAP))
+    if again is None:
+        _conclude(storage, job, run, outcome)
+        return
+    attempt = _insert_attempt(storage, job, run, again)
+    if outcome.crashed and again.failures > run.failures and job.held_by is None and job.enabled:
+        job = attrs.evolve(job, held_by=attempt)  # else new moments would let a job that kills its process go on
+    storage.advance_jobs([JobState.of(job)])
 
 
-def _insert_attempt(storage: Storage, job: JobRow, run: RunRow, ready_at: Millis, failures: int, *, recovery: bool) -> bool:
+def _overlapped(job: JobRow, run: RunRow, outcome: Outcome) -> bool:
+    """Whether the moments that have come due did so while the run went on; nobody knows how long one went on that crashed.
+
+    Moments from before the run started were missed for another reason: they stay, and become one late run.
+    """
+    if job.overlap != Overlap.SKIP or outcome.crashed or run.started_at is None or job.next_run_at is None:
+        return False
+    return job.next_run_at > run.started_at
+
+
+def _insert_attempt(storage: Storage, job: JobRow, run: RunRow, again: Again) -> int | None:
     paused = not job.enabled and not run.manual
     row = RunRow(
         id=0,
         job_id=job.id,
         job_name=job.name,
         user_id=job.user_id,
-        trigger=(Trigger.RECOVERY if recovery else Trigger.RETRY).value,
+        trigger=(Trigger.RECOVERY if again.recovery else Trigger.RETRY).value,
         manual=run.manual,
         scheduled_at=run.scheduled_at,
         attempt=run.attempt + 1,
         status=RunStatus.PENDING.value,
-        ready_at=ready_at,
-        failures=failures,
+        ready_at=again.ready_at,
+        failures=again.failures,
         coalesced=run.coalesced,
         waits_for=PAUSE if paused else None,
         session=job.session,
     )
-    return storage.insert_runs([row])[0] is not None
+    return storage.insert_runs([row])[0]
 
 
 def _last_error(job: JobRow, run: RunRow, outcome: Outcome) -> str | None:
@@ -140,14 +151,12 @@ def _last_error(job: JobRow, run: RunRow, outcome: Outcome) -> str | None:
     return run.error if outcome.status is RunStatus.FAILED and run.error else job.last_error
 
 
-def _skip_overlapped(storage: Storage, job: JobRow, *, since: Millis, now: Millis) -> Millis | None:
-    """Record the moments that came due while the run went on as one skipped row; answer the first moment after them.
-
-    Moments from before the run started were missed for another reason: they stay, and become one late run.
-    """
+def skip_due(storage: Storage, job: JobRow, cause: Cause) -> Millis | None:
+    """Record the moments of an enabled job that have come due and will not run as one skipped row; answer the first after them."""
+    now = storage.now()
     first = job.next_run_at
     schedule = stored_schedule(job)
-    if first is None or first > now or first <= since or not job.enabled or schedule is None:
+    if first is None or first > now or not job.enabled or schedule is None:
         return first
     count = count_moments(schedule, first=first, until=now, zone=job.timezone, anchor=job.anchor_at, cap=COUNTED)
     skipped = RunRow(
@@ -162,14 +171,14 @@ def _skip_overlapped(storage: Storage, job: JobRow, *, since: Millis, now: Milli
         status=RunStatus.SKIPPED.value,
         ready_at=first,
         coalesced=count,
-        cause=Cause.OVERLAP.value,
+        cause=cause.value,
         completed_at=now,
     )
     storage.insert_runs([skipped])
     return next_moment(schedule, after=now, zone=job.timezone, anchor=job.anchor_at)
 
 
-def _conclude(storage: Storage, job: JobRow, run: RunRow, state: JobState, outcome: Outcome) -> None:
+def _conclude(storage: Storage, job: JobRow, run: RunRow, outcome: Outcome) -> None:
     """Write the job's state where the moment has been decided: it may have been its last one."""
     decided = not run.manual and outcome.cause is not Cause.REPLACED
     spent = decided and outcome.status in (RunStatus.SUCCESS, RunStatus.FAILED)
@@ -178,16 +187,30 @@ def _conclude(storage: Storage, job: JobRow, run: RunRow, state: JobState, outco
         if job.origin is None:
             delete_job(storage, job)
             return
-        state = attrs.evolve(state, enabled=0, next_run_at=None)  # its file still lists it, and would add it again
+        job = stop_job(storage, job, Cause.REMOVED)  # its file still lists it, and would add it again
+        job = attrs.evolve(job, next_run_at=None)
     elif spent and outcome.crashed:
-        state = attrs.evolve(state, enabled=0)
-    if state.next_run_at is None and state.enabled and not storage.open_runs([job.id]):
-        state = attrs.evolve(state, enabled=0)
-    storage.advance_jobs([state])
+        job = stop_job(storage, job, Cause.INTERRUPTED)
+    if job.next_run_at is None and job.enabled and not storage.open_runs([job.id]):
+        job = attrs.evolve(job, enabled=0)
+    storage.advance_jobs([JobState.of(job)])
+
+
+def stop_job(storage: Storage, job: JobRow, cause: Cause) -> JobRow:
+    """Disable a job: what is due is skipped, attempts that wait stay waiting until it is resumed; runs asked for still start."""
+    skip_due(storage, job, cause)
+    waiting = {run.id: run for run in storage.open_runs([job.id]) if run.status == RunStatus.PENDING and not run.manual}
+    stopped = attrs.evolve(job, enabled=0, held_by=None if job.held_by in waiting else job.held_by)
+    storage.advance_jobs([JobState.of(stopped)])
+    storage.park_runs([(run_id, PAUSE) for run_id in waiting])
+    for run in waiting.values():
+        free_lines(storage, run, held=run.id == job.held_by)  # its turn, if it had one, passes to the next
+    return stopped
 
 
 def delete_job(storage: Storage, job: JobRow) -> None:
     """Take a job away: what waits ends as removed, what runs goes on to its end."""
+    skip_due(storage, job, Cause.REMOVED)
     storage.delete_jobs([job.id])
     withdraw(storage, (run for run in storage.open_runs([job.id]) if run.status == RunStatus.PENDING), Cause.REMOVED)
 

@@ -8,12 +8,13 @@ import attrs
 
 from cronactors.errors import DuplicateJob, InvalidJob, JobNotFound, shorten
 from cronactors.instants import Millis, from_millis
-from cronactors.ledger.close import delete_job, free_lines, withdraw
+from cronactors.ledger.close import delete_job, free_first, skip_due, stop_job, withdraw
+from cronactors.ledger.views import schedule_of
 from cronactors.model import Cause, JobChanges, Overlap, RunStatus
-from cronactors.schedule import OneShot, Schedule, first_moment, next_moment, schedule_from_json, schedule_to_json
+from cronactors.schedule import OneShot, first_moment, next_moment, schedule_to_json
 from cronactors.spec import Delay, JobSpec
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import PAUSE, JobRow, JobState, RunRow, line_of
+from cronactors.storage.rows import PAUSE, JobRow, JobState, line_of
 
 
 @attrs.frozen(kw_only=True)
@@ -77,7 +78,7 @@ def upsert_jobs(storage: Storage, specs: Sequence[tuple[str, JobSpec]], defaults
         if job is None:
             storage.insert_jobs([_new_job(new_id, spec, defaults, now, origin=origin)])
         else:
-            _edit(storage, job, _respecified(job, spec, defaults, origin), now)
+            _edit(storage, job, _respecified(job, spec, origin), now)
         ids.append(new_id if job is None else job.id)
     return ids
 
@@ -131,23 +132,20 @@ def _new_job(job_id: str, spec: JobSpec, defaults: Defaults, now: Millis, *, ori
     )
 
 
-def _respecified(job: JobRow, spec: JobSpec, defaults: Defaults, origin: str | None) -> JobRow:
-    """The existing job with the fields of the specification; a delay that was given before is the same one-shot."""
-    schedule: Schedule = schedule_from_json(job.schedule)
-    delay_ms: Millis | None = None
-    if not isinstance(spec.schedule, Delay):
-        schedule = spec.schedule
-    else:
-        delay_ms = round(spec.schedule.in_secs * 1000)
+def _respecified(job: JobRow, spec: JobSpec, origin: str | None) -> JobRow:
+    """The existing job with the fields of the specification; a delay that was given before is the same one-shot.
+
+    What the specification leaves open was settled when the job was added.
+    """
     return attrs.evolve(
         job,
         prompt=spec.prompt,
-        schedule=schedule_to_json(schedule),
-        delay_ms=delay_ms,
-        timezone=spec.timezone or defaults.timezone,
+        schedule=job.schedule if isinstance(spec.schedule, Delay) else schedule_to_json(spec.schedule),
+        delay_ms=round(spec.schedule.in_secs * 1000) if isinstance(spec.schedule, Delay) else None,
+        timezone=spec.timezone or job.timezone,
         delete_after_run=int(spec.delete_after_run),
-        max_retries=defaults.max_retries if spec.max_retries is None else spec.max_retries,
-        timeout_secs=defaults.timeout_secs if spec.timeout_secs is None else spec.timeout_secs,
+        max_retries=job.max_retries if spec.max_retries is None else spec.max_retries,
+        timeout_secs=job.timeout_secs if spec.timeout_secs is None else spec.timeout_secs,
         session_mode=spec.session_mode.value,
         overlap=spec.overlap.value,
         origin=job.origin if origin is None else origin,
@@ -202,12 +200,17 @@ def _new_baseline(storage: Storage, job: JobRow, new: JobRow, now: Millis) -> Jo
     open_runs = storage.open_runs([job.id])
     stale = [run for run in open_runs if run.status == RunStatus.PENDING and not run.manual]
     done = not job.enabled and job.next_run_at is None and not open_runs
+    skip_due(storage, job, Cause.REPLACED)
     withdraw(storage, stale, Cause.REPLACED)
+    held_by = job.held_by
+    if held_by in {run.id for run in stale}:
+        held_by = None
+        free_first(storage, line_of(job.id))
     return attrs.evolve(
         new,
         anchor_at=now,
-        next_run_at=first_moment(schedule_from_json(new.schedule), now=now, zone=new.timezone),
-        held_by=None if any(run.id == job.held_by for run in stale) else job.held_by,
+        next_run_at=first_moment(schedule_of(new), now=now, zone=new.timezone),
+        held_by=held_by,
         enabled=1 if done else job.enabled,
         crashes=0,
     )
@@ -216,19 +219,15 @@ def _new_baseline(storage: Storage, job: JobRow, new: JobRow, now: Millis) -> Jo
 def pause_job(storage: Storage, job_id: str) -> JobRow:
     """Pause: moments that pass are neither run nor missed, attempts that wait stay waiting; runs asked for still start.
 
+    Moments that had come due before, and had not begun, are skipped.
+
     Raises:
         JobNotFound: There is none of that id.
     """
     job = find_job(storage, job_id)
     if not job.enabled:
         return job
-    job = attrs.evolve(job, enabled=0)
-    storage.advance_jobs([JobState.of(job)])
-    waiting = [run for run in storage.open_runs([job_id]) if run.status == RunStatus.PENDING and not run.manual]
-    storage.park_runs([(run.id, PAUSE) for run in waiting])
-    for run in waiting:
-        free_lines(storage, run, held=False)  # its turn, if it had one, passes to the next
-    return job
+    return stop_job(storage, job, Cause.CANCELLED)
 
 
 def resume_job(storage: Storage, job_id: str) -> JobRow:
@@ -243,9 +242,8 @@ def resume_job(storage: Storage, job_id: str) -> JobRow:
         return job
     open_runs = storage.open_runs([job_id])
     following = job.next_run_at
-    if following is not None or not open_runs:
-        schedule = schedule_from_json(job.schedule)
-        following = next_moment(schedule, after=storage.now(), zone=job.timezone, anchor=job.anchor_at)
+    if following is not None or all(run.manual for run in open_runs):
+        following = next_moment(schedule_of(job), after=storage.now(), zone=job.timezone, anchor=job.anchor_at)
         if following is None:
             raise InvalidJob(f"job {shorten(job.name)} cannot be resumed: the moment of its schedule has passed")
     job = attrs.evolve(job, enabled=1, next_run_at=following, crashes=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import attrs
 
@@ -12,10 +12,10 @@ from cronactors.ledger.close import close_run, stored_schedule
 from cronactors.model import Cause, RunStatus
 from cronactors.owner import Owner, certainly_dead
 from cronactors.policy import FREE_CRASHES, Outcome
-from cronactors.schedule import OneShot, next_moment
+from cronactors.schedule import Interval, OneShot, next_moment
 from cronactors.spec import RetryPolicy
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import JobState, OwnerRow, RunRow
+from cronactors.storage.rows import JobRow, JobState, OwnerRow, RunRow
 
 
 def register(storage: Storage, me: Owner) -> int:
@@ -40,39 +40,37 @@ def keep_leases(storage: Storage, owners: Iterable[int]) -> None:
 
 
 def sign_off(storage: Storage, owner: int) -> None:
-    """Note that an owner has closed in order."""
+    """Note that an owner has closed: what it still runs, if anything, is run by nobody."""
     storage.renew_lease(owner, now=storage.now(), until=0, unless_later_than=2**62)
 
 
-def orphans(storage: Storage, me: Owner, *, trust_leases: bool) -> list[RunRow]:
+def orphans(storage: Storage, me: Owner, *, trust_leases: bool, mine: Collection[int] = ()) -> list[RunRow]:
     """Runs whose owner has certainly died, or has given no sign of life for as long as its lease.
 
     Args:
         storage: Inside a transaction.
         me: Who asks.
         trust_leases: False for a while after the wall clock was set, when the end of a lease says nothing.
+        mine: Owners that the asker itself keeps alive.
     """
     running = storage.running()
     if not running:
         return []
     now = storage.now()
-    alive = {
-        row.id
-        for row in storage.owners()
-        if (row.lease_until > now or not trust_leases or _is_me(row, me))
-        and not certainly_dead(Owner(row.machine, row.pid, row.born), me)
-    }
+    alive = {row.id for row in storage.owners() if row.id in mine or _may_live(row, me, now if trust_leases else None)}
     return [run for run in running if run.owner not in alive]
 
 
-def _is_me(row: OwnerRow, me: Owner) -> bool:
-    return (row.machine, row.pid, row.born) == (me.machine, me.pid, me.born)
+def _may_live(row: OwnerRow, me: Owner, now: Millis | None) -> bool:
+    """Whether an owner may be alive; without a time to compare with, only the end of its process and its signing off count."""
+    lasts = row.lease_until > 0 if now is None else row.lease_until > now
+    return lasts and not certainly_dead(Owner(row.machine, row.pid, row.born), me)
 
 
-def recover(storage: Storage, me: Owner, *, policy: RetryPolicy, trust_leases: bool) -> list[RunRow]:
+def recover(storage: Storage, me: Owner, *, policy: RetryPolicy, trust_leases: bool, mine: Collection[int] = ()) -> list[RunRow]:
     """End the orphans as interrupted and put their moments back; from the third crash in a row of a job it costs a retry and waits."""
     recovered = []
-    for run in orphans(storage, me, trust_leases=trust_leases):
+    for run in orphans(storage, me, trust_leases=trust_leases, mine=mine):
         job = storage.jobs([run.job_id]).get(run.job_id)
         crashes = job.crashes + 1 if job else 1
         error = "interrupted: its process ended"
@@ -95,13 +93,23 @@ def rebase(storage: Storage, *, after: int, limit: int) -> int | None:
     """
     now = storage.now()
     page = storage.page_of_jobs(after=after, limit=limit, user_id=None)
-    states = []
     for _, job in page:
-        schedule = stored_schedule(job)
-        if job.next_run_at is None or job.next_run_at <= now or not job.enabled or isinstance(schedule, OneShot | None):
-            continue
-        following = next_moment(schedule, after=now, zone=job.timezone, anchor=job.anchor_at)
-        if following is not None and following < job.next_run_at:
-            states.append(attrs.evolve(JobState.of(job), next_run_at=following))
-    storage.advance_jobs(states)
+        rebased = _rebased(job, now)
+        if rebased.anchor_at != job.anchor_at:
+            storage.edit_jobs([rebased])
+        elif rebased != job:
+            storage.advance_jobs([JobState.of(rebased)])
     return page[-1][0] if len(page) == limit else None
+
+
+def _rebased(job: JobRow, now: Millis) -> JobRow:
+    schedule = stored_schedule(job)
+    if job.next_run_at is None or job.next_run_at <= now or not job.enabled or isinstance(schedule, OneShot | None):
+        return job
+    if isinstance(schedule, Interval) and job.anchor_at > now:  # begun in what is the future again: the phase stays
+        back = -(-(job.anchor_at - now) // schedule.every_ms)
+        job = attrs.evolve(job, anchor_at=job.anchor_at - back * schedule.every_ms)
+    following = next_moment(schedule, after=now, zone=job.timezone, anchor=job.anchor_at)
+    if following is None or job.next_run_at is None or following >= job.next_run_at:
+        return job
+    return attrs.evolve(job, next_run_at=following)

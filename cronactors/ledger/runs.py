@@ -17,21 +17,8 @@ from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import Due, JobRow, RunRow
 
 _ALL = 2**31 - 1
-
-
-@attrs.frozen(kw_only=True)
-class Finished:
-    """The end of a run as it stands in the file, and the run that begins in its slot.
-
-    Attributes:
-        run: The run; None if it was taken over meanwhile, and the outcome has no effect.
-        job: The job as it is now; None if it was removed.
-        following: The run that has begun in the same slot, in the same transaction.
-    """
-
-    run: RunRow | None
-    job: JobRow | None
-    following: Claimed | None
+_DIGITS = 18
+"""Longest id of a run that is looked up: more would not fit SQLite's integers."""
 
 
 def find_run(storage: Storage, run_id: str) -> RunRow:
@@ -40,24 +27,25 @@ def find_run(storage: Storage, run_id: str) -> RunRow:
     Raises:
         RunNotFound: There is none.
     """
-    run = storage.runs([int(run_id)]).get(int(run_id)) if run_id.isascii() and run_id.isdigit() and len(run_id) < 19 else None
+    number = int(run_id) if run_id.isascii() and run_id.isdigit() and len(run_id) <= _DIGITS else 0
+    run = storage.runs([number]).get(number)
     if run is None:
         raise RunNotFound(f"no run has the id {shorten(run_id)}")
     return run
 
 
-def finish_run(
-    storage: Storage, run_id: int, outcome: Outcome, *, owner: int, policy: RetryPolicy
-) -> tuple[RunRow | None, JobRow | None]:
-    """End a run that the owner's runner holds; a second time, after a commit whose answer was lost, changes nothing more."""
+def finish_run(storage: Storage, run_id: int, outcome: Outcome, *, owner: int, policy: RetryPolicy) -> RunRow | None:
+    """End a run that the owner's runner holds; a second time, after a commit whose answer was lost, changes nothing more.
+
+    Returns:
+        The run as it is now; None if it was taken over meanwhile, and the outcome has no effect.
+    """
     run = storage.runs([run_id]).get(run_id)
     if run is None or run.owner != owner:
-        return None, None
+        return None
     if run.status == RunStatus.RUNNING:
-        ended = close_run(storage, run, outcome, policy)
-    else:
-        ended = run if (run.status, run.cause) == (outcome.status, outcome.cause) else None
-    return ended, storage.jobs([run.job_id]).get(run.job_id) if ended else None
+        return close_run(storage, run, outcome, policy)
+    return run if (run.status, run.cause) == (outcome.status, outcome.cause) else None
 
 
 def complete_run(storage: Storage, run_id: str, outcome: Outcome, *, policy: RetryPolicy) -> RunRow:
@@ -179,13 +167,23 @@ def start_run(storage: Storage, target: CronJob | str, *, owner: int) -> Claimed
             raise AlreadyClaimed(f"job {shorten(job.name)} is not due at {shown} any more")
     if job.held_by is not None and job.overlap != Overlap.ALLOW_ALL:
         raise JobBusy(f"job {shorten(job.name)} has run {job.held_by} open, and its overlap is {job.overlap}")
-    if not places:
-        claimed = claim_pending(storage, _insert_manual(storage, job, now).id, owner=owner, now=now)
-    elif places[0].run_id is None:
+    place = places[0] if places else Due(_insert_manual(storage, job, now).id, job.id, now)
+    if place.run_id is None:
         claimed = claim_moment(storage, job_id, owner=owner, now=now)
     else:
-        claimed = claim_pending(storage, places[0].run_id, owner=owner, now=now)
+        claimed = claim_pending(storage, place.run_id, owner=owner, now=now)
     if claimed is None:
-        raise JobBusy(f"job {shorten(job.name)} cannot start: its session is in use, or the moment was run before")
+        raise _why_not(storage, job)
     hold_lease(storage, owner)
     return claimed
+
+
+def _why_not(storage: Storage, before: JobRow) -> AlreadyClaimed | JobBusy:
+    """Why a run did not begin, read off what was written instead; the error undoes it."""
+    name = shorten(before.name)
+    if any(run.session is not None and run.waits_for == run.session for run in storage.open_runs([before.id])):
+        return JobBusy(f"job {name} cannot start: its main session is in use")
+    job = find_job(storage, before.id)
+    if job.last_error != before.last_error:
+        return JobBusy(f"job {name} cannot start: {job.last_error}")
+    return AlreadyClaimed(f"job {name} cannot start: its moment was decided before the clock was set back")

@@ -4,22 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from cronactors.errors import InvalidSchedule
 from cronactors.instants import from_millis
 from cronactors.model import Cause, CronJob, CronRun, JobContext, Overlap, RunStatus, SessionMode, Trigger
-from cronactors.schedule import schedule_from_json
+from cronactors.schedule import OneShot, Schedule, schedule_from_json
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import JobRow, RunRow
+from cronactors.zones import check_zone
+
+
+def schedule_of(job: JobRow) -> Schedule:
+    """The job's schedule.
+
+    Raises:
+        InvalidSchedule: It, or its zone, cannot be read: another version wrote it, or the zone has left the database.
+    """
+    check_zone(job.timezone)
+    return schedule_from_json(job.schedule)
+
+
+def unreadable(error: InvalidSchedule) -> str:
+    """What `CronJob.last_error` says of a job whose stored schedule cannot be read."""
+    return f"its stored schedule cannot be read: {error}"
 
 
 def job_view(job: JobRow, open_runs: Iterable[RunRow]) -> CronJob:
     """A job with what its open runs say of retries."""
     attempts = [run for run in open_runs if run.job_id == job.id and not run.manual and run.attempt > 1]
     retries = [run.ready_at for run in attempts if run.status == RunStatus.PENDING]
+    schedule: Schedule
+    try:
+        schedule, last_error = schedule_of(job), job.last_error
+    except InvalidSchedule as error:  # one such job must not hide all others
+        schedule, last_error = OneShot(from_millis(job.created_at)), unreadable(error)
     return CronJob(
         id=job.id,
         name=job.name,
         prompt=job.prompt,
-        schedule=schedule_from_json(job.schedule),
+        schedule=schedule,
         timezone=job.timezone,
         enabled=bool(job.enabled),
         delete_after_run=bool(job.delete_after_run),
@@ -28,7 +50,7 @@ def job_view(job: JobRow, open_runs: Iterable[RunRow]) -> CronJob:
         next_run_at=None if job.next_run_at is None or not job.enabled else from_millis(job.next_run_at),
         retry_count=max((run.failures for run in attempts), default=0),
         max_retries=job.max_retries,
-        last_error=job.last_error,
+        last_error=last_error,
         retry_at=from_millis(min(retries)) if retries else None,
         timeout_secs=job.timeout_secs,
         session_mode=SessionMode(job.session_mode),

@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from cronactors.errors import StoreCorrupt, StoreUnavailable
+from cronactors.errors import StoreCorrupt, StoreUnavailable, shorten
 
 MEMORY: Final = ":memory:"
 APPLICATION_ID: Final = 0x43524E41
@@ -57,8 +57,10 @@ def connect(path: str, *, create: bool) -> sqlite3.Connection:
         raise ours(error, path) from error
     except OSError as error:
         raise StoreUnavailable(f"{path} cannot be opened: {error.strerror}") from error
+    except ValueError as error:  # a NUL or a lone surrogate in it
+        raise StoreUnavailable(f"{shorten(path)} is no path") from error
     try:
-        _patiently(lambda: _set_up(connection))
+        _patiently(lambda: _set_up(connection, path))
     except BaseException as error:
         connection.close()
         if isinstance(error, sqlite3.Error):
@@ -70,33 +72,47 @@ def connect(path: str, *, create: bool) -> sqlite3.Connection:
 def _prepare(path: str, *, create: bool) -> None:
     """Look at an existing file without changing it; make a missing one."""
     file = Path(path)
-    if file.is_dir():
-        raise StoreUnavailable(f"{path} is a directory, not a file")
     if not file.exists():
         if not create:
             raise StoreUnavailable(f"{path} does not exist")
         if not file.parent.is_dir():
             raise StoreUnavailable(f"{path} cannot be created: the folder {file.parent} does not exist")
-        try:
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        try:  # realpath, because O_EXCL follows no link, and SQLite would make the target readable to all
+            os.close(os.open(os.path.realpath(path), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         except FileExistsError:  # another process was first
             return
+    if not file.is_file():
+        raise StoreUnavailable(f"{path} is {'a directory' if file.is_dir() else 'a device'}, not a file")
+    # SQLite would open it all the same, and leave a log beside it that cannot be written later.
+    if not os.access(path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise StoreUnavailable(f"{path} cannot be read and written: permission denied or read-only")
     if file.stat().st_size:
         _patiently(lambda: _look(path))
 
 
 def _look(path: str) -> None:
-    with closing(sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY_MS / 1000)) as connection:
-        (application,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    """Refuse a file that is not ours, leaving nothing beside it.
+
+    In WAL mode a reader makes a log and an index and, reading only, cannot take them away; "immutable" makes none, and is right
+    where there is no log, as then nobody has the file open (SQLite, "Write-Ahead Logging", "Read-Only Databases").
+    """
+    mode = "mode=ro" if Path(f"{os.path.realpath(path)}-wal").exists() else "mode=ro&immutable=1"
+    uri = f"{Path(path).absolute().as_uri()}?{mode}"
+    with closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_MS / 1000)) as connection:
+        _recognise(connection, path)
+
+
+def _recognise(connection: sqlite3.Connection, path: str) -> None:
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if application != APPLICATION_ID and (application or version or tables):
         raise StoreCorrupt(f"{path} is a database of another application, not of cronactors")
     if version > SCHEMA_VERSION:
         raise StoreCorrupt(f"{path} was written by a newer version (schema {version}, this version knows {SCHEMA_VERSION})")
 
 
-def _set_up(connection: sqlite3.Connection) -> None:
+def _set_up(connection: sqlite3.Connection, path: str) -> None:
     """Set what each connection needs. WAL with FULL: a commit survives a power cut (SQLite, "PRAGMA synchronous")."""
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
@@ -105,6 +121,7 @@ def _set_up(connection: sqlite3.Connection) -> None:
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
+        _recognise(connection, path)  # again: another process may have been at work since the first look
         if connection.execute("PRAGMA user_version").fetchone() != (SCHEMA_VERSION,):
             from cronactors.storage.migrations import migrate  # noqa: PLC0415 - sqlite-utils costs 40 ms, and most openings need none
 

@@ -62,6 +62,7 @@ CREATE TABLE runs (
   started_at INTEGER,
   completed_at INTEGER,
   session_id TEXT NOT NULL,
+  progress TEXT,         -- reserved: what a run says of itself while it goes on
   result TEXT,
   error TEXT
 ) STRICT;

@@ -1,0 +1,192 @@
+"""A store actor to ask: storages that count, requests of each kind, and a hop that a test can stop."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import ClassVar
+
+import attrs
+import trio
+import trio.testing
+
+from cronactors.actors.mailbox import Mailbox, Request
+from cronactors.actors.store import StoreActor
+from cronactors.actors.thread import Hop, T, in_place
+from cronactors.errors import CronError, InvalidJob, SchedulerClosed
+from cronactors.instants import Millis
+from cronactors.storage.protocol import Storage
+from cronactors.storage.rows import OwnerRow
+from cronactors.storage.sqlite import SqliteStorage
+from tests.fake_storage import FakeStorage
+
+
+class _Counts:
+    """Counts what a storage is asked for. ``log`` has one word for each transaction that began, and for each that ended."""
+
+    log: list[str]
+
+    def begin(self, *, write: bool) -> bool:
+        begun = super().begin(write=write)  # type: ignore[misc]  # the storage mixed in
+        self.log.append(("write" if write else "read") if begun else "locked")
+        return begun
+
+    def commit(self) -> None:
+        length = len(self.log)
+        super().commit()  # type: ignore[misc]  # the storage mixed in
+        self.log[length:] = ["commit"]  # the fake commits by way of its rollback
+
+    def rollback(self) -> None:
+        super().rollback()  # type: ignore[misc]  # the storage mixed in
+        self.log.append("rollback")
+
+
+class CountedFake(_Counts, FakeStorage):
+    def __init__(self) -> None:
+        FakeStorage.__init__(self)
+        self.log = []
+
+
+class CountedSqlite(_Counts, SqliteStorage):
+    def __init__(self, path: str = ":memory:", *, wall: Callable[[], Millis] = lambda: 0, create: bool = True) -> None:
+        SqliteStorage.__init__(self, path, wall=wall, create=create)
+        self.log = []
+        opened.append(self)
+
+
+opened: list[CountedSqlite] = []
+
+
+# Requests: names are kept as owners, the simplest rows there are
+
+
+def keep(storage: Storage, name: str) -> None:
+    storage.insert_owner(OwnerRow(0, name, 1, "", seen_at=0, lease_until=0))
+
+
+@attrs.frozen
+class Put(Request[str]):
+    name: str
+
+    def apply(self, storage: Storage) -> str:
+        keep(storage, self.name)
+        return self.name.upper()
+
+
+@attrs.frozen
+class Refused(Put):
+    def apply(self, storage: Storage) -> str:
+        super().apply(storage)
+        raise InvalidJob(self.name)
+
+
+@attrs.frozen
+class Fails(Put):
+    error: CronError
+
+    def apply(self, storage: Storage) -> str:
+        super().apply(storage)
+        raise self.error
+
+
+@attrs.frozen
+class Bug(Put):
+    patient: ClassVar[bool] = True
+
+    def apply(self, storage: Storage) -> str:
+        super().apply(storage)
+        raise ZeroDivisionError(self.name)
+
+
+@attrs.frozen
+class Patient(Put):
+    patient: ClassVar[bool] = True
+
+
+@attrs.frozen
+class Stirring(Put):
+    stirs: ClassVar[bool] = True
+
+
+@attrs.frozen
+class CertainAndYetRefused(Refused):
+    certain: ClassVar[bool] = True
+
+
+@attrs.frozen
+class Names(Request[list[str]]):
+    reads: ClassVar[bool] = True
+
+    def apply(self, storage: Storage) -> list[str]:
+        return sorted(row.machine for row in storage.owners())
+
+
+class GatedHop:
+    """A hop in place that stops before the transaction, or between its end and the answer, for as long as a test wants."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.before = trio.Event()
+        self.after = trio.Event()
+        self.open()
+
+    def open(self) -> None:
+        self.before.set()
+        self.after.set()
+
+    async def __call__(self, function: Callable[[], T], /) -> T:
+        self.count += 1
+        await self.before.wait()
+        result = function()
+        await self.after.wait()
+        return result
+
+
+@asynccontextmanager
+async def serving(storage: Storage, hop: Hop = in_place) -> AsyncIterator[tuple[Mailbox, StoreActor]]:
+    mailbox = Mailbox()
+    actor = StoreActor(mailbox, storage, hop)
+    with trio.fail_after(600):  # virtual seconds, mostly: a caller who hangs is to fail
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(actor.run)
+            try:
+                yield mailbox, actor
+            finally:
+                if isinstance(hop, GatedHop):
+                    hop.open()
+                mailbox.close(SchedulerClosed("closed"))
+
+
+class Asked:
+    """Asks, each in a task of its own, and what came of them in the order of their ends."""
+
+    def __init__(self, nursery: trio.Nursery, mailbox: Mailbox) -> None:
+        self.scopes: dict[str, trio.CancelScope] = {}
+        self.answers: dict[str, object] = {}
+        self._nursery = nursery
+        self._mailbox = mailbox
+
+    async def ask(self, *requests: Put | Names) -> None:
+        """Hand in, one after the other."""
+        for request in requests:
+            name = request.name if isinstance(request, Put) else "names"
+            self.scopes[name] = trio.CancelScope()
+            self._nursery.start_soon(self._ask, name, request)
+            await trio.testing.wait_all_tasks_blocked()
+
+    async def _ask(self, name: str, request: Request[object]) -> None:
+        with self.scopes[name]:
+            try:
+                self.answers[name] = await self._mailbox.ask(request)
+            except Exception as error:
+                self.answers[name] = error
+
+
+@asynccontextmanager
+async def asking(storage: Storage, hop: Hop = in_place) -> AsyncIterator[Asked]:
+    async with serving(storage, hop) as (mailbox, _), trio.open_nursery() as nursery:
+        try:
+            yield Asked(nursery, mailbox)
+        finally:
+            if isinstance(hop, GatedHop):
+                hop.open()

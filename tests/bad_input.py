@@ -1,0 +1,56 @@
+"""Bad values for each field of the public API, and what an error about one must look like."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from cronactors import Cron, CronError
+from cronactors.errors import shorten
+
+NUL, LONE, SECRET = "a\0b", "a\ud800b", "SECRET"
+HUGE = 10**400
+NOT_TEXT: tuple[object, ...] = (None, 5, True, b"x", ["x"], {}, object())
+BAD_TEXT: tuple[object, ...] = (*NOT_TEXT, "", NUL, LONE)
+BAD_ID: tuple[object, ...] = (*BAD_TEXT, "x" * 201)
+BAD_ZONE: tuple[object, ...] = (5, b"UTC", [], "", "Europe/Atlantis", "../etc/passwd", "/UTC", NUL, LONE, "x" * 10_000)
+BAD_FLAG: tuple[object, ...] = (None, 0, 1, "yes", [])
+BAD_LIMIT: tuple[object, ...] = (0, -1, True, 1.5, "10", b"1", [], 10**7, HUGE, 10**5000)
+
+SPEC_FIELDS: Mapping[str, Sequence[object]] = {
+    "name": (*BAD_TEXT, "x" * 201, " x", "x ", "a\nb", "\u2028"),
+    "prompt": (*BAD_TEXT, SECRET * 200_000),
+    "schedule": (None, 5, "* * * * *", {"kind": "cron"}, Cron, datetime(2026, 1, 1, tzinfo=UTC)),
+    "delete_after_run": BAD_FLAG,
+    "timezone": BAD_ZONE,
+    "max_retries": (-1, 1_001, 1.0, "3", True, [], HUGE, 10**5000),
+    "timeout_secs": (0, -1, math.nan, math.inf, "5", True, [], 10**9, HUGE),
+    "session_mode": (None, 5, [], "", "shared", "MAIN", {}),
+    "user_id": (5, b"x", True, [], "", NUL, LONE, "x" * 201),
+    "overlap": (None, 5, [], "", "never", "buffer_one", "cancel_other"),
+    "misfire": (None, 5, "latest", {}),
+}
+
+
+def cases(fields: Mapping[str, Sequence[object]]) -> list[Any]:
+    """One parameter set for each field and bad value."""
+    return [
+        pytest.param(field, value, id=f"{field}-{number}")
+        for field, values in fields.items()
+        for number, value in enumerate(values)
+    ]
+
+
+def check(error: CronError, field: str, value: object) -> None:
+    """The message names the field and, unless it is a text that may hold anything, the value; on one printable line."""
+    message = str(error)
+    assert field in message
+    assert message.isprintable()
+    assert len(message) <= 500
+    assert SECRET not in message
+    if not isinstance(value, str):
+        assert shorten(value) in message

@@ -1,0 +1,263 @@
+"""A storage in plain dicts: it shows that nothing but the protocol is needed, and says in the plainest words what each verb does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+
+import attrs
+
+from cronactors.instants import Millis
+from cronactors.storage.protocol import Storage
+from cronactors.storage.rows import Due, JobRow, JobState, OwnerRow, RunEnd, RunRow
+
+
+class NotUnique(Exception):
+    """A row that would break a unique key: a bug of the caller, as sqlite3.IntegrityError is."""
+
+
+@attrs.define
+class Rows:
+    """All there is. Rows are frozen, so that copies of the dicts are a snapshot; dicts keep the order of insertion."""
+
+    jobs: dict[str, tuple[int, JobRow]] = attrs.field(factory=dict)
+    runs: dict[int, RunRow] = attrs.field(factory=dict)
+    owners: dict[int, OwnerRow] = attrs.field(factory=dict)
+    last_job: int = 0
+    last_run: int = 0
+    last_owner: int = 0
+
+    def copy(self) -> Rows:
+        return attrs.evolve(self, jobs=dict(self.jobs), runs=dict(self.runs), owners=dict(self.owners))
+
+
+class FakeStorage:
+    """A `Storage` that forgets everything.
+
+    Args:
+        wall: The wall clock.
+    """
+
+    def __init__(self, *, wall: Callable[[], Millis] = lambda: 0) -> None:
+        self.locked = False  # set by a test: another process holds the write lock
+        self._wall = wall
+        self._durable = Rows()
+        self._current: Rows | None = None
+        self._writes = False
+        self._point: Rows | None = None
+
+    def now(self) -> Millis:
+        return self._wall()
+
+    # Transactions: what is durable, what the open transaction sees, and what `undo` returns to
+
+    @property
+    def _seen(self) -> Rows:
+        assert self._current is not None, "verbs belong inside a transaction"
+        return self._current
+
+    @property
+    def _changed(self) -> Rows:
+        assert self._writes, "this transaction only reads"
+        return self._seen
+
+    def begin(self, *, write: bool) -> bool:
+        assert self._current is None, "a transaction is open already"
+        if write and self.locked:
+            return False
+        self._current, self._writes = self._durable.copy(), write
+        return True
+
+    def commit(self) -> None:
+        self._durable = self._seen
+        self.rollback()
+
+    def rollback(self) -> None:
+        self._current, self._writes, self._point = None, False, None
+
+    def savepoint(self) -> None:
+        assert self._point is None, "savepoints are not nested"
+        self._point = self._seen.copy()
+
+    def release(self) -> None:
+        assert self._point is not None, "there is no savepoint"
+        self._point = None
+
+    def undo(self) -> None:
+        assert self._point is not None, "there is no savepoint"
+        self._current, self._point = self._point, None
+
+    # Jobs
+
+    def insert_jobs(self, rows: Sequence[JobRow]) -> None:
+        for row in rows:
+            if row.id in self._changed.jobs:
+                raise NotUnique(row.id)
+            self._changed.last_job += 1
+            self._put_job(self._changed.last_job, row)
+
+    def edit_jobs(self, rows: Sequence[JobRow]) -> None:
+        for row in rows:
+            if row.id in self._changed.jobs:
+                self._put_job(self._changed.jobs[row.id][0], row)
+
+    def _put_job(self, number: int, row: JobRow) -> None:
+        if any((job.user_id, job.name) == (row.user_id, row.name) and job.id != row.id for _, job in self._seen.jobs.values()):
+            raise NotUnique(row.name)
+        self._changed.jobs[row.id] = (number, row)
+
+    def advance_jobs(self, states: Sequence[JobState]) -> None:
+        for state in states:
+            if state.id in self._changed.jobs:
+                number, job = self._changed.jobs[state.id]
+                self._changed.jobs[state.id] = (number, attrs.evolve(job, **attrs.asdict(state)))
+
+    def delete_jobs(self, ids: Sequence[str]) -> None:
+        for job_id in ids:
+            self._changed.jobs.pop(job_id, None)
+
+    def jobs(self, ids: Sequence[str]) -> dict[str, JobRow]:
+        return {job_id: self._seen.jobs[job_id][1] for job_id in ids if job_id in self._seen.jobs}
+
+    def jobs_named(self, names: Sequence[tuple[str, str]]) -> dict[tuple[str, str], JobRow]:
+        named = {(job.user_id, job.name): job for _, job in self._seen.jobs.values()}
+        return {name: named[name] for name in names if name in named}
+
+    def jobs_of_origin(self, origin: str) -> list[JobRow]:
+        return [job for _, job in self._seen.jobs.values() if job.origin == origin]
+
+    def page_of_jobs(self, *, after: int, limit: int, user_id: str | None) -> list[tuple[int, JobRow]]:
+        rows = [(number, job) for number, job in self._seen.jobs.values() if number > after and user_id in (None, job.user_id)]
+        return rows[:limit]
+
+    # The queue
+
+    def _queue(self) -> list[Due]:
+        jobs = [
+            Due(None, job.id, job.next_run_at)
+            for _, job in self._seen.jobs.values()
+            if job.enabled == 1 and job.held_by is None and job.next_run_at is not None
+        ]
+        runs = [
+            Due(run.id, run.job_id, run.ready_at)
+            for run in self._seen.runs.values()
+            if run.status == "pending" and run.waits_for is None
+        ]
+        return sorted(jobs + runs, key=attrgetter("due_at"))
+
+    def due(self, *, now: Millis, limit: int) -> list[Due]:
+        return [place for place in self._queue() if place.due_at <= now][:limit]
+
+    def next_due(self) -> Millis | None:
+        return min((place.due_at for place in self._queue()), default=None)
+
+    # Runs
+
+    def insert_runs(self, rows: Sequence[RunRow]) -> list[int | None]:
+        return [self._insert_run(row) for row in rows]
+
+    def _insert_run(self, row: RunRow) -> int | None:
+        self._changed.last_run += 1  # a refused row uses up an id, as SQLite's AUTOINCREMENT does
+        key = attrgetter("job_id", "scheduled_at", "manual", "attempt")
+        if any(key(run) == key(row) for run in self._changed.runs.values()):
+            return None
+        self._put_run(attrs.evolve(row, id=self._changed.last_run))
+        return self._changed.last_run
+
+    def _put_run(self, row: RunRow) -> None:
+        if row.status == "running" and any(row.session == run.session is not None and run.id != row.id for run in self.running()):
+            raise NotUnique(row.session)
+        self._changed.runs[row.id] = row
+
+    def _with_status(self, run_id: int, status: str) -> RunRow | None:
+        run = self._changed.runs.get(run_id)
+        return run if run is not None and run.status == status else None
+
+    def start_runs(self, ids: Sequence[int], *, owner: int, now: Millis) -> None:
+        for run_id in ids:
+            if run := self._with_status(run_id, "pending"):
+                self._put_run(attrs.evolve(run, status="running", owner=owner, started_at=now))
+
+    def park_runs(self, waits: Sequence[tuple[int, str | None]]) -> None:
+        for run_id, key in waits:
+            if run := self._with_status(run_id, "pending"):
+                self._put_run(attrs.evolve(run, waits_for=key))
+
+    def end_runs(self, ends: Sequence[RunEnd]) -> list[bool]:
+        return [self._end_run(end) for end in ends]
+
+    def _end_run(self, end: RunEnd) -> bool:
+        run = self._with_status(end.id, end.was)
+        if run is None:
+            return False
+        ended = attrs.evolve(
+            run,
+            status=end.status,
+            cause=end.cause,
+            completed_at=max(end.completed_at, run.started_at or 0),
+            session_id=end.session_id,
+            result=end.result,
+            error=end.error,
+            waits_for=None,
+        )
+        self._put_run(ended)
+        return True
+
+    def mark_runs(self, ids: Sequence[int], *, cause: str | None = None, cancel_asked: bool = False) -> None:
+        for run_id in ids:
+            if run := self._with_status(run_id, "running"):
+                asked = int(run.cancel_asked or cancel_asked)
+                self._put_run(attrs.evolve(run, cause=run.cause if cause is None else cause, cancel_asked=asked))
+
+    def shift_pending(self, *, now: Millis, by: Millis) -> None:
+        for run in list(self._changed.runs.values()):
+            if run.status == "pending" and run.ready_at > now:
+                self._put_run(attrs.evolve(run, ready_at=max(now, run.ready_at - by)))
+
+    def runs(self, ids: Sequence[int]) -> dict[int, RunRow]:
+        return {run_id: self._seen.runs[run_id] for run_id in ids if run_id in self._seen.runs}
+
+    def open_runs(self, job_ids: Sequence[str]) -> list[RunRow]:
+        mine = [run for run in self._seen.runs.values() if run.job_id in job_ids and run.status in ("pending", "running")]
+        return sorted(mine, key=attrgetter("ready_at", "id"))
+
+    def running(self, *, owner: int | None = None) -> list[RunRow]:
+        return [run for run in self._seen.runs.values() if run.status == "running" and owner in (None, run.owner)]
+
+    def count_running(self) -> int:
+        return len(self.running())
+
+    def session_busy(self, session: str) -> bool:
+        return any(run.session == session for run in self.running())
+
+    def first_waiter(self, key: str) -> int | None:
+        waiters = [run for run in self._seen.runs.values() if run.status == "pending" and run.waits_for == key]
+        return min(waiters, key=attrgetter("ready_at", "id")).id if waiters else None
+
+    def page_of_runs(self, *, job_id: str | None, before: RunRow | None, limit: int) -> list[RunRow]:
+        place = attrgetter("id") if job_id is None else attrgetter("scheduled_at", "manual", "attempt")
+        rows = [run for run in self._seen.runs.values() if job_id in (None, run.job_id)]
+        rows = [run for run in rows if before is None or place(run) < place(before)]
+        return sorted(rows, key=place, reverse=True)[:limit]
+
+    # Owners
+
+    def insert_owner(self, row: OwnerRow) -> int:
+        self._changed.last_owner += 1
+        self._changed.owners[self._changed.last_owner] = attrs.evolve(row, id=self._changed.last_owner)
+        return self._changed.last_owner
+
+    def owners(self) -> list[OwnerRow]:
+        return list(self._seen.owners.values())
+
+    def renew_lease(self, owner: int, *, now: Millis, until: Millis, unless_later_than: Millis) -> None:
+        row = self._changed.owners.get(owner)
+        if row is not None and row.lease_until < unless_later_than:
+            self._changed.owners[owner] = attrs.evolve(row, seen_at=now, lease_until=until)
+
+    def delete_owners(self, ids: Sequence[int]) -> None:
+        for owner in ids:
+            self._changed.owners.pop(owner, None)
+
+
+_: type[Storage] = FakeStorage

@@ -1,0 +1,204 @@
+"""A storage with a wall clock that a test sets, and the requests of users and runners as plain calls, a transaction each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Concatenate, ParamSpec, TypeVar
+
+import attrs
+
+from cronactors.errors import CronError
+from cronactors.instants import Millis, from_millis
+from cronactors.ledger import claim, jobs, recovery, runs, views
+from cronactors.ledger.claim import Claimed
+from cronactors.ledger.jobs import Defaults
+from cronactors.model import Cause, CronJob, JobChanges, RunStatus
+from cronactors.owner import Owner
+from cronactors.policy import Outcome
+from cronactors.schedule import Interval, OneShot, Schedule
+from cronactors.spec import Delay, JobSpec, RetryPolicy
+from cronactors.storage.protocol import Storage
+from cronactors.storage.rows import JobRow, RunRow
+from cronactors.storage.sqlite import SqliteStorage
+from tests.fake_storage import FakeStorage
+
+T0: Millis = 1_772_409_600_000
+"""2026-03-02T00:00:00Z"""
+SECOND: Millis = 1_000
+MINUTE: Millis = 60_000
+HOUR: Millis = 3_600_000
+DAY: Millis = 86_400_000
+MINUTELY = Interval(MINUTE)
+HOURLY = Interval(HOUR)
+
+SUCCESS = Outcome(status=RunStatus.SUCCESS, result="fine")
+FAILURE = Outcome(status=RunStatus.FAILED, cause=Cause.ERROR, error="boom")
+TIMEOUT = Outcome(status=RunStatus.FAILED, cause=Cause.TIMEOUT, error="timed out")
+GAVE_UP = Outcome(status=RunStatus.FAILED, cause=Cause.GAVE_UP, error="no use")
+INTERRUPTED = Outcome(status=RunStatus.FAILED, cause=Cause.INTERRUPTED, error="interrupted")
+CANCELLED = Outcome(status=RunStatus.CANCELLED, cause=Cause.CANCELLED)
+
+DEFAULTS = Defaults(timezone="UTC", max_retries=3, timeout_secs=7200)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def process(name: str, boot: int = 1) -> Owner:
+    """A process on a machine of its own; those of an earlier boot are certainly dead."""
+    return Owner(f"{name}/{boot}/", 1, "")
+
+
+def at(moment: Millis) -> OneShot:
+    return OneShot(from_millis(moment))
+
+
+class World:
+    """Requests as plain calls; each is a transaction, and a refused one leaves no trace."""
+
+    def __init__(self, make: Callable[[Callable[[], Millis]], Storage]) -> None:
+        self.now = T0
+        self.storage = make(lambda: self.now)
+        self.policy = RetryPolicy()
+        self.names = 0
+        self.me = process("here")
+        self.owner = self.register(self.me)
+
+    def do(self, function: Callable[Concatenate[Storage, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        storage = self.storage
+        assert storage.begin(write=True)
+        storage.savepoint()
+        try:
+            answer = function(storage, *args, **kwargs)
+        except CronError:
+            storage.undo()
+            storage.commit()
+            raise
+        except BaseException:
+            storage.rollback()
+            raise
+        storage.release()
+        storage.commit()
+        return answer
+
+    def pass_time(self, by: Millis) -> None:
+        self.now += by
+
+    # Jobs
+
+    def spec(self, schedule: Schedule | Delay = MINUTELY, *, name: str | None = None, **options: object) -> tuple[str, JobSpec]:
+        self.names += 1
+        return f"id{self.names}", JobSpec(name or f"job {self.names}", "do it", schedule, **options)  # type: ignore[arg-type]
+
+    def add(self, schedule: Schedule | Delay = MINUTELY, *, name: str | None = None, **options: object) -> str:
+        return self.do(jobs.add_jobs, [self.spec(schedule, name=name, **options)], DEFAULTS)[0]
+
+    def upsert(self, *specs: tuple[str, JobSpec], origin: str | None = None, defaults: Defaults = DEFAULTS) -> list[str]:
+        return self.do(jobs.upsert_jobs, list(specs), defaults, origin)
+
+    def update(self, job_id: str, changes: JobChanges) -> JobRow:
+        return self.do(jobs.update_job, job_id, changes)
+
+    def pause(self, job_id: str) -> JobRow:
+        return self.do(jobs.pause_job, job_id)
+
+    def resume(self, job_id: str) -> JobRow:
+        return self.do(jobs.resume_job, job_id)
+
+    def remove(self, job_id: str) -> None:
+        self.do(jobs.remove_job, job_id)
+
+    def spoil(self, job_id: str, **columns: object) -> None:
+        """Write into the file what no call of ours would."""
+        row = attrs.evolve(self.job(job_id), **columns)  # type: ignore[arg-type]
+        self.do(lambda storage: storage.edit_jobs([row]))
+
+    # Runs
+
+    def claim(self, limit: int = 10, *, owner: int | None = None, total: int | None = None) -> list[Claimed]:
+        return self.do(claim.claim_due, owner=self.owner if owner is None else owner, limit=limit, total=total)
+
+    def begin(self) -> RunRow:
+        """Claim exactly one run."""
+        (claimed,) = self.claim()
+        return claimed.run
+
+    def finish(self, run: RunRow, outcome: Outcome = SUCCESS, *, owner: int | None = None) -> RunRow | None:
+        owner = self.owner if owner is None else owner
+        return self.do(runs.finish_run, run.id, outcome, owner=owner, policy=self.policy)
+
+    def request(self, job_id: str) -> RunRow:
+        return self.do(runs.request_run, job_id)
+
+    def cancel(self, run: RunRow) -> RunRow:
+        return self.do(runs.request_cancel, str(run.id), policy=self.policy)
+
+    def start(self, target: CronJob | str) -> RunRow:
+        return self.do(runs.start_run, target, owner=self.owner).run
+
+    def complete(self, run: RunRow, outcome: Outcome = SUCCESS) -> RunRow:
+        return self.do(runs.complete_run, str(run.id), outcome, policy=self.policy)
+
+    def due(self) -> list[CronJob]:
+        return self.do(runs.due_jobs, retries=False, limit=None)
+
+    def retries(self) -> list[CronJob]:
+        return self.do(runs.due_jobs, retries=True, limit=None)
+
+    # Owners and clock
+
+    def register(self, me: Owner) -> int:
+        return self.do(recovery.register, me)
+
+    def recover(self, me: Owner | None = None, *, trust_leases: bool = True, mine: Sequence[int] = ()) -> list[RunRow]:
+        return self.do(recovery.recover, me or self.me, policy=self.policy, trust_leases=trust_leases, mine=mine)
+
+    def crash(self) -> list[RunRow]:
+        """End this process as kill -9 does, and start it again."""
+        boot = int(self.me.machine.split("/")[1])
+        self.me = process("here", boot + 1)
+        self.owner = self.register(self.me)
+        return self.recover()
+
+    def set_back(self, by: Millis) -> None:
+        """Set the wall clock back, and do what the clock actor does when it sees that."""
+        self.now -= by
+        self.do(lambda storage: storage.shift_pending(now=self.now, by=by))
+        page: int | None = 0
+        while page is not None:
+            page = self.do(recovery.rebase, after=page, limit=2)
+
+    # What there is
+
+    def job(self, job_id: str) -> JobRow:
+        return self.do(jobs.find_job, job_id)
+
+    def exists(self, job_id: str) -> bool:
+        return self.do(lambda storage: bool(storage.jobs([job_id])))
+
+    def view(self, job_id: str) -> CronJob:
+        return self.do(lambda storage: views.job_views(storage, [jobs.find_job(storage, job_id)])[0])
+
+    def run(self, run: RunRow) -> RunRow:
+        return self.do(lambda storage: storage.runs([run.id])[run.id])
+
+    def history(self, job_id: str | None = None) -> list[RunRow]:
+        """All runs, in the order in which they were stored."""
+        rows = self.do(lambda storage: storage.page_of_runs(job_id=job_id, before=None, limit=10_000))
+        return sorted(rows, key=lambda run: run.id)
+
+    def told(self, job_id: str) -> list[tuple[str, str | None, Millis, int, int]]:
+        """The history in short: status, cause, moment after T0, attempt, coalesced."""
+        return [(run.status, run.cause, run.scheduled_at - T0, run.attempt, run.coalesced) for run in self.history(job_id)]
+
+
+def in_memory(wall: Callable[[], Millis]) -> Storage:
+    return SqliteStorage(":memory:", wall=wall)
+
+
+def in_dicts(wall: Callable[[], Millis]) -> Storage:
+    return FakeStorage(wall=wall)
+
+
+KINDS: Sequence[Callable[[Callable[[], Millis]], Storage]] = (in_memory, in_dicts)
+"""The storages on which the ledger must decide alike."""

@@ -1,0 +1,219 @@
+"""The command with a scheduler: what it says, signals, kill -9, and looking at it from a second process."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import cronactors
+from tests.cli_command import COMMAND, QUICK, ROOT, SLOW, TIME, lines_of, start, write
+
+__all__ = ["start", "write"]
+
+
+@pytest.mark.slow
+def test_run_says_what_it_does(start, write, tmp_path):
+    write(QUICK)
+    code, text = start("run", "--for", "2.5").end()
+    assert code == 0, text
+    assert text.startswith(
+        f"cronactors {cronactors.__version__}\nfile      {tmp_path}/agent.toml\ndatabase  {tmp_path}/jobs.db\n"
+    )
+    assert "zone      Europe/Rome\nslots     3 runs at a time\n" in text
+    assert re.search(rf"^  every    (next|due since) {TIME}  \(every 0.3 s\)$", text, re.MULTILINE)
+    assert "cronactors runs every --config agent.toml" in text
+    started, ended = lines_of(text, "every .*started"), lines_of(text, "every .*success")
+    assert len(started) >= 5
+    assert abs(len(started) - len(ended)) <= 1
+    assert re.fullmatch(rf"{TIME}  every    attempt 1  success    \d\.\d\d s  one", ended[0])
+    assert len(lines_of(text, "seconds .*success .* six fields")) >= 2
+    assert len(lines_of(text, "once .*success .* hello")) == 1
+    assert re.search(rf"fails    attempt 1  failed     \d\.\d\d s  .*exit status 3: bad(; again at {TIME})?$", text, re.MULTILINE)
+    assert re.match(r"ended: \d+ runs \(.*\); nothing is lost", text.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_second_start_goes_on_and_does_not_repeat_the_one_shot(start, write, tmp_path):
+    write(QUICK)
+    assert start("run", "--for", "0.7").end()[0] == 0
+    code, text = start("run", "--for", "0.7").end()
+    assert code == 0
+    assert not lines_of(text, "once .*started")
+    assert lines_of(text, "every .*success")
+    assert (tmp_path / "once.txt").read_text() == "once\n"
+
+
+@pytest.mark.slow
+def test_list_and_runs_while_a_scheduler_has_the_file_open(start, write):
+    write(QUICK)
+    running = start("run")
+    for name in ("every", "once", "fails"):
+        running.wait_for(f"{name} .*(success|failed)")
+    code, text = start("list").end()
+    assert code == 0, text
+    assert lines_of(text, rf"^every +every 0.3 s +Europe/Rome +{TIME} +{TIME} +enabled")
+    assert lines_of(text, "^once +once, .* done")
+    assert lines_of(text, "^fails .* retrying .*exit status 3: bad")
+    code, text = start("list", "--json").end()
+    jobs = {job["name"]: job for job in json.loads(text)}
+    assert code == 0
+    assert jobs["every"]["schedule"] == {"kind": "interval", "every_ms": 300}
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", jobs["every"]["next_run_at"])
+    code, text = start("runs", "every", "--limit", "2").end()
+    assert code == 0
+    assert len(lines_of(text, r"success +\d\.\d\d s +one")) >= 1
+    assert len(text.splitlines()) == 3
+    code, text = start("runs", "once", "--config", "agent.toml", "--json").end()
+    assert [run["status"] for run in json.loads(text)] == ["success"]
+    assert json.loads(text)[0]["result_summary"] == "hello"
+    code, text = start("runs", "absent").end()
+    assert (code, text) == (1, "cronactors: no job has the name 'absent'; cronactors list shows them")
+    running.process.send_signal(signal.SIGTERM)
+    assert running.end()[0] == 0
+
+
+@pytest.mark.slow
+def test_kill_9_on_the_line_that_says_started(start, write, tmp_path):
+    write(SLOW)
+    first = start("run")
+    first.wait_for("slow .*started")
+    first.process.kill()
+    assert first.end()[0] == -signal.SIGKILL
+    (tmp_path / "finish").touch()
+    second = start("run")
+    assert "attempt 1" in second.wait_for("^interrupted: slow")
+    second.wait_for("slow .*attempt 2 .*success .*finished")
+    second.process.send_signal(signal.SIGINT)
+    code, text = second.end()
+    assert code == 0
+    assert len(lines_of(text, "slow .*started")) == 1
+    assert (tmp_path / "begun.txt").read_text().count("begun\n") in (1, 2)  # it may be killed before the shell has begun
+    runs = json.loads(start("runs", "slow", "--json").end()[1])
+    assert [(run["attempt"], run["status"], run["cause"]) for run in runs] == [(2, "success", None), (1, "failed", "interrupted")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_ends_in_order(start, write, number):
+    write(QUICK)
+    running = start("run")
+    running.wait_for("every .*success")
+    running.process.send_signal(number)
+    code, text = running.end()
+    assert code == 0, text
+    assert lines_of(text, f"^{number.name}: ending in order")
+    assert text.splitlines()[-1].startswith("ended: ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_second_signal_ends_at_once(start, write, tmp_path, number):
+    write(SLOW)
+    running = start("run")
+    running.wait_for("slow .*started")
+    running.process.send_signal(number)
+    running.wait_for("waiting for 1 running")
+    asked = time.monotonic()
+    running.process.send_signal(number)
+    code, text = running.end()
+    assert time.monotonic() - asked < 3
+    assert code == 128 + number
+    assert lines_of(text, "slow .*interrupted")
+    (tmp_path / "finish").touch()
+    again = start("run")
+    again.wait_for("slow .*success")
+    again.process.send_signal(signal.SIGTERM)
+    assert again.end()[0] == 0
+
+
+@pytest.mark.slow
+def test_job_taken_out_of_the_file_is_gone_and_its_runs_are_kept(start, write):
+    write(QUICK)
+    first = start("run")
+    first.wait_for("once .*success")
+    first.process.send_signal(signal.SIGINT)
+    assert first.end()[0] == 0
+    write(SLOW.replace("[ ! -e finish ]", "false"))
+    assert start("run", "--for", "0.5").end()[0] == 0
+    assert [job["name"] for job in json.loads(start("list", "--json").end()[1])] == ["slow"]
+    assert len(json.loads(start("runs", "once", "--json").end()[1])) == 1
+
+
+@pytest.mark.slow
+def test_executor_beside_the_file_beats_the_one_in_it(start, write, tmp_path):
+    write(QUICK)
+    (tmp_path / "my_agent.py").write_text("async def execute(context):\n    return f'agent did {context.prompt!r}'\n")
+    running = start("run", "--executor", "my_agent:execute", "--db", "other.db", PYTHONDONTWRITEBYTECODE="1")
+    running.wait_for("every .*success .*agent did 'echo one; echo two'")
+    running.process.send_signal(signal.SIGINT)
+    assert running.end()[0] == 0
+    assert (tmp_path / "other.db").exists()
+    assert not (tmp_path / "jobs.db").exists()
+
+
+@pytest.mark.slow
+def test_what_a_terminal_would_obey_is_made_harmless(start, write):
+    write('[[cron.jobs]]\nname = "[bold]x[/]"\nprompt = "printf \'\\\\033]0;title\\\\007\\\\033[31mred[bold]\'"\nin_secs = 0')
+    running = start("run")
+    line = running.wait_for(r"\[bold\]x\[/\] .*success")
+    assert line.endswith(r"\x1b]0;title\x07\x1b[31mred[bold]")
+    running.process.send_signal(signal.SIGINT)
+    assert running.end()[0] == 0
+    assert "\x1b" not in start("list").end()[1]
+    assert r"\x1b]0;title\x07\x1b[31mred[bold]" in start("runs", "[bold]x[/]").end()[1]
+
+
+@pytest.mark.slow
+def test_reader_that_goes_away_ends_it_in_order(write, tmp_path):
+    write(QUICK)
+    with subprocess.Popen(
+        [*COMMAND, "run"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+        assert process.wait(20) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("closed", ["<&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams(write, tmp_path, closed):
+    write(QUICK)
+    command = f'"$0" -c "from cronactors.cli import main; main()" run --for 0.5 {closed}'
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run(["/bin/sh", "-c", command, sys.executable], cwd=tmp_path, env=environment, capture_output=True, check=True)
+    assert (tmp_path / "once.txt").read_text() == "once\n"
+
+
+@pytest.mark.slow
+def test_terminal_gets_colours(write, tmp_path):
+    write(QUICK)
+    leader, follower = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "NO_COLOR": ""}
+    with subprocess.Popen(
+        [*COMMAND, "run", "--for", "1"], cwd=tmp_path, env=environment, stdout=follower, stdin=follower
+    ) as process:
+        os.close(follower)
+        text = b""
+        try:
+            while piece := os.read(leader, 65536):
+                text += piece
+        except OSError:  # the other side is closed
+            pass
+        os.close(leader)
+        assert process.wait() == 0
+    assert b"\x1b[32msuccess" in text

@@ -1,0 +1,357 @@
+"""Opening the file: what is made, what is refused and left alone, what a migration that fails leaves."""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from cronactors.errors import StoreCorrupt, StoreUnavailable
+from cronactors.storage import connection, migrations
+from cronactors.storage.connection import APPLICATION_ID, MEMORY, SCHEMA_VERSION, connect
+from tests import storages
+from tests.storages import add, filled, job, job_ids, opened, pragma
+
+path = storages.path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+# What is made
+
+
+def test_a_new_file_is_private_whatever_the_umask(tmp_path: Path, path: str) -> None:
+    before = os.umask(0)
+    try:
+        with closing(opened(path)) as storage:
+            add(storage, "a")
+            modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
+    finally:
+        os.umask(before)
+    assert modes == {"jobs.db": 0o600, "jobs.db-wal": 0o600, "jobs.db-shm": 0o600}
+
+
+def test_a_link_to_a_missing_file_makes_it_private_too(tmp_path: Path, path: str) -> None:
+    target = tmp_path / "target.db"
+    Path(path).symlink_to(target)
+    connect(path, create=True).close()
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+
+
+def test_the_mode_of_an_existing_file_is_left_alone(path: str) -> None:
+    filled(path)
+    Path(path).chmod(0o640)
+    connect(path, create=True).close()
+    assert stat.S_IMODE(Path(path).stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_commits_survive_a_power_cut(path: str, existing: bool) -> None:
+    if existing:
+        filled(path)
+    with closing(connect(path, create=True)) as db:
+        assert pragma(db, "journal_mode") == "wal"
+        assert pragma(db, "synchronous") == 2  # FULL
+        assert pragma(db, "foreign_keys") == 1
+        assert pragma(db, "application_id") == APPLICATION_ID
+        assert pragma(db, "user_version") == SCHEMA_VERSION
+
+
+def test_an_empty_file_is_taken_as_new(path: str) -> None:
+    Path(path).touch()
+    filled(path)
+    with closing(opened(path)) as storage:
+        assert job_ids(storage) == ["000", "001", "002"]
+
+
+def test_a_memory_storage_is_private_and_makes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with closing(opened(MEMORY)) as one, closing(opened(MEMORY)) as other:
+        add(one, "a")
+        assert (job_ids(one), job_ids(other)) == (["a"], [])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["a b", "a?mode=memory", "a#b", "100%41", "%00", "file:a", "ü 🕘", "'\"", ":memory: ", "a&b=c", "a\\b"]
+)
+def test_any_name_of_a_file_and_its_folder_is_taken_literally(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    filled(str(folder / name))
+    assert list(contents(tmp_path)) == [f"{name}/{name}"]
+    with closing(opened(str(folder / name))) as storage:
+        assert job_ids(storage) == ["000", "001", "002"]
+    with closing(sqlite3.connect(str(folder / name))) as db:
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    with pytest.raises(StoreCorrupt, match="newer version"):
+        connect(str(folder / name), create=True)
+
+
+def test_a_relative_path_is_fine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    filled("jobs.db")
+    with closing(opened("./jobs.db")) as storage:
+        assert job_ids(storage) == ["000", "001", "002"]
+    assert list(contents(tmp_path)) == ["jobs.db"]
+
+
+def test_two_connections_see_what_the_other_commits(path: str) -> None:
+    with closing(opened(path)) as one, closing(opened(path)) as other:
+        add(one, "a")
+        assert job_ids(other) == ["a"]
+        assert one.begin(write=True)
+        one.insert_jobs([job("b")])
+        assert job_ids(other) == ["a"]
+        one.commit()
+        add(other, "c")
+        assert job_ids(one) == ["a", "b", "c"]
+
+
+# What is refused
+
+
+def test_a_missing_file_is_not_made_unasked(tmp_path: Path, path: str) -> None:
+    with pytest.raises(StoreUnavailable, match=r"jobs\.db does not exist"):
+        connect(path, create=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_folder_is_named_and_not_made(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable, match=r"the folder .*missing does not exist"):
+        connect(str(tmp_path / "missing" / "jobs.db"), create=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe", Path(os.devnull)):
+        with pytest.raises(StoreUnavailable, match="not a file"):
+            connect(str(path), create=True)
+    (tmp_path / "pipe").unlink()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"])
+@pytest.mark.parametrize("create", [True, False])
+def test_what_can_be_no_path_is_refused(tmp_path: Path, name: str, create: bool) -> None:
+    with pytest.raises(StoreUnavailable):
+        connect(str(tmp_path / name), create=create)
+    assert list(tmp_path.iterdir()) == []
+
+
+def script(*statements: str) -> list[str]:
+    return ["CREATE TABLE t (x)", "INSERT INTO t VALUES (1)", *statements]
+
+
+FOREIGN = {
+    "tables": script(),
+    "wal": ["PRAGMA journal_mode = WAL", *script()],
+    "user_version": ["PRAGMA user_version = 7"],
+    "our number": script(f"PRAGMA user_version = {SCHEMA_VERSION}"),
+    "application_id": ["PRAGMA application_id = 7"],
+    "newer": [f"PRAGMA application_id = {APPLICATION_ID}", *script(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")],
+    "newer, wal": [
+        "PRAGMA journal_mode = WAL",
+        f"PRAGMA application_id = {APPLICATION_ID}",
+        f"PRAGMA user_version = {SCHEMA_VERSION + 1}",
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_a_database_of_others_is_refused_and_nothing_in_its_folder_changes(tmp_path: Path, path: str, kind: str) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        for statement in FOREIGN[kind]:
+            db.execute(statement)
+    before = contents(tmp_path)
+    for create in (True, False):
+        with pytest.raises(StoreCorrupt, match="newer version" if "newer" in kind else "another application") as caught:
+            connect(path, create=create)
+        assert path in str(caught.value)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("create", [True, False])
+def test_a_log_that_another_application_left_in_a_crash_is_read_but_not_put_into_its_file(
+    tmp_path: Path, path: str, create: bool
+) -> None:
+    other = tmp_path / "other.db"
+    with closing(sqlite3.connect(other, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("CREATE TABLE t (x)")
+        crashed = {path: other.read_bytes(), f"{path}-wal": Path(f"{other}-wal").read_bytes()}
+    for name, data in crashed.items():
+        Path(name).write_bytes(data)
+    with pytest.raises(StoreCorrupt, match="another application"):
+        connect(path, create=create)
+    assert {name: Path(name).read_bytes() for name in crashed} == crashed
+
+
+def test_a_file_that_became_another_after_the_first_look_is_refused_too(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def look(path: str) -> None:
+        with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            for statement in FOREIGN["newer"]:
+                db.execute(statement)
+
+    connect(path, create=True).close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA user_version = 0")
+    monkeypatch.setattr(connection, "_look", look)
+    with pytest.raises(StoreCorrupt, match="newer version"):
+        connect(path, create=True)
+
+
+JUNK = random.Random(1).randbytes(20_000)
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "text": lambda data: b"[cron]\ndatabase = 'agent.db'\n",
+    "two bytes": lambda data: b"\0\0",  # SQLite takes a file of one byte for an empty one
+    "zeros": lambda data: bytes(len(data)),
+    "junk": lambda data: JUNK,
+    "junk after the magic": lambda data: data[:16] + JUNK,
+    "half": lambda data: data[: len(data) // 2],
+    "first page": lambda data: data[:4096],
+    "half a page": lambda data: data[:2048],
+    "header": lambda data: data[:100],
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_file_is_refused_and_left_as_it_is(tmp_path: Path, path: str, kind: str) -> None:
+    filled(path, count=200)
+    Path(path).write_bytes(DAMAGE[kind](Path(path).read_bytes()))
+    before = contents(tmp_path)
+    with pytest.raises(StoreCorrupt, match=r"jobs\.db is damaged or not a database"):
+        connect(path, create=True)
+    assert contents(tmp_path) == before
+
+
+@pytest.fixture
+def of_nobody() -> Iterator[Path]:
+    """A folder, and until the test ends a user without the rights of root."""
+    with tempfile.TemporaryDirectory() as name:
+        root = os.geteuid() == 0
+        if root:
+            os.chown(name, 65534, -1)
+            os.seteuid(65534)
+        try:
+            yield Path(name)
+        finally:
+            Path(name).chmod(0o700)
+            if root:
+                os.seteuid(0)
+
+
+def test_a_read_only_file_is_refused_and_nothing_is_left_beside_it(of_nobody: Path) -> None:
+    path = of_nobody / "jobs.db"
+    filled(str(path))
+    before = contents(of_nobody)
+    path.chmod(0o400)
+    with pytest.raises(StoreUnavailable, match=r"jobs\.db .*read-only"):
+        connect(str(path), create=True)
+    assert contents(of_nobody) == before
+    path.chmod(0)
+    with pytest.raises(StoreUnavailable, match=r"jobs\.db .*permission denied"):
+        connect(str(path), create=True)
+    path.chmod(0o600)
+    with closing(opened(str(path))) as storage:
+        add(storage, "more")
+
+
+def test_a_read_only_folder_is_refused(of_nobody: Path) -> None:
+    path = of_nobody / "jobs.db"
+    filled(str(path))
+    of_nobody.chmod(0o500)
+    for name in ("jobs.db", "new.db"):
+        with pytest.raises(StoreUnavailable, match=name.replace(".", r"\.")):
+            connect(str(of_nobody / name), create=True)
+    assert list(contents(of_nobody)) == ["jobs.db"]
+    of_nobody.chmod(0)
+    with pytest.raises(StoreUnavailable, match=r"jobs\.db cannot be opened: Permission denied"):
+        connect(str(path), create=True)
+
+
+def test_an_sqlite_that_is_too_old_is_named(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 36, 9))
+    with pytest.raises(StoreUnavailable, match=r"too old: 3\.37"):
+        connect(path, create=True)
+    assert not Path(path).exists()
+
+
+# Migrations
+
+
+def schema(path: str) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(path)) as db:
+        numbers = [(pragma(db, "application_id"), pragma(db, "user_version"))]
+        return numbers + db.execute("SELECT name, sql FROM sqlite_master ORDER BY name").fetchall()
+
+
+def test_migrations_are_applied_once(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    migrate = migrations.migrate
+
+    def counted(db: sqlite3.Connection) -> None:
+        calls.append(db)
+        migrate(db)
+
+    monkeypatch.setattr(migrations, "migrate", counted)
+    connect(path, create=True).close()
+    before = schema(path)
+    for _ in range(2):
+        connect(path, create=True).close()
+    assert len(calls) == 1
+    assert schema(path) == before
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT name FROM _sqlite_migrations").fetchall() == [("schema_1",)]
+
+
+class Bug(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [(Bug(), Bug), (sqlite3.OperationalError("no"), StoreUnavailable), (KeyboardInterrupt(), KeyboardInterrupt)],
+    ids=["bug", "sqlite", "interrupt"],
+)
+@pytest.mark.parametrize("existing", [False, True])
+def test_a_migration_that_fails_leaves_the_file_as_it_was(
+    path: str, monkeypatch: pytest.MonkeyPatch, existing: bool, error: BaseException, raised: type[BaseException]
+) -> None:
+    if existing:
+        filled(path)
+    else:
+        Path(path).touch()
+    before = schema(path)
+    migrate = migrations.migrate
+    calls = []
+
+    def half_way(db: sqlite3.Connection) -> None:
+        calls.append(db)
+        migrate(db)
+        db.execute("ALTER TABLE jobs ADD COLUMN new TEXT")
+        db.execute("UPDATE jobs SET new = name")
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(migrations, "migrate", half_way)
+        patch.setattr(connection, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
+        with pytest.raises(raised):
+            connect(path, create=True)
+    assert len(calls) == 1, "only a lock is worth another try"
+    assert schema(path) == before
+    with closing(opened(path)) as storage:
+        assert job_ids(storage) == (["000", "001", "002"] if existing else [])
+        add(storage, "works")

@@ -1,0 +1,382 @@
+"""Executors that misbehave in every way there is: one final status with a readable cause each, and nobody else is affected."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from typing import NoReturn, cast
+
+import pytest
+import trio
+
+from cronactors import (
+    Cause,
+    Cron,
+    CronConfig,
+    CronRun,
+    CronScheduler,
+    Interval,
+    JobContext,
+    JobExecutor,
+    JobNotFound,
+    JobResult,
+    Retry,
+    RunStatus,
+    open_scheduler,
+)
+from cronactors.testing import VirtualClock
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+Act = Callable[[JobContext], object]
+
+
+class BadText(Exception):
+    """An error that cannot be shown."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__("x")
+        self.error = error
+
+    def __str__(self) -> str:
+        raise self.error
+
+    __repr__ = __str__
+
+
+class Unshowable:
+    """A value that cannot be shown."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no repr")
+
+    __str__ = __repr__
+
+
+class Unbound:
+    """As a proxy whose object is missing: even isinstance raises."""
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> NoReturn:
+        raise RuntimeError("working outside of a context")
+
+
+class Foreign:
+    """Awaits something that trio does not know, as a future of another framework."""
+
+    def __await__(self) -> Iterator[str]:
+        yield "foreign"
+
+
+class LyingText(str):
+    """Text whose length cannot be told."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        raise RuntimeError("no length")
+
+
+def raiser(error: BaseException) -> Act:
+    async def act(context: JobContext) -> None:
+        raise error
+
+    return act
+
+
+def returner(value: object) -> Act:
+    async def act(context: JobContext) -> object:
+        return value
+
+    return act
+
+
+def nested(depth: int) -> BaseException:
+    error: Exception = ValueError("innermost")
+    for _ in range(depth):
+        error = ExceptionGroup("group", [error])
+    return error
+
+
+async def raises_a_cancelled_of_its_own(context: JobContext) -> None:
+    stored: trio.Cancelled | None = None
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await trio.sleep(1)
+        except trio.Cancelled as cancelled:
+            stored = cancelled
+            raise
+    assert stored is not None
+    raise stored
+
+
+async def leaves_a_scope_open(context: JobContext) -> None:
+    trio.CancelScope().__enter__()
+
+
+async def awaits_a_foreign_thing(context: JobContext) -> None:
+    await Foreign()
+
+
+async def awaits_asyncio(context: JobContext) -> None:
+    await asyncio.sleep(0.1)
+
+
+async def yields(context: JobContext) -> AsyncIterator[str]:
+    yield "an async generator"
+
+
+def is_no_coroutine(context: JobContext) -> str:
+    return "plain text"
+
+
+def raises_at_once(context: JobContext) -> NoReturn:
+    raise LookupError("plain function")
+
+
+@asynccontextmanager
+async def beside_a_neighbour(act: Act) -> AsyncIterator[tuple[CronScheduler, str, str]]:
+    """A scheduler with a job that ``act`` carries out at 00:01:00 and no retries, and a well-behaved one at the same time."""
+
+    def executor(context: JobContext) -> object:
+        return act(context) if context.job_name == "bad" else good(context)
+
+    async def good(context: JobContext) -> str:
+        await trio.sleep(1)
+        return "fine"
+
+    async with open_scheduler(":memory:", cast(JobExecutor, executor), config=CronConfig(max_concurrent_runs=2)) as scheduler:
+        bad = await scheduler.store.add_job("bad", "it", Interval(60_000), max_retries=0, timeout_secs=20)
+        neighbour = await scheduler.store.add_job("neighbour", "it", Interval(60_000))
+        yield scheduler, bad, neighbour
+        runs = await scheduler.store.list_runs(neighbour)
+        assert {run.status for run in runs} == {RunStatus.SUCCESS}
+
+
+async def twice(act: Act) -> CronRun:
+    """Let a job run twice, check that both came to the same end and that the neighbour did well, and answer the second run."""
+    async with beside_a_neighbour(act) as (scheduler, bad, neighbour):
+        await trio.sleep(150)
+        second, first = await scheduler.store.list_runs(bad)
+        assert (first.status, first.cause) == (second.status, second.cause)
+        assert (await scheduler.store.get_job(bad)).last_error == second.error
+        assert len(await scheduler.store.list_runs(neighbour)) == 2
+    return second
+
+
+@pytest.mark.parametrize(
+    ("act", "text"),
+    [
+        (raiser(ValueError("bug")), "ValueError: bug"),
+        (raiser(ValueError()), "ValueError"),
+        (raiser(ExceptionGroup("g", [ValueError("a"), ExceptionGroup("h", [KeyError("b")])])), "ValueError: a; KeyError: 'b'"),
+        (raiser(ValueError("a\0b\ud800c\nd")), "ValueError: a\ufffdb?c\nd"),
+        (raiser(GeneratorExit("mine")), "GeneratorExit: mine"),
+        (raiser(asyncio.CancelledError()), "CancelledError"),
+        (raiser(StopIteration(1)), "RuntimeError: coroutine raised StopIteration"),
+        (raiser(StopAsyncIteration()), "StopAsyncIteration"),
+        (raiser(BadText(ValueError("no text"))), "BadText: (its text cannot be shown)"),
+        (raiser(ExceptionGroup("g", [BadText(ValueError("no text"))])), "BadText: (its text cannot be shown)"),
+        (raiser(Retry("soon", after=float("nan"))), "Retry: soon"),
+        (raiser(Retry("soon", after=cast(float, "seven"))), "Retry: soon"),
+        (raises_a_cancelled_of_its_own, "Cancelled: "),
+        (raises_at_once, "LookupError: plain function"),
+        (is_no_coroutine, "TypeError: "),
+        (yields, "TypeError: "),
+        (awaits_asyncio, "RuntimeError: no running event loop"),
+        (awaits_a_foreign_thing, "TypeError: trio.run received unrecognized yield message"),
+        (returner(5), "TypeError: the executor returned int, not JobResult, str or None"),
+        (returner(b"bytes"), "TypeError: the executor returned bytes"),
+        (returner(["list"]), "TypeError: the executor returned list"),
+        (returner(Unshowable()), "TypeError: the executor returned Unshowable"),
+        (returner(JobResult(summary=cast(str, None))), "TypeError: the executor returned a summary of type NoneType"),
+        (returner(JobResult(session_id=cast(str, Unshowable()))), "TypeError: the executor returned a session_id of type"),
+        pytest.param(returner(Unbound()), "RuntimeError: working outside of a context", id="proxy"),
+        pytest.param(returner(LyingText("x")), "RuntimeError: no length", id="lying text"),
+        pytest.param(leaves_a_scope_open, "RuntimeError: Cancel scope stack corrupted", id="open scope"),
+    ],
+)
+async def test_every_mischief_is_one_failure_with_a_readable_cause(virtual_clock: VirtualClock, act: Act, text: str) -> None:
+    run = await twice(act)
+    assert (run.status, run.cause, run.result_summary, run.session_id) == (RunStatus.FAILED, Cause.ERROR, None, "")
+    assert run.error
+    assert run.error.startswith(text)
+    run.error.encode()
+
+
+def test_a_group_nested_deeper_than_python_can_follow_is_one_failure() -> None:
+    async def main() -> CronRun:
+        return await twice(raiser(nested(3000)))
+
+    try:  # not even pytest could show what would leave
+        error = trio.run(main, clock=VirtualClock()).error
+    except BaseException as leaving:
+        error = type(leaving).__name__
+    assert error == "ValueError: innermost"
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("grouped", [False, True])
+async def test_what_is_meant_for_the_whole_program_ends_it_in_order(
+    virtual_clock: VirtualClock, kind: type[BaseException], grouped: bool
+) -> None:
+    error = kind("stop")
+    runs: list[CronRun] = []
+
+    async def on_finish(job: object, run: CronRun) -> None:
+        runs.append(run)
+
+    async def executor(context: JobContext) -> None:
+        if context.job_name == "bad":
+            raise BaseExceptionGroup("g", [error]) if grouped else error
+        await trio.sleep(3)
+
+    with pytest.raises(kind) as caught:
+        async with open_scheduler(
+            ":memory:", executor, on_finish=on_finish, config=CronConfig(max_concurrent_runs=2)
+        ) as scheduler:
+            for name in ("bad", "neighbour"):
+                await scheduler.store.add_job(name, "it", Interval(60_000))
+            await trio.sleep_forever()
+    assert caught.value is error
+    assert trio.current_time() == pytest.approx(63)  # the neighbour had its grace
+    assert [(run.job_name, run.status, run.error) for run in runs] == [
+        ("bad", RunStatus.FAILED, f"{kind.__name__}: stop"),
+        ("neighbour", RunStatus.SUCCESS, None),
+    ]
+
+
+async def test_an_error_whose_text_wants_to_end_the_program_does_not(virtual_clock: VirtualClock) -> None:
+    assert (await twice(raiser(BadText(SystemExit(3))))).error == "BadText: (its text cannot be shown)"
+
+
+@pytest.mark.parametrize(
+    ("value", "summary"),
+    [
+        (None, ""),
+        ("", ""),
+        ("text", "text"),
+        ("x" * 10_000_000, "x" * 9_999 + "…"),
+        ("a\0b\ud800c\udfff", "a\ufffdb?c?"),
+        (JobResult(summary="\0"), "\ufffd"),
+        (RunStatus.SUCCESS, "success"),
+    ],
+    ids=["None", "empty", "text", "10 MB", "NUL and surrogates", "NUL in a result", "subclass of str"],
+)
+async def test_odd_texts_are_kept_as_far_as_they_can_be(virtual_clock: VirtualClock, value: object, summary: str) -> None:
+    run = await twice(returner(value))
+    assert (run.status, run.result_summary, run.error) == (RunStatus.SUCCESS, summary, None)
+
+
+async def test_an_error_of_10_megabytes_is_cut(virtual_clock: VirtualClock) -> None:
+    run = await twice(raiser(ValueError("x" * 10_000_000)))
+    assert run.error == "ValueError: " + "x" * 1987 + "…"
+
+
+async def test_a_session_id_is_kept_and_cut(virtual_clock: VirtualClock) -> None:
+    run = await twice(returner(JobResult(session_id="s\0" * 10_000)))
+    assert (run.status, len(run.session_id)) == (RunStatus.SUCCESS, 200)
+    assert "\0" not in run.session_id
+
+
+@pytest.mark.parametrize("ending", ["raise", "group", "swallow forever"])
+async def test_hiding_a_cancellation_does_not_hide_the_timeout(virtual_clock: VirtualClock, ending: str) -> None:
+    async def act(context: JobContext) -> None:
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled:
+            if ending == "raise":
+                raise ValueError("hidden") from None
+            if ending == "group":
+                raise ExceptionGroup("hidden", [ValueError("a")]) from None
+        for _ in range(5):  # each sleep is cancelled at once
+            with suppress(trio.Cancelled):
+                await trio.sleep(1)
+        await trio.sleep(1)
+
+    async with beside_a_neighbour(act) as (scheduler, bad, _):
+        await trio.sleep(90)
+        (run,) = await scheduler.store.list_runs(bad)
+        assert (run.status, run.cause, run.error) == (RunStatus.FAILED, Cause.TIMEOUT, "timed out after 20 s")
+        assert run.completed_at is not None
+        assert (run.completed_at - START).total_seconds() == 80
+
+
+async def test_what_returns_after_its_timeout_has_returned(virtual_clock: VirtualClock) -> None:
+    async def act(context: JobContext) -> str:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(30)
+        return "late, but whole"
+
+    async with beside_a_neighbour(act) as (scheduler, bad, _):
+        await trio.sleep(100)
+        (run,) = await scheduler.store.list_runs(bad)
+        assert (run.status, run.cause, run.result_summary) == (RunStatus.SUCCESS, None, "late, but whole")
+
+
+async def test_an_executor_may_remove_its_own_job(virtual_clock: VirtualClock) -> None:
+    async def act(context: JobContext) -> str:
+        await scheduler.store.remove_job(context.job_id)
+        await trio.sleep(1)
+        return "gone"
+
+    async with beside_a_neighbour(act) as (scheduler, bad, _):
+        await trio.sleep(150)
+        with pytest.raises(JobNotFound):
+            await scheduler.store.get_job(bad)
+        assert [(run.status, run.result_summary) for run in await scheduler.store.list_runs(bad)] == [(RunStatus.SUCCESS, "gone")]
+
+
+async def test_an_executor_may_edit_its_own_job_and_its_end_overwrites_nothing(virtual_clock: VirtualClock) -> None:
+    async def act(context: JobContext) -> str:
+        await scheduler.store.update_job(
+            context.job_id, prompt=context.prompt + "!", schedule=Interval(100_000), timeout_secs=7, max_retries=5
+        )
+        await trio.sleep(1)
+        return context.prompt
+
+    async with beside_a_neighbour(act) as (scheduler, bad, _):
+        await trio.sleep(70)
+        job = await scheduler.store.get_job(bad)
+        assert (job.prompt, job.schedule, job.timeout_secs, job.max_retries) == ("it!", Interval(100_000), 7, 5)
+        assert job.next_run_at is not None
+        assert (job.next_run_at - START).total_seconds() == 160
+        await trio.sleep(100)
+        assert [run.result_summary for run in await scheduler.store.list_runs(bad)] == ["it!", "it"]
+
+
+async def test_an_executor_may_pause_its_own_job(virtual_clock: VirtualClock) -> None:
+    async def act(context: JobContext) -> None:
+        await scheduler.store.pause_job(context.job_id)
+        raise ValueError("and fail")
+
+    async with beside_a_neighbour(act) as (scheduler, bad, _):
+        await trio.sleep(500)
+        assert [run.error for run in await scheduler.store.list_runs(bad)] == ["ValueError: and fail"]
+        assert not (await scheduler.store.get_job(bad)).enabled
+
+
+async def test_an_executor_may_add_jobs_and_ask_for_runs(virtual_clock: VirtualClock) -> None:
+    ids: list[str] = []
+
+    async def act(context: JobContext) -> None:
+        if context.job_name == "bad":
+            ids.append(await scheduler.store.add_job(f"child {len(ids)}", "it", Cron("@yearly")))
+            await scheduler.run_now(ids[-1], wait=False)
+
+    async with beside_a_neighbour(act) as (scheduler, _, _neighbour):
+        await trio.sleep(150)
+        runs = [await scheduler.store.list_runs(job_id) for job_id in ids]
+        assert [[run.status for run in of_one] for of_one in runs] == [[RunStatus.SUCCESS]] * 2
+
+
+async def test_an_executor_that_cancels_its_own_run_is_cancelled(virtual_clock: VirtualClock) -> None:
+    async def act(context: JobContext) -> None:
+        await scheduler.cancel_run(context.run_id)
+
+    async with beside_a_neighbour(act) as (scheduler, bad, _):
+        await trio.sleep(70)
+        (run,) = await scheduler.store.list_runs(bad)
+        assert (run.status, run.cause) == (RunStatus.CANCELLED, Cause.CANCELLED)

@@ -1,0 +1,198 @@
+"""The walls between the modules: each imports lower layers only, the pure ones know neither trio nor a clock."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "cronactors"
+
+# From the bottom to the top. A module imports modules of earlier lines only.
+LAYERS = """
+errors instants
+checks wallclock
+zones days
+expression timestamps
+moments
+schedule
+model
+spec
+policy config owner
+storage.rows
+storage.protocol storage.statements storage.migrations
+storage.connection
+storage.sqlite
+ledger.views
+ledger.close
+ledger.claim
+ledger.jobs ledger.recovery
+ledger.runs
+actors.thread actors.observable actors.callbacks
+actors.leaving
+actors.mailbox
+actors.messages actors.store
+actors.notifier
+actors.runner actors.service
+actors.clock
+arguments executors
+handle
+scheduler
+cronactors
+testing
+cli.database cli.printer
+cli.show
+cli.running
+cli.commands
+cli
+"""
+RANK = {module: rank for rank, line in enumerate(LAYERS.split("\n")) for module in line.split()}
+
+# Storages, ledgers and actors as packages hold nothing but their docstrings.
+EMPTY = {"storage", "ledger", "actors"}
+PURE = {
+    "errors", "instants", "checks", "zones", "days", "expression", "timestamps", "moments", "schedule", "model", "spec", "policy",
+}  # fmt: skip
+
+# What is hidden in one place each, so that it can be replaced there.
+ONE_PLACE = {
+    "croniter": "days",
+    "trio_util": "actors.observable",
+    "sqlite_utils": "storage.migrations",
+    "pytest": "testing",
+}
+
+# Calls by these names ask a clock; `datetime.time(...)` is used as `time` nowhere.
+ASKS_A_CLOCK = {"now", "utcnow", "today", "time", "monotonic", "current_time", "system_wall", "virtual_time"}
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__") or "cronactors"
+
+
+MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[str, str | None]]:
+    """Every import, wherever it stands: the module, and the name taken from it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, None
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: imports are absolute"
+            for alias in node.names:
+                yield node.module or "", alias.name
+
+
+def ours(tree: ast.AST) -> Iterator[str]:
+    """Our own modules among the imports, without the name of the package."""
+    for module, name in imports(tree):
+        if module.partition(".")[0] != "cronactors":
+            continue
+        inside = module.partition(".")[2]
+        taken = f"{inside}.{name}".strip(".") if name else inside
+        yield taken if taken in MODULES else inside or "cronactors"
+
+
+def others(tree: ast.AST) -> set[str]:
+    """The other packages among the imports, by the first part of their names."""
+    return {module.partition(".")[0] for module, _ in imports(tree)} - {"cronactors"}
+
+
+def test_every_module_has_its_layer():
+    assert set(MODULES) == set(RANK) | EMPTY
+
+
+@pytest.mark.parametrize("module", sorted(EMPTY))
+def test_a_package_of_modules_holds_nothing(module):
+    assert not list(imports(TREES[module]))
+
+
+@pytest.mark.parametrize("module", sorted(RANK))
+def test_a_module_imports_lower_layers_only(module):
+    upward = sorted({other for other in ours(TREES[module]) if RANK[other] >= RANK[module]})
+    assert not upward, f"{module} must not import {', '.join(upward)}"
+
+
+@pytest.mark.parametrize("module", sorted(RANK))
+def test_nothing_but_the_command_line_imports_it_or_the_package_as_a_whole(module):
+    if not module.startswith("cli"):
+        assert not [other for other in ours(TREES[module]) if other == "cronactors" or other.startswith("cli")]
+
+
+@pytest.mark.parametrize("module", sorted(PURE))
+def test_a_pure_module_knows_neither_trio_nor_a_database_nor_threads(module):
+    forbidden = {"trio", "trio_util", "outcome", "sqlite3", "sqlite_utils", "threading", "asyncio", "random", "os", "time"}
+    assert not others(TREES[module]) & forbidden
+    assert set(ours(TREES[module])) <= PURE
+
+
+@pytest.mark.parametrize("module", sorted(PURE))
+def test_a_pure_module_never_asks_for_the_time(module):
+    called = [node.func for node in ast.walk(TREES[module]) if isinstance(node, ast.Call)]
+    names = {node.attr for node in called if isinstance(node, ast.Attribute)} | {
+        node.id for node in called if isinstance(node, ast.Name)
+    }
+    assert not names & ASKS_A_CLOCK
+    assert not [node for node in ast.walk(TREES[module]) if isinstance(node, ast.AsyncFunctionDef | ast.Await)]
+
+
+@pytest.mark.parametrize(("package", "place"), ONE_PLACE.items())
+def test_a_package_is_known_in_one_place(package, place):
+    assert [module for module in MODULES if package in others(TREES[module])] == [place]
+
+
+def test_only_the_storage_knows_sqlite():
+    knowing = {module for module in MODULES if "sqlite3" in others(TREES[module])}
+    assert knowing == {"storage.connection", "storage.migrations", "storage.sqlite"}
+
+
+def test_the_command_lines_packages_are_known_there_only():
+    for package in ("click", "rich"):
+        knowing = {module for module in MODULES if package in others(TREES[module])}
+        assert knowing, package
+        assert all(module.startswith("cli") for module in knowing), package
+
+
+def test_importing_the_package_loads_nothing_that_only_some_need():
+    script = "import sys, cronactors; print(*sorted(sys.modules))"
+    process = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = set(process.stdout.split())
+    assert {"cronactors.scheduler", "trio"} <= loaded
+    unwanted = {"cronactors.cli", "cronactors.testing", "click", "rich", "sqlite_utils", "pytest", "hypothesis", "trio.testing"}
+    assert not loaded & unwanted
+
+
+def test_importing_the_tests_help_works_without_pytest():
+    script = "import sys; sys.modules['pytest'] = None; import cronactors.testing as t; print(t.make_context().job_name)"
+    process = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert process.stdout == "job\n"
+
+
+# What the checks above rest on
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("import cronactors", ["cronactors"]),
+        ("from cronactors import __version__", ["cronactors"]),
+        ("from cronactors import checks", ["checks"]),
+        ("from cronactors.ledger import claim, jobs", ["ledger.claim", "ledger.jobs"]),
+        ("from cronactors.ledger.claim import LEASE", ["ledger.claim"]),
+        ("import cronactors.cli.show", ["cli.show"]),
+        ("def f():\n    from cronactors.cli import show", ["cli.show"]),
+        ("if TYPE_CHECKING:\n    from cronactors.handle import CronStore", ["handle"]),
+        ("import trio, cronactors_other", []),
+    ],
+)
+def test_imports_are_found_wherever_they_stand(source, found):
+    assert list(ours(ast.parse(source))) == found

@@ -1,0 +1,317 @@
+"""What dead processes leave behind, crashes in a row, leases, and the wall clock set back."""
+
+from __future__ import annotations
+
+import pytest
+
+from cronactors.ledger.claim import LEASE
+from cronactors.ledger.recovery import keep_leases, last_seen, orphans, sign_off
+from cronactors.model import Overlap, SessionMode
+from cronactors.schedule import Cron, Interval
+from tests.ledger_world import DAY, FAILURE, HOUR, HOURLY, INTERRUPTED, KINDS, MINUTE, SECOND, T0, World, at, process
+
+
+@pytest.fixture(params=KINDS)
+def world(request):
+    return World(request.param)
+
+
+# Crashes
+
+
+def test_what_a_crash_interrupted_is_marked_and_run_again(world):
+    job = world.add(HOURLY)
+    world.pass_time(HOUR)
+    run = world.begin()
+    world.pass_time(MINUTE)
+    (ended,) = world.crash()
+    assert (ended.id, ended.status, ended.cause, ended.completed_at) == (run.id, "failed", "interrupted", world.now)
+    assert "process ended" in (ended.error or "")
+    again = world.begin()
+    assert (again.scheduled_at, again.attempt, again.trigger, again.failures) == (T0 + HOUR, 2, "recovery", 0)
+    assert again.owner == world.owner != run.owner
+    world.finish(again)
+    assert [told[:2] for told in world.told(job)] == [("failed", "interrupted"), ("success", None)]
+    assert world.claim() == []
+    assert world.job(job).crashes == 0
+
+
+def test_moments_missed_while_nothing_was_running_make_one_late_run_after_what_was_interrupted(world):
+    job = world.add(HOURLY)
+    world.pass_time(HOUR)
+    world.begin()
+    world.pass_time(3 * DAY)
+    world.crash()
+    world.finish(world.begin())
+    late = world.begin()
+    assert (late.scheduled_at, late.coalesced, late.attempt) == (T0 + 3 * DAY + HOUR, 72, 1)
+    world.finish(late)
+    assert [told[0] for told in world.told(job)] == ["failed", "success", "success"]
+    assert world.claim() == []
+
+
+def test_an_orderly_interruption_does_not_count_as_a_crash(world):
+    job = world.add(HOURLY, max_retries=0)
+    world.pass_time(HOUR)
+    for _ in range(2):
+        world.begin()
+        world.crash()
+    world.finish(world.begin(), INTERRUPTED)
+    assert world.job(job).crashes == 2
+    assert world.begin().failures == 0
+
+
+def test_after_crashes_an_orderly_interruption_still_costs_nothing(world):
+    world.add(at(T0), max_retries=1)
+    for _ in range(3):
+        world.begin()
+        world.crash()
+    world.pass_time(30 * SECOND)
+    for _ in range(3):
+        run = world.begin()
+        assert run.failures == 1
+        world.finish(run, INTERRUPTED)
+
+
+def test_from_the_third_crash_in_a_row_the_job_slows_down_and_stops(world):
+    job = world.add(at(T0), max_retries=3)
+    waits = []
+    while world.job(job).enabled:
+        before = world.now
+        ready = world.do(lambda storage: storage.next_due())
+        world.now = max(world.now, ready)
+        waits.append((world.now - before) // SECOND)
+        world.begin()
+        world.crash()
+    assert waits == [0, 0, 0, 30, 60, 300]
+    row = world.job(job)
+    assert row.crashes == 6
+    assert "6 times in a row" in (row.last_error or "")
+    assert world.claim() == []
+
+
+@pytest.mark.parametrize("overlap", list(Overlap))
+def test_new_moments_do_not_let_a_job_that_kills_its_process_go_on(world, overlap):
+    job = world.add(Interval(SECOND), overlap=overlap)
+    starts = 0
+    while world.job(job).enabled and starts < 50:
+        world.pass_time(SECOND)
+        claimed = world.claim()
+        starts += len(claimed)
+        if claimed:
+            world.crash()
+    assert world.now - T0 > (30 + 60 + 300) * SECOND
+    assert starts <= (6 if overlap is Overlap.SKIP else 12)
+    row = world.job(job)
+    assert (row.enabled, row.held_by) == (0, None)
+    assert "times in a row" in (row.last_error or "")
+    world.pass_time(HOUR)
+    assert world.claim() == []
+    world.resume(job)
+    world.pass_time(SECOND)
+    again = world.claim()
+    assert again
+    for claimed in again:
+        world.finish(claimed.run)
+    assert world.job(job).crashes == 0
+
+
+def test_an_end_of_any_other_kind_ends_the_row_of_crashes(world):
+    job = world.add(HOURLY)
+    world.pass_time(HOUR)
+    for _ in range(2):
+        world.begin()
+        world.crash()
+    assert world.job(job).crashes == 2
+    world.finish(world.begin(), FAILURE)
+    assert world.job(job).crashes == 0
+
+
+def test_moments_of_a_job_that_was_stopped_are_recorded(world):
+    job = world.add(max_retries=0)
+    world.pass_time(MINUTE)
+    for _ in range(2):
+        world.begin()
+        world.crash()
+    world.begin()
+    world.pass_time(2 * MINUTE)
+    world.crash()
+    assert world.job(job).enabled == 0
+    assert world.told(job)[-1] == ("skipped", "interrupted", 2 * MINUTE, 1, 2)
+
+
+def test_a_crash_of_a_removed_job_is_only_marked(world):
+    job = world.add(HOURLY)
+    world.pass_time(HOUR)
+    world.begin()
+    world.remove(job)
+    world.crash()
+    assert world.told(job) == [("failed", "interrupted", HOUR, 1, 1)]
+    assert world.claim() == []
+
+
+def test_a_crash_frees_the_session(world):
+    main = {"session_mode": SessionMode.MAIN}
+    first, second = world.add(at(T0), **main), world.add(at(T0 + 1), **main)
+    world.pass_time(1)
+    world.begin()
+    world.crash()
+    order = []
+    for _ in range(2):
+        order.append(world.begin())
+        world.finish(order[-1])
+    assert [run.job_id for run in order] == [first, second]
+
+
+def test_a_paused_job_waits_with_what_was_interrupted(world):
+    job = world.add(HOURLY)
+    world.pass_time(HOUR)
+    world.begin()
+    world.pause(job)
+    world.crash()
+    assert world.claim() == []
+    assert world.history(job)[1].waits_for == "pause"
+    world.resume(job)
+    assert world.begin().trigger == "recovery"
+
+
+# Owners
+
+
+def test_only_the_runs_of_the_dead_are_taken_back(world):
+    other = world.register(process("there"))
+    jobs = [world.add() for _ in range(2)]
+    world.pass_time(MINUTE)
+    (mine,) = world.claim(limit=1)
+    (theirs,) = world.claim(limit=1, owner=other)
+    assert {mine.run.job_id, theirs.run.job_id} == set(jobs)
+    assert world.recover() == []
+    assert [run.id for run in world.crash()] == [mine.run.id]
+    assert world.run(theirs.run).status == "running"
+
+
+def test_without_a_sign_of_life_the_lease_ends(world):
+    other = world.register(process("there"))
+    world.add()
+    world.pass_time(MINUTE)
+    (claimed,) = world.claim(owner=other)
+    world.pass_time(LEASE - 1)
+    assert world.recover() == []
+    world.pass_time(1)
+    assert world.do(orphans, world.me, trust_leases=False) == []
+    assert [run.id for run in world.do(orphans, world.me, trust_leases=True)] == [claimed.run.id]
+    world.do(keep_leases, [other])
+    assert world.recover() == []
+    world.pass_time(LEASE)
+    assert [run.id for run in world.recover()] == [claimed.run.id]
+
+
+def test_nobody_takes_his_own_runs_for_orphans(world):
+    world.add()
+    world.pass_time(MINUTE)
+    run = world.begin()
+    world.pass_time(DAY)
+    assert world.recover(mine=[world.owner]) == []
+    assert [orphan.id for orphan in world.do(orphans, world.me, trust_leases=True)] == [run.id]
+
+
+@pytest.mark.parametrize("trust_leases", [False, True])
+def test_what_a_handle_leaves_open_when_it_closes_is_run_by_nobody(world, trust_leases):
+    world.add()
+    world.pass_time(MINUTE)
+    run = world.begin()
+    assert world.recover(trust_leases=trust_leases) == []
+    world.do(sign_off, world.owner)
+    assert [ended.id for ended in world.recover(trust_leases=trust_leases)] == [run.id]
+
+
+def test_owners_that_ended_in_order_or_died_are_forgotten_once_they_own_nothing(world):
+    there = world.register(process("there"))
+    world.add()
+    world.pass_time(MINUTE)
+    world.begin()
+    world.do(sign_off, there)
+    before = world.owner
+    world.register(process("here", 2))
+    rows = world.do(lambda storage: storage.owners())
+    assert before in {row.id for row in rows}
+    assert there not in {row.id for row in rows}
+    world.recover(process("here", 2))
+    latest = world.register(process("here", 3))
+    assert [row.id for row in world.do(lambda storage: storage.owners())] == [latest]
+
+
+def test_the_last_sign_of_life(world):
+    world.pass_time(HOUR)
+    other = world.register(process("there"))
+    world.pass_time(HOUR)
+    assert world.do(last_seen) == T0 + HOUR
+    world.do(keep_leases, [world.owner])
+    assert world.do(last_seen) == T0 + 2 * HOUR
+    world.do(sign_off, other)
+
+
+# The wall clock set back
+
+
+@pytest.mark.parametrize("schedule", [Interval(MINUTE), Cron("* * * * *")])
+def test_nothing_that_was_claimed_runs_again_and_no_job_falls_silent(world, schedule):
+    jobs = [world.add(schedule) for _ in range(5)]
+    for _ in range(60):
+        world.pass_time(MINUTE)
+        for claimed in world.claim():
+            world.finish(claimed.run)
+    world.set_back(HOUR // 2)
+    for job in jobs:
+        assert world.job(job).next_run_at == T0 + 31 * MINUTE
+    for _ in range(60):
+        world.pass_time(MINUTE)
+        for claimed in world.claim():
+            world.finish(claimed.run)
+    for job in jobs:
+        assert world.told(job) == [("success", None, n * MINUTE, 1, 1) for n in range(1, 91)]
+
+
+def test_a_job_on_a_long_rhythm_that_was_added_in_the_future_comes_back(world):
+    world.now = T0 + 10 * DAY
+    job = world.add(Cron("0 9 * * *"))
+    world.set_back(10 * DAY)
+    assert world.job(job).next_run_at == T0 + 9 * HOUR
+
+
+def test_pending_retries_move_with_the_clock(world):
+    world.add(at(T0 + HOUR))
+    world.pass_time(HOUR)
+    world.finish(world.begin(), FAILURE)
+    world.set_back(HOUR)
+    assert world.do(lambda storage: storage.next_due()) == T0 + 30 * SECOND
+    world.pass_time(30 * SECOND)
+    assert world.begin().trigger == "retry"
+
+
+def test_one_shots_paused_jobs_and_what_is_due_stay(world):
+    shot, paused, due = world.add(at(T0 + DAY)), world.add(HOURLY), world.add()
+    world.pause(paused)
+    world.pass_time(10 * MINUTE)
+    before = [world.job(job) for job in (shot, paused, due)]
+    world.set_back(MINUTE)
+    assert [world.job(job) for job in (shot, paused, due)] == before
+    run = world.begin()
+    assert (run.job_id, run.coalesced) == (due, 9)
+
+
+def test_the_clock_set_back_during_a_run(world):
+    job = world.add(HOURLY)
+    world.pass_time(5 * HOUR)
+    run = world.begin()
+    world.set_back(3 * HOUR)
+    assert world.job(job).next_run_at == T0 + 3 * HOUR
+    world.pass_time(2 * HOUR)
+    world.finish(run)
+    for _ in range(5):
+        for claimed in world.claim():
+            world.finish(claimed.run)
+        world.pass_time(HOUR)
+    runs = [told for told in world.told(job) if told[0] == "success"]
+    assert len({told[2] for told in runs}) == len(runs)
+    assert runs[-1][2] == 8 * HOUR

@@ -1,0 +1,312 @@
+"""Requests and their answers, with the test in the place of the store: who waits, who is let go, who gets what."""
+
+from __future__ import annotations
+
+import attrs
+import outcome
+import pytest
+import trio
+import trio.testing
+
+from cronactors.actors import mailbox as mailbox_module
+from cronactors.actors.mailbox import Envelope, Mailbox, Request
+from cronactors.errors import InvalidJob, SchedulerClosed, SchedulerCrashed
+
+
+@attrs.frozen
+class Ask(Request[str]):
+    text: str = "?"
+
+
+class Caller:
+    """A task that asks, and what came of it."""
+
+    def __init__(self, mailbox: Mailbox, text: str = "?") -> None:
+        self.scope = trio.CancelScope()
+        self.result: outcome.Outcome[str] | None = None
+        self.ended = trio.Event()
+        self._mailbox = mailbox
+        self._text = text
+
+    async def run(self) -> None:
+        with self.scope:
+            try:
+                self.result = outcome.Value(await self._mailbox.ask(Ask(self._text)))
+            except Exception as error:
+                self.result = outcome.Error(error)
+        self.ended.set()
+
+    def error(self) -> BaseException:
+        assert isinstance(self.result, outcome.Error)
+        return self.result.error
+
+
+def text_of(envelope: Envelope) -> str:
+    assert isinstance(envelope.request, Ask)
+    return envelope.request.text
+
+
+async def waiting(nursery: trio.Nursery, mailbox: Mailbox, text: str = "?") -> Caller:
+    """A caller whose request lies in the mailbox, or that waits for a place in it."""
+    caller = Caller(mailbox, text)
+    nursery.start_soon(caller.run)
+    await trio.testing.wait_all_tasks_blocked()
+    return caller
+
+
+async def test_an_answer_reaches_its_caller():
+    mailbox = Mailbox()
+    async with trio.open_nursery() as nursery:
+        callers = [await waiting(nursery, mailbox, text) for text in "abc"]
+        envelopes = [await mailbox.receive(), *mailbox.receive_waiting(10)]
+        assert [text_of(envelope) for envelope in envelopes] == ["a", "b", "c"]
+        for envelope in reversed(envelopes):
+            assert envelope.take()
+            envelope.settle(outcome.Value(text_of(envelope).upper()))
+    assert [caller.result for caller in callers] == [outcome.Value("A"), outcome.Value("B"), outcome.Value("C")]
+
+
+async def test_a_refusal_reaches_its_caller_as_itself():
+    mailbox, refusal = Mailbox(), InvalidJob("no")
+    async with trio.open_nursery() as nursery:
+        caller = await waiting(nursery, mailbox)
+        envelope = await mailbox.receive()
+        envelope.take()
+        envelope.settle(outcome.Error(refusal))
+    assert caller.error() is refusal
+
+
+async def test_an_answer_that_is_there_before_the_caller_waits_is_not_lost():
+    envelope = Envelope(Ask())
+    assert envelope.take()
+    envelope.settle(outcome.Value("early"))
+    assert await envelope.answer() == "early"
+
+
+async def test_the_first_answer_counts():
+    mailbox = Mailbox()
+    async with trio.open_nursery() as nursery:
+        caller = await waiting(nursery, mailbox)
+        envelope = await mailbox.receive()
+        envelope.take()
+        envelope.settle(outcome.Value("first"))
+        envelope.settle(outcome.Value("second"))
+    assert caller.result == outcome.Value("first")
+    assert not envelope.take()
+
+
+# Cancelled means that it did not happen
+
+
+async def test_cancelled_before_the_store_takes_it_a_request_is_withdrawn():
+    mailbox = Mailbox()
+    async with trio.open_nursery() as nursery:
+        caller = await waiting(nursery, mailbox)
+        caller.scope.cancel()
+        await caller.ended.wait()
+        envelope = await mailbox.receive()
+        assert not envelope.take()
+        envelope.settle(outcome.Value("nobody waits"))
+    assert caller.result is None
+    assert caller.scope.cancelled_caught
+
+
+async def test_cancelled_beforehand_a_request_is_not_even_handed_in():
+    mailbox = Mailbox()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await mailbox.ask(Ask())
+    assert scope.cancelled_caught
+    assert mailbox.backlog() == 0
+
+
+async def test_cancelled_after_the_store_took_it_the_caller_gets_the_answer():
+    mailbox = Mailbox()
+    async with trio.open_nursery() as nursery:
+        caller = await waiting(nursery, mailbox)
+        envelope = await mailbox.receive()
+        assert envelope.take()
+        caller.scope.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        assert not caller.ended.is_set()
+        envelope.settle(outcome.Value("done"))
+    assert caller.result == outcome.Value("done")
+    assert not caller.scope.cancelled_caught
+
+
+async def test_cancelled_after_the_store_took_it_the_caller_gets_the_error():
+    mailbox = Mailbox()
+    async with trio.open_nursery() as nursery:
+        caller = await waiting(nursery, mailbox)
+        envelope = await mailbox.receive()
+        envelope.take()
+        caller.scope.cancel()
+        envelope.settle(outcome.Error(InvalidJob("no")))
+    assert isinstance(caller.error(), InvalidJob)
+
+
+async def test_cancelled_during_an_attempt_that_began_nothing_the_caller_is_let_go():
+    mailbox = Mailbox()
+    async with trio.open_nursery() as nursery:
+        caller = await waiting(nursery, mailbox)
+        envelope = await mailbox.receive()
+        envelope.take()
+        caller.scope.cancel()
+        envelope.put_back()
+        await caller.ended.wait()
+        assert not envelope.take()
+    assert caller.scope.cancelled_caught
+
+
+@pytest.mark.parametrize("attempts", [1, 3])
+async def test_cancelled_between_two_attempts_a_request_is_withdrawn(attempts: int):
+    mailbox = Mailbox()
+    async with trio.open_nursery() as nursery:
+        caller = await waiting(nursery, mailbox)
+        envelope = await mailbox.receive()
+        for _ in range(attempts):
+            assert envelope.take()
+            envelope.put_back()
+        caller.scope.cancel()
+        await caller.ended.wait()
+        assert not envelope.take()
+    assert caller.scope.cancelled_caught
+
+
+async def test_not_cancelled_a_request_survives_being_put_back():
+    mailbox = Mailbox()
+    async with trio.open_nursery() as nursery:
+        caller = await waiting(nursery, mailbox)
+        envelope = await mailbox.receive()
+        for _ in range(3):
+            assert envelope.take()
+            envelope.put_back()
+        assert envelope.take()
+        envelope.settle(outcome.Value("at last"))
+    assert caller.result == outcome.Value("at last")
+
+
+async def test_an_outer_cancellation_after_an_inner_one_changes_nothing():
+    """trio asks a task to abort once; the answer must come whatever else is cancelled meanwhile."""
+    mailbox = Mailbox()
+    with trio.CancelScope() as outer:
+        async with trio.open_nursery() as nursery:
+            caller = await waiting(nursery, mailbox)
+            envelope = await mailbox.receive()
+            envelope.take()
+            caller.scope.cancel()
+            outer.cancel()
+            with trio.CancelScope(shield=True):
+                await trio.testing.wait_all_tasks_blocked()
+            assert not caller.ended.is_set()
+            envelope.settle(outcome.Value("done"))
+    assert caller.result == outcome.Value("done")
+
+
+# Bounded
+
+
+async def test_in_a_full_mailbox_callers_wait_for_a_place(monkeypatch):
+    monkeypatch.setattr(mailbox_module, "CAPACITY", 2)
+    mailbox = Mailbox()
+    async with trio.open_nursery() as nursery:
+        callers = [await waiting(nursery, mailbox, text) for text in "abcd"]
+        assert mailbox.backlog() == 2
+        seen = ""
+        for _ in range(4):
+            envelope = await mailbox.receive()
+            assert mailbox.backlog() <= 2
+            seen += text_of(envelope)
+            envelope.take()
+            envelope.settle(outcome.Value(text_of(envelope)))
+    assert seen == "abcd"
+    assert [caller.result for caller in callers] == [outcome.Value(text) for text in "abcd"]
+
+
+async def test_cancelled_while_waiting_for_a_place_a_request_is_never_handed_in(monkeypatch):
+    monkeypatch.setattr(mailbox_module, "CAPACITY", 1)
+    mailbox = Mailbox()
+    async with trio.open_nursery() as nursery:
+        first, second, third = [await waiting(nursery, mailbox, text) for text in "abc"]
+        second.scope.cancel()
+        await second.ended.wait()
+        left = [await mailbox.receive(), await mailbox.receive()]
+        assert [text_of(envelope) for envelope in left] == ["a", "c"]
+        for envelope in left:
+            envelope.take()
+            envelope.settle(outcome.Value("ok"))
+    assert second.scope.cancelled_caught
+    assert first.result == third.result == outcome.Value("ok")
+
+
+async def test_the_store_takes_no_more_at_once_than_it_wants():
+    mailbox = Mailbox()
+    async with trio.open_nursery() as nursery:
+        for text in "abcde":
+            await waiting(nursery, mailbox, text)
+        assert len(mailbox.receive_waiting(3)) == 3
+        assert len(mailbox.receive_waiting(3)) == 2
+        assert mailbox.receive_waiting(3) == []
+        assert mailbox.receive_waiting(0) == []
+        nursery.cancel_scope.cancel()
+
+
+# Closed
+
+
+async def test_closed_the_mailbox_gives_up_what_waits_and_takes_nothing_more(monkeypatch):
+    monkeypatch.setattr(mailbox_module, "CAPACITY", 2)
+    mailbox = Mailbox()
+    async with trio.open_nursery() as nursery:
+        kept = [await waiting(nursery, mailbox, text) for text in "ab"]
+        blocked = await waiting(nursery, mailbox, "c")
+        mailbox.close(SchedulerClosed("the end"))
+        await blocked.ended.wait()
+        late = await waiting(nursery, mailbox, "d")
+        for envelope in [await mailbox.receive(), await mailbox.receive()]:
+            envelope.take()
+            envelope.settle(outcome.Value(text_of(envelope)))
+        with pytest.raises(trio.EndOfChannel):
+            await mailbox.receive()
+        assert mailbox.receive_waiting(5) == []
+    assert [caller.result for caller in kept] == [outcome.Value("a"), outcome.Value("b")]
+    for caller in (blocked, late):
+        assert isinstance(caller.error(), SchedulerClosed)
+        assert str(caller.error()) == "the end"
+
+
+async def test_closing_wakes_a_store_that_waits():
+    mailbox = Mailbox()
+
+    async def receive() -> None:
+        with pytest.raises(trio.EndOfChannel):
+            await mailbox.receive()
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive)
+            await trio.testing.wait_all_tasks_blocked()
+            mailbox.close(SchedulerClosed("the end"))
+
+
+@pytest.mark.parametrize("again", [SchedulerClosed("again"), SchedulerCrashed("again")])
+async def test_the_first_reason_for_closing_stands(again):
+    mailbox = Mailbox()
+    mailbox.close(SchedulerClosed("first"))
+    mailbox.close(again)
+    with pytest.raises(SchedulerClosed, match=r"^first$"):
+        await mailbox.ask(Ask())
+
+
+async def test_each_caller_gets_an_error_of_its_own_and_the_bug_behind_it():
+    """One exception raised in many tasks would collect all their tracebacks."""
+    mailbox, bug, errors = Mailbox(), ZeroDivisionError(), []
+    reason = SchedulerCrashed("a bug")
+    reason.__cause__ = bug
+    mailbox.close(reason)
+    for _ in range(2):
+        with pytest.raises(SchedulerCrashed, match=r"^a bug$") as caught:
+            await mailbox.ask(Ask())
+        errors.append(caught.value)
+    assert errors[0] is not errors[1]
+    assert errors[0].__cause__ is errors[1].__cause__ is bug

@@ -1,0 +1,229 @@
+"""What a due moment, and the end of an attempt, become: tables, and what holds for all values."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, strategies as st
+
+from cronactors.instants import LATEST, Millis, from_millis
+from cronactors.model import Cause, RunStatus
+from cronactors.policy import COUNTED, FREE_CRASHES, Again, Merged, Outcome, further_attempt, merge_missed, retry_delay
+from cronactors.schedule import Cron, Interval, OneShot, Schedule, next_moment
+from cronactors.spec import RetryPolicy
+
+T0: Millis = 1_772_409_600_000  # 2026-03-02T00:00:00Z, a Monday
+SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
+POLICY = RetryPolicy()
+FAILED = RunStatus.FAILED
+
+
+def merged(schedule: Schedule, first: Millis, now: Millis, zone: str = "UTC") -> Merged:
+    return merge_missed(schedule, first=first, now=now, zone=zone, anchor=T0)
+
+
+# merge_missed
+
+
+@pytest.mark.parametrize(
+    ("schedule", "first", "late", "moment", "coalesced", "following"),
+    [
+        (Interval(MINUTE), MINUTE, 0, MINUTE, 1, 2 * MINUTE),
+        (Interval(MINUTE), MINUTE, MINUTE - 1, MINUTE, 1, 2 * MINUTE),
+        (Interval(MINUTE), MINUTE, MINUTE, 2 * MINUTE, 2, 3 * MINUTE),
+        (Interval(MINUTE), MINUTE, HOUR, 61 * MINUTE, 61, 62 * MINUTE),
+        (Interval(1), 1, 7 * DAY, 7 * DAY + 1, COUNTED, 7 * DAY + 2),
+        (Cron("0 9 * * *"), 9 * HOUR, 0, 9 * HOUR, 1, 33 * HOUR),
+        (Cron("0 9 * * *"), 9 * HOUR, 3 * DAY, 9 * HOUR + 3 * DAY, 4, 9 * HOUR + 4 * DAY),
+        (Cron("* * * * * *"), SECOND, 7 * DAY, 7 * DAY + SECOND, COUNTED, 7 * DAY + 2 * SECOND),
+        (OneShot(from_millis(T0 + HOUR)), HOUR, 0, HOUR, 1, None),
+        (OneShot(from_millis(T0 + HOUR)), HOUR, 9 * DAY, HOUR, 1, None),
+    ],
+)
+def test_moments_up_to_now_become_one_run_at_the_latest(schedule, first, late, moment, coalesced, following):
+    found = merged(schedule, T0 + first, T0 + first + late)
+    expected = None if following is None else T0 + following
+    assert found == Merged(moment=T0 + moment, coalesced=coalesced, following=expected)
+
+
+def test_a_skipped_and_a_repeated_hour_are_merged_as_they_were_shown():
+    rome = Cron("30 2 * * *")  # 29 March 2026: 02:30 does not exist, and the job runs right after the jump
+    first = next_moment(rome, after=T0 + 26 * DAY, zone="Europe/Rome", anchor=T0)
+    assert first is not None
+    found = merged(rome, first, first + 2 * DAY, "Europe/Rome")
+    assert found.coalesced == 3
+    assert found.moment <= first + 2 * DAY < (found.following or 0)
+
+
+def test_the_last_moment_of_all_time_has_none_after_it():
+    found = merged(Interval(DAY), LATEST - DAY, LATEST - 1)
+    assert found.following is None
+    assert found.coalesced == 1
+
+
+schedules = st.one_of(
+    st.integers(1, 10_000_000).map(Interval),
+    st.sampled_from(["* * * * *", "*/7 * * * *", "5 */3 * * *", "30 2 * * *", "0 0 12 * * 1-5", "*/20 * * * * *"]).map(Cron),
+)
+
+
+@given(
+    schedule=schedules,
+    after=st.integers(0, 400 * DAY),
+    late=st.integers(0, 3 * HOUR),
+    zone=st.sampled_from(["UTC", "Europe/Rome"]),
+)
+def test_merging_is_what_stepping_would_have_found(schedule, after, late, zone):
+    first = next_moment(schedule, after=T0 + after, zone=zone, anchor=T0)
+    assert first is not None
+    stepped = [first]
+    while (
+        len(stepped) < 2 * COUNTED
+        and (step := next_moment(schedule, after=stepped[-1], zone=zone, anchor=T0)) is not None
+        and step <= first + late
+    ):
+        stepped.append(step)
+    found = merge_missed(schedule, first=first, now=first + late, zone=zone, anchor=T0)
+    assert found.coalesced == min(len(stepped), COUNTED)
+    assert found.following is not None
+    assert first <= found.moment <= first + late < found.following
+    if len(stepped) < 2 * COUNTED:
+        assert found.moment == stepped[-1]
+
+
+# retry_delay
+
+
+@pytest.mark.parametrize(("failures", "seconds"), [(1, 30), (2, 60), (3, 300), (4, 900), (5, 3600), (6, 3600), (1000, 3600)])
+def test_the_table_of_delays_and_its_last_repeated(failures, seconds):
+    assert retry_delay(POLICY, failures=failures) == seconds * SECOND
+
+
+delays = st.lists(st.floats(0, 1e6), min_size=1, max_size=6)
+
+
+@given(delays=delays, jitter=st.floats(0, 1), spread=st.floats(0, 1), failures=st.integers(1, 50))
+def test_jitter_only_lengthens_and_by_its_share_at_most(delays, jitter, spread, failures):
+    plain = retry_delay(RetryPolicy(tuple(delays)), failures=failures, spread=spread)
+    spread_out = retry_delay(RetryPolicy(tuple(delays), jitter=jitter), failures=failures, spread=spread)
+    assert plain <= spread_out <= plain * (1 + jitter) + 1
+
+
+def test_the_whole_jitter_is_used():
+    policy = RetryPolicy((10,), jitter=0.5)
+    assert [retry_delay(policy, failures=1, spread=spread) for spread in (0.0, 0.5, 1.0)] == [10_000, 12_500, 15_000]
+
+
+# further_attempt
+
+
+def decide(
+    cause: Cause | None,
+    *,
+    failures: int = 0,
+    crashes: int = 0,
+    max_retries: int = 3,
+    after: float | None = None,
+    crashed: bool = False,
+    status: RunStatus = FAILED,
+    ready_at: Millis = T0,
+    now: Millis = T0 + MINUTE,
+) -> Again | None:
+    outcome = Outcome(status=status, cause=cause, retry_after=after, crashed=crashed)
+    return further_attempt(
+        outcome, failures=failures, crashes=crashes, max_retries=max_retries, policy=POLICY, ready_at=ready_at, now=now
+    )
+
+
+def retry(after: Millis, failures: int, *, recovery: bool = False) -> Again:
+    return Again(ready_at=T0 + MINUTE + after, failures=failures, recovery=recovery)
+
+
+AT_ONCE = Again(ready_at=T0, failures=0, recovery=True)
+
+
+@pytest.mark.parametrize("cause", [Cause.ERROR, Cause.TIMEOUT])
+def test_a_failure_and_a_timeout_are_tried_again_until_the_budget_is_spent(cause):
+    found = [decide(cause, failures=failures, max_retries=7) for failures in range(9)]
+    expected = [retry(s * SECOND, n) for n, s in enumerate((30, 60, 300, 900, 3600, 3600, 3600), start=1)]
+    assert found == [*expected, None, None]
+
+
+@pytest.mark.parametrize(
+    ("status", "cause"),
+    [
+        (RunStatus.SUCCESS, None),
+        (FAILED, Cause.GAVE_UP),
+        (RunStatus.CANCELLED, Cause.CANCELLED),
+        (RunStatus.CANCELLED, Cause.REPLACED),
+        (RunStatus.CANCELLED, Cause.REMOVED),
+    ],
+)
+def test_what_is_decided_is_not_tried_again(status, cause):
+    assert decide(cause, status=status, max_retries=1000) is None
+
+
+def test_without_a_budget_nothing_is_tried_again():
+    assert decide(Cause.ERROR, max_retries=0) is None
+    assert decide(Cause.ERROR, max_retries=0, after=1.0) is None
+
+
+def test_the_executor_may_name_the_delay_of_its_retry():
+    assert decide(Cause.ERROR, after=1.5) == retry(1500, 1)
+    assert decide(Cause.ERROR, after=0.0) == retry(0, 1)
+    assert decide(Cause.ERROR, after=1.5, failures=3) is None
+
+
+def test_no_retry_lies_beyond_the_end_of_time():
+    found = decide(Cause.ERROR, now=LATEST - SECOND, ready_at=LATEST - SECOND)
+    assert found is not None
+    assert found.ready_at == LATEST
+
+
+def test_an_interrupted_attempt_returns_to_its_place_and_costs_nothing():
+    assert decide(Cause.INTERRUPTED) == AT_ONCE
+    assert decide(Cause.INTERRUPTED, failures=3, max_retries=3) == Again(ready_at=T0, failures=3, recovery=True)
+    assert decide(Cause.INTERRUPTED, ready_at=T0 + HOUR) == Again(
+        ready_at=T0 + MINUTE, failures=0, recovery=True
+    )  # clock set back
+
+
+def test_from_the_third_crash_on_an_interruption_costs_a_retry_and_waits():
+    found = [decide(Cause.INTERRUPTED, crashes=crashes, crashed=True) for crashes in (1, 2, 3, 4)]
+    assert found == [AT_ONCE, AT_ONCE, retry(30 * SECOND, 1, recovery=True), retry(30 * SECOND, 1, recovery=True)]
+    assert decide(Cause.INTERRUPTED, crashes=3, crashed=True, failures=3) is None
+
+
+def test_an_orderly_interruption_stays_free_whatever_crashed_before():
+    assert decide(Cause.INTERRUPTED, crashes=FREE_CRASHES + 1) == AT_ONCE
+    assert decide(Cause.INTERRUPTED, crashes=FREE_CRASHES + 1, max_retries=0) == AT_ONCE
+
+
+@given(
+    max_retries=st.integers(0, 12),
+    ends=st.lists(st.tuples(st.sampled_from([Cause.ERROR, Cause.TIMEOUT, Cause.INTERRUPTED]), st.booleans()), max_size=60),
+)
+def test_a_moment_costs_its_budget_and_never_more(max_retries, ends):
+    failures, crashes, spent = 0, 0, 0
+    for cause, killed in ends:
+        crashed = killed and cause is Cause.INTERRUPTED
+        crashes = crashes + 1 if crashed else crashes
+        again = decide(cause, failures=failures, crashes=crashes, max_retries=max_retries, crashed=crashed)
+        costs = cause is not Cause.INTERRUPTED or (crashed and crashes > FREE_CRASHES)
+        if again is None:
+            assert costs
+            assert failures == max_retries
+            break
+        assert again.failures == failures + costs
+        assert again.recovery == (cause is Cause.INTERRUPTED)
+        spent += costs
+        failures = again.failures
+    assert failures == spent <= max_retries
+
+
+@given(delays=delays, failures=st.integers(0, 20))
+def test_a_later_retry_of_growing_delays_never_comes_sooner(delays, failures):
+    policy = RetryPolicy(tuple(sorted(delays)))
+    waits = [retry_delay(policy, failures=n) for n in range(1, failures + 2)]
+    assert all(sooner <= later for sooner, later in pairwise(waits))

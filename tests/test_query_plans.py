@@ -1,0 +1,111 @@
+"""Each statement of a storage with a million jobs must use an index: the plans of all of them, at the schema that connect() makes."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator
+
+import pytest
+
+from cronactors.storage import statements
+from cronactors.storage.connection import MEMORY, connect
+
+STATEMENTS = {name: text for name, text in vars(statements).items() if name.isupper() and not name.startswith("_")}
+
+# A full walk is right where the table or the partial index is as small as what is asked for.
+SCANS = {
+    "RUNNING": "SCAN runs USING INDEX runs_running",  # all that goes on: the index holds nothing else
+    "RUNNING_OF": "SCAN runs USING INDEX runs_running",  # hardly more than that: few schedulers share a file
+    "COUNT_RUNNING": "SCAN runs USING INDEX runs_running",
+    "SHIFT_PENDING": "SCAN runs USING INDEX runs_pending",  # all that waits, once after the clock was set back
+    "OWNERS": "SCAN schedulers",  # one row for each scheduler
+}
+# Sorting is right where the open runs of a few jobs are asked for.
+SORTS = {"OPEN_RUNS"}
+
+SEARCHES = {
+    "EDIT_JOB": ["jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)"],
+    "ADVANCE_JOB": ["jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)"],
+    "DELETE_JOB": ["jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)"],
+    "JOB": ["jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)"],
+    "JOB_NAMED": ["jobs USING INDEX sqlite_autoindex_jobs_2 (user_id=? AND name=?)"],
+    "JOBS_OF_ORIGIN": ["jobs USING INDEX jobs_origin (origin=?)"],
+    "PAGE_OF_JOBS": ["jobs USING INTEGER PRIMARY KEY (rowid>?)"],
+    "PAGE_OF_USER": ["jobs USING INDEX jobs_of_user (user_id=? AND rowid>?)"],
+    "DUE": [
+        "jobs USING INDEX jobs_due (next_run_at<?)",
+        "runs USING INDEX runs_queue (waits_for=? AND ready_at<?)",
+    ],
+    "NEXT_MOMENT": ["jobs USING INDEX jobs_due (next_run_at>?)"],
+    "NEXT_PENDING": ["runs USING INDEX runs_queue (waits_for=?)"],
+    "START_RUN": ["runs USING INTEGER PRIMARY KEY (rowid=?)"],
+    "PARK_RUN": ["runs USING INTEGER PRIMARY KEY (rowid=?)"],
+    "END_RUN": ["runs USING INTEGER PRIMARY KEY (rowid=?)"],
+    "MARK_RUN": ["runs USING INTEGER PRIMARY KEY (rowid=?)"],
+    "RUN": ["runs USING INTEGER PRIMARY KEY (rowid=?)"],
+    # Not runs_of_job: that would walk the whole history of the job.
+    "OPEN_RUNS": ["runs USING INDEX runs_pending (job_id=?)", "runs USING INDEX runs_running (job_id=?)"],
+    "SESSION_BUSY": ["runs USING INDEX runs_session (session=?)"],
+    "FIRST_WAITER": ["runs USING INDEX runs_queue (waits_for=?)"],
+    "HISTORY": ["runs USING INTEGER PRIMARY KEY (rowid<?)"],
+    "HISTORY_OF": ["runs USING INDEX runs_of_job (job_id=? AND (scheduled_at,manual,attempt)<(?,?,?))"],
+    "RENEW_LEASE": ["schedulers USING INTEGER PRIMARY KEY (rowid=?)"],
+    "DELETE_OWNER": ["schedulers USING INTEGER PRIMARY KEY (rowid=?)"],
+}
+
+
+@pytest.fixture(scope="module")
+def db() -> Iterator[sqlite3.Connection]:
+    connection = connect(MEMORY, create=True)
+    yield connection
+    connection.close()
+
+
+def plan(db: sqlite3.Connection, statement: str) -> list[str]:
+    """The steps of SQLite's plan; a covering index counts as an index."""
+    named = re.findall(r":(\w+)", statement)
+    values = {name: "[]" if name == "ids" else 0 for name in named} if named else [0] * statement.count("?")
+    steps = db.execute(f"EXPLAIN QUERY PLAN {statement}", values)
+    return [str(step[3]).replace("COVERING INDEX", "INDEX") for step in steps]
+
+
+def touches_a_table(step: str) -> bool:
+    return step.startswith(("SCAN", "SEARCH")) and "json_each" not in step
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_nothing_is_walked_or_sorted_that_may_be_large(db: sqlite3.Connection, name: str) -> None:
+    steps = plan(db, STATEMENTS[name])
+    walks = [step for step in steps if step.startswith("SCAN") and touches_a_table(step)]
+    assert walks == ([SCANS[name]] if name in SCANS else [])
+    assert any("TEMP B-TREE" in step for step in steps) == (name in SORTS)
+
+
+@pytest.mark.parametrize("name", [name for name in STATEMENTS if name not in SCANS and not name.startswith("INSERT_")])
+def test_each_search_uses_the_index_made_for_it(db: sqlite3.Connection, name: str) -> None:
+    found = [step.removeprefix("SEARCH ") for step in plan(db, STATEMENTS[name]) if touches_a_table(step)]
+    assert found == SEARCHES[name], "a new statement belongs into the table above"
+
+
+def test_the_queue_is_a_merge_of_two_walks_in_order(db: sqlite3.Connection) -> None:
+    assert plan(db, statements.DUE) == [
+        "MERGE (UNION ALL)",
+        "LEFT",
+        "SEARCH jobs USING INDEX jobs_due (next_run_at<?)",
+        "RIGHT",
+        "SEARCH runs USING INDEX runs_queue (waits_for=? AND ready_at<?)",
+    ]
+
+
+def test_the_lists_above_name_only_statements_that_exist() -> None:
+    assert (SCANS.keys() | SORTS | SEARCHES.keys()) <= STATEMENTS.keys()
+    assert not SCANS.keys() & SEARCHES.keys()
+
+
+def test_every_index_is_used(db: sqlite3.Connection) -> None:
+    made = {
+        name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name IN ('jobs', 'runs')")
+    }
+    used = {name for text in STATEMENTS.values() for name in re.findall(r"USING INDEX (\w+)", " ".join(plan(db, text)))}
+    assert used == made

@@ -1,0 +1,230 @@
+"""README.md and docs/ say what is so: their code runs, their links lead somewhere, their numbers and expressions are the code's."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import trio
+
+import cronactors
+from cronactors import Cron, InvalidSchedule, load_config, open_store
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+FACTORS = {"s": 1, "ms": 0.001, "days": 86_400}
+IN_MILLISECONDS = {"MAX_INTERVAL", "GRACE", "LEASE", "JUMP"}
+
+
+def marked(name: str) -> str:
+    """The code between two comment marks of README.md."""
+    found = re.findall(rf"<!-- {name} -->\n```python\n(.*?)```\n<!-- /{name} -->", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(found) == 1, name
+    return found[0]
+
+
+def environment() -> dict[str, str]:
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+
+
+def run(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *args], cwd=cwd, env=environment(), capture_output=True, text=True, timeout=50, check=False
+    )
+
+
+def jobs_and_runs(database: Path) -> tuple[list[str], list[str]]:
+    async def read() -> tuple[list[str], list[str]]:
+        async with open_store(database, create=False) as store:
+            return [job.name for job in await store.list_jobs()], [str(run.status) for run in await store.list_runs()]
+
+    return trio.run(read)
+
+
+# The code
+
+
+# A process that was started in the background ignores Ctrl-C.
+AS_TYPED = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_path("app.py", run_name="__main__")
+"""
+
+
+def start_and_interrupt(folder: Path) -> str:
+    """Start the embedding example, press Ctrl-C when it has said something, and answer that line."""
+    with subprocess.Popen(
+        [sys.executable, "-c", AS_TYPED],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        too_long = threading.Timer(25, process.kill)
+        too_long.start()
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            rest, errors = process.communicate(timeout=20)
+        finally:
+            too_long.cancel()
+            process.kill()
+    assert rest == ""
+    assert process.returncode in (-signal.SIGINT, 128 + signal.SIGINT), errors
+    assert errors.rstrip().endswith("KeyboardInterrupt")
+    assert "ExceptionGroup" not in errors
+    return line
+
+
+@pytest.mark.slow
+def test_the_embedding_example_runs_twice_on_one_file(tmp_path):
+    (tmp_path / "app.py").write_text(marked("embedding"), encoding="utf-8")
+    for count in (1, 2):
+        assert start_and_interrupt(tmp_path) == "morning-check ok done: Summarize overnight alerts\n"
+        assert jobs_and_runs(tmp_path / "agent.db") == (["morning-check"], ["success"] * count)
+
+
+@pytest.mark.slow
+def test_the_example_of_blocking_work_runs(tmp_path):
+    use = "\nfrom cronactors.testing import make_context\nprint(trio.run(executor, make_context('x')))\n"
+    (tmp_path / "app.py").write_text(marked("thread") + use, encoding="utf-8")
+    done = run("app.py", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "done: x\n"), done.stderr
+
+
+@pytest.mark.slow
+def test_the_example_of_virtual_time_passes(tmp_path):
+    (tmp_path / "test_app.py").write_text(marked("virtual"), encoding="utf-8")
+    done = run("-m", "pytest", "-q", "-o", "trio_mode=true", "-p", "no:cacheprovider", "test_app.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
+
+
+DOC_CODE = [
+    pytest.param(code, id=f"{page.name}-{number}")
+    for page in PAGES
+    if page != README
+    for number, code in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL), 1)
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", DOC_CODE)
+def test_the_code_of_the_docs_runs(code, tmp_path):
+    (tmp_path / "app.py").write_text(code, encoding="utf-8")
+    done = run("-W", "error", "app.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_agent_toml_of_the_docs_is_read(tmp_path):
+    (text,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/cli.md").read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "agent.toml").write_text(text, encoding="utf-8")
+    config = load_config(tmp_path / "agent.toml")
+    assert config.timezone == "Europe/Rome"
+    assert [job.name for job in config.jobs] == ["disk"]
+
+
+def test_the_two_lines_are_between_marks_of_which_each_has_one():
+    text = README.read_text(encoding="utf-8")
+    for name, begins in (("run-it", "# run it"), ("test-it", "# test it")):
+        (block,) = re.findall(rf"<!-- {name} -->\n```sh\n(.*?)```\n<!-- /{name} -->", text, re.DOTALL)
+        comment, command = block.splitlines()
+        assert comment.startswith(begins)
+        assert command.startswith("python3 -m venv .venv && .venv/bin/pip install -q -e ")
+
+
+# The words
+
+
+def quoted(page: Path) -> str:
+    found = re.search(r"(?:^> .*\n)+", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert found is not None
+    return found[0]
+
+
+def test_the_promise_is_the_same_in_both_places():
+    assert quoted(README) == quoted(ROOT / "docs/promise.md")
+    assert "A job that `add_job` returned is never lost." in quoted(README)
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_internal_links_lead_somewhere(page):
+    targets = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    for target in targets:
+        if re.match(r"\w+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (page.parent / name).resolve() if name else page
+        assert file.is_file(), target
+        assert not anchor or anchor in anchors(file), target
+
+
+def test_every_page_is_linked_from_the_readme():
+    text = README.read_text(encoding="utf-8")
+    assert [page.name for page in PAGES[1:] if f"(docs/{page.name})" not in text] == []
+
+
+# The numbers and the expressions
+
+
+def constants() -> dict[str, set[float]]:
+    """The numbers in upper case of all modules, by name."""
+    found: dict[str, set[float]] = {}
+    for module in pkgutil.walk_packages(cronactors.__path__, "cronactors."):
+        if module.name.startswith("cronactors.cli"):
+            continue
+        for name, value in vars(importlib.import_module(module.name)).items():
+            if name.isupper() and isinstance(value, int | float):
+                found.setdefault(name, set()).add(value)
+    return found
+
+
+def test_the_limits_are_those_of_the_code():
+    rows = re.findall(
+        r"^\|.*\| ([\d,]+) (\w+) \| `(\w+)` \|$", (ROOT / "docs/limits.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert len(rows) > 20
+    known = constants()
+    for number, unit, name in rows:
+        written = float(number.replace(",", "")) * FACTORS.get(unit, 1)
+        in_code = {value / 1000 if name in IN_MILLISECONDS else value for value in known[name]}
+        assert in_code == {written}, name
+
+
+def table(page: str, heading: str) -> list[str]:
+    """What stands in backticks in the first column of the table under a heading row."""
+    _, _, rest = (ROOT / page).read_text(encoding="utf-8").partition(f"{heading}\n")
+    rows = rest.split("\n\n")[0].splitlines()[1:]
+    assert rows
+    return [code for row in rows for code in re.findall(r"`([^`]+)`", row.split("|")[1])]
+
+
+def test_the_expressions_of_the_docs_are_accepted_and_refused():
+    accepted = table("docs/promise.md", "| Expression | Meaning |")
+    refused = table("docs/promise.md", "| Expression | Why |")
+    assert len(accepted) > 20
+    assert len(refused) > 15
+    for expr in accepted:
+        Cron(expr)
+    for expr in refused:
+        with pytest.raises(InvalidSchedule):
+            Cron(expr)

@@ -1,0 +1,220 @@
+"""Random sequences of verbs get the same answers from SQLite and from the plain dicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from hypothesis import settings, strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from cronactors.storage.protocol import Storage
+from cronactors.storage.rows import PAUSE, Due, JobRow, JobState, RunEnd, RunRow, line_of, session_of
+from cronactors.storage.sqlite import SqliteStorage
+from tests.fake_storage import FakeStorage
+from tests.storages import NOT_UNIQUE, job, owner, run
+
+T = TypeVar("T")
+
+# Few values, so that keys meet.
+JOB_IDS = st.sampled_from(["a", "b", "c", "d"])
+USERS = st.sampled_from(["", "u"])
+TIMES = st.integers(0, 6)
+RUN_IDS = st.integers(1, 9)
+STATUSES = st.sampled_from(["pending", "running", "success", "skipped"])
+OWNERS = st.integers(1, 3)
+KEYS = st.sampled_from([None, PAUSE, session_of(""), session_of("u"), line_of("a")])
+TEXTS = st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+
+
+def many(kind: st.SearchStrategy[T]) -> st.SearchStrategy[list[T]]:
+    return st.lists(kind, max_size=3)
+
+
+@st.composite
+def jobs(draw: st.DrawFn) -> JobRow:
+    return job(
+        draw(JOB_IDS),
+        name=draw(st.sampled_from(["x", "y", "z"])),
+        user_id=draw(USERS),
+        enabled=draw(st.sampled_from([1, 1, 0])),
+        origin=draw(st.sampled_from([None, "file", ""])),
+        next_run_at=draw(st.none() | TIMES),
+        held_by=draw(st.sampled_from([None, None, 1])),
+        last_error=draw(TEXTS),
+    )
+
+
+@st.composite
+def new_runs(draw: st.DrawFn) -> RunRow:
+    status = draw(STATUSES)
+    return run(
+        job_id=draw(JOB_IDS),
+        manual=draw(st.integers(0, 1)),
+        scheduled_at=draw(st.integers(0, 1)),
+        attempt=draw(st.integers(1, 2)),
+        status=status,
+        ready_at=draw(TIMES),
+        waits_for=draw(KEYS) if status == "pending" else None,
+        session=draw(st.sampled_from([None, session_of(""), session_of("u")])),
+        owner=draw(OWNERS) if status == "running" else None,
+        started_at=draw(TIMES) if status == "running" else None,
+        error=draw(TEXTS),
+    )
+
+
+RUN_ENDS = st.builds(
+    RunEnd,
+    id=RUN_IDS,
+    was=STATUSES,
+    status=st.sampled_from(["success", "failed"]),
+    cause=st.sampled_from([None, "error"]),
+    completed_at=TIMES,
+    result=TEXTS,
+)
+
+
+def place(due: Due) -> tuple[int, int, str]:
+    return (due.due_at, due.run_id or 0, due.job_id)
+
+
+def everything(storage: Storage) -> object:
+    """All that the verbs which read can tell; what comes in no promised order is sorted."""
+    every_run, page = [], storage.page_of_runs(job_id=None, before=None, limit=4)
+    while page:
+        every_run += page
+        page = storage.page_of_runs(job_id=None, before=page[-1], limit=4)
+    due = storage.due(now=10, limit=99)
+    assert [entry.due_at for entry in due] == sorted(entry.due_at for entry in due)
+    return (
+        [storage.page_of_jobs(after=0, limit=99, user_id=user_id) for user_id in (None, "", "u")],
+        [sorted(storage.jobs_of_origin(origin), key=lambda row: row.id) for origin in ("file", "")],
+        every_run,
+        [storage.page_of_runs(job_id=job_id, before=None, limit=99) for job_id in "abcd"],
+        storage.open_runs(list("dcba")),
+        [sorted(storage.running(owner=number), key=lambda row: row.id) for number in (None, 1, 2)],
+        storage.count_running(),
+        [storage.session_busy(session_of(user_id)) for user_id in ("", "u")],
+        [storage.first_waiter(key) for key in (PAUSE, session_of(""), session_of("u"), line_of("a"))],
+        sorted(due, key=place),
+        [[entry.due_at for entry in storage.due(now=now, limit=limit)] for now in (0, 3) for limit in (0, 1, 2)],
+        storage.next_due(),
+        sorted(storage.owners(), key=lambda row: row.id),
+    )
+
+
+class TwoStorages(RuleBasedStateMachine):
+    """The same verbs on both, always inside a transaction that writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sqlite = SqliteStorage(":memory:", wall=lambda: 0)
+        self.fake = FakeStorage()
+        self.marked = False
+        self.begin()
+
+    def teardown(self) -> None:
+        self.sqlite.close()
+
+    def begin(self) -> None:
+        self.both(lambda storage: storage.begin(write=True))
+        self.marked = False
+
+    def both(self, verb: Callable[[Storage], object]) -> None:
+        answers: list[object] = []
+        for storage in (self.sqlite, self.fake):
+            try:
+                answers.append(verb(storage))
+            except NOT_UNIQUE:
+                answers.append("not unique")
+        assert answers[0] == answers[1]
+        if answers[0] == "not unique":
+            self.end(lambda storage: storage.rollback())
+
+    def end(self, verb: Callable[[Storage], object]) -> None:
+        self.both(verb)
+        self.begin()
+
+    @rule()
+    def commit(self) -> None:
+        self.end(lambda storage: storage.commit())
+
+    @rule()
+    def rollback(self) -> None:
+        self.end(lambda storage: storage.rollback())
+
+    @precondition(lambda self: not self.marked)
+    @rule()
+    def savepoint(self) -> None:
+        self.both(lambda storage: storage.savepoint())
+        self.marked = True
+
+    @precondition(lambda self: self.marked)
+    @rule(keep=st.booleans())
+    def leave_savepoint(self, keep: bool) -> None:
+        self.both(lambda storage: storage.release() if keep else storage.undo())
+        self.marked = False
+
+    @rule(rows=many(jobs()))
+    def insert_jobs(self, rows: list[JobRow]) -> None:
+        self.both(lambda storage: storage.insert_jobs(rows))
+
+    @rule(rows=many(jobs()))
+    def edit_jobs(self, rows: list[JobRow]) -> None:
+        self.both(lambda storage: storage.edit_jobs(rows))
+
+    @rule(rows=many(jobs()))
+    def advance_jobs(self, rows: list[JobRow]) -> None:
+        self.both(lambda storage: storage.advance_jobs([JobState.of(row) for row in rows]))
+
+    @rule(ids=many(JOB_IDS))
+    def delete_jobs(self, ids: list[str]) -> None:
+        self.both(lambda storage: storage.delete_jobs(ids))
+
+    @rule(ids=many(JOB_IDS), names=many(st.tuples(USERS, st.sampled_from(["x", "y", "w"]))))
+    def look_up(self, ids: list[str], names: list[tuple[str, str]]) -> None:
+        self.both(lambda storage: (storage.jobs(ids), storage.jobs_named(names), storage.open_runs(ids)))
+
+    @rule(rows=many(new_runs()))
+    def insert_runs(self, rows: list[RunRow]) -> None:
+        self.both(lambda storage: storage.insert_runs(rows))
+
+    @rule(ids=many(RUN_IDS), number=OWNERS, now=TIMES)
+    def start_runs(self, ids: list[int], number: int, now: int) -> None:
+        self.both(lambda storage: storage.start_runs(ids, owner=number, now=now))
+
+    @rule(waits=many(st.tuples(RUN_IDS, KEYS)))
+    def park_runs(self, waits: list[tuple[int, str | None]]) -> None:
+        self.both(lambda storage: storage.park_runs(waits))
+
+    @rule(ends=many(RUN_ENDS))
+    def end_runs(self, ends: list[RunEnd]) -> None:
+        self.both(lambda storage: storage.end_runs(ends))
+
+    @rule(ids=many(RUN_IDS), cause=st.sampled_from([None, "timeout"]), asked=st.booleans())
+    def mark_runs(self, ids: list[int], cause: str | None, asked: bool) -> None:
+        self.both(lambda storage: storage.mark_runs(ids, cause=cause, cancel_asked=asked))
+
+    @rule(now=TIMES, by=TIMES)
+    def shift_pending(self, now: int, by: int) -> None:
+        self.both(lambda storage: storage.shift_pending(now=now, by=by))
+
+    @rule(until=TIMES)
+    def insert_owner(self, until: int) -> None:
+        self.both(lambda storage: storage.insert_owner(owner(lease_until=until)))
+
+    @rule(number=OWNERS, now=TIMES, until=TIMES, unless=TIMES)
+    def renew_lease(self, number: int, now: int, until: int, unless: int) -> None:
+        self.both(lambda storage: storage.renew_lease(number, now=now, until=until, unless_later_than=unless))
+
+    @rule(numbers=many(OWNERS))
+    def delete_owners(self, numbers: list[int]) -> None:
+        self.both(lambda storage: storage.delete_owners(numbers))
+
+    @invariant()
+    def same(self) -> None:
+        assert everything(self.sqlite) == everything(self.fake)
+
+
+TestTwoStorages = TwoStorages.TestCase
+TestTwoStorages.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)

@@ -1,0 +1,304 @@
+"""What any storage must do with runs and their queue. Run against SQLite and against the plain dicts."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import attrs
+import pytest
+
+from cronactors.instants import LATEST
+from cronactors.storage.protocol import Storage
+from cronactors.storage.rows import PAUSE, Due, JobState, RunEnd, line_of, session_of
+from tests import storages
+from tests.storages import NOT_UNIQUE, add_run, job, run
+
+storage, store = storages.storage, storages.store
+
+
+# The queue
+
+
+def test_jobs_and_runs_stand_in_one_queue_in_order_of_time(store: Storage) -> None:
+    store.insert_jobs([job("j3", next_run_at=3), job("j1", next_run_at=1), job("j5", next_run_at=5)])
+    r4, r2 = add_run(store, job_id="j5", attempt=2, ready_at=4), add_run(store, job_id="gone", ready_at=2)
+    whole = [Due(None, "j1", 1), Due(r2, "gone", 2), Due(None, "j3", 3), Due(r4, "j5", 4), Due(None, "j5", 5)]
+    for now in range(7):
+        for limit in range(7):
+            assert store.due(now=now, limit=limit) == [place for place in whole if place.due_at <= now][:limit]
+    assert store.next_due() == 1
+
+
+def test_everything_of_one_moment_is_in_the_queue(store: Storage) -> None:
+    store.insert_jobs([job(name, next_run_at=5) for name in "cab"])
+    runs = [add_run(store, job_id="r", attempt=n, ready_at=5) for n in (1, 2)]
+    places = {(place.run_id, place.job_id) for place in store.due(now=5, limit=9)}
+    assert places == {(None, "a"), (None, "b"), (None, "c"), (runs[0], "r"), (runs[1], "r")}
+    assert len(store.due(now=5, limit=4)) == 4
+    assert store.due(now=4, limit=9) == []
+
+
+@pytest.mark.parametrize(
+    "fields", [{"enabled": 0}, {"held_by": 1}, {"next_run_at": None}, {"enabled": 0, "held_by": 1}, {"held_by": 0}], ids=str
+)
+def test_a_job_that_cannot_start_is_not_in_the_queue(store: Storage, fields: dict[str, object]) -> None:
+    store.insert_jobs([job("a", **{"next_run_at": 1, **fields})])
+    assert store.due(now=LATEST, limit=9) == []
+    assert store.next_due() is None
+    store.advance_jobs([JobState.of(job("a", next_run_at=2))])
+    assert store.due(now=LATEST, limit=9) == [Due(None, "a", 2)]
+    assert store.next_due() == 2
+
+
+@pytest.mark.parametrize("key", [PAUSE, session_of("u"), session_of(""), line_of("a"), ""])
+def test_a_parked_run_is_not_in_the_queue(store: Storage, key: str) -> None:
+    run_id = add_run(store, job_id="a", waits_for=key, ready_at=1)
+    assert (store.due(now=LATEST, limit=9), store.next_due()) == ([], None)
+    store.park_runs([(run_id, None)])
+    assert (store.due(now=LATEST, limit=9), store.next_due()) == ([Due(run_id, "a", 1)], 1)
+    store.park_runs([(run_id, key)])
+    assert (store.due(now=LATEST, limit=9), store.next_due()) == ([], None)
+
+
+@pytest.mark.parametrize("status", ["running", "success", "failed", "cancelled", "skipped"])
+def test_only_pending_runs_are_in_the_queue(store: Storage, status: str) -> None:
+    add_run(store, status=status, ready_at=1)
+    assert (store.due(now=LATEST, limit=9), store.next_due()) == ([], None)
+
+
+def test_the_first_of_the_queue_may_be_a_job_or_a_run_and_far_away(store: Storage) -> None:
+    assert store.next_due() is None
+    store.insert_jobs([job("a", next_run_at=LATEST)])
+    assert store.next_due() == LATEST
+    run_id = add_run(store, ready_at=7)
+    assert store.next_due() == 7
+    store.start_runs([run_id], owner=1, now=7)
+    assert store.next_due() == LATEST
+    add_run(store, attempt=2, ready_at=0)
+    assert store.next_due() == 0
+
+
+# Runs
+
+
+def test_a_run_comes_back_as_it_was(store: Storage) -> None:
+    full = run(
+        job_id="a",
+        user_id="u",
+        trigger="retry",
+        manual=1,
+        status="running",
+        failures=2,
+        coalesced=1000,
+        cause="timeout",
+        waits_for="job:a",
+        session="session:u",
+        owner=4,
+        cancel_asked=1,
+        started_at=5,
+        completed_at=6,
+        session_id="s",
+        result="r",
+        error="e",
+    )
+    bare = run(job_id="b")
+    first, second = store.insert_runs([full, bare])
+    assert first is not None
+    assert second is not None
+    assert store.runs([second, first]) == {first: attrs.evolve(full, id=first), second: attrs.evolve(bare, id=second)}
+
+
+def test_a_moment_is_inserted_once(store: Storage) -> None:
+    key = {"job_id": "a", "scheduled_at": 5, "manual": 0, "attempt": 1}
+    first = add_run(store, **key)
+    others: list[dict[str, object]] = [{"job_id": "b"}, {"scheduled_at": 6}, {"manual": 1}, {"attempt": 2}]
+    again = [run(**{**key, **change}) for change in ({}, *others, {"status": "running", "owner": 3})]
+    ids = store.insert_runs(again)
+    assert [run_id is None for run_id in ids] == [True, False, False, False, False, True]
+    assert store.runs([first])[first] == run(**key, id=first)
+    assert len(store.page_of_runs(job_id=None, before=None, limit=99)) == 5
+
+
+def test_ids_of_runs_grow(store: Storage) -> None:
+    first = add_run(store, attempt=1)
+    (none,) = store.insert_runs([run(attempt=1)])
+    second, third = add_run(store, attempt=2), add_run(store, job_id="0", attempt=3)
+    assert none is None
+    assert 0 < first < second < third
+
+
+def test_pending_runs_begin_and_others_stay(store: Storage) -> None:
+    pending = add_run(store, attempt=1)
+    others = [
+        add_run(store, attempt=n, status=status)
+        for n, status in enumerate(("running", "success", "failed", "cancelled", "skipped"), 2)
+    ]
+    before = store.runs(others)
+    store.start_runs([*others, pending], owner=3, now=50)
+    assert store.runs(others) == before
+    assert store.runs([pending])[pending] == run(id=pending, attempt=1, status="running", owner=3, started_at=50)
+
+
+def test_only_pending_runs_are_parked(store: Storage) -> None:
+    running, pending = add_run(store, attempt=1, status="running"), add_run(store, attempt=2)
+    store.park_runs([(running, PAUSE), (pending, PAUSE)])
+    assert store.runs([running])[running].waits_for is None
+    assert store.runs([pending])[pending].waits_for == PAUSE
+
+
+def test_only_running_runs_are_marked_and_marks_stay(store: Storage) -> None:
+    running, pending = add_run(store, attempt=1, status="running"), add_run(store, attempt=2)
+
+    def marks() -> tuple[str | None, int]:
+        row = store.runs([running])[running]
+        return row.cause, row.cancel_asked
+
+    store.mark_runs([pending, running])
+    assert marks() == (None, 0)
+    store.mark_runs([pending, running], cancel_asked=True)
+    assert marks() == (None, 1)
+    store.mark_runs([pending, running], cause="timeout")
+    assert marks() == ("timeout", 1)
+    store.mark_runs([pending, running], cause="cancelled")
+    store.mark_runs([pending, running])
+    assert marks() == ("cancelled", 1)
+    assert store.runs([pending])[pending] == run(id=pending, attempt=2)
+
+
+@pytest.mark.parametrize("is_now", ["pending", "running", "success", "failed", "cancelled", "skipped"])
+@pytest.mark.parametrize("was", ["pending", "running"])
+def test_a_run_ends_only_while_it_is_what_it_was_thought_to_be(store: Storage, was: str, is_now: str) -> None:
+    started = None if is_now == "pending" else 5
+    run_id = add_run(store, status=is_now, waits_for="pause" if is_now == "pending" else None, owner=2, started_at=started)
+    before = store.runs([run_id])[run_id]
+    end = RunEnd(id=run_id, was=was, status="failed", cause="error", completed_at=9, session_id="s", result="r", error="e")
+    assert store.end_runs([end]) == [was == is_now]
+    ended = attrs.evolve(
+        before, status="failed", cause="error", completed_at=9, session_id="s", result="r", error="e", waits_for=None
+    )
+    assert store.runs([run_id])[run_id] == (ended if was == is_now else before)
+    assert store.end_runs([end]) == [False]
+
+
+def test_an_end_answers_for_each_run(store: Storage) -> None:
+    one, two = add_run(store, attempt=1), add_run(store, attempt=2, status="running")
+    ends = [RunEnd(id=n, was="running", status="success", cause=None, completed_at=1) for n in (one, two, two, 999)]
+    assert store.end_runs(ends) == [False, True, False, False]
+
+
+def test_no_run_ends_before_it_started(store: Storage) -> None:
+    run_id = add_run(store, status="running", started_at=50)
+    store.end_runs([RunEnd(id=run_id, was="running", status="success", cause=None, completed_at=49)])
+    assert store.runs([run_id])[run_id].completed_at == 50
+
+
+def test_open_runs_in_order_of_time(store: Storage) -> None:
+    late = add_run(store, job_id="a", attempt=1, ready_at=9)
+    early = add_run(store, job_id="a", attempt=2, ready_at=1, waits_for=PAUSE)
+    going = add_run(store, job_id="b", attempt=3, ready_at=5, status="running")
+    tied = add_run(store, job_id="a", attempt=4, ready_at=9)
+    add_run(store, job_id="a", attempt=5, ready_at=2, status="success")
+    add_run(store, job_id="c", attempt=6, ready_at=2)
+    assert [row.id for row in store.open_runs(["b", "a", "a", "no"])] == [early, going, late, tied]
+    assert [row.id for row in store.open_runs(["b"])] == [going]
+
+
+def test_running_runs_of_one_owner_or_of_all(store: Storage) -> None:
+    mine = [add_run(store, attempt=n, status="running", owner=1) for n in (1, 2)]
+    theirs = add_run(store, attempt=3, status="running", owner=2)
+    nobodys = add_run(store, attempt=4, status="running", owner=None)
+    add_run(store, attempt=5, owner=1)
+    add_run(store, attempt=6, owner=1, status="success")
+    assert sorted(row.id for row in store.running(owner=1)) == mine
+    assert [row.id for row in store.running(owner=2)] == [theirs]
+    assert store.running(owner=3) == []
+    assert sorted(row.id for row in store.running()) == [*mine, theirs, nobodys]
+    assert store.count_running() == 4
+
+
+def test_a_session_is_busy_while_a_run_uses_it(store: Storage) -> None:
+    me = session_of("u")
+    waiting = add_run(store, attempt=1, session=me)
+    assert not store.session_busy(me)
+    store.start_runs([waiting], owner=1, now=1)
+    assert store.session_busy(me)
+    assert not store.session_busy(session_of(""))
+    store.end_runs([RunEnd(id=waiting, was="running", status="success", cause=None, completed_at=2)])
+    assert not store.session_busy(me)
+
+
+def test_two_runs_never_use_one_session(store: Storage) -> None:
+    me = session_of("u")
+    add_run(store, attempt=1, session=me, status="running")
+    waiting = add_run(store, attempt=2, session=me)
+    add_run(store, attempt=3, session=session_of(""), status="running")
+    for change in (
+        lambda: store.insert_runs([run(attempt=4, session=me, status="running")]),
+        lambda: store.start_runs([waiting], owner=1, now=1),
+    ):
+        store.savepoint()
+        with pytest.raises(NOT_UNIQUE):
+            change()
+        store.undo()
+    assert store.runs([waiting])[waiting].status == "pending"
+    assert store.insert_runs([run(attempt=n, status="running") for n in (5, 6)]) != [None, None]
+
+
+@pytest.mark.parametrize("order", list(permutations([3, 1, 2])))
+def test_who_has_waited_longest_is_first(store: Storage, order: tuple[int, ...]) -> None:
+    ids = {ready: add_run(store, attempt=ready, ready_at=ready, waits_for="session:u") for ready in order}
+    add_run(store, attempt=7, ready_at=0, waits_for="session:v")
+    add_run(store, attempt=8, ready_at=0)
+    add_run(store, attempt=9, ready_at=0, waits_for="session:u", status="running")
+    for ready in (1, 2, 3):
+        assert store.first_waiter("session:u") == ids[ready]
+        store.park_runs([(ids[ready], None)])
+    assert store.first_waiter("session:u") is None
+    assert store.first_waiter("session:") is None
+
+
+def test_of_two_that_have_waited_as_long_the_older_is_first(store: Storage) -> None:
+    ids = [add_run(store, job_id=name, ready_at=5, waits_for="job:x") for name in "ba"]
+    assert store.first_waiter("job:x") == ids[0]
+
+
+def test_pending_runs_of_the_future_move_earlier(store: Storage) -> None:
+    ready = [5, 10, 11, 15, 100]
+    ids = [add_run(store, attempt=n, ready_at=at, waits_for=PAUSE if n == 2 else None) for n, at in enumerate(ready)]
+    others = [
+        add_run(store, attempt=9, ready_at=100, status="running"),
+        add_run(store, attempt=10, ready_at=100, status="success"),
+    ]
+    store.shift_pending(now=10, by=20)
+    assert [store.runs([n])[n].ready_at for n in ids] == [5, 10, 10, 10, 80]
+    assert [store.runs([n])[n].ready_at for n in others] == [100, 100]
+
+
+def test_history_newest_first_in_pages(store: Storage) -> None:
+    ids = [add_run(store, job_id="ab"[n % 2], scheduled_at=100 - n) for n in range(7)]
+    for limit in (1, 2, 3, 7, 8):
+        found: list[int] = []
+        before = None
+        while page := store.page_of_runs(job_id=None, before=before, limit=limit):
+            assert len(page) <= limit
+            assert before not in page
+            found += [row.id for row in page]
+            before = page[-1]
+        assert found == ids[::-1]
+
+
+def test_history_of_a_job_is_in_order_of_its_moments(store: Storage) -> None:
+    keys = [(5, 0, 1), (5, 0, 2), (5, 1, 1), (3, 0, 1), (9, 0, 1), (5, 1, 2), (0, 0, 1), (LATEST, 1, 1)]
+    for at, manual, attempt in keys:
+        add_run(store, job_id="a", scheduled_at=at, manual=manual, attempt=attempt)
+        add_run(store, job_id="b", scheduled_at=at, manual=manual, attempt=attempt)
+    for limit in (1, 3, 9):
+        found: list[tuple[int, int, int]] = []
+        before = None
+        while page := store.page_of_runs(job_id="a", before=before, limit=limit):
+            assert {row.job_id for row in page} == {"a"}
+            assert before not in page
+            found += [(row.scheduled_at, row.manual, row.attempt) for row in page]
+            before = page[-1]
+        assert found == sorted(keys, reverse=True)
+    assert store.page_of_runs(job_id="no", before=None, limit=9) == []

@@ -1,0 +1,118 @@
+"""Executors and small words that the tests of a running scheduler share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import trio
+
+import cronactors
+from cronactors import (
+    Cause,
+    CronConfig,
+    CronRun,
+    CronScheduler,
+    Interval,
+    JobContext,
+    JobResult,
+    JobSpec,
+    OneShot,
+    RunStatus,
+    Trigger,
+    now,
+    open_store,
+)
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+MINUTE = Interval(60_000)
+
+
+def after(seconds: float) -> datetime:
+    return START + timedelta(seconds=seconds)
+
+
+class Worker:
+    """An executor that takes ``seconds``, notes its runs and how many went on at once, and fails the first ``failures`` times."""
+
+    def __init__(self, seconds: float = 0, *, failures: int = 0, session: str = "s") -> None:
+        self.seconds = seconds
+        self.failures = failures
+        self.session = session
+        self.seen: list[tuple[datetime, JobContext]] = []
+        self.going = 0
+        self.most = 0
+
+    async def __call__(self, context: JobContext) -> JobResult:
+        self.seen.append((cronactors.now(), context))
+        self.going += 1
+        self.most = max(self.most, self.going)
+        try:
+            await trio.sleep(self.seconds)
+        finally:
+            self.going -= 1
+        if len(self.seen) <= self.failures:
+            raise ValueError(f"failure {len(self.seen)}")
+        return JobResult(session_id=self.session, summary=f"did {context.prompt}")
+
+    @property
+    def times(self) -> list[float]:
+        return [(at - START).total_seconds() for at, _ in self.seen]
+
+    @property
+    def names(self) -> list[str]:
+        return [context.job_name for _, context in self.seen]
+
+
+def slots(number: int) -> CronConfig:
+    return CronConfig(max_concurrent_runs=number)
+
+
+def told(run: CronRun) -> tuple[RunStatus, Cause | None, Trigger, int]:
+    return run.status, run.cause, run.trigger, run.attempt
+
+
+async def history(scheduler: CronScheduler, job_id: str | None = None) -> list[CronRun]:
+    return (await scheduler.store.list_runs(job_id, 1000))[::-1]
+
+
+class Sleeper:
+    """An executor that sleeps, and notes how its runs ended."""
+
+    def __init__(self, seconds: float = 100) -> None:
+        self.seconds = seconds
+        self.contexts: list[JobContext] = []
+        self.ends: list[tuple[str, float]] = []
+
+    async def __call__(self, context: JobContext) -> None:
+        self.contexts.append(context)
+        try:
+            await trio.sleep(self.seconds)
+        except trio.Cancelled:
+            self.ends.append(("cancelled", trio.current_time()))
+            raise
+        self.ends.append(("done", trio.current_time()))
+
+
+async def nothing(context: JobContext) -> None:
+    """An executor with nothing to do."""
+
+
+def raising(error: BaseException) -> Callable[..., object]:
+    def function(*args: object, **kwargs: object) -> object:
+        raise error
+
+    return function
+
+
+async def begin(scheduler: CronScheduler, *names: str) -> None:
+    shots = [OneShot(now() + timedelta(milliseconds=n)) for n in range(len(names) or 1)]  # in this order
+    await scheduler.store.add_jobs([JobSpec(name, "it", shot) for name, shot in zip(names or ("job",), shots, strict=True)])
+    await trio.sleep(1)
+    assert scheduler.health().runs_in_flight
+
+
+async def runs_in(file: Path) -> list[CronRun]:
+    async with open_store(file, create=False) as store:
+        return (await store.list_runs(limit=1000))[::-1]
