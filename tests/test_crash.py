@@ -245,8 +245,10 @@ async def test_a_job_that_kills_its_process_stops_although_new_moments_come(worl
             async with world.child(until=killer) as child:
                 if await child.wait() == 0:
                     break
-        job = await store.get_job(killer)
+        job, runs = await store.get_job(killer), await history(store, killer)
     assert not job.enabled
+    ran = [run for run in runs if run.status is not RunStatus.SKIPPED]
+    assert [(run.attempt, run.status, run.cause) for run in ran] == [(attempt, *INTERRUPTED) for attempt in (1, 2, 3, 4)]
 
 
 @pytest.mark.parametrize("by", ["scheduler", "own loop"])

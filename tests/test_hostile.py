@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import NoReturn, cast
@@ -57,15 +57,15 @@ class Unshowable:
 class Unbound:
     """As a proxy whose object is missing: even isinstance raises."""
 
-    @property  # type: ignore[misc]
-    def __class__(self) -> NoReturn:
+    @property
+    def __class__(self) -> NoReturn:  # type: ignore[misc, override]
         raise RuntimeError("working outside of a context")
 
 
 class Foreign:
     """Awaits something that trio does not know, as a future of another framework."""
 
-    def __await__(self) -> Iterator[str]:
+    def __await__(self) -> Generator[str, None, None]:
         yield "foreign"
 
 

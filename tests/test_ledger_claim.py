@@ -317,6 +317,24 @@ def test_an_own_loop_cannot_start_a_job_whose_schedule_cannot_be_read(world):
     assert "cannot be read" in str(refused.value)
 
 
+@pytest.mark.parametrize("shown", [False, True])
+def test_an_own_loop_starts_the_run_that_holds_its_job(world, shown):
+    job = world.add(HOURLY)
+    world.pass_time(HOUR)
+    for _ in range(3):
+        world.start(job)
+        world.crash()
+    held = world.job(job).held_by
+    with pytest.raises(JobBusy):
+        world.start(job)
+    world.pass_time(30 * SECOND)
+    (view,) = world.retries()
+    run = world.start(view if shown else job)
+    assert (run.id, run.attempt) == (held, 4)
+    with pytest.raises(JobBusy):
+        world.start(job)
+
+
 def test_a_claim_of_nothing_writes_nothing(world):
     world.add()
     assert world.do(claim_due, owner=world.owner, limit=3) == []

@@ -353,6 +353,27 @@ def test_who_leaves_the_line_when_it_was_his_turn_lets_the_next_go(world, act):
     assert world.told(holder)[0][0] == "success"
 
 
+@pytest.mark.parametrize("act", ["pause", "remove", "update"])
+def test_a_job_that_leaves_the_line_with_several_runs_lets_the_next_go(world, act):
+    holder = world.add(HOURLY, **MAIN)
+    job = world.add(Interval(SECOND), overlap=Overlap.ALLOW_ALL, **MAIN)
+    last = world.add(at(T0 + 10 * SECOND), **MAIN)
+    world.request(holder)
+    run = world.begin()
+    for _ in range(3):
+        world.pass_time(SECOND)
+        world.claim()
+    world.pass_time(10 * SECOND)
+    world.claim()
+    world.finish(run)  # it is the turn of the first of four runs of one job
+    assert [waiting.waits_for for waiting in world.history(job)] == [None, *["session:ann"] * 3]
+    if act == "update":
+        world.update(job, {"schedule": HOURLY})
+    else:
+        getattr(world, act)(job)
+    assert world.begin().job_id == last
+
+
 def test_a_run_of_a_session_whose_job_is_busy_passes_its_turn_on(world):
     """Only an overlap policy that was changed leads there: two runs of one job in the line of its session."""
     holder = world.add(HOURLY, **MAIN)

@@ -93,3 +93,14 @@ async def test_a_week_misses_nothing_and_runs_nothing_twice(virtual_clock: Virtu
         rome = zoneinfo.ZoneInfo("Europe/Rome")
         daily = [at.astimezone(rome).strftime("%d %H:%M") for name, at in good if name == "daily"]
         assert daily == ["26 02:30", "27 02:30", "28 02:30", "29 03:00", "30 02:30", "31 02:30", "01 02:30"]
+
+
+@pytest.mark.xfail(strict=True, reason="a scheduler on an open store has the defaults of CronConfig(), not those of the store")
+async def test_a_store_that_is_handed_in_keeps_its_zone_and_defaults(virtual_clock: VirtualClock) -> None:
+    config = CronConfig(default_max_retries=7, default_timeout_secs=9)
+    async with (
+        open_store(":memory:", timezone="Europe/Rome", config=config) as store,
+        open_scheduler(store, Worker()) as scheduler,
+    ):
+        job = await scheduler.store.get_job(await scheduler.store.add_job("job", "it", Cron("@daily")))
+        assert (job.timezone, job.max_retries, job.timeout_secs) == ("Europe/Rome", 7, 9)

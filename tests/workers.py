@@ -83,7 +83,7 @@ class Sleeper:
     def __init__(self, seconds: float = 100) -> None:
         self.seconds = seconds
         self.contexts: list[JobContext] = []
-        self.ends: list[tuple[str, float]] = []
+        self.ends: list[tuple[str, object]] = []  # object: compared with approximate times
 
     async def __call__(self, context: JobContext) -> None:
         self.contexts.append(context)

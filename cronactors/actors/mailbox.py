@@ -99,6 +99,13 @@ class Envelope:
             trio.lowlevel.reschedule(self._task)
 
 
+    def refuse(self, error: CronError) -> None:
+        """Answer with an error of its own: one object raised in many tasks would collect their tracebacks."""
+        fresh = type(error)(str(error))
+        fresh.__cause__ = error.__cause__
+        self.settle(outcome.Error(fresh))
+
+
 class Mailbox:
     """Where requests to the store actor wait; bounded, so that callers wait when the store falls behind."""
 
@@ -119,7 +126,7 @@ class Mailbox:
         try:
             await self._send.send(envelope)
         except trio.ClosedResourceError:
-            envelope.settle(outcome.Error(_like(self._closed_by)))
+            envelope.refuse(self._closed_by)
         return cast("R", await envelope.answer())
 
     async def receive(self) -> Envelope:
@@ -150,10 +157,3 @@ class Mailbox:
             self._closed = True
             self._closed_by = reason
             self._send.close()
-
-
-def _like(error: CronError) -> CronError:
-    """A fresh error of the same kind: one object raised in many tasks would collect their tracebacks."""
-    fresh = type(error)(str(error))
-    fresh.__cause__ = error.__cause__
-    return fresh

@@ -98,7 +98,7 @@ class StoreActor:
         self._mailbox.close(reason)
         while batch:
             for envelope in batch:
-                envelope.settle(outcome.Error(reason))
+                envelope.refuse(reason)
             batch = self._mailbox.receive_waiting(BATCH)
 
     async def _serve(self, batch: list[Envelope]) -> list[Envelope]:
@@ -126,7 +126,7 @@ class StoreActor:
             case Failed(error):
                 self.last_error = str(error)
                 for envelope in taken:
-                    envelope.settle(outcome.Error(error))
+                    envelope.refuse(error)
             case Locked():
                 return False
         return True
@@ -138,7 +138,7 @@ class StoreActor:
         if envelope.request.patient or trio.current_time() - envelope.sent_at <= PATIENCE:
             return True
         self.last_error = f"the file was locked by another process for {PATIENCE:.0f} s"
-        envelope.settle(outcome.Error(StoreUnavailable(self.last_error)))
+        envelope.refuse(StoreUnavailable(self.last_error))
         return False
 
     def _tell(self, requests: Sequence[Request[object]], next_due: Millis | None) -> None:

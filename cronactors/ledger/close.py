@@ -219,6 +219,6 @@ def withdraw(storage: Storage, runs: Iterable[RunRow], cause: Cause) -> None:
     """End pending runs of a job whose own state needs no change, and let those start that stood behind them."""
     now = storage.now()
     outcome = Outcome(status=RunStatus.CANCELLED, cause=cause)
-    for run in runs:
-        if _end(storage, run, outcome, now) is not None:
-            free_lines(storage, run, held=False)
+    ended = [run for run in runs if _end(storage, run, outcome, now) is not None]
+    for run in ended:  # only now, so that none of them is given a turn
+        free_lines(storage, run, held=False)

@@ -33,7 +33,7 @@ CREATE TABLE jobs (
   UNIQUE (user_id, name)
 ) STRICT;
 
-CREATE INDEX jobs_due ON jobs (next_run_at, id) WHERE enabled = 1 AND held_by IS NULL AND next_run_at IS NOT NULL;
+CREATE INDEX jobs_due ON jobs (next_run_at, number, id) WHERE enabled = 1 AND held_by IS NULL AND next_run_at IS NOT NULL;
 
 -- A user's jobs in the order in which they were added.
 CREATE INDEX jobs_of_user ON jobs (user_id);

@@ -178,7 +178,7 @@ class SqliteStorage:
     def due(self, *, now: Millis, limit: int) -> list[Due]:
         """What may start, in order of time."""
         rows = self._all(sql.DUE, {"now": now, "limit": limit})
-        return [Due(*row) for row in rows]  # type: ignore[arg-type]  # typed by the STRICT schema
+        return [Due(*row[:3]) for row in rows]  # type: ignore[arg-type]  # typed by the STRICT schema
 
     def next_due(self) -> Millis | None:
         """When the first of the queue comes due."""

@@ -39,10 +39,10 @@ PAGE_OF_JOBS = f"SELECT number, {_quoted(_JOB)} FROM jobs WHERE number > ? ORDER
 PAGE_OF_USER = f"SELECT number, {_quoted(_JOB)} FROM jobs WHERE number > ? AND user_id = ? ORDER BY number LIMIT ?"
 
 # A bare UNION ALL: SQLite merges two index walks; inside a subselect it would sort everything that is due.
-DUE = """SELECT NULL AS run_id, id AS job_id, next_run_at AS due_at FROM jobs
+DUE = """SELECT NULL AS run_id, id AS job_id, next_run_at AS due_at, number AS place FROM jobs
  WHERE enabled = 1 AND held_by IS NULL AND next_run_at <= :now
-UNION ALL SELECT id, job_id, ready_at FROM runs WHERE status = 'pending' AND waits_for IS NULL AND ready_at <= :now
-ORDER BY due_at LIMIT :limit"""
+UNION ALL SELECT id, job_id, ready_at, id FROM runs WHERE status = 'pending' AND waits_for IS NULL AND ready_at <= :now
+ORDER BY due_at, place LIMIT :limit"""
 NEXT_MOMENT = "SELECT min(next_run_at) FROM jobs WHERE enabled = 1 AND held_by IS NULL AND next_run_at IS NOT NULL"
 NEXT_PENDING = "SELECT min(ready_at) FROM runs WHERE status = 'pending' AND waits_for IS NULL"
 
