@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Iterable
 from typing import TYPE_CHECKING, Unpack
 
-import trio
-
 from cronactors.actors import messages
-from cronactors.actors.leaving import Leaving
+from cronactors.actors.leaving import Leaving, block
 from cronactors.actors.service import StoreService, store_service
 from cronactors.arguments import (
     StrPath,
@@ -331,11 +328,10 @@ class CronStore:
         return found[:limit]
 
 
-@asynccontextmanager
-@trio.lowlevel.enable_ki_protection
+@block
 async def open_store(
     store: StrPath, *, timezone: str | None = None, config: CronConfig | None = None, create: bool = True
-) -> AsyncIterator[CronStore]:
+) -> AsyncGenerator[CronStore]:
     """Open a store without a scheduler: to edit jobs, to read history, or for a loop of one's own.
 
     Args:

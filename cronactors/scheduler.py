@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 
 import attrs
 import trio
 
 from cronactors.actors.callbacks import inside_callback
-from cronactors.actors.clock import JUMP, Clock, rebase_all
-from cronactors.actors.leaving import Leaving
-from cronactors.actors.notifier import Notifier
+from cronactors.actors.clock import Clock
+from cronactors.actors.leaving import Leaving, block
+from cronactors.actors.notifier import DRAIN_LIMIT, Notifier
 from cronactors.actors.runner import RunnerPool, Terms
 from cronactors.actors.service import StoreService, store_service
 from cronactors.arguments import StrPath, check_path, check_settings
@@ -102,14 +102,14 @@ class CronScheduler:
         return run if run.status.ended else await self._ended(run_id)
 
     async def _ended(self, run_id: str) -> CronRun:
-        with self._pool.waiting_for(int(run_id)) as ended:
-            while True:
+        while True:
+            with self._pool.waiting_for(int(run_id)) as may_have_ended:
                 run = await self.store.get_run(run_id)
                 if run.status.ended:
                     return run
                 self._check_open()
-                with trio.move_on_after(_LOOK_AGAIN):
-                    await ended.wait()
+                with trio.move_on_after(_LOOK_AGAIN if self._service.virtual is None else math.inf):
+                    await may_have_ended.wait()
 
     async def wait_idle(self) -> None:
         """Wait until nothing is due, no run goes on in this scheduler, and everybody has been notified.
@@ -127,7 +127,7 @@ class CronScheduler:
                 due = self._clock.next_due
                 if (due is None or due > self._service.wall()) and not self._notifier.under_way.value:
                     return
-                await self._pool.busy.wait_change()
+                await self._clock.turns.wait_change()
 
     def health(self) -> Health:
         """How the scheduler is doing; never waits."""
@@ -144,6 +144,7 @@ class CronScheduler:
 
     def _close(self) -> None:
         self._closed = True
+        self._pool.wake_waiters()
 
 
 def _refuse_inside(what: str, why: str) -> None:
@@ -164,8 +165,7 @@ def _checked(
     )
 
 
-@asynccontextmanager
-@trio.lowlevel.enable_ki_protection
+@block
 async def open_scheduler(
     store: StrPath | CronStore,
     executor: JobExecutor,
@@ -177,7 +177,7 @@ async def open_scheduler(
     config: CronConfig | None = None,
     tick_interval: float = 1.0,
     shutdown_grace: float = 10.0,
-) -> AsyncIterator[CronScheduler]:
+) -> AsyncGenerator[CronScheduler]:
     """Run a scheduler beside the block.
 
     Runs that a crash interrupted are taken back before the first new one starts. When the block ends, normally or by an exception of
@@ -208,7 +208,7 @@ async def open_scheduler(
     specs = check_specs("jobs", jobs)
     leaving = Leaving()
     with leaving:
-        async with _service_of(store, check_settings(config, timezone), timezone) as (service, handle, settings):
+        async with _opened(store, config, timezone) as (service, handle, settings):
             teller = Notifier(notifier, on_finish, leaving.escape)
             scheduler = await _prepare(
                 service, handle, settings, specs=specs, executor=executor, notifier=teller, leaving=leaving, tick=tick
@@ -224,7 +224,7 @@ async def open_scheduler(
                                 yield scheduler
                             clockwork.cancel_scope.cancel()
                     finally:
-                        await _shut_down(scheduler, 0 if leaving.body.cancelled else grace)
+                        await _shut_down(scheduler, grace, hurried=leaving.body.cancelled)
 
 
 @contextmanager
@@ -243,13 +243,20 @@ def _heard(service: StoreService, clock: Clock) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def _service_of(
-    store: StrPath | CronStore, config: CronConfig, timezone: str | None
+async def _opened(
+    store: StrPath | CronStore, config: CronConfig | None, timezone: str | None
 ) -> AsyncIterator[tuple[StoreService, CronStore, CronConfig]]:
-    """The service of an open store, or a new one for a file."""
-    opened = nullcontext(store._service) if isinstance(store, CronStore) else store_service(check_path(store), create=True)
-    async with opened as service:
-        yield service, CronStore(service, config=config, timezone=timezone), config
+    """The service of a file or of an open store, a handle of it, and the settings; an open store keeps its own, unless others are given."""
+    if isinstance(store, CronStore):
+        if config is None and timezone is None:
+            yield store._service, store, store._config
+        else:
+            settings = check_settings(config, timezone)
+            yield store._service, CronStore(store._service, config=settings, timezone=timezone), settings
+    else:
+        settings = check_settings(config, timezone)
+        async with store_service(check_path(store), create=True) as service:
+            yield service, CronStore(service, config=settings, timezone=timezone), settings
 
 
 async def _prepare(
@@ -265,8 +272,6 @@ async def _prepare(
 ) -> CronScheduler:
     """Register, take back what was interrupted, upsert the jobs, and put the actors together; none runs yet."""
     registered = await service.register()
-    if registered.last_seen is not None and (back_by := registered.last_seen - service.wall()) > JUMP:
-        await rebase_all(service.mailbox, by=back_by)
     recovered = await service.recover(config.retry)
     if config.jobs or config.origin is not None:
         await handle.upsert_jobs(config.jobs, origin=config.origin)
@@ -281,24 +286,30 @@ async def _prepare(
         cancel_grace=config.cancel_grace,
     )
     pool = RunnerPool(service.mailbox, notifier, terms, freed=lambda: clock.wake(), escape=leaving.escape)
-    clock = Clock(service, pool, terms, tick=tick if service.virtual is None else math.inf)
+    clock = Clock(service, pool, terms, tick=tick if service.virtual is None else math.inf, last_seen=registered.last_seen)
     return CronScheduler(handle, tuple(recovered), service=service, pool=pool, clock=clock, notifier=notifier)
 
 
-async def _shut_down(scheduler: CronScheduler, grace: float) -> None:
+async def _shut_down(scheduler: CronScheduler, grace: float, *, hurried: bool) -> None:
     """Let runs end by themselves for ``grace`` seconds, then cancel them; record every end, notify, and close.
 
-    Cancelled, or by a KeyboardInterrupt, the grace ends; the rest is shielded.
+    Cancelled, or by a KeyboardInterrupt, the grace ends; the rest is shielded. Hurried, there is no grace, and nobody is told what
+    waits to be told.
     """
-    pool = scheduler._pool
+    pool, notifier = scheduler._pool, scheduler._notifier
     pool.stop_claiming()
     try:
-        if grace and pool.busy.value:
+        if not hurried:
             with trio.move_on_after(grace):
-                await pool.busy.wait_for(lambda busy: busy == 0)
+                await pool.settled()
     finally:
         with trio.CancelScope(shield=True):
-            pool.interrupt()
-            await pool.end()
-            await scheduler._notifier.drain()
-        scheduler._close()
+            try:
+                pool.interrupt()
+                await pool.end()
+                await notifier.drain(0 if hurried else DRAIN_LIMIT)
+                await scheduler._service.sign_off(pool.owner)
+            finally:
+                pool.close()
+                notifier.close()
+                scheduler._close()

@@ -8,7 +8,8 @@
             await trio.sleep(7 * 86400)       # a week, in milliseconds
 
 The app's own `cronactors.open_scheduler` call is unchanged. Time jumps to the next deadline whenever every task waits and no thread of
-`trio.to_thread` is at work. The store is used without its thread, so that a commit takes no time.
+`trio.to_thread` is at work. The store is used without its thread, so that a commit takes no time, and two
+schedulers on one file do not see each other's work before their own next moment.
 """
 
 from __future__ import annotations

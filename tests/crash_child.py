@@ -61,10 +61,10 @@ def die_at(point: str) -> None:
     """Die between two steps of a run."""
     ask = Mailbox.ask
 
-    async def dying(self: Mailbox, request: Request[Any]) -> Any:
+    async def dying(self: Mailbox, request: Request[Any], heard: Callable[[Any], None] | None = None) -> Any:
         if point == "finishing" and isinstance(request, FinishRun):
             os.kill(os.getpid(), signal.SIGKILL)
-        answer = await ask(self, request)
+        answer = await ask(self, request, heard)
         if (point == "claimed" and isinstance(request, ClaimDue) and answer) or (
             point == "recorded" and isinstance(request, FinishRun)
         ):

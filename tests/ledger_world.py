@@ -93,6 +93,13 @@ class World:
     def add(self, schedule: Schedule | Delay = MINUTELY, *, name: str | None = None, **options: object) -> str:
         return self.do(jobs.add_jobs, [self.spec(schedule, name=name, **options)], DEFAULTS)[0]
 
+    def with_retry(self) -> str:
+        """A job, hourly, whose first moment failed: its retry is ready at 1:00:30."""
+        job_id = self.add(HOURLY)
+        self.now = T0 + HOUR
+        self.finish(self.begin(), FAILURE)
+        return job_id
+
     def upsert(self, *specs: tuple[str, JobSpec], origin: str | None = None, defaults: Defaults = DEFAULTS) -> list[str]:
         return self.do(jobs.upsert_jobs, list(specs), defaults, origin)
 

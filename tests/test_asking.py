@@ -213,7 +213,6 @@ TOGETHER = 0.02
 """The tick, in seconds: how long one of them takes to see what the other did."""
 
 
-@pytest.mark.xfail(strict=False, reason="the clock waits for a negative time when its tick has passed meanwhile")
 async def test_a_limit_over_all_schedulers_of_a_file(tmp_path: Path) -> None:
     worker = Worker(0.05)
     config = CronConfig(max_concurrent_runs=3, max_concurrent_runs_total=2)
@@ -264,7 +263,6 @@ async def test_a_run_of_another_scheduler_is_asked_for_and_cancelled(tmp_path: P
     assert cancelled == ["endless"]
 
 
-@pytest.mark.xfail(strict=False, reason="the clock waits for a negative time when its tick has passed meanwhile")
 async def test_two_schedulers_of_a_file_run_each_moment_once(tmp_path: Path) -> None:
     worker = Worker()
     with trio.fail_after(20):
@@ -279,7 +277,6 @@ async def test_two_schedulers_of_a_file_run_each_moment_once(tmp_path: Path) -> 
     assert len(set(moments)) == len(moments)
 
 
-@pytest.mark.xfail(strict=True, reason="the clock waits for a negative time when its tick has passed meanwhile")
 async def test_a_store_slower_than_the_tick_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     claim_due = ledger_claim.claim_due
     claims: list[int] = []

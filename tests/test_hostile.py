@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import NoReturn, cast
 
 import pytest
@@ -25,7 +26,9 @@ from cronactors import (
     Retry,
     RunStatus,
     open_scheduler,
+    open_store,
 )
+from cronactors.actors.verdicts import INTERRUPTED
 from cronactors.testing import VirtualClock
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -217,16 +220,19 @@ def test_a_group_nested_deeper_than_python_can_follow_is_one_failure() -> None:
     assert error == "ValueError: innermost"
 
 
-@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize(
+    ("kind", "bad"),
+    [
+        (SystemExit, [(1, RunStatus.FAILED, Cause.ERROR, "SystemExit: stop")]),
+        # Ctrl-C is meant for the program and lands wherever the program is: the run is not to blame, and is put back.
+        (KeyboardInterrupt, [(2, RunStatus.PENDING, None, None), (1, RunStatus.FAILED, Cause.INTERRUPTED, INTERRUPTED.error)]),
+    ],
+)
 @pytest.mark.parametrize("grouped", [False, True])
 async def test_what_is_meant_for_the_whole_program_ends_it_in_order(
-    virtual_clock: VirtualClock, kind: type[BaseException], grouped: bool
+    virtual_clock: VirtualClock, tmp_path: Path, kind: type[BaseException], grouped: bool, bad: object
 ) -> None:
     error = kind("stop")
-    runs: list[CronRun] = []
-
-    async def on_finish(job: object, run: CronRun) -> None:
-        runs.append(run)
 
     async def executor(context: JobContext) -> None:
         if context.job_name == "bad":
@@ -234,18 +240,16 @@ async def test_what_is_meant_for_the_whole_program_ends_it_in_order(
         await trio.sleep(3)
 
     with pytest.raises(kind) as caught:
-        async with open_scheduler(
-            ":memory:", executor, on_finish=on_finish, config=CronConfig(max_concurrent_runs=2)
-        ) as scheduler:
+        async with open_scheduler(tmp_path / "a.db", executor, config=CronConfig(max_concurrent_runs=2)) as scheduler:
             for name in ("bad", "neighbour"):
-                await scheduler.store.add_job(name, "it", Interval(60_000))
+                await scheduler.store.add_job(name, "it", Interval(60_000), max_retries=0)
             await trio.sleep_forever()
     assert caught.value is error
     assert trio.current_time() == pytest.approx(63)  # the neighbour had its grace
-    assert [(run.job_name, run.status, run.error) for run in runs] == [
-        ("bad", RunStatus.FAILED, f"{kind.__name__}: stop"),
-        ("neighbour", RunStatus.SUCCESS, None),
-    ]
+    async with open_store(tmp_path / "a.db") as store:
+        runs = await store.list_runs()
+    assert [(run.attempt, run.status, run.cause, run.error) for run in runs if run.job_name == "bad"] == bad
+    assert [run.status for run in runs if run.job_name == "neighbour"] == [RunStatus.SUCCESS]
 
 
 async def test_an_error_whose_text_wants_to_end_the_program_does_not(virtual_clock: VirtualClock) -> None:

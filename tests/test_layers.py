@@ -34,11 +34,10 @@ ledger.claim
 ledger.jobs ledger.recovery
 ledger.runs
 actors.thread actors.observable actors.callbacks
-actors.leaving
-actors.mailbox
+actors.leaving actors.mailbox actors.verdicts
 actors.messages actors.store
-actors.notifier
-actors.runner actors.service
+actors.notifier actors.service
+actors.runner
 actors.clock
 arguments executors
 handle

@@ -120,7 +120,6 @@ async def test_the_body_that_asked_for_the_crash_adds_no_second_error(
     assert isinstance(cause_of(caught.value), ZeroDivisionError)
 
 
-@pytest.mark.xfail(strict=True, reason="a group of answers of one crash counts as an error of the body")
 async def test_tasks_of_the_body_that_met_the_crash_add_no_second_error(
     virtual_clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,16 +162,7 @@ async def test_what_a_crash_left_running_is_run_again_by_the_same_process(
     assert [context.attempt for context in sleeper.contexts] == [1, 2]
 
 
-@pytest.mark.parametrize(
-    "handed_in",
-    [
-        False,
-        pytest.param(
-            True, marks=pytest.mark.xfail(strict=True, reason="a scheduler on a store that stays open does not sign off")
-        ),
-    ],
-    ids=["file", "store"],
-)
+@pytest.mark.parametrize("handed_in", [False, True], ids=["file", "store"])
 async def test_an_end_that_could_not_be_recorded_is_found_by_the_next_scheduler_of_the_process(
     virtual_clock: VirtualClock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, handed_in: bool
 ) -> None:

@@ -161,7 +161,6 @@ def test_blocked_runs_are_never_listed(world):
     if world.storage.__class__.__name__ == "FakeStorage":
         pytest.skip("the fake looks at every row")
     main = {"session_mode": SessionMode.MAIN, "user_id": "ann"}
-    world.do(lambda storage: storage.insert_jobs([]))
     for _ in range(10_000):
         world.add(HOURLY, **main)
     free = world.add(HOURLY)

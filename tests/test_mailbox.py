@@ -117,7 +117,7 @@ async def test_cancelled_beforehand_a_request_is_not_even_handed_in():
         scope.cancel()
         await mailbox.ask(Ask())
     assert scope.cancelled_caught
-    assert mailbox.backlog() == 0
+    assert mailbox._send.statistics().current_buffer_used == 0
 
 
 async def test_cancelled_after_the_store_took_it_the_caller_gets_the_answer():
@@ -211,11 +211,11 @@ async def test_in_a_full_mailbox_callers_wait_for_a_place(monkeypatch):
     mailbox = Mailbox()
     async with trio.open_nursery() as nursery:
         callers = [await waiting(nursery, mailbox, text) for text in "abcd"]
-        assert mailbox.backlog() == 2
+        assert mailbox._send.statistics().current_buffer_used == 2
         seen = ""
         for _ in range(4):
             envelope = await mailbox.receive()
-            assert mailbox.backlog() <= 2
+            assert mailbox._send.statistics().current_buffer_used <= 2
             seen += text_of(envelope)
             envelope.take()
             envelope.settle(outcome.Value(text_of(envelope)))

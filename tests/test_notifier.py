@@ -297,7 +297,6 @@ async def test_a_store_call_of_a_notifier_works_also_while_leaving(virtual_clock
     assert found == [2]
 
 
-@pytest.mark.xfail(strict=True, reason="a notifier that was cancelled is waited for")
 async def test_cancelled_from_outside_nobody_is_told_and_nothing_is_waited_for(virtual_clock: VirtualClock) -> None:
     listener = Listener(4)
     with trio.move_on_after(3):

@@ -95,7 +95,6 @@ async def test_a_week_misses_nothing_and_runs_nothing_twice(virtual_clock: Virtu
         assert daily == ["26 02:30", "27 02:30", "28 02:30", "29 03:00", "30 02:30", "31 02:30", "01 02:30"]
 
 
-@pytest.mark.xfail(strict=True, reason="a scheduler on an open store has the defaults of CronConfig(), not those of the store")
 async def test_a_store_that_is_handed_in_keeps_its_zone_and_defaults(virtual_clock: VirtualClock) -> None:
     config = CronConfig(default_max_retries=7, default_timeout_secs=9)
     async with (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Iterator
 from contextvars import ContextVar
 from itertools import islice
@@ -12,6 +13,8 @@ import trio
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
+
+_MOST_PARTS = 100_000
 
 inside_callback: ContextVar[str | None] = ContextVar("inside_callback", default=None)
 """In an executor or a notifier, and in the tasks that it starts: which one. Waiting for a run there could wait for ever."""
@@ -25,8 +28,8 @@ async def _unprotected(function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T
 async def call(function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> outcome.Outcome[T]:
     """Call a user's function and catch whatever it raises, KeyboardInterrupt and SystemExit too.
 
-    Only a cancellation by a scope around us is raised. What else was in a group with it came of the ending and is dropped; a
-    Cancelled that no scope asked for is the function's own doing, and caught.
+    Only a cancellation by a scope around us is raised. What else was in a group with it came of the ending and is dropped, unless it
+    is meant for the whole program; a Cancelled that no scope asked for is the function's own doing, and caught.
     """
     try:
         return outcome.Value(await _unprotected(function, *args))
@@ -35,7 +38,7 @@ async def call(function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> outcome.O
             raise
         return outcome.Error(cancelled)
     except BaseExceptionGroup as group:
-        if _asked_for(group):
+        if _asked_for(group) and escaping(group) is None:
             asked, _ = group.split(trio.Cancelled)
             assert asked is not None
             raise asked from None
@@ -46,14 +49,20 @@ async def call(function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> outcome.O
 
 def _asked_for(error: BaseException) -> bool:
     """Whether a cancellation is in it, and a scope around us asked for one."""
-    cancelled = trio.current_effective_deadline() <= trio.current_time()
-    return cancelled and any(isinstance(leaf, trio.Cancelled) for leaf in leaves(error))
+    return cancelled_from_outside() and any(isinstance(leaf, trio.Cancelled) for leaf in leaves(error))
+
+
+def cancelled_from_outside() -> bool:
+    """Whether a scope around us has been cancelled; one whose deadline has just passed has not been yet."""
+    return trio.current_effective_deadline() == -math.inf
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
-    """The exceptions in a group, however deep it is nested, or the one that is none."""
+    """The exceptions in a group, however deep it is nested, or the one that is none; of a monstrous group only the first."""
     waiting = [error]
-    while waiting:
+    for _ in range(_MOST_PARTS):
+        if not waiting:
+            return
         part = waiting.pop()
         if isinstance(part, BaseExceptionGroup):
             waiting.extend(reversed(part.exceptions))

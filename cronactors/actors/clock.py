@@ -6,12 +6,14 @@ import logging
 import math
 from contextlib import suppress
 
+import attrs
 import trio
 
-from cronactors.actors.mailbox import Mailbox
 from cronactors.actors.messages import ClaimDue, FinishRun, Rebase
-from cronactors.actors.runner import INTERRUPTED, RunnerPool, Terms
+from cronactors.actors.observable import Observable
+from cronactors.actors.runner import RunnerPool, Terms
 from cronactors.actors.service import StoreService
+from cronactors.actors.verdicts import INTERRUPTED
 from cronactors.errors import StoreUnavailable, shorten
 from cronactors.instants import Millis, from_millis
 from cronactors.ledger.claim import LEASE
@@ -34,9 +36,10 @@ class Clock:
         pool: Where runs are carried out.
         terms: Owner, slots and limits.
         tick: Seconds between two looks around; infinite on virtual time, where nothing happens unseen.
+        last_seen: The latest sign of life in the file; if it lies ahead the wall clock was set back meanwhile.
     """
 
-    def __init__(self, service: StoreService, pool: RunnerPool, terms: Terms, *, tick: float) -> None:
+    def __init__(self, service: StoreService, pool: RunnerPool, terms: Terms, *, tick: float, last_seen: Millis | None) -> None:
         self._service = service
         self._mailbox = service.mailbox
         self._pool = pool
@@ -50,6 +53,9 @@ class Clock:
         self._waits_for_slot = False
         self._trust_leases_from = -math.inf
         self._leaked: set[int] = set()
+        self._seen = max(service.wall(), last_seen or 0), trio.current_time()
+        self._rebase: Rebase | None = None
+        self.turns = Observable(0)
         self.next_due: Millis | None = 0
         self.last_tick: Millis | None = None
         self.next_wake: Millis | None = None
@@ -61,6 +67,8 @@ class Clock:
         earlier = next_due is not None and (self.next_wake is None or next_due < self.next_wake)
         self.next_due = next_due
         self._commits += 1
+        if stirred:
+            self._pool.wake_waiters()
         self._look_now |= stirred
         if stirred or (earlier and self._pool.free):
             self.wake()
@@ -82,21 +90,22 @@ class Clock:
         """Go on until cancelled. A claim that was answered is always handed over."""
         pause = 0.0
         next_tick = trio.current_time()
-        wall, mono = self._wall(), trio.current_time()
         while True:
             self._empty_latch()
             try:
                 if trio.current_time() >= min(next_tick, self._pool.next_report()) or self._look_now:
-                    wall, mono = await self._heed_jump(wall, mono)
+                    await self._heed_jump()
                     await self._tick()
                     next_tick = trio.current_time() + self._tick_interval
                 more = await self._claim()
                 pause = 0.0
             except StoreUnavailable as error:
+                next_tick = -math.inf  # the look is still owed
                 pause = min(2 * pause + 0.1, _LONGEST_PAUSE)
                 logger.warning("the clock goes on in %.1f s: %s", pause, error)
                 await trio.sleep(pause)
                 continue
+            self.turns.value += 1
             if not more:
                 await self._sleep(next_tick)
 
@@ -106,13 +115,17 @@ class Clock:
 
     async def _claim(self) -> bool:
         """Claim for the free slots; answer whether to try again at once."""
-        free = self._pool.free
-        if not free or self.next_due is None or self.next_due > self._wall():
+        if not self._pool.free or self.next_due is None or self.next_due > self._wall():
             self._waits_for_slot = False
             return False
-        claimed = await self._mailbox.ask(ClaimDue(self._terms.owner, free, self._terms.total))
-        for each in claimed:
-            self._pool.hand_over(each)
+        unused = self._pool.reserve()
+        try:
+            claimed = await self._mailbox.ask(ClaimDue(self._terms.owner, unused, self._terms.total))
+            for each in claimed:
+                self._pool.hand_over(each)
+                unused -= 1
+        finally:
+            self._pool.give_back(unused)
         # Due and yet not claimed: the limit over all schedulers is reached, and a finish or a tick goes on. It must not spin.
         self._waits_for_slot = not claimed
         return bool(claimed)
@@ -125,7 +138,7 @@ class Clock:
         elif self._waits_for_slot and self._terms.total is None:
             wait = min(wait, _AGAIN)
         self.next_wake = None if math.isinf(wait) else wall + max(0, round(wait * 1000))
-        with trio.move_on_after(wait):
+        with trio.move_on_after(max(0.0, wait)):  # the tick may have passed while a claim was made
             await self._latch.receive()
 
     # The tick
@@ -154,20 +167,17 @@ class Clock:
             )
         self._leaked = set(unheld)
 
-    async def _heed_jump(self, wall: Millis, mono: float) -> tuple[Millis, float]:
+    async def _heed_jump(self) -> None:
         """Compare wall clock and trio's clock since the last look; a jump back lets next moments be computed again from now."""
         now_wall, now_mono = self._wall(), trio.current_time()
+        wall, mono = self._seen
+        self._seen = now_wall, now_mono
         drift = (now_wall - wall) - round((now_mono - mono) * 1000)
         if abs(drift) > JUMP:
             self._trust_leases_from = now_mono + LEASE / 1000
             logger.warning("the wall clock was set by %+.1f s, to %s", drift / 1000, from_millis(now_wall).isoformat())
         if drift < -JUMP:
-            await rebase_all(self._mailbox, by=-drift)
-        return now_wall, now_mono
-
-
-async def rebase_all(mailbox: Mailbox, *, by: Millis) -> None:
-    """After the wall clock was set back: page by page, so that the store serves others in between."""
-    page: int | None = 0
-    while page is not None:
-        page = await mailbox.ask(Rebase(page, PAGE, by))
+            self._rebase = Rebase(0, PAGE, -drift)
+        while self._rebase is not None:  # page by page, so that the store serves others in between
+            page = await self._mailbox.ask(self._rebase)
+            self._rebase = None if page is None else attrs.evolve(self._rebase, after=page)

@@ -2,12 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import wraps
 from types import TracebackType
+from typing import ParamSpec, TypeVar
 
 import trio
 
 from cronactors.actors.callbacks import leaves
 from cronactors.errors import CronError, SchedulerCrashed
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def block(function: Callable[P, AsyncGenerator[T]]) -> Callable[P, AbstractAsyncContextManager[T]]:
+    """Make an async context manager of a generator, as `asynccontextmanager` does; Ctrl-C waits for a checkpoint in all of it.
+
+    The user's body is not protected.
+    """
+    make = asynccontextmanager(trio.lowlevel.enable_ki_protection(function))
+
+    @wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> AbstractAsyncContextManager[T]:
+        return _Block(make(*args, **kwargs))
+
+    return wrapper
+
+
+class _Block(AbstractAsyncContextManager[T]):
+    """Protects the frames of contextlib too: a KeyboardInterrupt there would tear the nurseries apart."""
+
+    def __init__(self, inner: AbstractAsyncContextManager[T]) -> None:
+        self._inner = inner
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aenter__(self) -> T:
+        return await self._inner.__aenter__()
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return await self._inner.__aexit__(kind, error, trace)
 
 
 class Body:
@@ -23,8 +61,11 @@ class Body:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
         """End the block and keep its exception, unless it comes of `cancel`."""
-        if not self._scope.__exit__(kind, error, trace):
-            self.error = error
+        try:
+            if not self._scope.__exit__(kind, error, trace):
+                self.error = error
+        except BaseException as rest:  # noqa: BLE001 - what remains of a group without the cancellations that were ours
+            self.error = rest
         return True
 
     def cancel(self) -> None:
@@ -59,14 +100,14 @@ class Leaving:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
         """Raise what leaves."""
-        cancelled, crash = (None, None) if error is None else _split(error)
+        crash = None if error is None else _split(error)[1]
         shown = None if crash is None else _shown(crash)
         reasons = [reason for reason in (self._of_body(), self._escaped, shown) if reason is not None]
         if len(reasons) > 1 and not _tell_the_same(reasons):
             raise BaseExceptionGroup("the block and the scheduler have both failed", reasons)
         if reasons:
-            raise reasons[-1] if isinstance(reasons[0], SchedulerCrashed) else reasons[0]
-        if self.body.error is not None and (error is None or cancelled is None):
+            raise reasons[-1] if isinstance(reasons[-1], SchedulerCrashed) else reasons[0]
+        if self.body.error is not None:
             raise self.body.error  # cancelled from outside
         return error is None
 
@@ -78,8 +119,9 @@ class Leaving:
 
 
 def _tell_the_same(reasons: list[BaseException]) -> bool:
-    """Whether all are one crash, as the body met it and as it left, or one Ctrl-C pressed again."""
-    return any(all(isinstance(reason, kind) for reason in reasons) for kind in (SchedulerCrashed, KeyboardInterrupt))
+    """Whether all are one crash, as the body or its tasks met it and as it left, or one Ctrl-C pressed again."""
+    kinds = {type(leaf) for reason in reasons for leaf in leaves(reason)} - {trio.Cancelled}
+    return kinds in ({SchedulerCrashed}, {KeyboardInterrupt})
 
 
 def _split(error: BaseException) -> tuple[BaseException | None, BaseException | None]:

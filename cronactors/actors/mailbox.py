@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum, auto
 from typing import ClassVar, Generic, TypeVar, cast
 
@@ -25,7 +26,7 @@ class Request(Generic[R_co]):
         reads: It changes nothing, and needs no write lock.
         certain: It never raises a `CronError` once it has changed something, so that it needs no savepoint.
         patient: It waits for a locked file as long as it takes.
-        stirs: The clock is to look at once what it has changed.
+        stirs: It may end runs, or ask for their end: whoever waits for one is to look at once.
     """
 
     reads: ClassVar[bool] = False
@@ -48,10 +49,11 @@ class _State(Enum):
 class Envelope:
     """A request on its way, and the place where its answer arrives."""
 
-    __slots__ = ("_answer", "_raise_cancel", "_state", "_task", "request", "sent_at")
+    __slots__ = ("_answer", "_heard", "_raise_cancel", "_state", "_task", "request", "sent_at")
 
-    def __init__(self, request: Request[object]) -> None:
+    def __init__(self, request: Request[object], heard: Callable[[object], None] | None = None) -> None:
         self.request = request
+        self._heard = heard
         self.sent_at = trio.current_time()
         self._state = _State.OPEN
         self._task: trio.lowlevel.Task | None = None
@@ -95,9 +97,10 @@ class Envelope:
             return
         self._state = _State.ANSWERED
         self._answer = answer
+        if self._heard is not None and isinstance(answer, outcome.Value):
+            self._heard(answer.value)
         if self._task is not None:
             trio.lowlevel.reschedule(self._task)
-
 
     def refuse(self, error: CronError) -> None:
         """Answer with an error of its own: one object raised in many tasks would collect their tracebacks."""
@@ -114,15 +117,19 @@ class Mailbox:
         self._closed_by: CronError = SchedulerClosed("the store is closed")
         self._closed = False
 
-    async def ask(self, request: Request[R]) -> R:
+    async def ask(self, request: Request[R], heard: Callable[[R], None] | None = None) -> R:
         """Hand a request in and wait for its answer, which means that it is durable.
 
         Cancelled before the transaction has begun, the request has no effect; from then on the caller gets the answer.
 
+        Args:
+            request: What is asked.
+            heard: Called with the answer at once, in the order of the commits; tasks that wait go on in any order.
+
         Raises:
             CronError: The request was refused, the store failed, or the mailbox is closed.
         """
-        envelope = Envelope(request)
+        envelope = Envelope(request, None if heard is None else lambda answer: heard(cast("R", answer)))
         try:
             await self._send.send(envelope)
         except trio.ClosedResourceError:
@@ -146,10 +153,6 @@ class Mailbox:
             except (trio.WouldBlock, trio.EndOfChannel):
                 break
         return waiting
-
-    def backlog(self) -> int:
-        """How many requests wait."""
-        return self._send.statistics().current_buffer_used
 
     def close(self, reason: CronError) -> None:
         """Take no more requests: later ones raise ``reason``, those that wait are still answered."""

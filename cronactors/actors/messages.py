@@ -18,6 +18,9 @@ from cronactors.spec import JobSpec, RetryPolicy
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import RunRow
 
+STALE: Millis = 2_000
+"""How old what was seen of a lease may be when it is acted upon."""
+
 # Jobs
 
 
@@ -37,6 +40,7 @@ class AddJobs(Request[list[str]]):
 class UpsertJobs(Request[list[str]]):
     """Add or edit jobs, all or none; remove those of the origin that are not listed any more."""
 
+    stirs: ClassVar[bool] = True
     specs: tuple[tuple[str, JobSpec], ...]
     defaults: Defaults
     origin: str | None
@@ -91,6 +95,7 @@ class PageOfJobs(Request[tuple[list[CronJob], int | None]]):
 class UpdateJob(Request[CronJob]):
     """Change fields of a job."""
 
+    stirs: ClassVar[bool] = True
     job_id: str
     changes: JobChanges
 
@@ -125,6 +130,7 @@ class ResumeJob(Request[CronJob]):
 class RemoveJob(Request[None]):
     """Remove a job."""
 
+    stirs: ClassVar[bool] = True
     job_id: str
 
     def apply(self, storage: Storage) -> None:
@@ -136,6 +142,7 @@ class RemoveJob(Request[None]):
 class RemoveJobByName(Request[None]):
     """Remove the user's job of a name."""
 
+    stirs: ClassVar[bool] = True
     name: str
     user_id: str
 
@@ -260,17 +267,18 @@ class Register(Request[Registered]):
 
 @attrs.frozen
 class Recover(Request[list[CronRun]]):
-    """Take back the runs of dead owners."""
+    """Take back the runs of dead owners. Asked a while ago it trusts no lease: all waited for the same lock."""
 
-    patient: ClassVar[bool] = True
     me: Owner
     policy: RetryPolicy
     trust_leases: bool
     mine: frozenset[int]
+    asked_at: Millis
 
     def apply(self, storage: Storage) -> list[CronRun]:
         """Answer the runs that were interrupted."""
-        ended = recovery.recover(storage, self.me, policy=self.policy, trust_leases=self.trust_leases, mine=self.mine)
+        trusted = self.trust_leases and abs(storage.now() - self.asked_at) < STALE
+        ended = recovery.recover(storage, self.me, policy=self.policy, trust_leases=trusted, mine=self.mine)
         return [views.run_view(run) for run in ended]
 
 

@@ -56,7 +56,8 @@ class Notifier:
         self._escape = escape
         # Counted from the end of a run to the end of the calls, so that `drain` misses none.
         self._send, self._receive = trio.open_memory_channel[RunFinished](CAPACITY)
-        self._scope = trio.CancelScope()
+        self._scope = trio.CancelScope(shield=True)
+        self._ended = trio.Event()
         self.under_way = Observable(0)
 
     @property
@@ -81,33 +82,41 @@ class Notifier:
         """Wait for a place in the queue; once the notifier has ended nobody is told any more."""
         self.under_way.value += 1
         try:
-            await self._send.send(finished)
+            with self._send.clone() as send:  # of its own, so that `drain` cuts nobody off
+                await send.send(finished)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self.under_way.value -= 1
         except BaseException:
             self.under_way.value -= 1
             raise
 
-    async def drain(self) -> None:
-        """Let everybody be told, for ten seconds at most, and end."""
-        with trio.move_on_after(DRAIN_LIMIT):
-            await self.under_way.wait_for(lambda count: count == 0)
+    async def drain(self, limit: float) -> None:
+        """Let everybody be told, for ``limit`` seconds at most."""
+        self._send.close()
+        with trio.move_on_after(limit):
+            await self._ended.wait()
         if self.under_way.value:
-            logger.warning("%d finished runs were notified of to nobody: the notifier took too long", self.under_way.value)
+            logger.warning("%d finished runs were notified of to nobody", self.under_way.value)
+
+    def close(self) -> None:
+        """End at once; what was waiting is told to nobody."""
         self._scope.cancel()
         self._send.close()
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
-        """Serve until drained. Cancelled, it ends at once, and nobody is told of what was waiting."""
+        """Serve until drained or closed. Shielded: runs that end while everything is being cancelled still find it there."""
         inside_callback.set("a notifier")
-        with self._scope, self._receive:
-            async for finished in self._receive:
-                if self._notifier is not None:
-                    await self._call(finished.run, self._notifier, *notification(finished.run))
-                if self._on_finish is not None:
-                    await self._call(finished.run, self._on_finish, finished.job, run_view(finished.run))
-                self.under_way.value -= 1
+        try:
+            with self._scope, self._receive:
+                async for finished in self._receive:
+                    if self._notifier is not None:
+                        await self._call(finished.run, self._notifier, *notification(finished.run))
+                    if self._on_finish is not None:
+                        await self._call(finished.run, self._on_finish, finished.job, run_view(finished.run))
+                    self.under_way.value -= 1
+        finally:
+            self._ended.set()
 
     async def _call(self, run: RunRow, function: Callable[[*Ts], Awaitable[None]], *args: *Ts) -> None:
         result: outcome.Outcome[None] | None = None

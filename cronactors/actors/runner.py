@@ -4,34 +4,32 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 
 import attrs
 import outcome
 import trio
 
-from cronactors.actors.callbacks import call, describe, escaping, inside_callback
+from cronactors.actors.callbacks import call, cancelled_from_outside, escaping, inside_callback
 from cronactors.actors.mailbox import Mailbox
 from cronactors.actors.messages import Finished, FinishRun, NoteStuck
 from cronactors.actors.notifier import Notifier, RunFinished
 from cronactors.actors.observable import Observable
-from cronactors.errors import GiveUp, Retry, StoreUnavailable, shorten
+from cronactors.actors.verdicts import CANCELLED, INTERRUPTED, failure, success, timed_out
+from cronactors.errors import CronError, StoreUnavailable, shorten
 from cronactors.ledger.claim import Claimed
 from cronactors.ledger.views import context_of, job_view
-from cronactors.model import Cause, JobExecutor, JobResult, RunStatus
-from cronactors.policy import MAX_ERROR, MAX_SUMMARY, Outcome, kept
-from cronactors.spec import MAX_DELAY, MAX_NAME, RetryPolicy
+from cronactors.model import Cause, JobExecutor
+from cronactors.policy import Outcome
+from cronactors.spec import RetryPolicy
 
 logger = logging.getLogger("cronactors.runner")
 
 RECORDING_PATIENCE = 10.0
-"""Seconds that an end is tried to be recorded once the scheduler is closing; then the run is left to the next start."""
-
-INTERRUPTED = Outcome(status=RunStatus.FAILED, cause=Cause.INTERRUPTED, error="interrupted: the scheduler was closed")
-_CANCELLED = Outcome(status=RunStatus.CANCELLED, cause=Cause.CANCELLED, error="cancelled on request")
+"""Seconds that an end is tried to be recorded once runs have been interrupted; then the run is left to the next start."""
 
 
 @attrs.define(eq=False)
@@ -109,11 +107,17 @@ class RunnerPool:
         self._escape = escape
         self._send, self._receive = trio.open_memory_channel[Claimed](terms.slots)
         self._nursery: trio.Nursery | None = None
-        self._stopping_since: float | None = None
+        self._stopping = False
         self._interrupted = False
+        self._recording: set[trio.CancelScope] = set()
         self.running: dict[int, Running] = {}
         self._waiters: dict[int, list[trio.Event]] = {}
         self.busy = Observable(0)
+
+    @property
+    def owner(self) -> int:
+        """Who runs, in the file."""
+        return self._terms.owner
 
     @property
     def free(self) -> int:
@@ -126,14 +130,23 @@ class RunnerPool:
         for _ in range(self._terms.slots):
             nursery.start_soon(self._runner, None)
 
+    def reserve(self) -> int:
+        """Take all free slots, before runs are claimed for them."""
+        free = self.free
+        self.busy.value += free
+        return free
+
     def hand_over(self, claimed: Claimed) -> None:
-        """Give a run that has begun to a free runner; the caller has asked for no more than `free`."""
-        self.busy.value += 1
+        """Give a run that has begun to a runner, in a slot that was reserved."""
         self._send.send_nowait(claimed)
+
+    def give_back(self, slots: int) -> None:
+        """Free slots that were reserved in vain."""
+        self.busy.value -= slots
 
     @contextmanager
     def waiting_for(self, run_id: int) -> Iterator[trio.Event]:
-        """An event that is set when a run ends in this pool."""
+        """An event that is set when a run ends in this pool, or may have been ended otherwise."""
         event = trio.Event()
         waiters = self._waiters.setdefault(run_id, [])
         waiters.append(event)
@@ -144,34 +157,42 @@ class RunnerPool:
             if not waiters:
                 del self._waiters[run_id]
 
-    # Ending
+    def wake_waiters(self) -> None:
+        """Let everybody who waits for a run look at it again."""
+        for event in chain.from_iterable(self._waiters.values()):
+            event.set()
 
-    def cancel(self, run_id: int) -> None:
-        """Cancel a run because somebody asked for it."""
-        running = self.running.get(run_id)
-        if running is not None:
-            running.cancel(_CANCELLED)
+    # Ending
 
     def stop_claiming(self) -> None:
         """Begin no more runs when one ends."""
-        self._stopping_since = trio.current_time()
+        self._stopping = True
+
+    async def settled(self) -> None:
+        """Wait until no run goes on."""
+        await self.busy.wait_for(lambda busy: busy == 0)
 
     def interrupt(self) -> None:
         """Cancel all runs, and those that begin yet; their moments are put back."""
         self._interrupted = True
+        for scope in self._recording:
+            scope.deadline = min(scope.deadline, trio.current_time() + RECORDING_PATIENCE)
         for running in list(self.running.values()):
             running.cancel(INTERRUPTED)
 
     async def end(self) -> None:
-        """After `interrupt`: wait for the ends of all runs, however long they take, and let the runners go. Runs shielded."""
+        """After `interrupt`: wait for the ends of all runs, however long they take. Runs shielded."""
         while self._receive.statistics().current_buffer_used:  # left there by runners that were cancelled
             claimed = self._receive.receive_nowait()
             await self._record(claimed, INTERRUPTED)
             self._free_slot()
         while self.busy.value:
             with trio.move_on_after(max(self._terms.cancel_grace, 0.1)):
-                await self.busy.wait_for(lambda busy: busy == 0)
+                await self.settled()
             await self.report_stuck()
+
+    def close(self) -> None:
+        """Let idle runners go."""
         self._send.close()
 
     def reconcile(self, in_file: Mapping[int, bool]) -> list[int]:
@@ -185,7 +206,7 @@ class RunnerPool:
         """
         for run_id, running in self.running.items():
             if in_file.get(run_id):
-                running.cancel(_CANCELLED)
+                running.cancel(CANCELLED)
             running.missed = 0 if run_id in in_file else running.missed + 1
             if running.missed > 1:  # the first time its claim or its end may just be on the way
                 logger.warning("run %s of job %s was taken over: it is cancelled here", run_id, shorten(running.claimed.job.name))
@@ -217,7 +238,7 @@ class RunnerPool:
             )
             try:
                 await self._mailbox.ask(NoteStuck(run_id, cause))
-            except StoreUnavailable as error:
+            except CronError as error:
                 logger.warning("run %s could not be marked as stuck: %s", run_id, error)
 
     # Running
@@ -233,21 +254,30 @@ class RunnerPool:
                     claimed = await self._receive.receive()
                 except trio.EndOfChannel:
                     return
+            untold: list[RunFinished] = []
             try:
-                finished = await self._carry_out(claimed)
+                finished = await self._carry_out(claimed, untold)
             except BaseException:
                 self._free_slot()
                 raise
-            if finished.run is not None and self._notifier.wants(finished.run):
-                told = RunFinished(finished.run, finished.job or job_view(claimed.job, ()))
-                try:
-                    self._notifier.tell_nowait(told)
-                except trio.WouldBlock:
-                    await self._retire(told, finished.following)
-                    return
+            if untold:
+                await self._retire(untold[0], finished.following)
+                return
             claimed = finished.following
             if claimed is None:
                 self._free_slot()
+
+    def _tell(self, claimed: Claimed, finished: Finished, untold: list[RunFinished]) -> None:
+        """Put an end into the notifier's queue; called by the store in the order of its commits."""
+        if finished.run is None or not self._notifier.wants(finished.run):
+            return
+        told = RunFinished(finished.run, finished.job or job_view(claimed.job, ()))
+        try:
+            self._notifier.tell_nowait(told)
+        except trio.WouldBlock:
+            untold.append(told)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            logger.warning("run %s was notified of to nobody: the notifier has ended", finished.run.id)
 
     async def _retire(self, ended: RunFinished, following: Claimed | None) -> None:
         """The notifier lags: leave the slot to a new runner, and wait for a place in the queue outside of the pool."""
@@ -261,7 +291,7 @@ class RunnerPool:
         self.busy.value -= 1
         self._freed()
 
-    async def _carry_out(self, claimed: Claimed) -> Finished:
+    async def _carry_out(self, claimed: Claimed, untold: list[RunFinished]) -> Finished:
         running = Running(claimed, trio.lowlevel.current_task(), trio.CancelScope(), trio.CancelScope())
         self.running[claimed.run.id] = running
         if self._interrupted:
@@ -270,15 +300,14 @@ class RunnerPool:
         try:
             ending = await self._attempt(claimed, running)
         finally:
-            with trio.CancelScope(shield=True):
-                finished = await self._record(claimed, ending)
+            finished = await self._record(claimed, ending, untold)
             del self.running[claimed.run.id]
             for event in self._waiters.get(claimed.run.id, ()):
                 event.set()
         return finished
 
     async def _attempt(self, claimed: Claimed, running: Running) -> Outcome:
-        """Let the executor carry the run out. The verdict is the scopes': the executor may have hidden its cancellation."""
+        """Let the executor carry the run out. What it returned is success, be it late; else the scopes say why it ended."""
         result: outcome.Outcome[object] | None = None
         running.timeout.deadline = trio.current_time() + claimed.job.timeout_secs
         try:
@@ -291,6 +320,12 @@ class RunnerPool:
         error = result.error if isinstance(result, outcome.Error) else None
         if error is not None and (escaped := escaping(error)) is not None:
             self._escape(escaped)
+            if self._stopping:
+                self.interrupt()  # a second Ctrl-C ends the grace, wherever it lands
+            if isinstance(escaped, KeyboardInterrupt):
+                return INTERRUPTED
+        if cancelled_from_outside():
+            return INTERRUPTED
         if running.asked_at is not None and running.asked_at < running.timeout.deadline:
             return running.verdict
         if running.timeout.cancel_called:
@@ -298,82 +333,44 @@ class RunnerPool:
         assert error is not None
         return failure(error)
 
-    async def _record(self, claimed: Claimed, ending: Outcome) -> Finished:
-        """Record the end, however long the store takes: a result is never dropped, but for a store that fails while we close."""
+    async def _record(self, claimed: Claimed, ending: Outcome, untold: list[RunFinished] | None = None) -> Finished:
+        """Record the end, however long the store takes: a result is never dropped. Shielded.
+
+        Only once runs have been interrupted there is a limit; what could not be recorded is found by the next start.
+        """
+        finished: Finished | None = None
+        patience = RECORDING_PATIENCE if self._interrupted else math.inf
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + patience) as scope:
+            self._recording.add(scope)
+            try:
+                finished = await self._finish(claimed, ending, [] if untold is None else untold)
+            finally:
+                self._recording.discard(scope)
+        if finished is None:
+            logger.warning(
+                "the end of run %s (%s) could not be recorded: the store did not answer", claimed.run.id, ending.status
+            )
+            return Finished(run=None, job=None, following=None)
+        if finished.run is None:
+            name = shorten(claimed.job.name)
+            logger.warning("run %s of job %s was taken over: its end has no effect", claimed.run.id, name)
+        return finished
+
+    async def _finish(self, claimed: Claimed, ending: Outcome, untold: list[RunFinished]) -> Finished:
         pause = 0.1
         while True:
-            stopping = self._stopping_since
-            goes_on = stopping is None and ending.cause is not Cause.INTERRUPTED
             request = FinishRun(
                 claimed.run.id,
                 ending,
                 self._terms.owner,
                 self._terms.policy,
-                claim_next=goes_on,
+                claim_next=not self._stopping and ending.cause is not Cause.INTERRUPTED,
                 total=self._terms.total,
                 show_job=self._notifier.listens,
             )
             try:
-                finished = await self._mailbox.ask(request)
+                return await self._mailbox.ask(request, lambda finished: self._tell(claimed, finished, untold))
             except StoreUnavailable as error:
-                if stopping is not None and trio.current_time() - stopping > RECORDING_PATIENCE:
-                    logger.warning("the end of run %s (%s) could not be recorded: %s", claimed.run.id, ending.status, error)
-                    return Finished(run=None, job=None, following=None)
                 logger.warning("the end of run %s will be recorded later: %s", claimed.run.id, error)
                 await trio.sleep(pause)
                 pause = min(2 * pause, 2.0)
-            else:
-                if finished.run is None:
-                    logger.warning(
-                        "run %s of job %s was taken over: its end has no effect", claimed.run.id, shorten(claimed.job.name)
-                    )
-                return finished
-
-
-def success(value: object) -> Outcome:
-    """The outcome of an executor that returned; a value that cannot even be looked at is a failure."""
-    try:
-        return _success(value)
-    except Exception as error:  # noqa: BLE001 - a user's object may do anything
-        return failure(error)
-
-
-def _success(value: object) -> Outcome:
-    if value is None:
-        value = JobResult()
-    elif isinstance(value, str):
-        value = JobResult(summary=value)
-    if not isinstance(value, JobResult):
-        return failure(TypeError(f"the executor returned {type(value).__name__}, not JobResult, str or None"))
-    texts: dict[str, object] = {"summary": value.summary, "session_id": value.session_id}
-    for field, text in texts.items():
-        if not isinstance(text, str):
-            return failure(TypeError(f"the executor returned a {field} of type {type(text).__name__}, not str"))
-    return Outcome(status=RunStatus.SUCCESS, result=kept(value.summary, MAX_SUMMARY), session_id=kept(value.session_id, MAX_NAME))
-
-
-def timed_out(seconds: float) -> Outcome:
-    """The outcome of an executor that was cancelled by its timeout."""
-    return Outcome(
-        status=RunStatus.FAILED,
-        cause=Cause.TIMEOUT,
-        error=f"timed out after {seconds:g} s",
-        spread=random.random(),  # noqa: S311 - spreads retries, guards nothing
-    )
-
-
-def failure(error: BaseException) -> Outcome:
-    """The outcome of an executor that raised."""
-    text = kept(describe(error), MAX_ERROR)
-    if isinstance(error, GiveUp):
-        return Outcome(status=RunStatus.FAILED, cause=Cause.GAVE_UP, error=text)
-    after: float | None = None
-    if isinstance(error, Retry) and isinstance(error.after, int | float):
-        after = min(max(0.0, error.after), MAX_DELAY)
-    return Outcome(
-        status=RunStatus.FAILED,
-        cause=Cause.ERROR,
-        error=text,
-        retry_after=after,
-        spread=random.random(),  # noqa: S311 - spreads retries, guards nothing
-    )

@@ -9,13 +9,14 @@ from functools import partial
 from typing import ClassVar
 
 import attrs
+import outcome
 import trio
 
 from cronactors.actors.mailbox import Mailbox, Request
 from cronactors.actors.messages import Look, Recover, Register, Registered, Sight
-from cronactors.actors.store import Failed, Locked, StoreActor, run_batch
+from cronactors.actors.store import Done, Failed, Locked, StoreActor, run_batch
 from cronactors.actors.thread import Hop, in_place, storage_thread
-from cronactors.errors import SchedulerClosed
+from cronactors.errors import CronError, SchedulerClosed
 from cronactors.ledger import recovery
 from cronactors.model import CronRun
 from cronactors.owner import Owner, this_process
@@ -25,6 +26,9 @@ from cronactors.storage.sqlite import SqliteStorage
 from cronactors.wallclock import VirtualTime, Wall, system_wall, virtual_time
 
 logger = logging.getLogger("cronactors.store")
+
+SIGN_OFF_LIMIT = 1.0
+"""Seconds that signing off waits for a locked file; without it others wait for the end of the lease."""
 
 
 @attrs.frozen
@@ -90,13 +94,24 @@ class StoreService:
         self.owners.add(registered.owner)
         return registered
 
+    async def sign_off(self, owner: int) -> None:
+        """Note that one owner has closed, though the store stays open; what it could not record is run again by the next."""
+        with trio.move_on_after(SIGN_OFF_LIMIT):
+            try:
+                await self.mailbox.ask(SignOff((owner,)))
+            except CronError as error:
+                logger.debug("owner %s could not sign off: %s", owner, error)
+            else:
+                self.owners.discard(owner)  # else it signs off when the store is closed
+
     async def look(self, owner: int, *, trust_leases: bool = True) -> Sight:
         """Look around on behalf of an owner; 0 for nobody."""
         return await self.mailbox.ask(Look(owner, self.me, trust_leases and self._leases_run, frozenset(self.owners)))
 
     async def recover(self, policy: RetryPolicy, *, trust_leases: bool = True) -> list[CronRun]:
         """Take back the runs of dead owners."""
-        return await self.mailbox.ask(Recover(self.me, policy, trust_leases and self._leases_run, frozenset(self.owners)))
+        trusted = trust_leases and self._leases_run
+        return await self.mailbox.ask(Recover(self.me, policy, trusted, frozenset(self.owners), asked_at=self.wall()))
 
     @property
     def _leases_run(self) -> bool:
@@ -119,19 +134,22 @@ async def store_service(path: str, *, create: bool) -> AsyncIterator[StoreServic
     else:
         async with storage_thread() as thread, _serving(thread, path, system_wall, create=create, virtual=None) as service:
             thread.keep = partial(_keep, service)
-            yield service
-            thread.keep = None
+            try:
+                yield service
+            finally:
+                thread.keep = None
 
 
-def _keep(service: StoreService) -> None:
-    """On the storage thread: keep the leases while runs are open, also when the loop is blocked."""
+def _keep(service: StoreService) -> bool:
+    """On the storage thread: keep the leases while runs are open, also when the loop is blocked. False: try again soon."""
     storage, owners = service.actor.storage, tuple(service.owners)
-    busy = run_batch(storage, [OwnersBusy(owners)])
-    match busy:
-        case Failed(error):
-            logger.warning("leases could not be kept: %s", error)
+    match run_batch(storage, [OwnersBusy(owners)]):
+        case Done([outcome.Value(False)], _):
+            return True
+        case Done():
+            return isinstance(run_batch(storage, [KeepLeases(owners)]), Done)
         case _:
-            run_batch(storage, [KeepLeases(owners)])
+            return False
 
 
 @asynccontextmanager

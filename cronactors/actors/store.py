@@ -50,7 +50,7 @@ class Locked:
 Ending: TypeAlias = Done | Failed | Locked
 
 Commit: TypeAlias = Callable[[Millis | None, bool], None]
-"""Told after each commit when the queue comes due next, and whether the clock is to look at once."""
+"""Told after each commit when the queue comes due next, and whether runs may have been ended by it."""
 
 
 class StoreActor:
@@ -119,7 +119,8 @@ class StoreActor:
         requests = [envelope.request for envelope in taken]
         match await self._hop(partial(run_batch, self.storage, requests)):
             case Done(answers, next_due):
-                self.last_error = None
+                if not all(request.reads for request in requests):
+                    self.last_error = None
                 for envelope, answer in zip(taken, answers, strict=True):
                     envelope.settle(answer)
                 self._tell(requests, next_due)

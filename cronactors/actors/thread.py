@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 KEEP_EVERY = 10.0
 """Seconds between two signs of life."""
+KEEP_AGAIN = 0.5
+"""Seconds until the next try after one that failed."""
 
 
 class Hop(Protocol):
@@ -41,7 +43,7 @@ class StorageThread:
     def __init__(self) -> None:
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._loop, name="cronactors-storage", daemon=True)
-        self.keep: Callable[[], None] | None = None
+        self.keep: Callable[[], bool] | None = None
 
     async def __call__(self, function: Callable[[], T], /) -> T:
         """Call the function on the thread."""
@@ -68,21 +70,24 @@ class StorageThread:
         self._thread.join()  # it has nothing left to do but return
 
     def _loop(self) -> None:
-        kept = time.monotonic()
+        next_keep = time.monotonic() + KEEP_EVERY
         while True:
             try:
-                work = self._work.get(timeout=KEEP_EVERY)
+                work = self._work.get(timeout=max(0.0, next_keep - time.monotonic()))
                 if work is None:
                     return
                 work()
             except queue.Empty:
                 pass
-            if self.keep is not None and time.monotonic() - kept >= KEEP_EVERY:
-                kept = time.monotonic()
-                try:
-                    self.keep()
-                except Exception:
-                    logger.exception("leases could not be kept")
+            if time.monotonic() >= next_keep:
+                next_keep = time.monotonic() + (KEEP_EVERY if self._kept() else KEEP_AGAIN)
+
+    def _kept(self) -> bool:
+        try:
+            return self.keep is None or self.keep()
+        except Exception:
+            logger.exception("leases could not be kept")
+            return False
 
 
 @asynccontextmanager

@@ -1,0 +1,63 @@
+"""What the end of an executor means: its return value, its exception, or its cancellation as an outcome."""
+
+from __future__ import annotations
+
+import random
+
+from cronactors.actors.callbacks import describe
+from cronactors.errors import GiveUp, Retry
+from cronactors.model import Cause, JobResult, RunStatus
+from cronactors.policy import MAX_ERROR, MAX_SUMMARY, Outcome, kept
+from cronactors.spec import MAX_DELAY, MAX_NAME
+
+INTERRUPTED = Outcome(status=RunStatus.FAILED, cause=Cause.INTERRUPTED, error="interrupted: the scheduler was closed")
+CANCELLED = Outcome(status=RunStatus.CANCELLED, cause=Cause.CANCELLED, error="cancelled on request")
+
+
+def success(value: object) -> Outcome:
+    """The outcome of an executor that returned; a value that cannot even be looked at is a failure."""
+    try:
+        return _success(value)
+    except Exception as error:  # noqa: BLE001 - a user's object may do anything
+        return failure(error)
+
+
+def _success(value: object) -> Outcome:
+    if value is None:
+        value = JobResult()
+    elif isinstance(value, str):
+        value = JobResult(summary=value)
+    if not isinstance(value, JobResult):
+        return failure(TypeError(f"the executor returned {type(value).__name__}, not JobResult, str or None"))
+    texts: dict[str, object] = {"summary": value.summary, "session_id": value.session_id}
+    for field, text in texts.items():
+        if not isinstance(text, str):
+            return failure(TypeError(f"the executor returned a {field} of type {type(text).__name__}, not str"))
+    return Outcome(status=RunStatus.SUCCESS, result=kept(value.summary, MAX_SUMMARY), session_id=kept(value.session_id, MAX_NAME))
+
+
+def timed_out(seconds: float) -> Outcome:
+    """The outcome of an executor that was cancelled by its timeout."""
+    return Outcome(
+        status=RunStatus.FAILED,
+        cause=Cause.TIMEOUT,
+        error=f"timed out after {seconds:g} s",
+        spread=random.random(),  # noqa: S311 - spreads retries, guards nothing
+    )
+
+
+def failure(error: BaseException) -> Outcome:
+    """The outcome of an executor that raised."""
+    text = kept(describe(error), MAX_ERROR)
+    if isinstance(error, GiveUp):
+        return Outcome(status=RunStatus.FAILED, cause=Cause.GAVE_UP, error=text)
+    after: float | None = None
+    if isinstance(error, Retry) and isinstance(error.after, int | float):
+        after = min(max(0.0, error.after), MAX_DELAY)
+    return Outcome(
+        status=RunStatus.FAILED,
+        cause=Cause.ERROR,
+        error=text,
+        retry_after=after,
+        spread=random.random(),  # noqa: S311 - spreads retries, guards nothing
+    )
