@@ -109,6 +109,7 @@ class RunnerPool:
         self._nursery: trio.Nursery | None = None
         self._stopping = False
         self._interrupted = False
+        self._runners = Observable(0)
         self._recording: set[trio.CancelScope] = set()
         self.running: dict[int, Running] = {}
         self._waiters: dict[int, list[trio.Event]] = {}
@@ -128,7 +129,7 @@ class RunnerPool:
         """Start the runners."""
         self._nursery = nursery
         for _ in range(self._terms.slots):
-            nursery.start_soon(self._runner, None)
+            self._start_runner(None)
 
     def reserve(self) -> int:
         """Take all free slots, before runs are claimed for them."""
@@ -190,6 +191,8 @@ class RunnerPool:
             with trio.move_on_after(max(self._terms.cancel_grace, 0.1)):
                 await self.settled()
             await self.report_stuck()
+        self.close()
+        await self._runners.wait_for(lambda count: count == 0)
 
     def close(self) -> None:
         """Let idle runners go."""
@@ -243,29 +246,48 @@ class RunnerPool:
 
     # Running
 
+    def _start_runner(self, first: Claimed | None) -> None:
+        assert self._nursery is not None
+        self._runners.value += 1
+        self._nursery.start_soon(self._runner, first)
+
     @trio.lowlevel.enable_ki_protection
     async def _runner(self, first: Claimed | None) -> None:
         """Carry out runs until the pool is closed; cancelled from outside, the end of the run at hand is still recorded."""
         inside_callback.set("a run")
-        claimed = first
+        try:
+            untold = await self._serve(first)
+        finally:
+            self._runners.value -= 1
+        if untold is not None:
+            await self._notifier.tell(untold)
+
+    async def _serve(self, claimed: Claimed | None) -> RunFinished | None:
+        """Carry out one run after the other.
+
+        Returns:
+            None once the pool is closed. If the notifier lags, the end that it has no place for: a new runner has taken over the
+            slot, and this one is to wait outside of the pool.
+        """
         while True:
             if claimed is None:
                 try:
                     claimed = await self._receive.receive()
                 except trio.EndOfChannel:
-                    return
+                    return None
             untold: list[RunFinished] = []
             try:
                 finished = await self._carry_out(claimed, untold)
             except BaseException:
                 self._free_slot()
                 raise
-            if untold:
-                await self._retire(untold[0], finished.following)
-                return
             claimed = finished.following
+            if untold:
+                self._start_runner(claimed)
             if claimed is None:
                 self._free_slot()
+            if untold:
+                return untold[0]
 
     def _tell(self, claimed: Claimed, finished: Finished, untold: list[RunFinished]) -> None:
         """Put an end into the notifier's queue; called by the store in the order of its commits."""
@@ -278,14 +300,6 @@ class RunnerPool:
             untold.append(told)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             logger.warning("run %s was notified of to nobody: the notifier has ended", finished.run.id)
-
-    async def _retire(self, ended: RunFinished, following: Claimed | None) -> None:
-        """The notifier lags: leave the slot to a new runner, and wait for a place in the queue outside of the pool."""
-        assert self._nursery is not None
-        self._nursery.start_soon(self._runner, following)
-        if following is None:
-            self._free_slot()
-        await self._notifier.tell(ended)
 
     def _free_slot(self) -> None:
         self.busy.value -= 1
