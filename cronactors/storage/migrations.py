@@ -10,6 +10,7 @@ from typing import Final
 from sqlite_utils import Database, Migrations
 
 migrations: Final = Migrations("cronactors")
+_SCHEMA_1: Final = files("cronactors.storage").joinpath("schema.sql").read_text(encoding="utf-8")
 
 
 def _statements(script: str) -> Iterator[str]:
@@ -25,7 +26,7 @@ def _statements(script: str) -> Iterator[str]:
 @migrations()
 def schema_1(db: Database) -> None:
     """Jobs, runs and schedulers."""
-    for statement in _statements(files("cronactors.storage").joinpath("schema.sql").read_text(encoding="utf-8")):
+    for statement in _statements(_SCHEMA_1):
         db.conn.execute(statement)
 
 
