@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum, StrEnum
 from typing import Final, TypeAlias, TypedDict
 
 import attrs
 
+from cronactors.errors import InvalidJob, shorten
 from cronactors.schedule import Schedule
 
 
@@ -77,7 +78,22 @@ ALL: Final = Everybody.ALL
 
 @attrs.frozen(kw_only=True)
 class Misfire:
-    """What becomes of moments that were missed; the default merges any number of them into one late run."""
+    """What becomes of moments that were missed. Only the default is there yet: any number of them makes one late run.
+
+    Raises:
+        InvalidJob: Another value than the default.
+    """
+
+    window: timedelta | None = None
+    coalesce: str = "latest"
+    max_runs: int = 100
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what is not there yet."""
+        for field, default in (("window", None), ("coalesce", "latest"), ("max_runs", 100)):
+            value = getattr(self, field)
+            if type(value) is not type(default) or value != default:
+                raise InvalidJob(f"misfire {field} {shorten(value)} is not there yet, only {default!r}")
 
 
 @attrs.frozen(kw_only=True)

@@ -82,9 +82,9 @@ def check_job_zone(field: str, value: object) -> str:
 
 
 def check_misfire(field: str, value: object) -> Misfire:
-    """Check a misfire policy: only the default is there yet."""
+    """Check a misfire policy."""
     if not isinstance(value, Misfire):
-        raise InvalidJob(f"{field} must be Misfire() (other policies are not there yet), not {shorten(value)}")
+        raise InvalidJob(f"{field} must be a Misfire, not {shorten(value)}")
     return value
 
 
