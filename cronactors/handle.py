@@ -165,6 +165,8 @@ class CronStore:
     async def pause_job(self, job_id: str) -> CronJob:
         """Pause a job: moments that pass are neither run nor missed. A run that goes on goes on.
 
+        Moments that had come due before and have not begun are recorded as skipped.
+
         Raises:
             JobNotFound: There is none of that id.
         """
@@ -176,6 +178,7 @@ class CronStore:
         Raises:
             JobNotFound: There is none of that id.
             InvalidJob: The moment of a one-shot has passed.
+            InvalidSchedule: Its stored schedule or zone cannot be read any more.
         """
         return await self._service.mailbox.ask(messages.ResumeJob(check_id("job_id", job_id)))
 
@@ -278,7 +281,7 @@ class CronStore:
         return (await self._service.mailbox.ask(messages.RequestRun(check_id("job_id", job_id)))).id
 
     async def request_cancel(self, run_id: str) -> CronRun:
-        """Cancel a run: one that waits ends at once, one that runs is cancelled by its scheduler, within a second.
+        """Cancel a run: one that waits ends at once, one that runs is cancelled by its scheduler, within a tick.
 
         Raises:
             RunNotFound: There is none of that id.

@@ -56,7 +56,7 @@ class OneShot:
 
 @attrs.frozen
 class Interval:
-    """Moments at a fixed distance, anchored: k * ``every_ms`` after the job was added, without drift, whatever clocks show.
+    """Moments at a fixed distance, anchored: k * ``every_ms`` after the job was added, without drift, whatever a run takes.
 
     Args:
         every_ms: The distance in milliseconds, 1 to 100 years.

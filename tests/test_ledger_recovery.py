@@ -315,3 +315,29 @@ def test_the_clock_set_back_during_a_run(world):
     runs = [told for told in world.told(job) if told[0] == "success"]
     assert len({told[2] for told in runs}) == len(runs)
     assert runs[-1][2] == 8 * HOUR
+
+
+def test_what_was_left_open_by_a_handle_that_closed_is_no_crash(world):
+    job = world.add(HOURLY)
+    world.pass_time(HOUR)
+    for attempt in (1, 2, 3, 4):
+        assert world.begin().attempt == attempt
+        world.do(sign_off, world.owner)
+        world.owner = world.register(process("here"))
+        assert [run.error for run in world.recover()] == ["interrupted: it was left open"]
+    assert world.job(job).crashes == 0
+
+
+@pytest.mark.parametrize("end", ["shutdown", "crash"])
+def test_a_run_that_was_asked_to_end_is_not_put_back(world, end):
+    job = world.add(at(T0 + HOUR))
+    world.pass_time(HOUR)
+    run = world.begin()
+    world.cancel(run)
+    if end == "crash":
+        world.crash()
+    else:
+        world.finish(run, INTERRUPTED)
+    assert world.told(job) == [("cancelled", "cancelled", HOUR, 1, 1)]
+    assert world.claim() == []
+    assert world.job(job).enabled == 0

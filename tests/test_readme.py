@@ -17,12 +17,13 @@ import trio
 
 import cronactors
 from cronactors import Cron, InvalidSchedule, load_config, open_store
+from tests.test_layers import EMPTY, MODULES, PURE, TREES, ours
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 FACTORS = {"s": 1, "ms": 0.001, "days": 86_400}
-IN_MILLISECONDS = {"MAX_INTERVAL", "GRACE", "LEASE", "JUMP"}
+IN_MILLISECONDS = {"MAX_INTERVAL", "GRACE", "LEASE", "JUMP", "STALE"}
 
 
 def marked(name: str) -> str:
@@ -210,12 +211,37 @@ def test_the_limits_are_those_of_the_code():
         assert in_code == {written}, name
 
 
-def table(page: str, heading: str) -> list[str]:
-    """What stands in backticks in the first column of the table under a heading row."""
+def table_rows(page: str, heading: str) -> list[str]:
+    """The rows of the table under a heading row."""
     _, _, rest = (ROOT / page).read_text(encoding="utf-8").partition(f"{heading}\n")
     rows = rest.split("\n\n")[0].splitlines()[1:]
     assert rows
-    return [code for row in rows for code in re.findall(r"`([^`]+)`", row.split("|")[1])]
+    return rows
+
+
+def table(page: str, heading: str) -> list[str]:
+    """What stands in backticks in the first column of a table."""
+    return [code for row in table_rows(page, heading) for code in re.findall(r"`([^`]+)`", row.split("|")[1])]
+
+
+def test_the_layers_of_the_docs_are_those_of_the_code():
+    rows = [re.findall(r"`([^`]+)`", row.split("|")[1]) for row in table_rows("docs/architecture.md", "| Modules | |")]
+    named = {"__init__": "cronactors", "cli/": "cli"}
+    layers = [[named.get(module, module.replace("/", ".")) for module in row] for row in rows]
+    order = [module for row in layers for module in row]
+    assert sorted(order) == sorted({"cli" if name.startswith("cli") else name for name in MODULES} - EMPTY)
+    assert {module for row in layers[:3] for module in row} == PURE
+    for module in order:
+        above = order[: order.index(module)]
+        if module != "cli":
+            assert set(ours(TREES[module])) <= set(above), module
+
+
+def test_the_files_to_touch_are_there():
+    files = re.findall(r"`([\w/]+\.(?:py|md|sql))`", "\n".join(table_rows("docs/architecture.md", "| To add | Touch |")))
+    assert len(files) > 30
+    missing = [file for file in files if not (ROOT / file).is_file() and not (ROOT / "cronactors" / file).is_file()]
+    assert missing == []
 
 
 def test_the_expressions_of_the_docs_are_accepted_and_refused():

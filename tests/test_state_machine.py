@@ -177,7 +177,8 @@ class Machine(Model):
             ended = self.world.complete(run, outcome) if by_handle else self.world.finish(run, outcome, owner=run.owner)
             assert ended == self.world.run(run)
             assert ended is not None
-            assert ended.status == outcome.status
+            asked = run.cancel_asked and outcome == INTERRUPTED
+            assert ended.status == ("cancelled" if asked else outcome.status)
 
     @rule(outcome=ends)
     def finish_all(self, outcome) -> None:

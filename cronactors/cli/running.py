@@ -214,7 +214,7 @@ def _colours() -> bool:
 async def _watch_signals(ending: _Ending, *, task_status: trio.TaskStatus[None]) -> None:
     """Turn the first signal into an ending in order, the second into one at once, the third into none at all."""
     signals = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup ignores it
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup ignores it
         signals.append(signal.SIGHUP)
     with trio.open_signal_receiver(*signals) as received:
         task_status.started()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import TypeAlias
-from zoneinfo import ZoneInfo
 
 import attrs
 from rich.console import Console
@@ -17,6 +15,7 @@ from cronactors import open_store
 from cronactors.errors import JobNotFound, one_line, shorten
 from cronactors.model import ALL, CronJob, CronRun, RunStatus
 from cronactors.schedule import Cron, Interval, OneShot, schedule_to_dict
+from cronactors.zones import rules
 
 Json: TypeAlias = str | int | float | bool | dict[str, object] | None
 
@@ -70,12 +69,7 @@ def when(job: CronJob, now: datetime) -> str:
 
 def local(moment: datetime | None, zone: str) -> str:
     """Write a time as the clock of a zone shows it; "-" for none."""
-    return "-" if moment is None else moment.astimezone(_zone(zone)).strftime("%Y-%m-%d %H:%M:%S %Z")
-
-
-@lru_cache(maxsize=64)
-def _zone(name: str) -> ZoneInfo:
-    return ZoneInfo(name)
+    return "-" if moment is None else moment.astimezone(rules(zone)).strftime("%Y-%m-%d %H:%M:%S %Z")
 
 
 def first_line(text: str | None, limit: int = 200) -> str:

@@ -32,6 +32,8 @@ def close_run(storage: Storage, run: RunRow, outcome: Outcome, policy: RetryPoli
         The run as it is now; None if it was not as ``run`` says any more, and nothing has been changed.
     """
     now = storage.now()
+    if run.cancel_asked and outcome.cause is Cause.INTERRUPTED:  # what somebody wanted to end is not put back
+        outcome = Outcome(status=RunStatus.CANCELLED, cause=Cause.CANCELLED, error=outcome.error, crashed=outcome.crashed)
     ended = _end(storage, run, outcome, now)
     if ended is None:
         return None

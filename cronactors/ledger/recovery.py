@@ -70,13 +70,14 @@ def _may_live(row: OwnerRow, me: Owner, now: Millis | None) -> bool:
 def recover(storage: Storage, me: Owner, *, policy: RetryPolicy, trust_leases: bool, mine: Collection[int] = ()) -> list[RunRow]:
     """End the orphans as interrupted and put their moments back; from the third crash in a row of a job it costs a retry and waits."""
     recovered = []
+    closed = {row.id for row in storage.owners() if row.lease_until == 0}
     for run in orphans(storage, me, trust_leases=trust_leases, mine=mine):
+        crashed = run.owner not in closed
+        error = "interrupted: its process ended" if crashed else "interrupted: it was left open"
         job = storage.jobs([run.job_id]).get(run.job_id)
-        crashes = job.crashes + 1 if job else 1
-        error = "interrupted: its process ended"
-        if crashes > FREE_CRASHES:
-            error = f"interrupted: its process ended, {crashes} times in a row"
-        outcome = Outcome(status=RunStatus.FAILED, cause=Cause.INTERRUPTED, error=error, crashed=True)
+        if crashed and job is not None and job.crashes >= FREE_CRASHES:
+            error = f"interrupted: its process ended, {job.crashes + 1} times in a row"
+        outcome = Outcome(status=RunStatus.FAILED, cause=Cause.INTERRUPTED, error=error, crashed=crashed)
         ended = close_run(storage, run, outcome, policy)
         if ended is not None:
             recovered.append(ended)

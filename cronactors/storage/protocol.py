@@ -1,6 +1,6 @@
 """What any storage must do: verbs on rows, each one taking many, all of them synchronous and inside one transaction.
 
-Decisions are made in `cronactors.ledger`; a storage only keeps what it is told. The suite in ``tests/test_storage.py`` holds every
+Decisions are made in `cronactors.ledger`; a storage only keeps what it is told. The suites ``tests/test_storage*.py`` hold every
 storage to this protocol.
 """
 
@@ -86,7 +86,7 @@ class Storage(Protocol):
         ...
 
     def due(self, *, now: Millis, limit: int) -> list[Due]:
-        """What may start, in order of time: jobs and pending runs in one queue."""
+        """What may start, jobs and pending runs in one queue: in order of time, then of adding."""
         ...
 
     def next_due(self) -> Millis | None:

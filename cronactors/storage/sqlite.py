@@ -1,4 +1,4 @@
-"""The storage in one SQLite file. One connection, used by one thread at a time; sees to its own lease."""
+"""The storage in one SQLite file. One connection, used by one thread at a time."""
 
 from __future__ import annotations
 
