@@ -23,6 +23,7 @@ from cronactors.errors import (
     StoreUnavailable,
     WouldDeadlock,
 )
+from cronactors.findings import Finding, lint
 from cronactors.handle import CronStore, open_store
 from cronactors.model import (
     ALL,
@@ -40,6 +41,7 @@ from cronactors.model import (
     SessionMode,
     Trigger,
 )
+from cronactors.preview import Preview, preview
 from cronactors.schedule import (
     Cron,
     Interval,
@@ -68,6 +70,7 @@ __all__ = [
     "CronScheduler",
     "CronStore",
     "DuplicateJob",
+    "Finding",
     "GiveUp",
     "Health",
     "Interval",
@@ -84,6 +87,7 @@ __all__ = [
     "NotificationSender",
     "OneShot",
     "Overlap",
+    "Preview",
     "Retry",
     "RetryPolicy",
     "RunClosed",
@@ -99,11 +103,13 @@ __all__ = [
     "Trigger",
     "WouldDeadlock",
     "fire_times",
+    "lint",
     "load_config",
     "next_run",
     "now",
     "open_scheduler",
     "open_store",
+    "preview",
     "schedule_from_dict",
     "schedule_to_dict",
 ]

@@ -23,7 +23,8 @@ moments
 schedule
 model
 spec
-policy config owner
+preview policy config owner
+findings
 storage.rows
 storage.protocol storage.statements storage.migrations
 storage.connection
@@ -46,7 +47,7 @@ cronactors
 testing
 cli.database cli.printer
 cli.show
-cli.running
+cli.running cli.looking
 cli.commands
 cli
 """
@@ -56,6 +57,7 @@ RANK = {module: rank for rank, line in enumerate(LAYERS.split("\n")) for module 
 EMPTY = {"storage", "ledger", "actors"}
 PURE = {
     "errors", "instants", "checks", "zones", "days", "expression", "timestamps", "moments", "schedule", "model", "spec", "policy",
+    "preview", "findings",
 }  # fmt: skip
 
 # What is hidden in one place each, so that it can be replaced there.

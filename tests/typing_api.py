@@ -21,6 +21,7 @@ from cronactors import (
     CronRun,
     CronScheduler,
     CronStore,
+    Finding,
     GiveUp,
     Health,
     Interval,
@@ -32,6 +33,7 @@ from cronactors import (
     NotificationSender,
     OneShot,
     Overlap,
+    Preview,
     Retry,
     RetryPolicy,
     RunObserver,
@@ -40,11 +42,13 @@ from cronactors import (
     SessionMode,
     Trigger,
     fire_times,
+    lint,
     load_config,
     next_run,
     now,
     open_scheduler,
     open_store,
+    preview,
     schedule_from_dict,
     schedule_to_dict,
 )
@@ -115,6 +119,8 @@ def schedules(schedule: Schedule) -> None:
     assert_type(next_run(schedule, after=NOON), datetime | None)
     assert_type(next_run(schedule, after=NOON, timezone="Europe/Rome", anchor=NOON), datetime | None)
     assert_type(fire_times(schedule, after=NOON), Iterator[datetime])
+    assert_type(preview(schedule, after=NOON, timezone="UTC", count=3), list[Preview])
+    assert_type(lint(schedule, "Europe/Rome", after=NOON), list[Finding])
     assert_type(fire_times(schedule, after=NOON, before=NOON, timezone="UTC", anchor=NOON), Iterator[datetime])
     next_run(schedule, NOON)  # type: ignore[call-arg]
     assert_type(schedule_from_dict(schedule_to_dict(schedule)), Schedule)

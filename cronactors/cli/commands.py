@@ -92,6 +92,34 @@ def runs(name: str, *, limit: int, user: str | None, db: str | None, config: str
         show.print_runs(name, job.timezone if job else "UTC", found)
 
 
+@cronactors.command("next")
+@click.argument("expr")
+@click.option("--timezone", "zone", metavar="ZONE", default="UTC", show_default=True, help="The zone in which EXPR is meant.")
+@click.option("-n", "count", type=click.IntRange(1, 1000), default=5, show_default=True, help="How many moments.")
+@click.option("--after", metavar="TIME", help="Moments after this date or time, in the zone if it has no offset. Default: now.")
+@_json
+def next_moments(expr: str, *, zone: str, count: int, after: str | None, as_json: bool) -> None:
+    """Print the next moments of EXPR, a cron expression in quotes, and what clock changes do to them."""
+    from cronactors.cli.looking import show_next
+
+    show_next(expr, zone=zone, count=count, after=after, as_json=as_json)
+
+
+@cronactors.command()
+@click.argument("what", metavar="EXPR|FILE")
+@click.option("--timezone", "zone", metavar="ZONE", help="The zone in which EXPR is meant.  [default: UTC]")
+@_json
+def lint(what: str, *, zone: str | None, as_json: bool) -> None:
+    """Look for mistakes in EXPR, a cron expression in quotes, or in the jobs of FILE, an agent.toml.
+
+    Exit status: 0 nothing found; 1 something found, or refused; 2 wrong usage.
+    """
+    from cronactors.cli.looking import show_findings
+
+    if show_findings(what, zone=zone, as_json=as_json):
+        raise SystemExit(1)
+
+
 _T = TypeVar("_T")
 
 
