@@ -99,10 +99,16 @@ class Retry(Exception):
     Args:
         reason: What went wrong, for the history.
         after: Seconds until the next attempt, 0 or more. None: the retry policy's delay.
+
+    Raises:
+        InvalidJob: ``after`` is something else.
     """
 
     def __init__(self, reason: str = "", *, after: float | None = None) -> None:
         super().__init__(reason)
+        given: object = after
+        if given is not None and (isinstance(given, bool) or not isinstance(given, int | float) or not given >= 0):
+            raise InvalidJob(f"after must be a number of seconds, 0 or more, not {shorten(after)}")
         self.after = after
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -23,6 +24,8 @@ from cronactors.handle import CronStore
 from cronactors.instants import from_millis
 from cronactors.model import CronRun, JobExecutor, NotificationSender, RunObserver
 from cronactors.spec import MAX_TIMEOUT, CronConfig, JobSpec, check_specs
+
+logger = logging.getLogger("cronactors.scheduler")
 
 _LOOK_AGAIN = 1.0  # seconds; how a waiter learns of a run that another process ended
 
@@ -300,6 +303,8 @@ async def _shut_down(scheduler: CronScheduler, grace: float, *, hurried: bool) -
     pool.stop_claiming()
     try:
         if not hurried:
+            if pool.busy.value:
+                logger.info("closing: %d runs have %.0f s to end by themselves", pool.busy.value, grace)
             with trio.move_on_after(grace):
                 await pool.settled()
     finally:

@@ -41,9 +41,13 @@ def virtual_time() -> VirtualTime | None:
     """The virtual clock that drives the current trio run, if one does.
 
     Raises:
-        CronError: Another autojumping clock does, which knows nothing of threads: hours would pass while one commit is made.
+        CronError: Nothing runs under trio; or another autojumping clock drives it, which knows nothing of threads: hours would
+            pass while one commit is made.
     """
-    clock = trio.lowlevel.current_clock()
+    try:
+        clock = trio.lowlevel.current_clock()
+    except RuntimeError:
+        raise CronError("there is no trio here: run the program with trio.run, not with asyncio") from None
     if isinstance(clock, VirtualTime):
         return clock
     if getattr(clock, "autojump_threshold", math.inf) != math.inf:

@@ -115,6 +115,10 @@ async def raises_a_cancelled_of_its_own(context: JobContext) -> None:
     raise stored
 
 
+async def raises_a_wrong_retry(context: JobContext) -> None:
+    raise Retry("soon", after=cast(float, "seven"))
+
+
 async def leaves_a_scope_open(context: JobContext) -> None:
     trio.CancelScope().__enter__()
 
@@ -182,8 +186,8 @@ async def twice(act: Act) -> CronRun:
         (raiser(StopAsyncIteration()), "StopAsyncIteration"),
         (raiser(BadText(ValueError("no text"))), "BadText: (its text cannot be shown)"),
         (raiser(ExceptionGroup("g", [BadText(ValueError("no text"))])), "BadText: (its text cannot be shown)"),
-        (raiser(Retry("soon", after=float("nan"))), "Retry: soon"),
-        (raiser(Retry("soon", after=cast(float, "seven"))), "Retry: soon"),
+        (raiser(Retry("soon", after=0)), "Retry: soon"),
+        (raises_a_wrong_retry, "InvalidJob: after must be a number of seconds, 0 or more, not 'seven'"),
         (raises_a_cancelled_of_its_own, "Cancelled: "),
         (raises_at_once, "LookupError: plain function"),
         (is_no_coroutine, "TypeError: "),

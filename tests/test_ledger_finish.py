@@ -275,3 +275,17 @@ def test_a_recurring_job_to_be_deleted_outlives_a_cancelled_moment(world):
     world.pass_time(MINUTE)
     world.finish(world.begin(), CANCELLED)
     assert world.exists(job)
+
+
+def test_a_new_request_takes_the_place_of_the_retry_of_an_earlier_one(world):
+    job = world.add(HOURLY)
+    first = world.request(job)
+    world.finish(world.begin(), FAILURE)
+    assert world.view(job).retry_count == 1
+    second = world.request(job)
+    assert [(run.status, run.cause) for run in world.history(job)] == [
+        ("failed", "error"),
+        ("cancelled", "replaced"),
+        ("pending", None),
+    ]
+    assert world.begin().id == second.id != first.id

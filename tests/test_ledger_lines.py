@@ -198,8 +198,7 @@ def test_who_leaves_the_line_of_his_job_when_it_was_his_turn_lets_the_next_go(wo
     world.finish(world.begin(), FAILURE)
     world.pass_time(10 * SECOND)
     world.finish(world.begin(), FAILURE)
-    world.request(job)
-    holder = world.begin()
+    holder = world.start(job)
     world.pass_time(30 * SECOND)
     assert world.claim() == []
     first, second = [run for run in world.history(job) if run.waits_for == f"job:{job}"]

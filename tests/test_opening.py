@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import zoneinfo
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import cronactors
 from cronactors import (
     Cron,
     CronConfig,
+    CronError,
     Interval,
     InvalidJob,
     JobSpec,
@@ -103,3 +105,27 @@ async def test_a_store_that_is_handed_in_keeps_its_zone_and_defaults(virtual_clo
     ):
         job = await scheduler.store.get_job(await scheduler.store.add_job("job", "it", Cron("@daily")))
         assert (job.timezone, job.max_retries, job.timeout_secs) == ("Europe/Rome", 7, 9)
+
+
+def test_without_trio_the_message_says_so(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with open_scheduler(tmp_path / "a.db", Worker()):
+            pytest.fail("the block must not begin")
+
+    with pytest.raises(CronError, match=r"trio\.run"):
+        asyncio.run(main())
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_store_belongs_to_its_run_of_trio(virtual_clock: VirtualClock) -> None:
+    async with open_store(":memory:") as store:
+        with pytest.raises(CronError, match="another trio.run"):
+            await trio.to_thread.run_sync(lambda: trio.run(store.list_jobs))
+        assert await store.list_jobs() == []
+
+
+async def test_a_job_that_cannot_be_added_is_named(virtual_clock: VirtualClock) -> None:
+    jobs = [JobSpec("good", "it", Interval(1000)), JobSpec("past", "it", OneShot("2020-01-01T00:00Z"))]
+    with pytest.raises(cronactors.InvalidSchedule, match=r"^job 'past': at "):
+        async with open_scheduler(":memory:", Worker(), jobs=jobs):
+            pytest.fail("the block must not begin")

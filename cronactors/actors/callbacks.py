@@ -22,7 +22,10 @@ inside_callback: ContextVar[str | None] = ContextVar("inside_callback", default=
 
 @trio.lowlevel.disable_ki_protection
 async def _unprotected(function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
-    return await function(*args)
+    awaitable = function(*args)
+    if not isinstance(awaitable, Awaitable):  # no type checker was asked
+        raise TypeError(f"it must be an async function, but it returned {type(awaitable).__name__}, which cannot be awaited")
+    return await awaitable
 
 
 async def call(function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> outcome.Outcome[T]:

@@ -114,6 +114,7 @@ class Mailbox:
 
     def __init__(self) -> None:
         self._send, self._receive = trio.open_memory_channel[Envelope](CAPACITY)
+        self._trio = trio.lowlevel.current_trio_token()
         self._closed_by: CronError = SchedulerClosed("the store is closed")
         self._closed = False
 
@@ -129,6 +130,8 @@ class Mailbox:
         Raises:
             CronError: The request was refused, the store failed, or the mailbox is closed.
         """
+        if trio.lowlevel.current_trio_token() is not self._trio:
+            raise CronError("the store belongs to another trio.run: from a thread call it through trio.from_thread.run")
         envelope = Envelope(request, None if heard is None else lambda answer: heard(cast("R", answer)))
         try:
             await self._send.send(envelope)

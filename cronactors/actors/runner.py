@@ -345,6 +345,7 @@ class RunnerPool:
         if running.timeout.cancel_called:
             return timed_out(claimed.job.timeout_secs)
         assert error is not None
+        logger.info("run %s of job %s failed", claimed.run.id, shorten(claimed.job.name), exc_info=error)
         return failure(error)
 
     async def _record(self, claimed: Claimed, ending: Outcome, untold: list[RunFinished] | None = None) -> Finished:

@@ -83,7 +83,7 @@ class _Session:
         self._stop = trio.Event()
         self._hurry = trio.CancelScope()
         self._status = 0
-        self._failure: CronError | None = None
+        self._failure: CronError | SystemExit | None = None
         self._open: dict[str, JobContext] = {}
         self._counts: Counter[RunStatus] = Counter()
         self._early: list[str] | None = []
@@ -97,7 +97,7 @@ class _Session:
             try:
                 with self._hurry:
                     await self._schedule()
-            except CronError as problem:
+            except (CronError, SystemExit) as problem:  # kept out of the nursery, which would make a group of it
                 self._failure = problem
             else:
                 self._say_summary()
@@ -142,7 +142,9 @@ class _Session:
         self._counts[run.status] += 1
         said = show.outcome(run)
         if job.retry_at is not None and run.status is RunStatus.FAILED:
-            said += f"; again at {show.local(job.retry_at, self._config.timezone)}"
+            replaced = job.next_run_at is not None and job.next_run_at <= job.retry_at
+            again = f"again at {show.local(job.retry_at, self._config.timezone)}"
+            said += "; the next moment comes before the retry" if replaced else f"; {again}"
         status = run.status if run.cause is None or run.cause == "error" else run.cause
         self._say_run(run.job_name, run.attempt, status, show.seconds(run), said)
 

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
-from cronactors.errors import DuplicateJob, InvalidJob, JobNotFound, shorten
+from cronactors.errors import DuplicateJob, InvalidJob, InvalidSchedule, JobNotFound, shorten
 from cronactors.instants import Millis, from_millis
 from cronactors.ledger.close import delete_job, free_first, skip_due, stop_job, withdraw
 from cronactors.ledger.views import schedule_of
 from cronactors.model import Cause, JobChanges, Overlap, RunStatus
-from cronactors.schedule import OneShot, first_moment, next_moment, schedule_to_json
+from cronactors.schedule import OneShot, Schedule, first_moment, next_moment, schedule_to_json
 from cronactors.spec import Delay, JobSpec
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import PAUSE, JobRow, JobState, line_of
@@ -99,6 +99,13 @@ def _refuse_twins(specs: Iterable[JobSpec]) -> None:
         seen.add(_key(spec))
 
 
+def _first_moment(schedule: Schedule, now: Millis, zone: str, name: str) -> Millis:
+    try:
+        return first_moment(schedule, now=now, zone=zone)
+    except InvalidSchedule as error:
+        raise InvalidSchedule(f"job {shorten(name)}: {error}") from None
+
+
 def _new_job(job_id: str, spec: JobSpec, defaults: Defaults, now: Millis, *, origin: str | None) -> JobRow:
     delay_ms: Millis | None = None
     schedule = spec.schedule
@@ -126,7 +133,7 @@ def _new_job(job_id: str, spec: JobSpec, defaults: Defaults, now: Millis, *, ori
         last_run_at=None,
         last_error=None,
         crashes=0,
-        next_run_at=first_moment(schedule, now=now, zone=zone),
+        next_run_at=_first_moment(schedule, now, zone, spec.name),
         held_by=None,
         prompt=spec.prompt,
     )
@@ -209,7 +216,7 @@ def _new_baseline(storage: Storage, job: JobRow, new: JobRow, now: Millis) -> Jo
     return attrs.evolve(
         new,
         anchor_at=now,
-        next_run_at=first_moment(schedule_of(new), now=now, zone=new.timezone),
+        next_run_at=_first_moment(schedule_of(new), now, new.timezone, new.name),
         held_by=held_by,
         enabled=1 if done else job.enabled,
         crashes=0,

@@ -7,7 +7,7 @@ import attrs
 from cronactors.errors import AlreadyClaimed, JobBusy, RunClosed, RunNotFound, shorten
 from cronactors.instants import Millis, from_millis, to_millis
 from cronactors.ledger.claim import Claimed, claim_moment, claim_pending, hold_lease
-from cronactors.ledger.close import close_run
+from cronactors.ledger.close import close_run, withdraw
 from cronactors.ledger.jobs import find_job
 from cronactors.ledger.views import job_views
 from cronactors.model import Cause, CronJob, Overlap, RunStatus, Trigger
@@ -71,10 +71,14 @@ def request_run(storage: Storage, job_id: str) -> RunRow:
         JobBusy: The job has an open run and skips what overlaps.
     """
     job = find_job(storage, job_id)
+    opened = storage.open_runs([job_id])
     if job.overlap == Overlap.SKIP:
-        asked = [run for run in storage.open_runs([job_id]) if run.manual and run.attempt == 1]
+        asked = [run for run in opened if run.manual and run.attempt == 1]
         if job.held_by is not None or asked:
             raise JobBusy(f"job {shorten(job.name)} has run {job.held_by or asked[0].id} open, and its overlap is skip")
+    # As a new moment takes the place of a retry that waits for its time, so does a new request.
+    retries = [run for run in opened if run.manual and run.status == RunStatus.PENDING and run.trigger == Trigger.RETRY]
+    withdraw(storage, [run for run in retries if run.waits_for is None], Cause.REPLACED)
     return _insert_manual(storage, job, storage.now())
 
 

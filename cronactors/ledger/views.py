@@ -30,7 +30,7 @@ def unreadable(error: InvalidSchedule) -> str:
 
 def job_view(job: JobRow, open_runs: Iterable[RunRow]) -> CronJob:
     """A job with what its open runs say of retries."""
-    attempts = [run for run in open_runs if run.job_id == job.id and not run.manual and run.attempt > 1]
+    attempts = [run for run in open_runs if run.job_id == job.id and run.attempt > 1]
     retries = [run.ready_at for run in attempts if run.status == RunStatus.PENDING]
     schedule: Schedule
     try:
