@@ -356,3 +356,4 @@ async def open_store(
         async with store_service(path, create=create) as service:
             with leaving.body:
                 yield CronStore(service, config=config, timezone=timezone)
+    leaving.leave()

@@ -228,6 +228,7 @@ async def open_scheduler(
                             clockwork.cancel_scope.cancel()
                     finally:
                         await _shut_down(scheduler, grace, hurried=leaving.body.cancelled)
+    leaving.leave()
 
 
 @contextmanager
@@ -304,7 +305,7 @@ async def _shut_down(scheduler: CronScheduler, grace: float, *, hurried: bool) -
     try:
         if not hurried:
             if pool.busy.value:
-                logger.info("closing: %d runs have %.0f s to end by themselves", pool.busy.value, grace)
+                logger.info("closing; runs in flight: %d, with %.0f s to end by themselves", pool.busy.value, grace)
             with trio.move_on_after(grace):
                 await pool.settled()
     finally:

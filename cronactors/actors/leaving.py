@@ -88,6 +88,7 @@ class Leaving:
     def __init__(self) -> None:
         self.body = Body()
         self._escaped: BaseException | None = None
+        self._error: BaseException | None = None
 
     def escape(self, error: BaseException) -> None:
         """Let an exception that a callback raised for the whole program leave, after everything has ended in order."""
@@ -99,17 +100,22 @@ class Leaving:
         """Begin."""
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
-        """Raise what leaves."""
-        crash = None if error is None else _split(error)[1]
+        """Keep what came out, for `leave`: raised here it would show all that we did as its context."""
+        self._error = error
+        return True
+
+    def leave(self) -> None:
+        """After the end: raise what leaves, if anything does."""
+        crash = None if self._error is None else _split(self._error)[1]
         shown = None if crash is None else _shown(crash)
         reasons = [reason for reason in (self._of_body(), self._escaped, shown) if reason is not None]
         if len(reasons) > 1 and not _tell_the_same(reasons):
             raise BaseExceptionGroup("the block and the scheduler have both failed", reasons)
         if reasons:
             raise reasons[-1] if isinstance(reasons[-1], SchedulerCrashed) else reasons[0]
-        if self.body.error is not None:
-            raise self.body.error  # cancelled from outside
-        return error is None
+        cancelled = self.body.error or self._error
+        if cancelled is not None:
+            raise cancelled
 
     def _of_body(self) -> BaseException | None:
         """The body's exception, if it is more than a cancellation."""
