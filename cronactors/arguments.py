@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from cronactors.checks import member, text
 from cronactors.errors import InvalidConfig, InvalidJob, StoreUnavailable, shorten
+from cronactors.instants import EARLIEST, LATEST, Millis, to_millis
 from cronactors.model import Cause, CronJob, JobOptions, RunStatus
 from cronactors.policy import MAX_ERROR, MAX_SUMMARY, Outcome, kept
 from cronactors.schedule import Schedule
@@ -47,6 +48,16 @@ def check_id(field: str, value: object) -> str:
     return text(field, value, InvalidJob, limit=MAX_NAME)
 
 
+def check_instant(field: str, value: object) -> Millis:
+    """Check an aware datetime of the years 1970 to 9997."""
+    if not isinstance(value, datetime) or value.utcoffset() is None:
+        raise InvalidJob(f"{field} must be an aware datetime, not {shorten(value)}")
+    instant = to_millis(value)
+    if not EARLIEST <= instant < LATEST:
+        raise InvalidJob(f"{field} must lie in the years 1970 to 9997, not {shorten(value)}")
+    return instant
+
+
 def check_target(job: object) -> CronJob | str:
     """Check what is to be started: a job as the store gave it, or an id."""
     if not isinstance(job, CronJob):
@@ -54,8 +65,8 @@ def check_target(job: object) -> CronJob | str:
     check_id("job.id", job.id)
     moments: dict[str, object] = {"next_run_at": job.next_run_at, "retry_at": job.retry_at}
     for field, moment in moments.items():
-        if moment is not None and not (isinstance(moment, datetime) and moment.utcoffset() is not None):
-            raise InvalidJob(f"job.{field} must be an aware datetime, not {shorten(moment)}")
+        if moment is not None:
+            check_instant(f"job.{field}", moment)
     return job
 
 

@@ -8,7 +8,7 @@ import stat
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypedDict, cast
 
@@ -16,7 +16,7 @@ import attrs
 
 from cronactors import checks
 from cronactors.errors import CronError, InvalidConfig, InvalidJob, one_line, shorten
-from cronactors.model import JobOptions
+from cronactors.model import MAX_WINDOW, JobOptions, Misfire
 from cronactors.schedule import Cron, Interval, OneShot, Schedule
 from cronactors.spec import CronConfig, Delay, JobSpec, RetryPolicy
 
@@ -46,7 +46,8 @@ _SETTINGS: Final = tuple(_Settings.__annotations__)
 _CRON_KEYS: Final = (*_SETTINGS, "database", "retry_delays", "jobs")
 _SCHEDULES: Final = ("cron", "every_ms", "at", "in_secs")
 _OPTIONS: Final = ("delete_after_run", "timezone", "max_retries", "timeout_secs", "session_mode", "user_id", "overlap")
-_JOB_KEYS: Final = ("name", "prompt", *_SCHEDULES, *_OPTIONS)
+_MISFIRE_KEYS: Final = ("window_secs", "coalesce", "max_runs")
+_JOB_KEYS: Final = ("name", "prompt", *_SCHEDULES, *_OPTIONS, "misfire")
 
 
 def load_config(path: StrPath) -> CronConfig:
@@ -193,7 +194,21 @@ def _job(table: Mapping[str, object]) -> JobSpec:
         raise InvalidJob(f"exactly one of {', '.join(_SCHEDULES)} is needed, {found}")
     schedule = _schedule(given[0], table[given[0]])
     options = cast(JobOptions, {key: table[key] for key in _OPTIONS if key in table})
+    if "misfire" in table:
+        options["misfire"] = _misfire(table["misfire"])
     return JobSpec(cast(str, table["name"]), cast(str, table["prompt"]), schedule, **options)
+
+
+def _misfire(value: object) -> Misfire:
+    if not isinstance(value, dict):
+        raise InvalidJob(f'misfire must be a table such as {{ coalesce = "all", max_runs = 5 }}, not {shorten(value)}')
+    with _naming("misfire"):
+        _refuse_unknown(value, _MISFIRE_KEYS)
+        fields = {key: given for key, given in value.items() if key != "window_secs"}
+        if "window_secs" in value:
+            seconds = checks.number("window_secs", value["window_secs"], InvalidJob, least=0, most=MAX_WINDOW.total_seconds())
+            fields["window"] = timedelta(seconds=seconds)
+        return Misfire(**fields)
 
 
 def _schedule(key: str, value: object) -> Schedule | Delay:

@@ -9,8 +9,14 @@ from typing import Final, TypeAlias, TypedDict
 
 import attrs
 
+from cronactors import checks
 from cronactors.errors import InvalidJob, shorten
 from cronactors.schedule import Schedule
+
+COUNTED: Final = 1_000
+"""How far moments that one run or one skipped row stands for are counted."""
+MAX_WINDOW: Final = timedelta(days=3_660)
+"""Longest misfire window."""
 
 
 class SessionMode(StrEnum):
@@ -21,9 +27,17 @@ class SessionMode(StrEnum):
 
 
 class Overlap(StrEnum):
-    """What becomes of a moment that comes due while the job's own last run goes on."""
+    """What becomes of moments that come due while the job's own last run goes on; the words are Temporal's.
+
+    SKIP: they are skipped. BUFFER_ONE: the first of them runs when the run has ended, the others are skipped. BUFFER_ALL: all of
+    them run, one after the other. CANCEL_OTHER: the run is cancelled, and the new one starts when its task has really ended.
+    ALLOW_ALL: they run at once, beside it.
+    """
 
     SKIP = "skip"
+    BUFFER_ONE = "buffer_one"
+    BUFFER_ALL = "buffer_all"
+    CANCEL_OTHER = "cancel_other"
     ALLOW_ALL = "allow_all"
 
 
@@ -66,6 +80,18 @@ class Cause(StrEnum):
     GAVE_UP = "gave_up"
 
 
+class Fate(StrEnum):
+    """What became of a moment, or what will: see `Explanation`."""
+
+    RUN = "run"
+    MERGED = "merged"
+    SKIPPED = "skipped"
+    WAITING = "waiting"
+    WILL_RUN = "will_run"
+    NOT_PLANNED = "not_planned"
+    NO_MOMENT = "no_moment"
+
+
 class Everybody(Enum):
     """The type of ``ALL``."""
 
@@ -76,24 +102,44 @@ ALL: Final = Everybody.ALL
 """Everybody's jobs or runs, where ``None`` means those of the agent itself."""
 
 
+class Coalesce(StrEnum):
+    """Which run a number of missed moments makes: one at the latest of them, one at the earliest, or one for each."""
+
+    LATEST = "latest"
+    EARLIEST = "earliest"
+    ALL = "all"
+
+
+def _window(value: object) -> timedelta | None:
+    if value is not None and not (isinstance(value, timedelta) and timedelta() <= value <= MAX_WINDOW):
+        raise InvalidJob(f"misfire window must be None or a timedelta of 0 to ten years, not {shorten(value)}")
+    return value
+
+
+def _coalesce(value: object) -> Coalesce:
+    return checks.member("misfire coalesce", value, InvalidJob, Coalesce)
+
+
+def _max_runs(value: object) -> int:
+    return checks.whole("misfire max_runs", value, InvalidJob, least=1, most=COUNTED)
+
+
 @attrs.frozen(kw_only=True)
 class Misfire:
-    """What becomes of moments that were missed. Only the default is there yet: any number of them makes one late run.
+    """What becomes of moments that were missed because nothing was running, or because every slot was taken.
+
+    Args:
+        window: Moments later than this are skipped, and recorded so; None: however late, they count. Whole milliseconds.
+        coalesce: ``"latest"``, ``"earliest"``: they make one run. ``"all"``: each makes one, in order.
+        max_runs: With ``"all"``: at most so many runs, 1 to 1,000; the moments before them are skipped.
 
     Raises:
-        InvalidJob: Another value than the default.
+        InvalidJob: A field has a wrong type or value.
     """
 
-    window: timedelta | None = None
-    coalesce: str = "latest"
-    max_runs: int = 100
-
-    def __attrs_post_init__(self) -> None:
-        """Refuse what is not there yet."""
-        for field, default in (("window", None), ("coalesce", "latest"), ("max_runs", 100)):
-            value = getattr(self, field)
-            if type(value) is not type(default) or value != default:
-                raise InvalidJob(f"misfire {field} {shorten(value)} is not there yet, only {default!r}")
+    window: timedelta | None = attrs.field(default=None, converter=_window)
+    coalesce: Coalesce = attrs.field(default=Coalesce.LATEST, converter=_coalesce)
+    max_runs: int = attrs.field(default=100, converter=_max_runs)
 
 
 @attrs.frozen(kw_only=True)
@@ -218,6 +264,25 @@ class CronRun:
     error: str | None = None
     session_id: str = ""
     coalesced: int = 1
+
+
+@attrs.frozen(kw_only=True)
+class Explanation:
+    """What became of a moment of a job, or what will.
+
+    Attributes:
+        outcome: In a word.
+        cause: Why it was skipped, or did not succeed.
+        run_id: The run or the skipped row that stands for the moment.
+        next: The job's next moment, UTC; None while paused and when none is left.
+        text: A sentence or two for people.
+    """
+
+    outcome: Fate
+    cause: Cause | None = None
+    run_id: str | None = None
+    next: datetime | None = None
+    text: str
 
 
 class JobOptions(TypedDict, total=False):

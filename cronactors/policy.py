@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from datetime import timedelta
+from functools import lru_cache
+
 import attrs
 
 from cronactors.instants import LATEST, Millis
-from cronactors.model import Cause, RunStatus
+from cronactors.model import COUNTED, Cause, Coalesce, Misfire, Overlap, RunStatus
 from cronactors.schedule import Schedule, count_moments, latest_moment, next_moment
 from cronactors.spec import RetryPolicy
 
-COUNTED = 1_000
-"""How far moments that one run stands for are counted."""
 MAX_SUMMARY = 10_000
 """How many characters of a result are kept."""
 MAX_ERROR = 2_000
@@ -44,13 +46,57 @@ class Outcome:
     crashed: bool = False
 
 
-@attrs.frozen(kw_only=True)
-class Merged:
-    """What a due moment becomes: one run at ``moment`` that stands for ``coalesced`` moments, and the first moment after it."""
+@attrs.frozen
+class Moments:
+    """Moments in a row: ``count`` of them, known by the one at ``at``, the first or the last."""
 
-    moment: Millis
-    coalesced: int
+    at: Millis
+    count: int = 1
+
+
+@attrs.frozen(kw_only=True)
+class Decision:
+    """What due moments become.
+
+    Attributes:
+        runs: What is run, in order of time; each stands for so many moments.
+        skipped: What is not run.
+        following: The first moment that is not decided; None: none is left.
+    """
+
+    runs: tuple[Moments, ...]
+    skipped: tuple[Moments, ...] = ()
     following: Millis | None
+
+
+@attrs.frozen(kw_only=True)
+class Timing:
+    """A schedule in its place: the zone it is meant in, and where an interval began."""
+
+    schedule: Schedule
+    zone: str
+    anchor: Millis
+
+    def after(self, instant: Millis) -> Millis | None:
+        """The first moment later than an instant."""
+        return next_moment(self.schedule, after=instant, zone=self.zone, anchor=self.anchor)
+
+    def until(self, instant: Millis) -> Millis | None:
+        """The latest moment not later than an instant."""
+        return latest_moment(self.schedule, until=instant, zone=self.zone, anchor=self.anchor)
+
+    def count(self, first: Millis, until: Millis) -> int:
+        """How many moments lie between, both ends included, counted to 1,000."""
+        return count_moments(self.schedule, first=first, until=until, zone=self.zone, anchor=self.anchor, cap=COUNTED)
+
+    def listed(self, first: Millis, until: Millis, most: int) -> list[Millis]:
+        """The moments between, both ends included, the first ``most`` of them."""
+        found: list[Millis] = []
+        moment: Millis | None = first
+        while moment is not None and moment <= until and len(found) < most:
+            found.append(moment)
+            moment = self.after(moment)
+        return found
 
 
 @attrs.frozen(kw_only=True)
@@ -62,18 +108,77 @@ class Again:
     recovery: bool
 
 
-def merge_missed(schedule: Schedule, *, first: Millis, now: Millis, zone: str, anchor: Millis) -> Merged:
-    """Merge the moments from ``first``, which is due, to ``now`` into the latest of them."""
-    following = next_moment(schedule, after=first, zone=zone, anchor=anchor)
-    if following is None or following > now:
-        return Merged(moment=first, coalesced=1, following=following)
-    latest = latest_moment(schedule, until=now, zone=zone, anchor=anchor)
-    latest = first if latest is None else max(first, latest)
-    return Merged(
-        moment=latest,
-        coalesced=count_moments(schedule, first=first, until=now, zone=zone, anchor=anchor, cap=COUNTED),
-        following=next_moment(schedule, after=latest, zone=zone, anchor=anchor),
-    )
+def decide_due(timing: Timing, *, first: Millis, now: Millis, misfire: Misfire) -> Decision:
+    """Decide what becomes of the moments from ``first``, which is due, to ``now``: on time, late, or too late."""
+    following = timing.after(first)
+    window = None if misfire.window is None else misfire.window // timedelta(milliseconds=1)
+    if (following is None or following > now) and (window is None or now - first <= window):
+        return Decision(runs=(Moments(first),), following=following)
+    start: Millis | None = first
+    skipped: tuple[Moments, ...] = ()
+    if window is not None and now - first > window:
+        too_late = now - window - 1
+        skipped = (Moments(first, timing.count(first, too_late)),)
+        start = timing.after(too_late)
+    if start is None or start > now:
+        return Decision(runs=(), skipped=skipped, following=start)
+    latest = timing.until(now)
+    latest = start if latest is None else max(start, latest)
+    if misfire.coalesce is Coalesce.ALL:
+        runs, left_out = _each(timing, start, latest, misfire.max_runs)
+        return Decision(runs=runs, skipped=skipped + left_out, following=timing.after(latest))
+    at = start if misfire.coalesce is Coalesce.EARLIEST else latest
+    return Decision(runs=(Moments(at, timing.count(start, now)),), skipped=skipped, following=timing.after(latest))
+
+
+def _each(timing: Timing, start: Millis, latest: Millis, most: int) -> tuple[tuple[Moments, ...], tuple[Moments, ...]]:
+    """A run for each of the last ``most`` moments; those before them are left out."""
+    moments = [latest]
+    while len(moments) < most and moments[-1] > start:
+        before = timing.until(moments[-1] - 1)
+        if before is None or before < start:
+            break
+        moments.append(before)
+    moments.reverse()
+    left_out = (Moments(start, timing.count(start, moments[0] - 1)),) if moments[0] > start else ()
+    return tuple(map(Moments, moments)), left_out
+
+
+def decide_overlapped(timing: Timing, *, first: Millis, now: Millis, overlap: Overlap, waiting: int) -> Decision:
+    """Decide what becomes of the moments from ``first`` to ``now`` that came due while a run of the job went on, which has ended.
+
+    Args:
+        timing: The schedule.
+        first: The first of them.
+        now: The time.
+        overlap: SKIP, BUFFER_ONE or BUFFER_ALL; the others decide when the moment comes.
+        waiting: How many moments of the job wait already.
+    """
+    most = {Overlap.BUFFER_ONE: max(0, 1 - waiting), Overlap.BUFFER_ALL: COUNTED}.get(overlap, 0)
+    buffered = timing.listed(first, now, most)
+    rest = timing.after(buffered[-1]) if buffered else first
+    skipped = (Moments(rest, timing.count(rest, now)),) if rest is not None and rest <= now else ()
+    return Decision(runs=tuple(map(Moments, buffered)), skipped=skipped, following=timing.after(now))
+
+
+@lru_cache(maxsize=256)
+def misfire_from_text(text: str) -> Misfire:
+    """Read a misfire policy as the storage keeps it: what is not the default, as JSON."""
+    stored = json.loads(text)
+    window = stored.pop("window_ms", None)
+    return Misfire(window=None if window is None else timedelta(milliseconds=window), **stored)
+
+
+def misfire_to_text(misfire: Misfire) -> str:
+    """Write a misfire policy as the storage keeps it."""
+    stored: dict[str, str | int] = {}
+    if misfire.window is not None:
+        stored["window_ms"] = misfire.window // timedelta(milliseconds=1)
+    if misfire.coalesce is not Coalesce.LATEST:
+        stored["coalesce"] = misfire.coalesce.value
+    if misfire.max_runs != Misfire().max_runs:
+        stored["max_runs"] = misfire.max_runs
+    return json.dumps(stored)
 
 
 def retry_delay(policy: RetryPolicy, *, failures: int, spread: float = 0.0) -> Millis:

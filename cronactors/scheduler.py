@@ -14,15 +14,16 @@ import trio
 from cronactors.actors.callbacks import inside_callback
 from cronactors.actors.clock import Clock
 from cronactors.actors.leaving import Leaving, block
+from cronactors.actors.messages import Explain
 from cronactors.actors.notifier import DRAIN_LIMIT, Notifier
 from cronactors.actors.runner import RunnerPool, Terms
 from cronactors.actors.service import StoreService, store_service
-from cronactors.arguments import StrPath, check_path, check_settings
+from cronactors.arguments import StrPath, check_id, check_instant, check_path, check_settings
 from cronactors.checks import flag, number
 from cronactors.errors import InvalidConfig, InvalidJob, SchedulerClosed, WouldDeadlock, shorten
 from cronactors.handle import CronStore
 from cronactors.instants import from_millis
-from cronactors.model import CronRun, JobExecutor, NotificationSender, RunObserver
+from cronactors.model import CronRun, Explanation, JobExecutor, NotificationSender, RunObserver
 from cronactors.spec import MAX_TIMEOUT, CronConfig, JobSpec, check_specs
 
 logger = logging.getLogger("cronactors.scheduler")
@@ -113,6 +114,21 @@ class CronScheduler:
                 self._check_open()
                 with trio.move_on_after(_LOOK_AGAIN if self._service.virtual is None else math.inf):
                     await may_have_ended.wait()
+
+    async def explain(self, job_id: str, at: datetime) -> Explanation:
+        """Tell what became of the moment ``at`` of a job, or what will; of an instant between moments, which are the nearest.
+
+        Args:
+            job_id: The job.
+            at: An aware datetime.
+
+        Raises:
+            InvalidJob: ``at`` is no aware datetime.
+            JobNotFound: There is none of that id.
+            InvalidSchedule: The stored schedule cannot be read.
+        """
+        self._check_open()
+        return await self._service.mailbox.ask(Explain(check_id("job_id", job_id), check_instant("at", at)))
 
     async def wait_idle(self) -> None:
         """Wait until nothing is due, no run goes on in this scheduler, and everybody has been notified.

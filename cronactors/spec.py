@@ -89,9 +89,7 @@ def check_misfire(field: str, value: object) -> Misfire:
 
 
 def check_overlap(field: str, value: object) -> Overlap:
-    """Check an overlap policy: skip and allow_all are there, the others not yet."""
-    if value in ("buffer_one", "buffer_all", "cancel_other"):
-        raise InvalidJob(f"{field} {shorten(value)} is not there yet, only skip and allow_all")
+    """Check an overlap policy."""
     return checks.member(field, value, InvalidJob, Overlap)
 
 

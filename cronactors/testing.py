@@ -15,18 +15,25 @@ schedulers on one file do not see each other's work before their own next moment
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 
+import attrs
 import trio
 import trio.testing
 
 from cronactors.checks import text
-from cronactors.errors import CronError, shorten
+from cronactors.errors import CronError, one_line, shorten
 from cronactors.instants import EARLIEST, LATEST, Millis, from_millis, to_millis
-from cronactors.model import JobContext, SessionMode
+from cronactors.model import CronJob, CronRun, JobContext, JobExecutor, RunStatus, SessionMode
+from cronactors.scheduler import open_scheduler
+from cronactors.spec import CronConfig, JobSpec, check_specs
 from cronactors.wallclock import VirtualTime
 
+MOST_RUNS = 1_000_000
+"""How many runs a simulation reports: the latest."""
 _START: Millis = to_millis(datetime.fromisoformat("2026-01-01T00:00:00+00:00"))
 _POLL = 0.005  # seconds of real time between two looks at a thread, or at a run in which nothing has a deadline
 
@@ -38,7 +45,17 @@ class VirtualClock(VirtualTime):
         self._mono = 0.0
         self._wall_at = _START
         self._wall_from = 0.0
+        self._holds = 0
         self.set_listeners: list[Callable[[], None]] = []
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Let no time pass while the block runs: for subprocesses and sockets, which a clock cannot see at work."""
+        self._holds += 1
+        try:
+            yield
+        finally:
+            self._holds -= 1
 
     def set_wall(self, moment: datetime | str) -> None:
         """Set the wall clock, before or while the scheduler runs; trio's own time, and so timeouts and sleeps, do not move.
@@ -85,7 +102,7 @@ class VirtualClock(VirtualTime):
             await trio.testing.wait_all_tasks_blocked()
             await trio.testing.wait_all_tasks_blocked()
             wait = trio.lowlevel.current_statistics().seconds_to_next_deadline
-            if math.isinf(wait) or trio.testing.active_thread_count():
+            if math.isinf(wait) or self._holds or trio.testing.active_thread_count():
                 await trio.testing.wait_all_tasks_blocked(_POLL)
             else:
                 self._mono = max(self._mono + wait, math.nextafter(self._mono, math.inf))
@@ -103,6 +120,79 @@ def _instant(moment: object) -> Millis:
     if not EARLIEST <= instant < LATEST - timedelta(days=366) // timedelta(milliseconds=1):
         raise CronError(f"moment must lie in the years 1970 to 9996, not {shorten(moment)}")
     return instant
+
+
+@attrs.frozen(kw_only=True)
+class Report:
+    """What a simulation did.
+
+    Attributes:
+        runs: The runs, every attempt, in order of their start; those that wait or go on at the end too.
+        skipped: The moments that were skipped, in order; ``coalesced`` tells for how many a row stands.
+        jobs: The jobs as they are at the end.
+    """
+
+    runs: tuple[CronRun, ...]
+    skipped: tuple[CronRun, ...]
+    jobs: tuple[CronJob, ...]
+
+    def __str__(self) -> str:
+        """A line for each run and each skipped row, and one that counts them."""
+        rows = sorted((*self.runs, *self.skipped), key=lambda run: (run.started_at or run.scheduled_at, int(run.id)))
+        counted = Counter(f"{run.status}" if run.cause is None else f"{run.status}/{run.cause}" for run in rows)
+        total = ", ".join(f"{count:,} {status}" for status, count in sorted(counted.items())) or "nothing happened"
+        return "\n".join([*map(_line, rows), total])
+
+
+def _line(run: CronRun) -> str:
+    at = (run.started_at or run.scheduled_at).isoformat(sep=" ", timespec="seconds").removesuffix("+00:00")
+    status = run.status if run.cause is None else f"{run.status} ({run.cause})"
+    several = f", {run.coalesced:,} moments" if run.coalesced > 1 else ""
+    said = one_line(run.error or run.result_summary or "", 100)
+    return f"{at}  {run.job_name}  attempt {run.attempt}  {status}{several}  {said}".rstrip()
+
+
+def simulate(
+    specs: Iterable[JobSpec],
+    executor: JobExecutor,
+    *,
+    start: datetime | str,
+    end: datetime | str,
+    config: CronConfig | None = None,
+    timezone: str | None = None,
+) -> Report:
+    """Run jobs from ``start`` to ``end`` on virtual time, with the real scheduler, and tell what happened. Runs its own trio.
+
+    Args:
+        specs: The jobs, added at the start.
+        executor: Carries out each run; it may sleep, use threads and fail.
+        start: An aware datetime, or ISO 8601 text with an offset.
+        end: The same; what is due at it or later does not run.
+        config: Settings of the scheduler.
+        timezone: IANA name of the zone of jobs that name none.
+
+    Raises:
+        CronError: An argument is wrong.
+    """
+    clock = VirtualClock()
+    clock.set_wall(start)
+    length = (_instant(end) - clock.wall()) / 1000
+    if length <= 0:
+        raise CronError(f"end must be later than start, not {shorten(end)}")
+    jobs = check_specs("specs", specs)
+    return trio.run(_simulate, jobs, executor, config, timezone, length, clock=clock)
+
+
+async def _simulate(
+    specs: tuple[JobSpec, ...], executor: JobExecutor, config: CronConfig | None, timezone: str | None, length: float
+) -> Report:
+    async with open_scheduler(":memory:", executor, config=config, timezone=timezone, jobs=specs, shutdown_grace=0) as scheduler:
+        await trio.sleep(length - 0.0005)  # the moment at the end itself is left out
+        rows = await scheduler.store.list_runs(limit=MOST_RUNS)
+        jobs = await scheduler.store.list_jobs()
+    rows.sort(key=lambda run: (run.started_at or run.scheduled_at, int(run.id)))
+    skipped = tuple(run for run in rows if run.status is RunStatus.SKIPPED)
+    return Report(runs=tuple(run for run in rows if run.status is not RunStatus.SKIPPED), skipped=skipped, jobs=tuple(jobs))
 
 
 def make_context(

@@ -31,7 +31,7 @@ SPEC_FIELDS: Mapping[str, Sequence[object]] = {
     "timeout_secs": (0, -1, math.nan, math.inf, "5", True, [], 10**9, HUGE),
     "session_mode": (None, 5, [], "", "shared", "MAIN", {}),
     "user_id": (5, b"x", True, [], "", NUL, LONE, "x" * 201),
-    "overlap": (None, 5, [], "", "never", "buffer_one", "cancel_other"),
+    "overlap": (None, 5, [], "", "never"),
     "misfire": (None, 5, "latest", {}),
 }
 

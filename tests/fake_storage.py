@@ -151,6 +151,19 @@ class FakeStorage:
     def next_due(self) -> Millis | None:
         return min((place.due_at for place in self._queue()), default=None)
 
+    def _cancelling(self) -> list[tuple[Millis, str]]:
+        return sorted(
+            (job.next_run_at, job.id)
+            for _, job in self._seen.jobs.values()
+            if job.overlap == "cancel_other" and job.enabled == 1 and job.held_by is not None and job.next_run_at is not None
+        )
+
+    def cancelling(self, *, now: Millis, limit: int) -> list[str]:
+        return [job_id for due_at, job_id in self._cancelling() if due_at <= now][:limit]
+
+    def next_cancelling(self) -> Millis | None:
+        return min((due_at for due_at, _ in self._cancelling()), default=None)
+
     # Runs
 
     def insert_runs(self, rows: Sequence[RunRow]) -> list[int | None]:
@@ -239,6 +252,14 @@ class FakeStorage:
         rows = [run for run in self._seen.runs.values() if job_id in (None, run.job_id)]
         rows = [run for run in rows if before is None or place(run) < place(before)]
         return sorted(rows, key=place, reverse=True)[:limit]
+
+    def runs_around(self, job_id: str, *, at: Millis, limit: int) -> tuple[list[RunRow], list[RunRow]]:
+        rows = sorted(
+            (run for run in self._seen.runs.values() if run.job_id == job_id), key=attrgetter("scheduled_at", "manual", "attempt")
+        )
+        before = [run for run in reversed(rows) if run.scheduled_at <= at][:limit]
+        after = [run for run in rows if run.scheduled_at > at][:limit]
+        return [run for run in before if not run.manual], [run for run in after if not run.manual]
 
     # Owners
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 from cronactors.config import MAX_FILE, load_config
 from cronactors.errors import InvalidConfig, InvalidJob, InvalidSchedule
-from cronactors.model import Overlap, SessionMode
+from cronactors.model import Coalesce, Misfire, Overlap, SessionMode
 from cronactors.schedule import Cron, Interval, OneShot
 from cronactors.spec import CronConfig, Delay, JobSpec, RetryPolicy
 
@@ -227,7 +228,15 @@ MISUSE = [
     (f'{JOB}every_ms = 1\nsession_mode = "mine"', InvalidJob, "job 'a': session_mode must be one of isolated, main, not 'mine'"),
     (f"{JOB}every_ms = 1\nsession_mode = [1]", InvalidJob, "job 'a': session_mode must be one of"),
     (f'{JOB}every_ms = 1\nuser_id = ""', InvalidJob, "job 'a': user_id must not be empty"),
-    (f'{JOB}every_ms = 1\noverlap = "buffer_one"', InvalidJob, "job 'a': overlap 'buffer_one' is not there yet"),
+    (f'{JOB}every_ms = 1\noverlap = "buffer_two"', InvalidJob, "job 'a': overlap must be one of"),
+    (f'{JOB}every_ms = 1\nmisfire = "all"', InvalidJob, "job 'a': misfire must be a table"),
+    (
+        f"{JOB}every_ms = 1\nmisfire = {{ window = 5 }}",
+        InvalidConfig,
+        "job 'a': misfire: unknown key 'window': did you mean window_secs",
+    ),
+    (f"{JOB}every_ms = 1\nmisfire = {{ window_secs = -1 }}", InvalidJob, "job 'a': misfire: window_secs must be"),
+    (f"{JOB}every_ms = 1\nmisfire = {{ max_runs = 0 }}", InvalidJob, "job 'a': misfire: misfire max_runs must be"),
     (f"{JOB}every_ms = 1\noverlap = {{}}", InvalidJob, "job 'a': overlap must be one of"),
 ]
 
@@ -321,3 +330,12 @@ def test_whatever_the_file_holds_only_our_errors_come_out(write, content):
     assert type(outcome) in {InvalidConfig, InvalidJob, InvalidSchedule}
     assert "agent.toml: " in str(outcome)
     assert type(outcome) is InvalidConfig or "job " in str(outcome)
+
+
+def test_misfire_and_overlap_of_a_job(tmp_path):
+    file = tmp_path / "agent.toml"
+    misfire = 'misfire = { window_secs = 90.5, coalesce = "all", max_runs = 5 }'
+    file.write_text(f'{JOB}every_ms = 1\noverlap = "cancel_other"\n{misfire}\n', encoding="utf-8")
+    (spec,) = load_config(file).jobs
+    assert spec.overlap is Overlap.CANCEL_OTHER
+    assert spec.misfire == Misfire(window=timedelta(seconds=90.5), coalesce=Coalesce.ALL, max_runs=5)

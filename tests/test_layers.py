@@ -33,7 +33,7 @@ ledger.views
 ledger.close
 ledger.claim
 ledger.jobs ledger.recovery
-ledger.runs
+ledger.runs ledger.explain
 actors.thread actors.observable actors.callbacks
 actors.leaving actors.mailbox actors.verdicts
 actors.messages actors.store

@@ -6,15 +6,31 @@ from datetime import timedelta
 
 import pytest
 
-from cronactors import InvalidJob, Misfire, Retry, RunStatus
+from cronactors import Coalesce, InvalidJob, Misfire, Retry, RunStatus
 
 
-@pytest.mark.parametrize("field", [{"window": timedelta(1)}, {"coalesce": "all"}, {"max_runs": 5}, {"max_runs": 100.0}])
-def test_another_misfire_policy_is_not_there_yet(field):
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"window": timedelta(-1)},
+        {"window": timedelta(days=3661)},
+        {"window": 5},
+        {"coalesce": "first"},
+        {"coalesce": None},
+        {"max_runs": 0},
+        {"max_runs": 1001},
+        {"max_runs": 100.0},
+    ],
+)
+def test_a_wrong_misfire_policy(field):
     (name,) = field
-    with pytest.raises(InvalidJob, match=f"misfire {name} .* is not there yet"):
+    with pytest.raises(InvalidJob, match=f"misfire {name} must be"):
         Misfire(**field)
-    assert Misfire() == Misfire(window=None, coalesce="latest", max_runs=100)
+
+
+def test_the_default_misfire_policy():
+    assert Misfire() == Misfire(window=None, coalesce=Coalesce.LATEST, max_runs=100)
+    assert Misfire(coalesce="all").coalesce is Coalesce.ALL  # type: ignore[arg-type]
 
 
 def test_what_has_ended():

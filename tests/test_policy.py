@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
 
 from cronactors.instants import LATEST, Millis, from_millis
-from cronactors.model import Cause, RunStatus
-from cronactors.policy import COUNTED, FREE_CRASHES, Again, Merged, Outcome, further_attempt, merge_missed, retry_delay
+from cronactors.model import COUNTED, Cause, Coalesce, Misfire, Overlap, RunStatus
+from cronactors.policy import (
+    FREE_CRASHES,
+    Again,
+    Decision,
+    Moments,
+    Outcome,
+    Timing,
+    decide_due,
+    decide_overlapped,
+    further_attempt,
+    misfire_from_text,
+    misfire_to_text,
+    retry_delay,
+)
 from cronactors.schedule import Cron, Interval, OneShot, Schedule, next_moment
 from cronactors.spec import RetryPolicy
 
@@ -19,11 +34,21 @@ POLICY = RetryPolicy()
 FAILED = RunStatus.FAILED
 
 
-def merged(schedule: Schedule, first: Millis, now: Millis, zone: str = "UTC") -> Merged:
-    return merge_missed(schedule, first=first, now=now, zone=zone, anchor=T0)
+def timing(schedule: Schedule, zone: str = "UTC") -> Timing:
+    return Timing(schedule=schedule, zone=zone, anchor=T0)
 
 
-# merge_missed
+def decided(schedule: Schedule, first: Millis, now: Millis, zone: str = "UTC", **misfire: Any) -> Decision:
+    return decide_due(timing(schedule, zone), first=first, now=now, misfire=Misfire(**misfire))
+
+
+def only_run(decision: Decision) -> Moments:
+    (run,) = decision.runs
+    assert decision.skipped == ()
+    return run
+
+
+# decide_due
 
 
 @pytest.mark.parametrize(
@@ -42,24 +67,23 @@ def merged(schedule: Schedule, first: Millis, now: Millis, zone: str = "UTC") ->
     ],
 )
 def test_moments_up_to_now_become_one_run_at_the_latest(schedule, first, late, moment, coalesced, following):
-    found = merged(schedule, T0 + first, T0 + first + late)
+    found = decided(schedule, T0 + first, T0 + first + late)
     expected = None if following is None else T0 + following
-    assert found == Merged(moment=T0 + moment, coalesced=coalesced, following=expected)
+    assert found == Decision(runs=(Moments(T0 + moment, coalesced),), following=expected)
 
 
 def test_a_skipped_and_a_repeated_hour_are_merged_as_they_were_shown():
     rome = Cron("30 2 * * *")  # 29 March 2026: 02:30 does not exist, and the job runs right after the jump
     first = next_moment(rome, after=T0 + 26 * DAY, zone="Europe/Rome", anchor=T0)
     assert first is not None
-    found = merged(rome, first, first + 2 * DAY, "Europe/Rome")
-    assert found.coalesced == 3
-    assert found.moment <= first + 2 * DAY < (found.following or 0)
+    found = decided(rome, first, first + 2 * DAY, "Europe/Rome")
+    assert only_run(found).count == 3
+    assert only_run(found).at <= first + 2 * DAY < (found.following or 0)
 
 
 def test_the_last_moment_of_all_time_has_none_after_it():
-    found = merged(Interval(DAY), LATEST - DAY, LATEST - 1)
-    assert found.following is None
-    assert found.coalesced == 1
+    found = decided(Interval(DAY), LATEST - DAY, LATEST - 1)
+    assert found == Decision(runs=(Moments(LATEST - DAY),), following=None)
 
 
 schedules = st.one_of(
@@ -77,19 +101,118 @@ schedules = st.one_of(
 def test_merging_is_what_stepping_would_have_found(schedule, after, late, zone):
     first = next_moment(schedule, after=T0 + after, zone=zone, anchor=T0)
     assert first is not None
+    stepped = steps(schedule, zone, first, first + late)
+    found = decided(schedule, first, first + late, zone)
+    run = only_run(found)
+    assert run.count == min(len(stepped), COUNTED)
+    assert found.following is not None
+    assert first <= run.at <= first + late < found.following
+    if len(stepped) < 2 * COUNTED:
+        assert run.at == stepped[-1]
+
+
+def steps(schedule: Schedule, zone: str, first: Millis, until: Millis) -> list[Millis]:
     stepped = [first]
     while (
         len(stepped) < 2 * COUNTED
         and (step := next_moment(schedule, after=stepped[-1], zone=zone, anchor=T0)) is not None
-        and step <= first + late
+        and step <= until
     ):
         stepped.append(step)
-    found = merge_missed(schedule, first=first, now=first + late, zone=zone, anchor=T0)
-    assert found.coalesced == min(len(stepped), COUNTED)
+    return stepped
+
+
+@pytest.mark.parametrize(
+    ("misfire", "late", "runs", "skipped"),
+    [
+        # A minutely job, late by so many minutes; moments are numbered from the first that is due.
+        ({"coalesce": "earliest"}, 4, [(0, 5)], []),
+        ({"coalesce": "all"}, 4, [(0, 1), (1, 1), (2, 1), (3, 1), (4, 1)], []),
+        ({"coalesce": "all", "max_runs": 2}, 4, [(3, 1), (4, 1)], [(0, 3)]),
+        ({"coalesce": "all", "max_runs": 5}, 4, [(0, 1), (1, 1), (2, 1), (3, 1), (4, 1)], []),
+        ({"coalesce": "all"}, 7 * 1440, [(number, 1) for number in range(9981, 10081)], [(0, COUNTED)]),
+        ({"window": timedelta(minutes=2)}, 4, [(4, 3)], [(0, 2)]),
+        ({"window": timedelta(minutes=2), "coalesce": "earliest"}, 4, [(2, 3)], [(0, 2)]),
+        ({"window": timedelta(minutes=2), "coalesce": "all", "max_runs": 1}, 4, [(4, 1)], [(0, 2), (2, 2)]),
+        ({"window": timedelta(minutes=4)}, 4, [(4, 5)], []),
+        ({"window": timedelta()}, 0, [(0, 1)], []),
+        ({"window": timedelta()}, 4, [(4, 1)], [(0, 4)]),
+        ({"window": timedelta(minutes=2)}, 7 * 1440, [(10_080, 3)], [(0, COUNTED)]),
+    ],
+)
+def test_each_misfire_policy(misfire, late, runs, skipped):
+    found = decided(Interval(MINUTE), T0 + MINUTE, T0 + MINUTE + late * MINUTE, **misfire)
+
+    def at(number: int) -> Millis:
+        return T0 + MINUTE + number * MINUTE
+
+    assert found.runs == tuple(Moments(at(number), count) for number, count in runs)
+    assert found.skipped == tuple(Moments(at(number), count) for number, count in skipped)
+    assert found.following == at(late + 1)
+
+
+def test_what_is_later_than_its_window_is_skipped_though_nothing_else_is_due():
+    found = decided(OneShot(from_millis(T0 + HOUR)), T0 + HOUR, T0 + 2 * HOUR, window=timedelta(minutes=59))
+    assert found == Decision(runs=(), skipped=(Moments(T0 + HOUR),), following=None)
+
+
+misfires = st.builds(
+    Misfire,
+    window=st.none() | st.integers(0, 2 * HOUR).map(lambda ms: timedelta(milliseconds=ms)),
+    coalesce=st.sampled_from(Coalesce),
+    max_runs=st.integers(1, 30),
+)
+
+
+@given(schedule=schedules, after=st.integers(0, 400 * DAY), late=st.integers(0, 3 * HOUR), misfire=misfires)
+def test_each_missed_moment_is_decided_once(schedule, after, late, misfire):
+    first = next_moment(schedule, after=T0 + after, zone="UTC", anchor=T0)
+    assert first is not None
+    stepped = steps(schedule, "UTC", first, first + late)
+    found = decide_due(timing(schedule), first=first, now=first + late, misfire=misfire)
+    parts = sorted((*found.skipped, *found.runs), key=lambda part: part.at)
+    if len(stepped) < COUNTED:
+        assert sum(part.count for part in parts) == len(stepped)
+    assert {part.at for part in parts} <= set(stepped) or len(stepped) == 2 * COUNTED
+    assert len({part.at for part in parts}) == len(parts)
     assert found.following is not None
-    assert first <= found.moment <= first + late < found.following
-    if len(stepped) < 2 * COUNTED:
-        assert found.moment == stepped[-1]
+    assert found.following > first + late
+    assert all(
+        first + late - run.at <= (late if misfire.window is None else misfire.window / timedelta(milliseconds=1))
+        for run in found.runs
+    )
+
+
+# decide_overlapped
+
+
+@pytest.mark.parametrize(
+    ("overlap", "waiting", "runs", "skipped"),
+    [
+        (Overlap.SKIP, 0, [], [(0, 5)]),
+        (Overlap.BUFFER_ONE, 0, [0], [(1, 4)]),
+        (Overlap.BUFFER_ONE, 1, [], [(0, 5)]),
+        (Overlap.BUFFER_ALL, 0, [0, 1, 2, 3, 4], []),
+        (Overlap.BUFFER_ALL, 7, [0, 1, 2, 3, 4], []),
+    ],
+)
+def test_each_overlap_policy(overlap, waiting, runs, skipped):
+    first = T0 + MINUTE
+    found = decide_overlapped(timing(Interval(MINUTE)), first=first, now=first + 4 * MINUTE, overlap=overlap, waiting=waiting)
+    assert found.runs == tuple(Moments(first + number * MINUTE) for number in runs)
+    assert found.skipped == tuple(Moments(first + number * MINUTE, count) for number, count in skipped)
+    assert found.following == first + 5 * MINUTE
+
+
+def test_no_more_than_a_thousand_moments_are_buffered():
+    found = decide_overlapped(timing(Interval(1)), first=T0 + 1, now=T0 + 5000, overlap=Overlap.BUFFER_ALL, waiting=0)
+    assert (len(found.runs), found.skipped) == (COUNTED, (Moments(T0 + 1001, COUNTED),))
+
+
+@given(misfire=misfires)
+def test_a_misfire_policy_is_stored_as_it_was(misfire):
+    assert misfire_from_text(misfire_to_text(misfire)) == misfire
+    assert misfire_to_text(Misfire()) == "{}"
 
 
 # retry_delay

@@ -39,6 +39,8 @@ SEARCHES = {
     ],
     "NEXT_MOMENT": ["jobs USING INDEX jobs_due (next_run_at>?)"],
     "NEXT_PENDING": ["runs USING INDEX runs_queue (waits_for=?)"],
+    "CANCELLING": ["jobs USING INDEX jobs_cancelling (next_run_at<?)"],
+    "NEXT_CANCELLING": ["jobs USING INDEX jobs_cancelling (next_run_at>?)"],
     "START_RUN": ["runs USING INTEGER PRIMARY KEY (rowid=?)"],
     "PARK_RUN": ["runs USING INTEGER PRIMARY KEY (rowid=?)"],
     "END_RUN": ["runs USING INTEGER PRIMARY KEY (rowid=?)"],
@@ -50,6 +52,8 @@ SEARCHES = {
     "FIRST_WAITER": ["runs USING INDEX runs_queue (waits_for=?)"],
     "HISTORY": ["runs USING INTEGER PRIMARY KEY (rowid<?)"],
     "HISTORY_OF": ["runs USING INDEX runs_of_job (job_id=? AND (scheduled_at,manual,attempt)<(?,?,?))"],
+    "RUNS_UNTIL": ["runs USING INDEX runs_of_job (job_id=? AND scheduled_at<?)"],
+    "RUNS_AFTER": ["runs USING INDEX runs_of_job (job_id=? AND scheduled_at>?)"],
     "RENEW_LEASE": ["schedulers USING INTEGER PRIMARY KEY (rowid=?)"],
     "DELETE_OWNER": ["schedulers USING INTEGER PRIMARY KEY (rowid=?)"],
 }

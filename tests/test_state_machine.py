@@ -40,7 +40,7 @@ schedules = st.one_of(
     st.sampled_from([-30 * SECOND, 0, SECOND, MINUTE, 10 * MINUTE]),
 )
 modes = st.sampled_from([SessionMode.MAIN, SessionMode.MAIN, SessionMode.ISOLATED])
-overlaps = st.sampled_from([Overlap.SKIP, Overlap.SKIP, Overlap.ALLOW_ALL])
+overlaps = st.sampled_from([Overlap.SKIP, *Overlap])
 ends = st.sampled_from([SUCCESS, SUCCESS, FAILURE, FAILURE, TIMEOUT, GAVE_UP, INTERRUPTED, CANCELLED])
 leaps = st.sampled_from([1, SECOND, 20 * SECOND, 30 * SECOND, MINUTE, 6 * MINUTE, 10 * MINUTE])
 

@@ -7,8 +7,8 @@ import trio
 import trio.testing
 
 from cronactors.actors import store as store_module
+from cronactors.actors.store import Committed
 from cronactors.errors import InvalidJob, StoreCorrupt, StoreUnavailable
-from cronactors.instants import Millis
 from tests.asked_store import CountedFake, CountedSqlite, Fails, GatedHop, Names, Put, Refused, Stirring, asking, serving
 
 
@@ -83,16 +83,16 @@ async def test_a_batch_of_reads_takes_no_write_lock_and_one_write_among_them_doe
 
 
 async def test_listeners_hear_of_commits_that_changed_something(storage):
-    heard: list[tuple[Millis | None, bool]] = []
+    heard: list[Committed] = []
     async with serving(storage) as (mailbox, actor):
-        actor.listeners.append(lambda next_due, stirred: heard.append((next_due, stirred)))
+        actor.listeners.append(heard.append)
         await mailbox.ask(Names())
         assert heard == []
         await mailbox.ask(Put("a"))
         await mailbox.ask(Stirring("b"))
         with pytest.raises(StoreUnavailable):
             await mailbox.ask(Fails("c", StoreUnavailable("no")))
-    assert heard == [(None, False), (None, True)]
+    assert heard == [Committed(None, None, stirred=False), Committed(None, None, stirred=True)]
 
 
 # Cancelled means that it did not happen

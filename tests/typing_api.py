@@ -14,6 +14,7 @@ import cronactors
 from cronactors import (
     ALL,
     Cause,
+    Coalesce,
     Cron,
     CronConfig,
     CronError,
@@ -21,6 +22,8 @@ from cronactors import (
     CronRun,
     CronScheduler,
     CronStore,
+    Explanation,
+    Fate,
     Finding,
     GiveUp,
     Health,
@@ -300,6 +303,9 @@ async def scheduler(config: CronConfig) -> None:
         assert_type(await scheduler.run_now("1", wait=False), CronRun)
         assert_type(await scheduler.cancel_run("1"), CronRun)
         await scheduler.wait_idle()
+        assert_type(await scheduler.explain("1", NOON), Explanation)
+        assert_type((await scheduler.explain("1", NOON)).outcome, Fate)
+        assert_type(Misfire(coalesce=Coalesce.ALL).coalesce, Coalesce)
         health = scheduler.health()
         assert_type(health, Health)
         assert_type((health.last_tick, health.next_wake), tuple[datetime | None, datetime | None])

@@ -9,10 +9,11 @@ from contextlib import suppress
 import attrs
 import trio
 
-from cronactors.actors.messages import ClaimDue, FinishRun, Rebase
+from cronactors.actors.messages import CancelOverlapped, ClaimDue, FinishRun, Rebase
 from cronactors.actors.observable import Observable
 from cronactors.actors.runner import RunnerPool, Terms
 from cronactors.actors.service import StoreService
+from cronactors.actors.store import Committed
 from cronactors.actors.verdicts import INTERRUPTED
 from cronactors.errors import StoreUnavailable, shorten
 from cronactors.instants import Millis, from_millis
@@ -57,21 +58,24 @@ class Clock:
         self._rebase: Rebase | None = None
         self.turns = Observable(0)
         self.next_due: Millis | None = 0
+        self.next_cancelling: Millis | None = None
         self.last_tick: Millis | None = None
         self.next_wake: Millis | None = None
 
     # Told by others, in the loop
 
-    def committed(self, next_due: Millis | None, stirred: bool) -> None:
-        """Hear of a commit: the queue comes due at ``next_due`` now."""
-        earlier = next_due is not None and (self.next_wake is None or next_due < self.next_wake)
-        self.next_due = next_due
+    def committed(self, commit: Committed) -> None:
+        """Hear of a commit."""
+        self.next_due, self.next_cancelling = commit.next_due, commit.next_cancelling
         self._commits += 1
-        if stirred:
+        if commit.stirred:
             self._pool.wake_waiters()
-        self._look_now |= stirred
-        if stirred or (earlier and self._pool.free):
+        self._look_now |= commit.stirred
+        if commit.stirred or self._earlier(self.next_cancelling) or (self._pool.free and self._earlier(self.next_due)):
             self.wake()
+
+    def _earlier(self, due: Millis | None) -> bool:
+        return due is not None and (self.next_wake is None or due < self.next_wake)
 
     def wall_set(self) -> None:
         """Hear that a virtual wall clock was set, where no tick would find out."""
@@ -97,7 +101,7 @@ class Clock:
                     await self._heed_jump()
                     await self._tick()
                     next_tick = trio.current_time() + self._tick_interval
-                more = await self._claim()
+                more = await self._cancel_overlapped() or await self._claim()
                 pause = 0.0
             except StoreUnavailable as error:
                 next_tick = -math.inf  # the look is still owed
@@ -112,6 +116,12 @@ class Clock:
     def _empty_latch(self) -> None:
         with suppress(trio.WouldBlock):
             self._latch.receive_nowait()
+
+    async def _cancel_overlapped(self) -> bool:
+        """Where a moment is to take the place of the job's open run, let that be ended; a look finds it. Needs no free slot."""
+        if self.next_cancelling is None or self.next_cancelling > self._wall():
+            return False
+        return await self._mailbox.ask(CancelOverlapped())
 
     async def _claim(self) -> bool:
         """Claim for the free slots; answer whether to try again at once."""
@@ -137,6 +147,8 @@ class Clock:
             wait = min(wait, max(0.0, (self.next_due - wall) / 1000))
         elif self._waits_for_slot and self._terms.total is None:
             wait = min(wait, _AGAIN)
+        if self.next_cancelling is not None:
+            wait = min(wait, max(0.0, (self.next_cancelling - wall) / 1000))
         self.next_wake = None if math.isinf(wait) else wall + max(0, round(wait * 1000))
         with trio.move_on_after(max(0.0, wait)):  # the tick may have passed while a claim was made
             await self._latch.receive()
@@ -151,7 +163,7 @@ class Clock:
         sight = await self._service.look(self._terms.owner, trust_leases=trusted)
         self.last_tick = self._wall()
         if heard == self._commits:  # else a commit after the look has told better
-            self.next_due = sight.next_due
+            self.next_due, self.next_cancelling = sight.next_due, sight.next_cancelling
         await self._put_back(self._pool.reconcile(sight.running))
         await self._pool.report_stuck()
         if sight.orphaned:

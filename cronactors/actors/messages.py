@@ -8,10 +8,10 @@ import attrs
 
 from cronactors.actors.mailbox import Request
 from cronactors.instants import Millis
-from cronactors.ledger import claim, jobs, recovery, runs, views
+from cronactors.ledger import claim, explain, jobs, recovery, runs, views
 from cronactors.ledger.claim import Claimed
 from cronactors.ledger.jobs import Defaults
-from cronactors.model import Cause, CronJob, CronRun, JobChanges
+from cronactors.model import Cause, CronJob, CronRun, Explanation, JobChanges
 from cronactors.owner import Owner
 from cronactors.policy import Outcome
 from cronactors.spec import JobSpec, RetryPolicy
@@ -242,6 +242,19 @@ class PageOfRuns(Request[list[RunRow]]):
         return storage.page_of_runs(job_id=self.job_id, before=self.before, limit=self.limit)
 
 
+@attrs.frozen
+class Explain(Request[Explanation]):
+    """Tell what became of a moment, or what will."""
+
+    reads: ClassVar[bool] = True
+    job_id: str
+    at: Millis
+
+    def apply(self, storage: Storage) -> Explanation:
+        """Answer it."""
+        return explain.explain(storage, jobs.find_job(storage, self.job_id), self.at)
+
+
 # The scheduler
 
 
@@ -303,14 +316,16 @@ class Sight:
     """What the clock sees at a tick.
 
     Attributes:
-        running: The scheduler's own runs, and whether somebody asked to cancel them.
+        running: The scheduler's own runs, and why they are to be cancelled, if they are.
         orphaned: There are runs of a dead owner.
         next_due: When the first of the queue comes due.
+        next_cancelling: When the first run is to be cancelled for the next moment of its job.
     """
 
-    running: dict[int, bool]
+    running: dict[int, Cause | None]
     orphaned: bool
     next_due: Millis | None
+    next_cancelling: Millis | None
 
 
 @attrs.frozen
@@ -326,10 +341,17 @@ class Look(Request[Sight]):
     def apply(self, storage: Storage) -> Sight:
         """Answer what there is to see."""
         return Sight(
-            running={run.id: bool(run.cancel_asked) for run in storage.running(owner=self.owner)},
+            running={run.id: _why_ended(run) for run in storage.running(owner=self.owner)},
             orphaned=bool(recovery.orphans(storage, self.me, trust_leases=self.trust_leases, mine=self.mine)),
             next_due=storage.next_due(),
+            next_cancelling=storage.next_cancelling(),
         )
+
+
+def _why_ended(run: RunRow) -> Cause | None:
+    if not run.cancel_asked:
+        return None
+    return Cause.REPLACED if run.cause == Cause.REPLACED else Cause.CANCELLED
 
 
 @attrs.frozen
@@ -344,6 +366,18 @@ class ClaimDue(Request[list[Claimed]]):
     def apply(self, storage: Storage) -> list[Claimed]:
         """Answer the runs that have begun."""
         return claim.claim_due(storage, owner=self.owner, limit=self.limit, total=self.total)
+
+
+@attrs.frozen
+class CancelOverlapped(Request[bool]):
+    """Let runs be ended whose job's next moment has come, and is to take their place."""
+
+    stirs: ClassVar[bool] = True
+    certain: ClassVar[bool] = True
+
+    def apply(self, storage: Storage) -> bool:
+        """Answer whether there were any."""
+        return claim.cancel_overlapped(storage)
 
 
 @attrs.frozen(kw_only=True)

@@ -18,7 +18,7 @@ from cronactors.actors.mailbox import Mailbox
 from cronactors.actors.messages import Finished, FinishRun, NoteStuck
 from cronactors.actors.notifier import Notifier, RunFinished
 from cronactors.actors.observable import Observable
-from cronactors.actors.verdicts import CANCELLED, INTERRUPTED, failure, success, timed_out
+from cronactors.actors.verdicts import CANCELLED, INTERRUPTED, REPLACED, failure, success, timed_out
 from cronactors.errors import CronError, StoreUnavailable, shorten
 from cronactors.ledger.claim import Claimed
 from cronactors.ledger.views import context_of, job_view
@@ -198,18 +198,19 @@ class RunnerPool:
         """Let idle runners go."""
         self._send.close()
 
-    def reconcile(self, in_file: Mapping[int, bool]) -> list[int]:
+    def reconcile(self, in_file: Mapping[int, Cause | None]) -> list[int]:
         """Compare with the file's RUNNING rows of this scheduler: cancel what was asked to be, and what is ours no longer.
 
         Args:
-            in_file: Their ids, and whether somebody asked to cancel them.
+            in_file: Their ids, and why they are to be cancelled, if they are.
 
         Returns:
             Ids of rows that no runner holds.
         """
         for run_id, running in self.running.items():
-            if in_file.get(run_id):
-                running.cancel(CANCELLED)
+            cause = in_file.get(run_id)
+            if cause is not None:
+                running.cancel(REPLACED if cause is Cause.REPLACED else CANCELLED)
             running.missed = 0 if run_id in in_file else running.missed + 1
             if running.missed > 1:  # the first time its claim or its end may just be on the way
                 logger.warning("run %s of job %s was taken over: it is cancelled here", run_id, shorten(running.claimed.job.name))

@@ -28,11 +28,26 @@ _PAUSES = (0.005, 0.02, 0.05, 0.1)
 
 
 @attrs.frozen
+class Committed:
+    """What the clock wants to know of a commit.
+
+    Attributes:
+        next_due: When the first of the queue comes due, past or future.
+        next_cancelling: When the first run is to be cancelled for the next moment of its job.
+        stirred: Runs may have been ended by it, or asked to end.
+    """
+
+    next_due: Millis | None
+    next_cancelling: Millis | None
+    stirred: bool = False
+
+
+@attrs.frozen
 class Done:
-    """A batch was committed."""
+    """A batch was carried out; ``committed`` is None if it only read."""
 
     answers: list[outcome.Outcome[object]]
-    next_due: Millis | None
+    committed: Committed | None
 
 
 @attrs.frozen
@@ -49,8 +64,8 @@ class Locked:
 
 Ending: TypeAlias = Done | Failed | Locked
 
-Commit: TypeAlias = Callable[[Millis | None, bool], None]
-"""Told after each commit when the queue comes due next, and whether runs may have been ended by it."""
+Listener: TypeAlias = Callable[[Committed], None]
+"""Told of each commit that changed something."""
 
 
 class StoreActor:
@@ -66,7 +81,7 @@ class StoreActor:
         self._mailbox = mailbox
         self.storage = storage
         self._hop = hop
-        self.listeners: list[Commit] = []
+        self.listeners: list[Listener] = []
         self.last_error: str | None = None
 
     @trio.lowlevel.enable_ki_protection
@@ -118,12 +133,13 @@ class StoreActor:
         """Apply requests in one transaction and answer them; False if the file is locked."""
         requests = [envelope.request for envelope in taken]
         match await self._hop(partial(run_batch, self.storage, requests)):
-            case Done(answers, next_due):
-                if not all(request.reads for request in requests):
-                    self.last_error = None
+            case Done(answers, committed):
                 for envelope, answer in zip(taken, answers, strict=True):
                     envelope.settle(answer)
-                self._tell(requests, next_due)
+                if committed is not None:
+                    self.last_error = None
+                    for listener in self.listeners:
+                        listener(committed)
             case Failed(error):
                 self.last_error = str(error)
                 for envelope in taken:
@@ -142,13 +158,6 @@ class StoreActor:
         envelope.refuse(StoreUnavailable(self.last_error))
         return False
 
-    def _tell(self, requests: Sequence[Request[object]], next_due: Millis | None) -> None:
-        if all(request.reads for request in requests):
-            return
-        stirred = any(request.stirs for request in requests)
-        for listener in self.listeners:
-            listener(next_due, stirred)
-
 
 def run_batch(storage: Storage, requests: Sequence[Request[object]]) -> Ending:
     """Apply requests in one transaction: a refused one leaves no trace, an error of the storage undoes them all."""
@@ -157,7 +166,7 @@ def run_batch(storage: Storage, requests: Sequence[Request[object]]) -> Ending:
         if not storage.begin(write=writes):
             return Locked()
         answers = [_apply(storage, request) for request in requests]
-        next_due = storage.next_due() if writes else None
+        committed = _seen(storage, requests) if writes else None
         storage.commit()
     except (StoreUnavailable, StoreCorrupt) as error:
         _roll_back(storage)
@@ -165,7 +174,11 @@ def run_batch(storage: Storage, requests: Sequence[Request[object]]) -> Ending:
     except BaseException:
         _roll_back(storage)
         raise
-    return Done(answers, next_due)
+    return Done(answers, committed)
+
+
+def _seen(storage: Storage, requests: Sequence[Request[object]]) -> Committed:
+    return Committed(storage.next_due(), storage.next_cancelling(), any(request.stirs for request in requests))
 
 
 def _apply(storage: Storage, request: Request[object]) -> outcome.Outcome[object]:

@@ -12,6 +12,7 @@ from cronactors.spec import MAX_DELAY, MAX_NAME
 
 INTERRUPTED = Outcome(status=RunStatus.FAILED, cause=Cause.INTERRUPTED, error="interrupted: the scheduler was closed")
 CANCELLED = Outcome(status=RunStatus.CANCELLED, cause=Cause.CANCELLED, error="cancelled on request")
+REPLACED = Outcome(status=RunStatus.CANCELLED, cause=Cause.REPLACED, error="cancelled for the next moment of its job")
 
 
 def success(value: object) -> Outcome:

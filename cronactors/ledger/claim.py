@@ -6,10 +6,11 @@ import attrs
 
 from cronactors.errors import InvalidSchedule
 from cronactors.instants import Millis
-from cronactors.ledger.close import free_first, stop_job, withdraw
-from cronactors.ledger.views import schedule_of, unreadable
+from cronactors.ledger.close import buffered_run, close_run, free_first, is_first_start, skipped_run, stop_job, withdraw
+from cronactors.ledger.views import timing_of, unreadable
 from cronactors.model import Cause, Overlap, RunStatus, Trigger
-from cronactors.policy import Merged, merge_missed
+from cronactors.policy import Decision, Moments, Outcome, decide_due, misfire_from_text
+from cronactors.spec import RetryPolicy
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import JobRow, JobState, RunRow, line_of
 
@@ -67,52 +68,82 @@ def hold_lease(storage: Storage, owner: int) -> None:
 
 
 def claim_moment(storage: Storage, job_id: str, *, owner: int, now: Millis) -> Claimed | None:
-    """Decide the due moment of a job that holds no run: it begins, or waits for its session, or was decided before."""
+    """Decide the due moments of a job that holds no run: one begins, or waits for its session; others wait or are skipped."""
     job = storage.jobs([job_id]).get(job_id)
     if job is None or job.next_run_at is None or job.held_by is not None:
         return None
+    decision = _decide(storage, job, job.next_run_at, now)
+    if decision is None:
+        return None
+    storage.insert_runs([skipped_run(job, moments, Cause.MISFIRE, now) for moments in decision.skipped])
+    state = attrs.evolve(JobState.of(job), next_run_at=decision.following)
+    for index, moments in enumerate(decision.runs):
+        run = _begin(storage, job, moments, owner=owner, now=now)
+        if run is not None:  # else decided before the clock went back
+            line = None if job.overlap == Overlap.ALLOW_ALL else line_of(job_id)
+            storage.insert_runs([buffered_run(job, later, line) for later in decision.runs[index + 1 :]])
+            replaced = [other for other in storage.open_runs([job_id]) if _replaced_by(run, other)]
+            withdraw(storage, replaced, Cause.REPLACED)
+            state = _held(job, state, run)
+            storage.advance_jobs([state])
+            return None if run.started_at is None else Claimed(run=run, job=_as_of(job, state))
+    storage.advance_jobs([_disable_if_done(storage, state)])
+    return None
+
+
+def _decide(storage: Storage, job: JobRow, first: Millis, now: Millis) -> Decision | None:
+    """What the due moments become; None if the schedule cannot be read, which stops the job."""
     try:
-        merged = _merge(job, job.next_run_at, now)
+        timing = timing_of(job)
     except InvalidSchedule as error:
         stop_job(storage, attrs.evolve(job, last_error=f"paused: {unreadable(error)}"), Cause.CANCELLED)
         return None
-    busy = job.session is not None and storage.session_busy(job.session)
-    run = _new_run(job, merged, owner=None if busy else owner, now=now)
+    return decide_due(timing, first=first, now=max(now, first), misfire=misfire_from_text(job.misfire))
+
+
+def _begin(storage: Storage, job: JobRow, moments: Moments, *, owner: int, now: Millis) -> RunRow | None:
+    """Begin a run, or let it wait for its session; None if its moment is taken."""
+    run = buffered_run(job, moments, job.session)
+    if job.session is None or not storage.session_busy(job.session):
+        run = attrs.evolve(run, status=RunStatus.RUNNING.value, waits_for=None, owner=owner, started_at=now)
     run_id = storage.insert_runs([run])[0]
-    state = attrs.evolve(JobState.of(job), next_run_at=merged.following)
-    if run_id is None:  # decided before the clock went back: only move on
-        storage.advance_jobs([_disable_if_done(storage, state)])
-        return None
-    run = attrs.evolve(run, id=run_id)
-    withdraw(storage, [other for other in storage.open_runs([job_id]) if _replaced_by(run, other)], Cause.REPLACED)
-    state = _held(job, state, run)
-    storage.advance_jobs([state])
-    return None if busy else Claimed(run=run, job=_as_of(job, state))
+    return None if run_id is None else attrs.evolve(run, id=run_id)
 
 
-def _merge(job: JobRow, first: Millis, now: Millis) -> Merged:
-    return merge_missed(schedule_of(job), first=first, now=max(now, first), zone=job.timezone, anchor=job.anchor_at)
+def cancel_overlapped(storage: Storage) -> bool:
+    """Where the new run of a job is to take the place of its open one: let the open one be ended, and the new one wait for that.
+
+    Returns:
+        Whether anything was changed.
+    """
+    now = storage.now()
+    ids = storage.cancelling(now=now, limit=_LOOKS)
+    for job in storage.jobs(ids).values():
+        if job.next_run_at is not None:
+            _cancel_other(storage, job, job.next_run_at, now)
+    return bool(ids)
 
 
-def _new_run(job: JobRow, merged: Merged, *, owner: int | None, now: Millis) -> RunRow:
-    begins = owner is not None
-    return RunRow(
-        id=0,
-        job_id=job.id,
-        job_name=job.name,
-        user_id=job.user_id,
-        trigger=Trigger.SCHEDULE.value,
-        manual=0,
-        scheduled_at=merged.moment,
-        attempt=1,
-        status=(RunStatus.RUNNING if begins else RunStatus.PENDING).value,
-        ready_at=merged.moment,
-        coalesced=merged.coalesced,
-        waits_for=None if begins else job.session,
-        session=job.session,
-        owner=owner,
-        started_at=now if begins else None,
-    )
+def _cancel_other(storage: Storage, job: JobRow, first: Millis, now: Millis) -> None:
+    decision = _decide(storage, job, first, now)
+    if decision is None:
+        return
+    storage.insert_runs([skipped_run(job, moments, Cause.MISFIRE, now) for moments in decision.skipped])
+    storage.advance_jobs([attrs.evolve(JobState.of(job), next_run_at=decision.following)])
+    if not decision.runs:
+        return
+    opened = storage.open_runs([job.id])
+    *older, newest = decision.runs
+    storage.insert_runs([skipped_run(job, moments, Cause.REPLACED, now) for moments in older])
+    storage.insert_runs([buffered_run(job, newest, line_of(job.id))])
+    withdraw(storage, [run for run in opened if is_first_start(run) and run.id != job.held_by], Cause.REPLACED)
+    held = next((run for run in opened if run.id == job.held_by), None)
+    if held is None:
+        return
+    if held.status == RunStatus.RUNNING:
+        storage.mark_runs([held.id], cause=Cause.REPLACED.value, cancel_asked=True)
+    else:  # it waits for its session
+        close_run(storage, held, Outcome(status=RunStatus.CANCELLED, cause=Cause.REPLACED), RetryPolicy())
 
 
 def _replaced_by(run: RunRow, other: RunRow) -> bool:

@@ -8,10 +8,10 @@ import attrs
 
 from cronactors.errors import InvalidSchedule
 from cronactors.instants import Millis
-from cronactors.ledger.views import schedule_of
+from cronactors.ledger.views import schedule_of, timing_of
 from cronactors.model import Cause, Overlap, RunStatus, Trigger
-from cronactors.policy import COUNTED, Again, Outcome, further_attempt
-from cronactors.schedule import OneShot, Schedule, count_moments, next_moment
+from cronactors.policy import Again, Moments, Outcome, Timing, decide_overlapped, further_attempt
+from cronactors.schedule import OneShot, Schedule
 from cronactors.spec import RetryPolicy
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import PAUSE, JobRow, JobState, RunEnd, RunRow, line_of
@@ -25,6 +25,14 @@ def stored_schedule(job: JobRow) -> Schedule | None:
         return None
 
 
+def stored_timing(job: JobRow) -> Timing | None:
+    """The job's schedule in its zone; None if what is stored cannot be read."""
+    try:
+        return timing_of(job)
+    except InvalidSchedule:
+        return None
+
+
 def close_run(storage: Storage, run: RunRow, outcome: Outcome, policy: RetryPolicy) -> RunRow | None:
     """End an open run, pending or running, and draw the consequences for its job as the job is now.
 
@@ -33,7 +41,8 @@ def close_run(storage: Storage, run: RunRow, outcome: Outcome, policy: RetryPoli
     """
     now = storage.now()
     if run.cancel_asked and outcome.cause is Cause.INTERRUPTED:  # what somebody wanted to end is not put back
-        outcome = Outcome(status=RunStatus.CANCELLED, cause=Cause.CANCELLED, error=outcome.error, crashed=outcome.crashed)
+        cause = Cause.REPLACED if run.cause == Cause.REPLACED else Cause.CANCELLED
+        outcome = Outcome(status=RunStatus.CANCELLED, cause=cause, error=outcome.error, crashed=outcome.crashed)
     ended = _end(storage, run, outcome, now)
     if ended is None:
         return None
@@ -106,7 +115,7 @@ def _settle_job(storage: Storage, job: JobRow, run: RunRow, outcome: Outcome, po
     if job.held_by == run.id:
         job = attrs.evolve(job, held_by=None)
         if _overlapped(job, run, outcome):
-            job = attrs.evolve(job, next_run_at=skip_due(storage, job, Cause.OVERLAP))
+            job = attrs.evolve(job, next_run_at=_settle_overlapped(storage, job))
     if again is None:
         _conclude(storage, job, run, outcome)
         return
@@ -119,11 +128,29 @@ def _settle_job(storage: Storage, job: JobRow, run: RunRow, outcome: Outcome, po
 def _overlapped(job: JobRow, run: RunRow, outcome: Outcome) -> bool:
     """Whether the moments that have come due did so while the run went on; nobody knows how long one went on that crashed.
 
-    Moments from before the run started were missed for another reason: they stay, and become one late run.
+    Moments from before the run started were missed for another reason: they stay, and become late runs.
     """
-    if job.overlap != Overlap.SKIP or outcome.crashed or run.started_at is None or job.next_run_at is None:
+    if job.overlap in (Overlap.ALLOW_ALL, Overlap.CANCEL_OTHER) or outcome.crashed:
         return False
-    return job.next_run_at > run.started_at
+    return run.started_at is not None and job.next_run_at is not None and job.next_run_at > run.started_at
+
+
+def _settle_overlapped(storage: Storage, job: JobRow) -> Millis | None:
+    """Buffer or skip the moments that came due while the run went on; answer the first moment after them."""
+    now = storage.now()
+    first, timing = job.next_run_at, stored_timing(job)
+    if first is None or first > now or not job.enabled or timing is None:
+        return first
+    waiting = [run for run in storage.open_runs([job.id]) if run.waits_for == line_of(job.id) and is_first_start(run)]
+    decision = decide_overlapped(timing, first=first, now=now, overlap=Overlap(job.overlap), waiting=len(waiting))
+    storage.insert_runs([buffered_run(job, moments, line_of(job.id)) for moments in decision.runs])
+    storage.insert_runs([skipped_run(job, moments, Cause.OVERLAP, now) for moments in decision.skipped])
+    return decision.following
+
+
+def is_first_start(run: RunRow) -> bool:
+    """Whether a pending run is a moment that has not been started at all."""
+    return run.status == RunStatus.PENDING and run.attempt == 1 and not run.manual
 
 
 def _insert_attempt(storage: Storage, job: JobRow, run: RunRow, again: Again) -> int | None:
@@ -156,28 +183,37 @@ def _last_error(job: JobRow, run: RunRow, outcome: Outcome) -> str | None:
 def skip_due(storage: Storage, job: JobRow, cause: Cause) -> Millis | None:
     """Record the moments of an enabled job that have come due and will not run as one skipped row; answer the first after them."""
     now = storage.now()
-    first = job.next_run_at
-    schedule = stored_schedule(job)
-    if first is None or first > now or not job.enabled or schedule is None:
+    first, timing = job.next_run_at, stored_timing(job)
+    if first is None or first > now or not job.enabled or timing is None:
         return first
-    count = count_moments(schedule, first=first, until=now, zone=job.timezone, anchor=job.anchor_at, cap=COUNTED)
-    skipped = RunRow(
+    storage.insert_runs([skipped_run(job, Moments(first, timing.count(first, now)), cause, now)])
+    return timing.after(now)
+
+
+def buffered_run(job: JobRow, moments: Moments, waits_for: str | None) -> RunRow:
+    """A moment that has been decided to run, and has to wait."""
+    return RunRow(
         id=0,
         job_id=job.id,
         job_name=job.name,
         user_id=job.user_id,
         trigger=Trigger.SCHEDULE.value,
         manual=0,
-        scheduled_at=first,
+        scheduled_at=moments.at,
         attempt=1,
-        status=RunStatus.SKIPPED.value,
-        ready_at=first,
-        coalesced=count,
-        cause=cause.value,
-        completed_at=now,
+        status=RunStatus.PENDING.value,
+        ready_at=moments.at,
+        coalesced=moments.count,
+        waits_for=waits_for,
+        session=job.session,
     )
-    storage.insert_runs([skipped])
-    return next_moment(schedule, after=now, zone=job.timezone, anchor=job.anchor_at)
+
+
+def skipped_run(job: JobRow, moments: Moments, cause: Cause, now: Millis) -> RunRow:
+    """Moments that have been decided not to run: a row that never was open."""
+    return attrs.evolve(
+        buffered_run(job, moments, None), status=RunStatus.SKIPPED.value, cause=cause.value, session=None, completed_at=now
+    )
 
 
 def _conclude(storage: Storage, job: JobRow, run: RunRow, outcome: Outcome) -> None:

@@ -11,6 +11,7 @@ from cronactors.instants import Millis, from_millis
 from cronactors.ledger.close import delete_job, free_first, skip_due, stop_job, withdraw
 from cronactors.ledger.views import schedule_of
 from cronactors.model import Cause, JobChanges, Overlap, RunStatus
+from cronactors.policy import misfire_to_text
 from cronactors.schedule import OneShot, Schedule, first_moment, next_moment, schedule_to_json
 from cronactors.spec import Delay, JobSpec
 from cronactors.storage.protocol import Storage
@@ -126,7 +127,7 @@ def _new_job(job_id: str, spec: JobSpec, defaults: Defaults, now: Millis, *, ori
         timeout_secs=defaults.timeout_secs if spec.timeout_secs is None else spec.timeout_secs,
         session_mode=spec.session_mode.value,
         overlap=spec.overlap.value,
-        misfire="{}",
+        misfire=misfire_to_text(spec.misfire),
         origin=origin,
         delay_ms=delay_ms,
         created_at=now,
@@ -155,6 +156,7 @@ def _respecified(job: JobRow, spec: JobSpec, origin: str | None) -> JobRow:
         timeout_secs=job.timeout_secs if spec.timeout_secs is None else spec.timeout_secs,
         session_mode=spec.session_mode.value,
         overlap=spec.overlap.value,
+        misfire=misfire_to_text(spec.misfire),
         origin=job.origin if origin is None else origin,
     )
 
@@ -181,6 +183,7 @@ def update_job(storage: Storage, job_id: str, changes: JobChanges) -> JobRow:
         timeout_secs=changes.get("timeout_secs", job.timeout_secs),
         session_mode=str(changes.get("session_mode", job.session_mode)),
         overlap=str(changes.get("overlap", job.overlap)),
+        misfire=misfire_to_text(changes["misfire"]) if "misfire" in changes else job.misfire,
     )
     if new.name != job.name and find_named(storage, new.name, new.user_id) is not None:
         raise DuplicateJob(f"name {shorten(new.name)} is taken{_whose(new.user_id)}")

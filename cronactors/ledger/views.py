@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from cronactors.errors import InvalidSchedule
 from cronactors.instants import from_millis
 from cronactors.model import Cause, CronJob, CronRun, JobContext, Overlap, RunStatus, SessionMode, Trigger
+from cronactors.policy import Timing, misfire_from_text
 from cronactors.schedule import OneShot, Schedule, schedule_from_json
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import JobRow, RunRow
@@ -21,6 +22,15 @@ def schedule_of(job: JobRow) -> Schedule:
     """
     check_zone(job.timezone)
     return schedule_from_json(job.schedule)
+
+
+def timing_of(job: JobRow) -> Timing:
+    """The job's schedule in its zone.
+
+    Raises:
+        InvalidSchedule: It, or its zone, cannot be read.
+    """
+    return Timing(schedule=schedule_of(job), zone=job.timezone, anchor=job.anchor_at)
 
 
 def unreadable(error: InvalidSchedule) -> str:
@@ -56,6 +66,7 @@ def job_view(job: JobRow, open_runs: Iterable[RunRow]) -> CronJob:
         session_mode=SessionMode(job.session_mode),
         user_id=job.user_id or None,
         overlap=Overlap(job.overlap),
+        misfire=misfire_from_text(job.misfire),
     )
 
 

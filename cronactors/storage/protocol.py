@@ -93,6 +93,14 @@ class Storage(Protocol):
         """When the first of the queue comes due, past or future; None if the queue is empty."""
         ...
 
+    def cancelling(self, *, now: Millis, limit: int) -> list[str]:
+        """Jobs with an open run that is to be cancelled, because their next moment has come; in order of time."""
+        ...
+
+    def next_cancelling(self) -> Millis | None:
+        """When the first of those comes due, past or future."""
+        ...
+
     def insert_runs(self, rows: Sequence[RunRow]) -> list[int | None]:
         """Add runs and answer their ids; None for one whose (job, moment, manual, attempt) exists already: nothing is changed."""
         ...
@@ -148,6 +156,16 @@ class Storage(Protocol):
             job_id: Only that job's, in order of moment; None: all, in order of id.
             before: The last row of the page before; None: from the newest.
             limit: How many at most.
+        """
+        ...
+
+    def runs_around(self, job_id: str, *, at: Millis, limit: int) -> tuple[list[RunRow], list[RunRow]]:
+        """The job's runs next to a moment, those asked for left out: at or before it, latest first, and after it, earliest first.
+
+        Args:
+            job_id: The job.
+            at: The moment.
+            limit: How many rows to look at on either side.
         """
         ...
 

@@ -38,6 +38,10 @@ CREATE INDEX jobs_due ON jobs (next_run_at, number, id) WHERE enabled = 1 AND he
 -- A user's jobs in the order in which they were added.
 CREATE INDEX jobs_of_user ON jobs (user_id);
 
+-- Whose open run is to be cancelled when the next moment comes.
+CREATE INDEX jobs_cancelling ON jobs (next_run_at, id)
+  WHERE overlap = 'cancel_other' AND enabled = 1 AND held_by IS NOT NULL AND next_run_at IS NOT NULL;
+
 CREATE INDEX jobs_origin ON jobs (origin) WHERE origin IS NOT NULL;
 
 -- No foreign key: history outlives its job.

@@ -190,6 +190,15 @@ class SqliteStorage:
         ]
         return min(map(_int, found), default=None)
 
+    def cancelling(self, *, now: Millis, limit: int) -> list[str]:
+        """Jobs whose open run is to be cancelled."""
+        return [str(row[0]) for row in self._all(sql.CANCELLING, (now, limit))]
+
+    def next_cancelling(self) -> Millis | None:
+        """When the first of those comes due."""
+        row = self._one(sql.NEXT_CANCELLING)
+        return None if row is None or row[0] is None else _int(row[0])
+
     # Runs
 
     def insert_runs(self, rows: Sequence[RunRow]) -> list[int | None]:
@@ -262,6 +271,12 @@ class SqliteStorage:
             last = (before.scheduled_at, before.manual, before.attempt) if before else (2 * LATEST, 0, 0)
             rows = self._all(sql.HISTORY_OF, (job_id, *last, limit))
         return list(map(_run, rows))
+
+    def runs_around(self, job_id: str, *, at: Millis, limit: int) -> tuple[list[RunRow], list[RunRow]]:
+        """The job's runs next to a moment."""
+        before = map(_run, self._all(sql.RUNS_UNTIL, (job_id, at, limit)))
+        after = map(_run, self._all(sql.RUNS_AFTER, (job_id, at, limit)))
+        return [run for run in before if not run.manual], [run for run in after if not run.manual]
 
     # Owners
 

@@ -46,6 +46,10 @@ ORDER BY due_at, place LIMIT :limit"""
 NEXT_MOMENT = "SELECT min(next_run_at) FROM jobs WHERE enabled = 1 AND held_by IS NULL AND next_run_at IS NOT NULL"
 NEXT_PENDING = "SELECT min(ready_at) FROM runs WHERE status = 'pending' AND waits_for IS NULL"
 
+_CANCELLING = "overlap = 'cancel_other' AND enabled = 1 AND held_by IS NOT NULL"
+CANCELLING = f"SELECT id FROM jobs WHERE {_CANCELLING} AND next_run_at <= ? ORDER BY next_run_at LIMIT ?"
+NEXT_CANCELLING = f"SELECT min(next_run_at) FROM jobs WHERE {_CANCELLING} AND next_run_at IS NOT NULL"
+
 INSERT_RUN = f"""INSERT INTO runs ({_quoted(_NEW_RUN)}) VALUES ({_marks(_NEW_RUN)})
  ON CONFLICT (job_id, scheduled_at, manual, attempt) DO NOTHING"""
 START_RUN = "UPDATE runs SET status = 'running', owner = ?, started_at = ? WHERE id = ? AND status = 'pending'"
@@ -67,6 +71,9 @@ FIRST_WAITER = "SELECT id FROM runs WHERE status = 'pending' AND waits_for = ? O
 HISTORY = f"{_RUNS} WHERE id < ? ORDER BY id DESC LIMIT ?"
 HISTORY_OF = f"""{_RUNS} WHERE job_id = ? AND (scheduled_at, manual, attempt) < (?, ?, ?)
 ORDER BY scheduled_at DESC, manual DESC, attempt DESC LIMIT ?"""
+RUNS_UNTIL = f"""{_RUNS} WHERE job_id = ? AND scheduled_at <= ?
+ORDER BY scheduled_at DESC, manual DESC, attempt DESC LIMIT ?"""
+RUNS_AFTER = f"{_RUNS} WHERE job_id = ? AND scheduled_at > ? ORDER BY scheduled_at, manual, attempt LIMIT ?"
 
 INSERT_OWNER = f"INSERT INTO schedulers ({_quoted(_NEW_OWNER)}) VALUES ({_marks(_NEW_OWNER)})"
 OWNERS = f"SELECT {_quoted(_OWNER)} FROM schedulers"

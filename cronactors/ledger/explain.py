@@ -1,0 +1,102 @@
+"""What became of a moment, or what will: read from the history and, where that is silent, from the schedule."""
+
+from __future__ import annotations
+
+from cronactors.instants import Millis, from_millis
+from cronactors.ledger.views import timing_of
+from cronactors.model import Cause, Coalesce, Explanation, Fate, RunStatus
+from cronactors.policy import Timing, misfire_from_text
+from cronactors.storage.protocol import Storage
+from cronactors.storage.rows import JobRow, RunRow
+
+_ROWS = 50
+"""How many rows on either side of a moment are looked at."""
+
+
+def explain(storage: Storage, job: JobRow, at: Millis) -> Explanation:
+    """Tell what became of the moment ``at`` of a job, or what will.
+
+    Raises:
+        InvalidSchedule: The stored schedule cannot be read.
+    """
+    timing = timing_of(job)
+    before, after = storage.runs_around(job.id, at=at, limit=_ROWS)
+    exact = [run for run in before if run.scheduled_at == at]
+    if exact:
+        return _of_run(job, max(exact, key=lambda run: run.attempt), at)
+    decided = job.next_run_at is None or at < job.next_run_at
+    covering = _covering(job, before, after, at) if decided and timing.until(at) == at else None
+    if covering is not None:
+        return _merged(job, covering, at)
+    return _without_row(storage, job, timing, at)
+
+
+def _answer(job: JobRow, fate: Fate, text: str, *, cause: str | None = None, run: RunRow | None = None) -> Explanation:
+    return Explanation(
+        outcome=fate,
+        cause=None if cause is None else Cause(cause),
+        run_id=None if run is None else str(run.id),
+        next=None if job.next_run_at is None or not job.enabled else from_millis(job.next_run_at),
+        text=text,
+    )
+
+
+def _of_run(job: JobRow, run: RunRow, at: Millis) -> Explanation:
+    attempts = f", attempt {run.attempt}" if run.attempt > 1 else ""
+    moments = f" It stands for {run.coalesced:,} moments." if run.coalesced > 1 else ""
+    why = f" ({run.cause})" if run.cause else ""
+    if run.status == RunStatus.SKIPPED:
+        return _answer(job, Fate.SKIPPED, f"{_show(at)} was skipped{why}.{moments}", cause=run.cause, run=run)
+    if run.status == RunStatus.PENDING:
+        line = f", after {run.waits_for}" if run.waits_for else ""
+        text = f"{_show(at)} is to start at {_show(run.ready_at)}{line}{attempts}.{moments}"
+        return _answer(job, Fate.WAITING, text, cause=run.cause, run=run)
+    told = "is running" if run.status == RunStatus.RUNNING else f"was run: {run.status}"
+    return _answer(job, Fate.RUN, f"{_show(at)} {told}{why}{attempts}.{moments}", cause=run.cause, run=run)
+
+
+def _merged(job: JobRow, run: RunRow, at: Millis) -> Explanation:
+    if run.status == RunStatus.SKIPPED:
+        text = f"{_show(at)} was skipped ({run.cause}), with others from {_show(run.scheduled_at)} on."
+        return _answer(job, Fate.SKIPPED, text, cause=run.cause, run=run)
+    text = f"{_show(at)} was merged into the run of {_show(run.scheduled_at)}, which stands for {run.coalesced:,} moments."
+    return _answer(job, Fate.MERGED, text, run=run)
+
+
+def _covering(job: JobRow, before: list[RunRow], after: list[RunRow], at: Millis) -> RunRow | None:
+    """The row that stands for ``at`` without bearing its time.
+
+    It is a later run or an earlier one, as the misfire policy merges, or a skipped row, which bears the time of its first moment.
+    """
+    timing = timing_of(job)
+    forward = misfire_from_text(job.misfire).coalesce is Coalesce.EARLIEST
+    later = next((run for run in after if run.attempt == 1), None)
+    if later is not None and later.status != RunStatus.SKIPPED and not forward and _counts(timing, at, later.scheduled_at, later):
+        return later
+    earlier = next((run for run in before if run.attempt == 1), None)
+    if earlier is not None and (forward or earlier.status == RunStatus.SKIPPED):
+        return earlier if _counts(timing, earlier.scheduled_at, at, earlier) else None
+    return None
+
+
+def _counts(timing: Timing, first: Millis, last: Millis, run: RunRow) -> bool:
+    return timing.count(first, last) <= run.coalesced
+
+
+def _without_row(storage: Storage, job: JobRow, timing: Timing, at: Millis) -> Explanation:
+    if timing.until(at) != at:
+        near = [("before", timing.until(at)), ("after", timing.after(at))]
+        named = " and ".join(f"the nearest {side} is {_show(moment)}" for side, moment in near if moment is not None)
+        return _answer(job, Fate.NO_MOMENT, f"{_show(at)} is no moment of this job; {named or 'it has none'}.")
+    if not job.enabled:
+        return _answer(job, Fate.NOT_PLANNED, f"{_show(at)} is not planned: the job is paused or done.")
+    if job.next_run_at is None or at < job.next_run_at:
+        return _answer(job, Fate.NOT_PLANNED, f"{_show(at)} was not planned: the job was added, resumed or changed after it.")
+    if at > storage.now():
+        return _answer(job, Fate.WILL_RUN, f"{_show(at)} will run, if nothing of the job's is running then.")
+    waits = f"run {job.held_by} of the job is open" if job.held_by is not None else "all slots are taken, or nothing is running"
+    return _answer(job, Fate.WAITING, f"{_show(at)} is due and not decided yet: {waits}.")
+
+
+def _show(instant: Millis) -> str:
+    return from_millis(instant).isoformat(timespec="milliseconds" if instant % 1000 else "seconds").replace("+00:00", "Z")

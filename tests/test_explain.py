@@ -1,0 +1,131 @@
+"""What became of a moment, or what will."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import trio
+
+from cronactors import (
+    CronConfig,
+    CronScheduler,
+    Fate,
+    Interval,
+    InvalidJob,
+    JobContext,
+    JobNotFound,
+    Misfire,
+    Overlap,
+    open_scheduler,
+)
+from cronactors.testing import VirtualClock
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def at(minutes: float) -> datetime:
+    return START + timedelta(minutes=minutes)
+
+
+async def slow(context: JobContext) -> str:
+    await trio.sleep(150 if context.job_name == "slow" else 0)
+    if context.job_name == "bad":
+        raise ValueError("no luck")
+    return "done"
+
+
+async def told(scheduler: CronScheduler, job_id: str, *minutes: float) -> list[tuple[str, str | None]]:
+    found = [await scheduler.explain(job_id, at(minute)) for minute in minutes]
+    return [(each.outcome.value, each.cause and each.cause.value) for each in found]
+
+
+async def test_each_moment_of_a_job_that_overlaps(virtual_clock: VirtualClock) -> None:
+    async with open_scheduler(":memory:", slow) as scheduler:
+        job_id = await scheduler.store.add_job("slow", "it", Interval(60_000))
+        await trio.sleep(4.2 * 60)
+        assert await told(scheduler, job_id, 1, 2, 3, 4, 5, 100) == [
+            ("run", None),
+            ("skipped", "overlap"),
+            ("skipped", "overlap"),
+            ("run", None),
+            ("will_run", None),
+            ("will_run", None),
+        ]
+        await trio.sleep(60)
+        due = await scheduler.explain(job_id, at(5))
+        assert (due.outcome, due.run_id) == (Fate.WAITING, None)
+        assert "run 3 of the job is open" in due.text
+        second = await scheduler.explain(job_id, at(2))
+        assert (second.run_id, second.next) == ("2", at(5))
+        assert second.text == "2026-01-01T00:02:00Z was skipped (overlap). It stands for 2 moments."
+        between = await scheduler.explain(job_id, at(2.5))
+        assert between.outcome is Fate.NO_MOMENT
+        assert "the nearest before is 2026-01-01T00:02:00Z and the nearest after is 2026-01-01T00:03:00Z" in between.text
+
+
+async def test_moments_that_were_missed(virtual_clock: VirtualClock) -> None:
+    async with open_scheduler(":memory:", slow) as scheduler:
+        late = await scheduler.store.add_job("late", "it", Interval(60_000), misfire=Misfire(window=timedelta(minutes=3)))
+        first = await scheduler.store.add_job("first", "it", Interval(60_000), misfire=Misfire(coalesce="earliest"))  # type: ignore[arg-type]
+        await trio.sleep(90)
+        virtual_clock.set_wall(at(10.1))
+        await trio.sleep(5)
+        assert await told(scheduler, late, 1, 2, 6, 7, 8, 9, 10, 11) == [
+            ("run", None),
+            ("skipped", "misfire"),
+            ("skipped", "misfire"),
+            ("skipped", "misfire"),
+            ("merged", None),
+            ("merged", None),
+            ("run", None),
+            ("will_run", None),
+        ]
+        assert await told(scheduler, first, 1, 2, 3, 10, 11) == [
+            ("run", None),
+            ("run", None),
+            ("merged", None),
+            ("merged", None),
+            ("will_run", None),
+        ]
+
+
+async def test_retries_and_pauses(virtual_clock: VirtualClock) -> None:
+    async with open_scheduler(":memory:", slow) as scheduler:
+        job_id = await scheduler.store.add_job("bad", "it", Interval(60_000), max_retries=1)
+        await trio.sleep(61)
+        waiting = await scheduler.explain(job_id, at(1))
+        assert (waiting.outcome, waiting.text) == (
+            Fate.WAITING,
+            "2026-01-01T00:01:00Z is to start at 2026-01-01T00:01:30Z, attempt 2.",
+        )
+        await trio.sleep(40)
+        spent = await scheduler.explain(job_id, at(1))
+        assert (spent.outcome, spent.cause) == (Fate.RUN, "error")
+        assert spent.text == "2026-01-01T00:01:00Z was run: failed (error), attempt 2."
+        await scheduler.store.pause_job(job_id)
+        await trio.sleep(600)
+        assert await told(scheduler, job_id, 5, 100) == [("not_planned", None), ("not_planned", None)]
+        await scheduler.store.resume_job(job_id)
+        assert await told(scheduler, job_id, 5, 12) == [("not_planned", None), ("will_run", None)]
+        assert (await scheduler.explain(job_id, at(5))).next == at(12)
+
+
+async def test_a_moment_that_waits_for_a_slot(virtual_clock: VirtualClock) -> None:
+    async with open_scheduler(":memory:", slow, config=CronConfig(max_concurrent_runs=1)) as scheduler:
+        await scheduler.store.add_job("slow", "it", Interval(59_000), overlap=Overlap.BUFFER_ONE)
+        job_id = await scheduler.store.add_job("other", "it", Interval(60_000))
+        await trio.sleep(62)
+        found = await scheduler.explain(job_id, at(1))
+        assert (found.outcome, "all slots are taken" in found.text) == (Fate.WAITING, True)
+
+
+@pytest.mark.parametrize("junk", [None, "2026-01-01T00:00Z", datetime(2026, 1, 1), 5, datetime(9999, 1, 1, tzinfo=UTC)])
+async def test_bad_instants(virtual_clock: VirtualClock, junk: Any) -> None:
+    async with open_scheduler(":memory:", slow) as scheduler:
+        job_id = await scheduler.store.add_job("job", "it", Interval(60_000))
+        with pytest.raises(InvalidJob, match="at must"):
+            await scheduler.explain(job_id, junk)
+        with pytest.raises(JobNotFound):
+            await scheduler.explain("nobody", at(1))
