@@ -75,7 +75,7 @@ def check_lookup_name(value: object) -> str:
     return text("name", value, InvalidJob, limit=MAX_NAME)
 
 
-def check_owner(value: object) -> str:
+def check_user_id(value: object) -> str:
     """Check a user_id; rows have "" for None, the agent itself."""
     return "" if value is None else check_user("user_id", value)
 

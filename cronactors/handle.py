@@ -12,10 +12,10 @@ from cronactors.arguments import (
     StrPath,
     check_id,
     check_lookup_name,
-    check_owner,
     check_path,
     check_settings,
     check_target,
+    check_user_id,
     ending_of,
     job_spec,
     with_ids,
@@ -135,7 +135,7 @@ class CronStore:
             name: The name.
             user_id: Whose; None for the agent's own.
         """
-        return await self._service.mailbox.ask(messages.GetJobByName(check_lookup_name(name), check_owner(user_id)))
+        return await self._service.mailbox.ask(messages.GetJobByName(check_lookup_name(name), check_user_id(user_id)))
 
     async def list_jobs(self, *, user_id: str | Everybody | None = ALL) -> list[CronJob]:
         """Read jobs in the order in which they were added, a page at a time: what changes meanwhile may or may not show.
@@ -143,7 +143,7 @@ class CronStore:
         Args:
             user_id: Whose; None for the agent's own, ALL for everybody's.
         """
-        wanted = None if user_id is ALL else check_owner(user_id)
+        wanted = None if user_id is ALL else check_user_id(user_id)
         jobs: list[CronJob] = []
         after: int | None = 0
         while after is not None:
@@ -200,7 +200,7 @@ class CronStore:
         Raises:
             JobNotFound: There is none.
         """
-        await self._service.mailbox.ask(messages.RemoveJobByName(check_lookup_name(name), check_owner(user_id)))
+        await self._service.mailbox.ask(messages.RemoveJobByName(check_lookup_name(name), check_user_id(user_id)))
 
     # Loops of the caller's own
 
@@ -317,7 +317,7 @@ class CronStore:
             check_id("job_id", job_id)
         whole("limit", limit, InvalidJob, least=1, most=_MAX_LIMIT)
         wanted_status = None if status is None else member("status", status, InvalidJob, RunStatus)
-        wanted_user = None if user_id is ALL else check_owner(user_id)
+        wanted_user = None if user_id is ALL else check_user_id(user_id)
         filtered = wanted_status is not None or wanted_user is not None
         found: list[CronRun] = []
         before: RunRow | None = None

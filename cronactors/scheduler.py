@@ -219,6 +219,9 @@ async def open_scheduler(
         InvalidConfig: An argument is wrong.
         InvalidJob: A job to be upserted is wrong.
         InvalidSchedule: The schedule of a job to be upserted never fires, or its moment lies more than 60 s in the past.
+        DuplicateJob: Two jobs to be upserted have one name.
+        SchedulerClosed: The `CronStore` has been closed.
+        CronError: There is no trio, or an autojumping clock drives it.
         StoreUnavailable: The file cannot be opened.
         StoreCorrupt: The file is damaged, of another application or of a newer version; it has not been touched.
         SchedulerCrashed: An actor ended by a bug, which is the ``__cause__``.
@@ -268,11 +271,9 @@ async def _opened(
 ) -> AsyncIterator[tuple[StoreService, CronStore, CronConfig]]:
     """The service of a file or of an open store, a handle of it, and the settings; an open store keeps its own, unless others are given."""
     if isinstance(store, CronStore):
-        if config is None and timezone is None:
-            yield store._service, store, store._config
-        else:
-            settings = check_settings(config, timezone)
-            yield store._service, CronStore(store._service, config=settings, timezone=timezone), settings
+        settings = check_settings(store._config if config is None else config, timezone)
+        own = config is None and timezone is None
+        yield store._service, store if own else CronStore(store._service, config=settings, timezone=timezone), settings
     else:
         settings = check_settings(config, timezone)
         async with store_service(check_path(store), create=True) as service:
@@ -291,12 +292,12 @@ async def _prepare(
     tick: float,
 ) -> CronScheduler:
     """Register, take back what was interrupted, upsert the jobs, and put the actors together; none runs yet."""
-    registered = await service.register()
     recovered = await service.recover(config.retry)
     if config.jobs or config.origin is not None:
         await handle.upsert_jobs(config.jobs, origin=config.origin)
     if specs:
         await handle.upsert_jobs(specs)
+    registered = await service.register()
     terms = Terms(
         owner=registered.owner,
         executor=executor,
@@ -313,25 +314,27 @@ async def _prepare(
 async def _shut_down(scheduler: CronScheduler, grace: float, *, hurried: bool) -> None:
     """Let runs end by themselves for ``grace`` seconds, then cancel them; record every end, notify, and close.
 
-    Cancelled, or by a KeyboardInterrupt, the grace ends; the rest is shielded. Hurried, there is no grace, and nobody is told what
-    waits to be told.
+    Cancelled, or by a KeyboardInterrupt, the grace ends, and so does the notifying; only the ends of runs are shielded. Hurried, there
+    is neither.
     """
     pool, notifier = scheduler._pool, scheduler._notifier
     pool.stop_claiming()
     try:
-        if not hurried:
-            if pool.busy.value:
-                logger.info("closing; runs in flight: %d, with %.0f s to end by themselves", pool.busy.value, grace)
-            with trio.move_on_after(grace):
-                await pool.settled()
-    finally:
-        with trio.CancelScope(shield=True):
-            try:
+        try:
+            if not hurried:
+                if pool.busy.value:
+                    logger.info("closing; runs in flight: %d, with %.0f s to end by themselves", pool.busy.value, grace)
+                with trio.move_on_after(grace):
+                    await pool.settled()
+        finally:
+            with trio.CancelScope(shield=True):
                 pool.interrupt()
                 await pool.end()
-                await notifier.drain(0 if hurried else DRAIN_LIMIT)
-                await scheduler._service.sign_off(pool.owner)
-            finally:
-                pool.close()
-                notifier.close()
-                scheduler._close()
+        if not hurried:
+            await notifier.drain(DRAIN_LIMIT)
+    finally:
+        pool.close()
+        notifier.close()
+        scheduler._close()
+        with trio.CancelScope(shield=True):
+            await scheduler._service.sign_off(pool.owner)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NoReturn, cast
 
@@ -18,6 +18,7 @@ from cronactors import (
     CronConfig,
     CronRun,
     CronScheduler,
+    GiveUp,
     Interval,
     JobContext,
     JobExecutor,
@@ -388,3 +389,27 @@ async def test_an_executor_that_cancels_its_own_run_is_cancelled(virtual_clock: 
         await trio.sleep(70)
         (run,) = await scheduler.store.list_runs(bad)
         assert (run.status, run.cause) == (RunStatus.CANCELLED, Cause.CANCELLED)
+
+
+@pytest.mark.parametrize(
+    ("error", "cause", "again"),
+    [(GiveUp("no use"), Cause.GAVE_UP, None), (Retry("busy", after=7), Cause.ERROR, 7), (ValueError("no"), Cause.ERROR, 30)],
+)
+async def test_what_is_raised_in_a_nursery_counts_as_if_it_was_raised_alone(
+    virtual_clock: VirtualClock, error: Exception, cause: Cause, again: float | None
+) -> None:
+    async def executor(context: JobContext) -> None:
+        async def fail() -> None:
+            raise error
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail)
+            await trio.sleep_forever()
+
+    async with open_scheduler(":memory:", executor) as scheduler:
+        job_id = await scheduler.store.add_job("job", "it", Cron("@daily"))
+        run = await scheduler.run_now(job_id)
+        assert run.cause is cause
+        assert run.completed_at is not None
+        job = await scheduler.store.get_job(job_id)
+        assert job.retry_at == (None if again is None else run.completed_at + timedelta(seconds=again))

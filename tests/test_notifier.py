@@ -267,7 +267,7 @@ async def test_leaving_waits_for_calls_but_not_without_bound(
         await trio.sleep(1.5)
     assert len(listener.names) == 2
     assert trio.current_time() == pytest.approx(11.5)
-    assert "4 finished runs were notified of to nobody" in caplog.text
+    assert "nobody was told of the end of 4 runs" in caplog.text
 
 
 async def test_leaving_tells_of_runs_that_end_in_the_grace(virtual_clock: VirtualClock) -> None:
@@ -305,3 +305,15 @@ async def test_cancelled_from_outside_nobody_is_told_and_nothing_is_waited_for(v
             await trio.sleep_forever()
     assert listener.told == []
     assert trio.current_time() == pytest.approx(3)
+
+
+async def test_a_cancellation_ends_the_notifying_too(virtual_clock: VirtualClock) -> None:
+    async def notifier(job_name: str, session_id: str, result: str, success: bool) -> None:
+        await trio.sleep(25)
+
+    with trio.move_on_after(70) as scope:
+        async with open_scheduler(":memory:", good, notifier=notifier) as scheduler:
+            await scheduler.store.add_job("job", "it", Interval(60_000))
+            await trio.sleep(65)
+    assert scope.cancelled_caught
+    assert trio.current_time() == 70

@@ -19,6 +19,7 @@ from cronactors import (
     JobSpec,
     OneShot,
     RunStatus,
+    SessionMode,
     open_scheduler,
     open_store,
 )
@@ -129,3 +130,32 @@ async def test_a_job_that_cannot_be_added_is_named(virtual_clock: VirtualClock) 
     with pytest.raises(cronactors.InvalidSchedule, match=r"^job 'past': at "):
         async with open_scheduler(":memory:", Worker(), jobs=jobs):
             pytest.fail("the block must not begin")
+
+
+async def test_a_store_that_is_handed_in_keeps_its_settings_when_only_the_zone_is_given(virtual_clock: VirtualClock) -> None:
+    config = CronConfig(default_max_retries=7, max_concurrent_runs=3)
+    async with (
+        open_store(":memory:", config=config) as store,
+        open_scheduler(store, Worker(), timezone="Asia/Tokyo") as scheduler,
+    ):
+        job = await scheduler.store.get_job(await scheduler.store.add_job("a", "it", MINUTE))
+        assert (job.max_retries, job.timezone) == (7, "Asia/Tokyo")
+        assert scheduler._pool.free == 3
+
+
+async def test_an_opening_that_fails_leaves_no_owner_behind(virtual_clock: VirtualClock) -> None:
+    async with open_store(":memory:") as store:
+        for _ in range(2):
+            with pytest.raises(cronactors.InvalidSchedule):
+                async with open_scheduler(store, Worker(), jobs=[JobSpec("past", "it", OneShot("2020-01-01T00:00Z"))]):
+                    pytest.fail("the block must not begin")
+        assert store._service.owners == set()
+
+
+async def test_a_limit_over_all_schedulers_does_not_hide_what_is_due_behind_waiting_runs(virtual_clock: VirtualClock) -> None:
+    worker = Worker(60)
+    config = CronConfig(max_concurrent_runs=10, max_concurrent_runs_total=10)
+    main = [JobSpec(f"main {number}", "it", OneShot(after(60)), session_mode=SessionMode.MAIN) for number in range(500)]
+    async with open_scheduler(":memory:", worker, config=config, jobs=[*main, JobSpec("other", "it", OneShot(after(61)))]):
+        await trio.sleep(70)
+        assert "other" in worker.names

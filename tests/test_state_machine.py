@@ -213,7 +213,9 @@ class Machine(Model):
                 job = self.world.job(target if isinstance(target, str) else target.id)
                 running = [run for run in self.world.history() if run.status == "running"]
                 holder = None if job.held_by is None else self.rows[job.held_by]
-                waits = holder is not None and (holder.status == "running" or holder.ready_at > self.world.now or not shown)
+                waits = holder is not None and (
+                    holder.status == "running" or holder.waits_for is not None or holder.ready_at > self.world.now or not shown
+                )
                 assert waits or any(run.session for run in running)
                 return
             except AlreadyClaimed:

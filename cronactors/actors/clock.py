@@ -12,19 +12,18 @@ import trio
 from cronactors.actors.messages import CancelOverlapped, ClaimDue, FinishRun, Rebase
 from cronactors.actors.observable import Observable
 from cronactors.actors.runner import RunnerPool, Terms
-from cronactors.actors.service import StoreService
+from cronactors.actors.service import JUMP, StoreService
 from cronactors.actors.store import Committed
 from cronactors.actors.verdicts import INTERRUPTED
 from cronactors.errors import StoreUnavailable, shorten
 from cronactors.instants import Millis, from_millis
-from cronactors.ledger.claim import LEASE
 
 logger = logging.getLogger("cronactors.clock")
 
-JUMP: Millis = 1_000
-"""How far wall clock and trio's clock may drift apart within a tick before it counts as the clock having been set."""
 PAGE = 500
 """How many jobs one request computes anew after the clock was set back."""
+MOST_CLAIMS = 100
+"""How many runs one request begins; with more slots there are more requests."""
 _LONGEST_PAUSE = 5.0
 _AGAIN = 0.05  # after a claim that only went past moments that were decided before
 
@@ -52,7 +51,7 @@ class Clock:
         self._look_now = False
         self._commits = 0
         self._waits_for_slot = False
-        self._trust_leases_from = -math.inf
+        self._limited = False
         self._leaked: set[int] = set()
         self._seen = max(service.wall(), last_seen or 0), trio.current_time()
         self._rebase: Rebase | None = None
@@ -107,7 +106,8 @@ class Clock:
                 next_tick = -math.inf  # the look is still owed
                 pause = min(2 * pause + 0.1, _LONGEST_PAUSE)
                 logger.warning("the clock goes on in %.1f s: %s", pause, error)
-                await trio.sleep(pause)
+                with trio.move_on_after(pause):
+                    await self._latch.receive()
                 continue
             self.turns.value += 1
             if not more:
@@ -130,22 +130,23 @@ class Clock:
             return False
         unused = self._pool.reserve()
         try:
-            claimed = await self._mailbox.ask(ClaimDue(self._terms.owner, unused, self._terms.total))
-            for each in claimed:
+            claims = await self._mailbox.ask(ClaimDue(self._terms.owner, min(unused, MOST_CLAIMS), self._terms.total))
+            for each in claims.runs:
                 self._pool.hand_over(each)
                 unused -= 1
         finally:
             self._pool.give_back(unused)
-        # Due and yet not claimed: the limit over all schedulers is reached, and a finish or a tick goes on. It must not spin.
-        self._waits_for_slot = not claimed
-        return bool(claimed)
+        # Due and yet not claimed: it must not spin. If the limit over all schedulers is reached, a finish or a tick goes on.
+        self._waits_for_slot = not claims.runs
+        self._limited = claims.limited
+        return bool(claims.runs)
 
     async def _sleep(self, next_tick: float) -> None:
         wall = self._wall()
         wait = min(next_tick, self._pool.next_report()) - trio.current_time()
         if self.next_due is not None and self._pool.free and not self._waits_for_slot:
             wait = min(wait, max(0.0, (self.next_due - wall) / 1000))
-        elif self._waits_for_slot and self._terms.total is None:
+        elif self._waits_for_slot and not self._limited:
             wait = min(wait, _AGAIN)
         if self.next_cancelling is not None:
             wait = min(wait, max(0.0, (self.next_cancelling - wall) / 1000))
@@ -158,16 +159,15 @@ class Clock:
     async def _tick(self) -> None:
         """Look around: what others have changed, runs asked to cancel, runs that do not end, owners that have died."""
         self._look_now = False
-        trusted = trio.current_time() >= self._trust_leases_from
         heard = self._commits
-        sight = await self._service.look(self._terms.owner, trust_leases=trusted)
+        sight = await self._service.look(self._terms.owner)
         self.last_tick = self._wall()
         if heard == self._commits:  # else a commit after the look has told better
             self.next_due, self.next_cancelling = sight.next_due, sight.next_cancelling
         await self._put_back(self._pool.reconcile(sight.running))
         await self._pool.report_stuck()
         if sight.orphaned:
-            for run in await self._service.recover(self._terms.policy, trust_leases=trusted):
+            for run in await self._service.recover(self._terms.policy):
                 logger.warning("run %s of job %s was interrupted: its process ended", run.id, shorten(run.job_name))
 
     async def _put_back(self, unheld: list[int]) -> None:
@@ -186,7 +186,6 @@ class Clock:
         self._seen = now_wall, now_mono
         drift = (now_wall - wall) - round((now_mono - mono) * 1000)
         if abs(drift) > JUMP:
-            self._trust_leases_from = now_mono + LEASE / 1000
             logger.warning("the wall clock was set by %+.1f s, to %s", drift / 1000, from_millis(now_wall).isoformat())
         if drift < -JUMP:
             self._rebase = Rebase(0, PAGE, -drift)

@@ -355,7 +355,15 @@ def _why_ended(run: RunRow) -> Cause | None:
 
 
 @attrs.frozen
-class ClaimDue(Request[list[Claimed]]):
+class Claims:
+    """Runs that have begun, and whether the limit over all schedulers kept others from it."""
+
+    runs: list[Claimed]
+    limited: bool
+
+
+@attrs.frozen
+class ClaimDue(Request[Claims]):
     """Begin due runs for free slots."""
 
     certain: ClassVar[bool] = True
@@ -363,9 +371,10 @@ class ClaimDue(Request[list[Claimed]]):
     limit: int
     total: int | None
 
-    def apply(self, storage: Storage) -> list[Claimed]:
+    def apply(self, storage: Storage) -> Claims:
         """Answer the runs that have begun."""
-        return claim.claim_due(storage, owner=self.owner, limit=self.limit, total=self.total)
+        begun = claim.claim_due(storage, owner=self.owner, limit=self.limit, total=self.total)
+        return Claims(begun, limited=self.total is not None and storage.count_running() >= self.total)
 
 
 @attrs.frozen

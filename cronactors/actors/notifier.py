@@ -96,7 +96,7 @@ class Notifier:
         with trio.move_on_after(limit):
             await self._ended.wait()
         if self.under_way.value:
-            logger.warning("%d finished runs were notified of to nobody", self.under_way.value)
+            logger.warning("nobody was told of the end of %d runs", self.under_way.value)
 
     def close(self) -> None:
         """End at once; what was waiting is told to nobody."""

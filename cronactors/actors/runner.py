@@ -300,7 +300,7 @@ class RunnerPool:
         except trio.WouldBlock:
             untold.append(told)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            logger.warning("run %s was notified of to nobody: the notifier has ended", finished.run.id)
+            logger.warning("nobody was told of the end of run %s: the notifier has ended", finished.run.id)
 
     def _free_slot(self) -> None:
         self.busy.value -= 1

@@ -17,7 +17,8 @@ from cronactors.actors.messages import Look, Recover, Register, Registered, Sigh
 from cronactors.actors.store import Done, Failed, Locked, StoreActor, run_batch
 from cronactors.actors.thread import Hop, in_place, storage_thread
 from cronactors.errors import CronError, SchedulerClosed
-from cronactors.ledger import recovery
+from cronactors.instants import Millis
+from cronactors.ledger import claim, recovery
 from cronactors.model import CronRun
 from cronactors.owner import Owner, this_process
 from cronactors.spec import RetryPolicy
@@ -27,6 +28,8 @@ from cronactors.wallclock import VirtualTime, Wall, system_wall, virtual_time
 
 logger = logging.getLogger("cronactors.store")
 
+JUMP: Millis = 1_000
+"""How far wall clock and trio's clock may drift apart between two looks before it counts as the clock having been set."""
 SIGN_OFF_LIMIT = 1.0
 """Seconds that signing off waits for a locked file; without it others wait for the end of the lease."""
 
@@ -66,6 +69,27 @@ class SignOff(Request[None]):
             recovery.sign_off(storage, owner)
 
 
+class LeaseTrust:
+    """Whether the end of a lease tells that its owner is dead: only after the clocks have gone evenly for the length of a lease.
+
+    For as long nothing is known of what the wall clock did before, or while the machine was suspended; owners that live give a sign
+    of life meanwhile.
+    """
+
+    def __init__(self, wall: Wall) -> None:
+        self._wall = wall
+        self._seen = wall(), trio.current_time()
+        self._since = trio.current_time()
+
+    def trusted(self) -> bool:
+        """Compare the clocks with when they were last compared, and answer."""
+        wall, mono = self._wall(), trio.current_time()
+        if abs((wall - self._seen[0]) - (mono - self._seen[1]) * 1000) > JUMP:
+            self._since = mono
+        self._seen = wall, mono
+        return mono - self._since >= claim.LEASE / 1000
+
+
 @attrs.frozen(kw_only=True)
 class StoreService:
     """What others need of a running store actor.
@@ -77,7 +101,9 @@ class StoreService:
         wall: The wall clock.
         virtual: The virtual clock that drives the run, if one does.
         me: This process, as owners see each other.
-        owners: The owners registered through this service.
+        owners: The owners registered through this service, whose leases it keeps.
+        unsigned: Owners that could not sign off: they do so when the store is closed.
+        leases: Whether the end of a lease tells anything.
     """
 
     mailbox: Mailbox
@@ -87,6 +113,8 @@ class StoreService:
     virtual: VirtualTime | None
     me: Owner
     owners: set[int]
+    unsigned: set[int]
+    leases: LeaseTrust
 
     async def register(self) -> Registered:
         """Enter an owner, whose lease is kept from now on."""
@@ -96,27 +124,28 @@ class StoreService:
 
     async def sign_off(self, owner: int) -> None:
         """Note that one owner has closed, though the store stays open; what it could not record is run again by the next."""
+        self.owners.discard(owner)
+        self.unsigned.add(owner)
         with trio.move_on_after(SIGN_OFF_LIMIT):
             try:
                 await self.mailbox.ask(SignOff((owner,)))
             except CronError as error:
                 logger.debug("owner %s could not sign off: %s", owner, error)
             else:
-                self.owners.discard(owner)  # else it signs off when the store is closed
+                self.unsigned.discard(owner)
 
-    async def look(self, owner: int, *, trust_leases: bool = True) -> Sight:
+    async def look(self, owner: int) -> Sight:
         """Look around on behalf of an owner; 0 for nobody."""
-        return await self.mailbox.ask(Look(owner, self.me, trust_leases and self._leases_run, frozenset(self.owners)))
+        return await self.mailbox.ask(Look(owner, self.me, self._trust_leases(), frozenset(self.owners)))
 
-    async def recover(self, policy: RetryPolicy, *, trust_leases: bool = True) -> list[CronRun]:
+    async def recover(self, policy: RetryPolicy) -> list[CronRun]:
         """Take back the runs of dead owners."""
-        trusted = trust_leases and self._leases_run
-        return await self.mailbox.ask(Recover(self.me, policy, trusted, frozenset(self.owners), asked_at=self.wall()))
+        mine = frozenset(self.owners)
+        return await self.mailbox.ask(Recover(self.me, policy, self._trust_leases(), mine, asked_at=self.wall()))
 
-    @property
-    def _leases_run(self) -> bool:
+    def _trust_leases(self) -> bool:
         """Nothing keeps a lease on virtual time, so that its end means nothing."""
-        return self.virtual is None
+        return self.virtual is None and self.leases.trusted()
 
 
 @asynccontextmanager
@@ -163,6 +192,8 @@ async def _serving(hop: Hop, path: str, wall: Wall, *, create: bool, virtual: Vi
         virtual=virtual,
         me=this_process(),
         owners=set(),
+        unsigned=set(),
+        leases=LeaseTrust(wall),
     )
     try:
         async with trio.open_nursery() as nursery:
@@ -172,7 +203,7 @@ async def _serving(hop: Hop, path: str, wall: Wall, *, create: bool, virtual: Vi
             finally:
                 mailbox.close(SchedulerClosed(f"{path} has been closed"))
     finally:
-        await hop(partial(_close, storage, tuple(service.owners)))
+        await hop(partial(_close, storage, (*service.owners, *service.unsigned)))
 
 
 def _close(storage: SqliteStorage, owners: tuple[int, ...]) -> None:

@@ -20,7 +20,7 @@ from cronactors.storage.protocol import Storage
 
 logger = logging.getLogger("cronactors.store")
 
-BATCH = 500
+BATCH = 100
 """How many requests share a transaction at most."""
 PATIENCE = 30.0
 """Seconds that a caller's request waits for a locked file before it is answered with StoreUnavailable."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 
-from cronactors.actors.callbacks import describe
+import trio
+
+from cronactors.actors.callbacks import describe, leaves
 from cronactors.errors import GiveUp, Retry
 from cronactors.model import Cause, JobResult, RunStatus
 from cronactors.policy import MAX_ERROR, MAX_SUMMARY, Outcome, kept
@@ -50,11 +52,14 @@ def timed_out(seconds: float) -> Outcome:
 def failure(error: BaseException) -> Outcome:
     """The outcome of an executor that raised."""
     text = kept(describe(error), MAX_ERROR)
-    if isinstance(error, GiveUp):
+    parts = [
+        leaf for leaf in leaves(error) if not isinstance(leaf, trio.Cancelled)
+    ]  # a nursery makes a group of a single one too
+    if any(isinstance(part, GiveUp) for part in parts):
         return Outcome(status=RunStatus.FAILED, cause=Cause.GAVE_UP, error=text)
     after: float | None = None
-    if isinstance(error, Retry) and isinstance(error.after, int | float):
-        after = min(max(0.0, error.after), MAX_DELAY)
+    if len(parts) == 1 and isinstance(parts[0], Retry) and parts[0].after is not None:
+        after = min(parts[0].after, MAX_DELAY)
     return Outcome(
         status=RunStatus.FAILED,
         cause=Cause.ERROR,
