@@ -18,8 +18,8 @@ import trio
 
 from cronactors import CronConfig, JobContext, RetryPolicy, open_scheduler, open_store
 from cronactors.actors import thread
+from cronactors.actors.duties import ClaimDue, FinishRun
 from cronactors.actors.mailbox import Mailbox, Request
-from cronactors.actors.messages import ClaimDue, FinishRun
 from cronactors.ledger import claim, recovery
 
 RETRY = RetryPolicy(delays=(0.3,))

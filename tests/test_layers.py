@@ -36,7 +36,7 @@ ledger.jobs ledger.recovery
 ledger.runs ledger.explain
 actors.thread actors.observable actors.callbacks
 actors.leaving actors.mailbox actors.verdicts
-actors.messages actors.store
+actors.messages actors.duties actors.store
 actors.notifier actors.service
 actors.runner
 actors.clock

@@ -9,7 +9,7 @@ from contextlib import suppress
 import attrs
 import trio
 
-from cronactors.actors.messages import CancelOverlapped, ClaimDue, FinishRun, Rebase
+from cronactors.actors.duties import CancelOverlapped, ClaimDue, FinishRun, Rebase
 from cronactors.actors.observable import Observable
 from cronactors.actors.runner import RunnerPool, Terms
 from cronactors.actors.service import JUMP, StoreService

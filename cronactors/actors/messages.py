@@ -1,4 +1,4 @@
-"""The requests that the store actor carries out. Each carries its reply type, and decides nothing itself: `cronactors.ledger` does."""
+"""The requests of users, through `CronStore`. Each carries its reply type, and decides nothing itself: `cronactors.ledger` does."""
 
 from __future__ import annotations
 
@@ -8,18 +8,14 @@ import attrs
 
 from cronactors.actors.mailbox import Request
 from cronactors.instants import Millis
-from cronactors.ledger import claim, explain, jobs, recovery, runs, views
+from cronactors.ledger import explain, jobs, runs, views
 from cronactors.ledger.claim import Claimed
 from cronactors.ledger.jobs import Defaults
-from cronactors.model import Cause, CronJob, CronRun, Explanation, JobChanges
-from cronactors.owner import Owner
+from cronactors.model import CronJob, CronRun, Explanation, JobChanges
 from cronactors.policy import Outcome
 from cronactors.spec import JobSpec, RetryPolicy
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import RunRow
-
-STALE: Millis = 2_000
-"""How old what was seen of a lease may be when it is acted upon."""
 
 # Jobs
 
@@ -253,187 +249,3 @@ class Explain(Request[Explanation]):
     def apply(self, storage: Storage) -> Explanation:
         """Answer it."""
         return explain.explain(storage, jobs.find_job(storage, self.job_id), self.at)
-
-
-# The scheduler
-
-
-@attrs.frozen
-class Registered:
-    """An owner's number, and the latest sign of life that any owner gave before."""
-
-    owner: int
-    last_seen: Millis | None
-
-
-@attrs.frozen
-class Register(Request[Registered]):
-    """Enter an owner."""
-
-    me: Owner
-
-    def apply(self, storage: Storage) -> Registered:
-        """Answer its number."""
-        last_seen = recovery.last_seen(storage)
-        return Registered(recovery.register(storage, self.me), last_seen)
-
-
-@attrs.frozen
-class Recover(Request[list[CronRun]]):
-    """Take back the runs of dead owners. Asked a while ago it trusts no lease: all waited for the same lock."""
-
-    me: Owner
-    policy: RetryPolicy
-    trust_leases: bool
-    mine: frozenset[int]
-    asked_at: Millis
-
-    def apply(self, storage: Storage) -> list[CronRun]:
-        """Answer the runs that were interrupted."""
-        trusted = self.trust_leases and abs(storage.now() - self.asked_at) < STALE
-        ended = recovery.recover(storage, self.me, policy=self.policy, trust_leases=trusted, mine=self.mine)
-        return [views.run_view(run) for run in ended]
-
-
-@attrs.frozen
-class Rebase(Request[int | None]):
-    """After the wall clock was set back: one page of jobs; the first page moves the pending runs too."""
-
-    patient: ClassVar[bool] = True
-    after: int
-    limit: int
-    by: Millis
-
-    def apply(self, storage: Storage) -> int | None:
-        """Answer where the next page begins."""
-        if self.after == 0:
-            storage.shift_pending(now=storage.now(), by=self.by)
-        return recovery.rebase(storage, after=self.after, limit=self.limit)
-
-
-@attrs.frozen
-class Sight:
-    """What the clock sees at a tick.
-
-    Attributes:
-        running: The scheduler's own runs, and why they are to be cancelled, if they are.
-        orphaned: There are runs of a dead owner.
-        next_due: When the first of the queue comes due.
-        next_cancelling: When the first run is to be cancelled for the next moment of its job.
-    """
-
-    running: dict[int, Cause | None]
-    orphaned: bool
-    next_due: Millis | None
-    next_cancelling: Millis | None
-
-
-@attrs.frozen
-class Look(Request[Sight]):
-    """One look for all: what other processes changed, runs asked to cancel, dead owners."""
-
-    reads: ClassVar[bool] = True
-    owner: int
-    me: Owner
-    trust_leases: bool
-    mine: frozenset[int]
-
-    def apply(self, storage: Storage) -> Sight:
-        """Answer what there is to see."""
-        return Sight(
-            running={run.id: _why_ended(run) for run in storage.running(owner=self.owner)},
-            orphaned=bool(recovery.orphans(storage, self.me, trust_leases=self.trust_leases, mine=self.mine)),
-            next_due=storage.next_due(),
-            next_cancelling=storage.next_cancelling(),
-        )
-
-
-def _why_ended(run: RunRow) -> Cause | None:
-    if not run.cancel_asked:
-        return None
-    return Cause.REPLACED if run.cause == Cause.REPLACED else Cause.CANCELLED
-
-
-@attrs.frozen
-class Claims:
-    """Runs that have begun, and whether the limit over all schedulers kept others from it."""
-
-    runs: list[Claimed]
-    limited: bool
-
-
-@attrs.frozen
-class ClaimDue(Request[Claims]):
-    """Begin due runs for free slots."""
-
-    certain: ClassVar[bool] = True
-    owner: int
-    limit: int
-    total: int | None
-
-    def apply(self, storage: Storage) -> Claims:
-        """Answer the runs that have begun."""
-        begun = claim.claim_due(storage, owner=self.owner, limit=self.limit, total=self.total)
-        return Claims(begun, limited=self.total is not None and storage.count_running() >= self.total)
-
-
-@attrs.frozen
-class CancelOverlapped(Request[bool]):
-    """Let runs be ended whose job's next moment has come, and is to take their place."""
-
-    stirs: ClassVar[bool] = True
-    certain: ClassVar[bool] = True
-
-    def apply(self, storage: Storage) -> bool:
-        """Answer whether there were any."""
-        return claim.cancel_overlapped(storage)
-
-
-@attrs.frozen(kw_only=True)
-class Finished:
-    """The end of a run as it stands in the file.
-
-    Attributes:
-        run: The run; None if it was taken over meanwhile, and the outcome has no effect.
-        job: The job as it is now; None if it was removed, or not asked for.
-        following: The run that has begun in the same slot, in the same transaction.
-    """
-
-    run: RunRow | None
-    job: CronJob | None
-    following: Claimed | None
-
-
-@attrs.frozen
-class FinishRun(Request[Finished]):
-    """End a run and, in the same transaction, begin the next one in its slot."""
-
-    certain: ClassVar[bool] = True
-    patient: ClassVar[bool] = True
-    run_id: int
-    outcome: Outcome
-    owner: int
-    policy: RetryPolicy
-    claim_next: bool
-    total: int | None
-    show_job: bool = False
-
-    def apply(self, storage: Storage) -> Finished:
-        """Answer the run as it stands, the job if it is wanted, and the run that has begun."""
-        run = runs.finish_run(storage, self.run_id, self.outcome, owner=self.owner, policy=self.policy)
-        job = storage.jobs([run.job_id]).get(run.job_id) if run is not None and self.show_job else None
-        shown = None if job is None else views.job_views(storage, [job])[0]
-        following = claim.claim_due(storage, owner=self.owner, limit=1, total=self.total) if self.claim_next else []
-        return Finished(run=run, job=shown, following=following[0] if following else None)
-
-
-@attrs.frozen
-class NoteStuck(Request[None]):
-    """Note why a run that does not end is being stopped."""
-
-    run_id: int
-    cause: Cause
-
-    def apply(self, storage: Storage) -> None:
-        """Answer nothing."""
-        storage.mark_runs([self.run_id], cause=self.cause.value)

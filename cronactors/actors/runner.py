@@ -14,8 +14,8 @@ import outcome
 import trio
 
 from cronactors.actors.callbacks import call, cancelled_from_outside, escaping, inside_callback
+from cronactors.actors.duties import Finished, FinishRun, NoteStuck
 from cronactors.actors.mailbox import Mailbox
-from cronactors.actors.messages import Finished, FinishRun, NoteStuck
 from cronactors.actors.notifier import Notifier, RunFinished
 from cronactors.actors.observable import Observable
 from cronactors.actors.verdicts import CANCELLED, INTERRUPTED, REPLACED, failure, success, timed_out

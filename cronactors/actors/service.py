@@ -6,23 +6,21 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import ClassVar
 
 import attrs
 import outcome
 import trio
 
-from cronactors.actors.mailbox import Mailbox, Request
-from cronactors.actors.messages import Look, Recover, Register, Registered, Sight
+from cronactors.actors.duties import KeepLeases, Look, OwnersBusy, Recover, Register, Registered, Sight, SignOff
+from cronactors.actors.mailbox import Mailbox
 from cronactors.actors.store import Done, Failed, Locked, StoreActor, run_batch
 from cronactors.actors.thread import Hop, in_place, storage_thread
 from cronactors.errors import CronError, SchedulerClosed
 from cronactors.instants import Millis
-from cronactors.ledger import claim, recovery
+from cronactors.ledger import claim
 from cronactors.model import CronRun
 from cronactors.owner import Owner, this_process
 from cronactors.spec import RetryPolicy
-from cronactors.storage.protocol import Storage
 from cronactors.storage.sqlite import SqliteStorage
 from cronactors.wallclock import VirtualTime, Wall, system_wall, virtual_time
 
@@ -32,41 +30,6 @@ JUMP: Millis = 1_000
 """How far wall clock and trio's clock may drift apart between two looks before it counts as the clock having been set."""
 SIGN_OFF_LIMIT = 1.0
 """Seconds that signing off waits for a locked file; without it others wait for the end of the lease."""
-
-
-@attrs.frozen
-class OwnersBusy(Request[bool]):
-    """Read whether any of the owners runs anything."""
-
-    reads: ClassVar[bool] = True
-    owners: tuple[int, ...]
-
-    def apply(self, storage: Storage) -> bool:
-        """Answer it."""
-        return any(storage.running(owner=owner) for owner in self.owners)
-
-
-@attrs.frozen
-class KeepLeases(Request[None]):
-    """Give a sign of life."""
-
-    owners: tuple[int, ...]
-
-    def apply(self, storage: Storage) -> None:
-        """Answer nothing."""
-        recovery.keep_leases(storage, self.owners)
-
-
-@attrs.frozen
-class SignOff(Request[None]):
-    """Note that owners have closed."""
-
-    owners: tuple[int, ...]
-
-    def apply(self, storage: Storage) -> None:
-        """Answer nothing."""
-        for owner in self.owners:
-            recovery.sign_off(storage, owner)
 
 
 class LeaseTrust:
