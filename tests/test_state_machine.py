@@ -27,7 +27,7 @@ from tests.ledger_world import (
 )
 from tests.run_model import OPEN, Model
 
-EXAMPLES = 150
+EXAMPLES = 100
 STEPS = 40
 FEW = 4
 """So few jobs that requests often meet the same one again."""
