@@ -331,3 +331,21 @@ def test_a_run_that_was_told_its_end_before_the_clock_went_back_ends_no_sooner_t
     ended = world.finish(run)
     assert ended == world.run(run)
     assert ended.completed_at == ended.started_at == T0 + HOUR
+
+
+def test_a_request_takes_the_place_of_a_retry_that_holds_the_job(world):
+    main = {"session_mode": SessionMode.MAIN}
+    job = world.add(HOURLY, overlap=Overlap.BUFFER_ONE, **main)
+    other = world.add(at(T0 + 20 * SECOND), **main)
+    world.request(job)
+    world.finish(world.begin(), FAILURE)
+    world.pass_time(20 * SECOND)
+    busy = world.begin()
+    assert busy.job_id == other
+    world.pass_time(20 * SECOND)
+    assert world.claim() == []  # the retry waits for the session, and holds its job
+    assert world.job(job).held_by is not None
+    world.finish(busy)
+    asked = world.request(job)
+    assert world.job(job).held_by is None
+    assert world.begin().id == asked.id

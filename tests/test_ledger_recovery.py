@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cronactors.ledger.claim import LEASE
+from cronactors.ledger.claim import LEASE, cancel_overlapped
 from cronactors.ledger.recovery import keep_leases, last_seen, orphans, sign_off
 from cronactors.model import Overlap, SessionMode
 from cronactors.schedule import Cron, Interval
@@ -341,3 +341,15 @@ def test_a_run_that_was_asked_to_end_is_not_put_back(world, end):
     assert world.told(job) == [("cancelled", "cancelled", HOUR, 1, 1)]
     assert world.claim() == []
     assert world.job(job).enabled == 0
+
+
+def test_a_new_moment_does_not_let_a_job_that_kills_its_process_go_on(world):
+    job = world.add(overlap=Overlap.CANCEL_OTHER)
+    for _ in range(200):
+        world.pass_time(30 * SECOND)
+        world.do(cancel_overlapped)
+        if world.claim():
+            world.crash()
+    assert world.job(job).enabled == 0
+    assert "times in a row" in (world.job(job).last_error or "")
+    assert len([run for run in world.history(job) if run.started_at is not None]) == 6

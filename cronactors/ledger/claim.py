@@ -9,7 +9,7 @@ from cronactors.instants import Millis
 from cronactors.ledger.close import buffered_run, close_run, free_first, is_first_start, skipped_run, stop_job, withdraw
 from cronactors.ledger.views import timing_of, unreadable
 from cronactors.model import Cause, Overlap, RunStatus, Trigger
-from cronactors.policy import Decision, Moments, Outcome, decide_due, misfire_from_text
+from cronactors.policy import FREE_CRASHES, Decision, Moments, Outcome, decide_due, misfire_from_text
 from cronactors.spec import RetryPolicy
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import JobRow, JobState, RunRow, line_of
@@ -133,11 +133,15 @@ def _cancel_other(storage: Storage, job: JobRow, first: Millis, now: Millis) -> 
     if not decision.runs:
         return
     opened = storage.open_runs([job.id])
+    held = next((run for run in opened if run.id == job.held_by), None)
+    if held is not None and held.status == RunStatus.PENDING and job.crashes > FREE_CRASHES:
+        # It waits because it ended its process again and again: a new moment must not let the job go on.
+        storage.insert_runs([skipped_run(job, moments, Cause.OVERLAP, now) for moments in decision.runs])
+        return
     *older, newest = decision.runs
     storage.insert_runs([skipped_run(job, moments, Cause.REPLACED, now) for moments in older])
     storage.insert_runs([buffered_run(job, newest, line_of(job.id))])
     withdraw(storage, [run for run in opened if is_first_start(run) and run.id != job.held_by], Cause.REPLACED)
-    held = next((run for run in opened if run.id == job.held_by), None)
     if held is None:
         return
     if held.status == RunStatus.RUNNING:

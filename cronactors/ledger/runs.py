@@ -7,7 +7,7 @@ import attrs
 from cronactors.errors import AlreadyClaimed, JobBusy, RunClosed, RunNotFound, shorten
 from cronactors.instants import Millis, from_millis, to_millis
 from cronactors.ledger.claim import Claimed, claim_moment, claim_pending, hold_lease
-from cronactors.ledger.close import close_run, withdraw
+from cronactors.ledger.close import close_run
 from cronactors.ledger.jobs import find_job
 from cronactors.ledger.views import job_views
 from cronactors.model import Cause, CronJob, Overlap, RunStatus, Trigger
@@ -78,7 +78,9 @@ def request_run(storage: Storage, job_id: str) -> RunRow:
             raise JobBusy(f"job {shorten(job.name)} has run {job.held_by or asked[0].id} open, and its overlap is skip")
     # As a new moment takes the place of a retry that waits for its time, so does a new request.
     retries = [run for run in opened if run.manual and run.status == RunStatus.PENDING and run.trigger == Trigger.RETRY]
-    withdraw(storage, [run for run in retries if run.waits_for is None], Cause.REPLACED)
+    for run in retries:
+        if run.waits_for is None:  # one of them may hold the job: it was to start next
+            close_run(storage, run, Outcome(status=RunStatus.CANCELLED, cause=Cause.REPLACED), RetryPolicy())
     return _insert_manual(storage, job, storage.now())
 
 
