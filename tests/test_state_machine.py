@@ -27,7 +27,7 @@ from tests.ledger_world import (
 )
 from tests.run_model import OPEN, Model
 
-EXAMPLES = 100
+EXAMPLES = 70
 STEPS = 40
 FEW = 4
 """So few jobs that requests often meet the same one again."""
