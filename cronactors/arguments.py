@@ -14,15 +14,10 @@ from cronactors.instants import EARLIEST, LATEST, Millis, to_millis
 from cronactors.model import Cause, CronJob, JobOptions, RunStatus
 from cronactors.policy import MAX_ERROR, MAX_SUMMARY, Outcome, kept
 from cronactors.schedule import Schedule
-from cronactors.spec import MAX_NAME, CronConfig, Delay, JobSpec, check_specs, check_user
+from cronactors.spec import MAX_JOBS, MAX_NAME, MAX_PATH, CronConfig, Delay, JobSpec, check_specs, check_user
 from cronactors.zones import check_zone
 
 StrPath: TypeAlias = "str | os.PathLike[str]"
-
-MAX_JOBS = 10_000
-"""How many jobs one call takes."""
-MAX_PATH = 4_096
-"""Longest path of a file, in characters."""
 
 
 def job_spec(name: str, prompt: str, schedule: Schedule | Delay, options: JobOptions) -> JobSpec:

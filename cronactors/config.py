@@ -18,15 +18,13 @@ from cronactors import checks
 from cronactors.errors import CronError, InvalidConfig, InvalidJob, one_line, shorten
 from cronactors.model import MAX_WINDOW, JobOptions, Misfire
 from cronactors.schedule import Cron, Interval, OneShot, Schedule
-from cronactors.spec import CronConfig, Delay, JobSpec, RetryPolicy
+from cronactors.spec import MAX_JOBS, MAX_PATH, CronConfig, Delay, JobSpec, RetryPolicy
 
 if TYPE_CHECKING:
     from _typeshed import StrPath
 
 MAX_FILE = 10_000_000
 """Largest file that is read, in bytes."""
-MAX_JOBS = 10_000
-"""Most jobs of one file."""
 
 _SHOWN_PATH = 120
 
@@ -89,7 +87,7 @@ def _absolute(path: StrPath) -> Path:
         text = os.fspath(path)
     except TypeError:
         raise InvalidConfig(f"path must be a path, not {shorten(path)}") from None
-    checks.text("path", text, InvalidConfig, limit=4096)
+    checks.text("path", text, InvalidConfig, limit=MAX_PATH)
     try:
         return Path(os.path.abspath(text))  # noqa: PTH100 - resolve() follows links
     except OSError as problem:
@@ -159,7 +157,7 @@ def _retry_delays(value: object) -> tuple[float, ...]:
 
 
 def _database(value: object, file: Path) -> str:
-    name = checks.text("database", value, InvalidConfig, limit=4096)
+    name = checks.text("database", value, InvalidConfig, limit=MAX_PATH)
     return name if name == ":memory:" else os.path.abspath(file.parent / name)  # noqa: PTH100 - resolve() follows links
 
 

@@ -26,7 +26,7 @@ from cronactors.ledger.jobs import Defaults
 from cronactors.ledger.views import run_view
 from cronactors.model import ALL, CronJob, CronRun, Everybody, JobChanges, JobOptions, RunStatus
 from cronactors.schedule import Schedule
-from cronactors.spec import CronConfig, JobSpec, check_changes
+from cronactors.spec import MAX_PATH, CronConfig, JobSpec, check_changes
 
 if TYPE_CHECKING:
     from cronactors.storage.rows import RunRow
@@ -117,7 +117,7 @@ class CronStore:
             DuplicateJob: A name is given twice.
         """
         if origin is not None:
-            text("origin", origin, InvalidJob, limit=4096)
+            text("origin", origin, InvalidJob, limit=MAX_PATH)
         return await self._service.mailbox.ask(messages.UpsertJobs(with_ids(specs), self._defaults, origin))
 
     async def get_job(self, job_id: str) -> CronJob:

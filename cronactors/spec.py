@@ -15,6 +15,10 @@ from cronactors.zones import check_zone
 
 MAX_NAME = 200
 """Longest name of a job, user or session, in characters."""
+MAX_JOBS = 10_000
+"""How many jobs one call, or one file, takes."""
+MAX_PATH = 4_096
+"""Longest path of a file, in characters."""
 MAX_PROMPT = 1_000_000
 """Longest prompt, in characters."""
 MAX_RETRIES = 1_000
@@ -249,7 +253,7 @@ class CronConfig:
         checks.number("cancel_grace", self.cancel_grace, InvalidConfig, least=0, most=MAX_TIMEOUT)
         for field in ("origin", "database", "executor"):
             if (value := getattr(self, field)) is not None:
-                checks.text(field, value, InvalidConfig, limit=4096)
+                checks.text(field, value, InvalidConfig, limit=MAX_PATH)
 
 
 _CHANGES: dict[str, Callable[[str, object], object]] = {

@@ -8,7 +8,7 @@ import attrs
 
 from cronactors.errors import InvalidSchedule
 from cronactors.instants import Millis
-from cronactors.ledger.views import schedule_of, timing_of
+from cronactors.ledger.views import timing_of
 from cronactors.model import Cause, Overlap, RunStatus, Trigger
 from cronactors.policy import Again, Moments, Outcome, Timing, decide_overlapped, further_attempt
 from cronactors.schedule import OneShot, Schedule
@@ -19,10 +19,8 @@ from cronactors.storage.rows import PAUSE, JobRow, JobState, RunEnd, RunRow, lin
 
 def stored_schedule(job: JobRow) -> Schedule | None:
     """The job's schedule; None if what is stored cannot be read, which must not stop a run from being ended."""
-    try:
-        return schedule_of(job)
-    except InvalidSchedule:
-        return None
+    timing = stored_timing(job)
+    return None if timing is None else timing.schedule
 
 
 def stored_timing(job: JobRow) -> Timing | None:
