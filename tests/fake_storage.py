@@ -253,13 +253,11 @@ class FakeStorage:
         rows = [run for run in rows if before is None or place(run) < place(before)]
         return sorted(rows, key=place, reverse=True)[:limit]
 
-    def runs_around(self, job_id: str, *, at: Millis, limit: int) -> tuple[list[RunRow], list[RunRow]]:
-        rows = sorted(
-            (run for run in self._seen.runs.values() if run.job_id == job_id), key=attrgetter("scheduled_at", "manual", "attempt")
-        )
-        before = [run for run in reversed(rows) if run.scheduled_at <= at][:limit]
-        after = [run for run in rows if run.scheduled_at > at][:limit]
-        return [run for run in before if not run.manual], [run for run in after if not run.manual]
+    def runs_around(self, job_id: str, *, at: Millis) -> tuple[RunRow | None, RunRow | None]:
+        rows = [run for run in self._seen.runs.values() if run.job_id == job_id and not run.manual]
+        place = attrgetter("scheduled_at", "attempt")
+        until = max((run for run in rows if run.scheduled_at <= at), key=place, default=None)
+        return until, min((run for run in rows if run.scheduled_at > at), key=place, default=None)
 
     # Owners
 

@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from cronactors import (
+    Cron,
     CronConfig,
     CronScheduler,
     Fate,
@@ -110,6 +111,40 @@ async def test_retries_and_pauses(virtual_clock: VirtualClock) -> None:
         await scheduler.store.resume_job(job_id)
         assert await told(scheduler, job_id, 5, 12) == [("not_planned", None), ("will_run", None)]
         assert (await scheduler.explain(job_id, at(5))).next == at(12)
+
+
+async def test_more_moments_than_are_counted(virtual_clock: VirtualClock) -> None:
+    async with open_scheduler(":memory:", slow) as scheduler:
+        job_id = await scheduler.store.add_job("job", "it", Interval(60_000))
+        virtual_clock.set_wall(at(3000.1))
+        await trio.sleep(5)
+        assert await told(scheduler, job_id, 0, 1, 2999, 3000) == [
+            ("no_moment", None),
+            ("merged", None),
+            ("merged", None),
+            ("run", None),
+        ]
+        assert "stands for 1,000 or more moments" in (await scheduler.explain(job_id, at(1))).text
+        cron = await scheduler.store.add_job("cron", "it", Cron("* * * * *"))
+        virtual_clock.set_wall(at(9000.1))
+        await trio.sleep(5)
+        assert await told(scheduler, cron, 1, 3000, 3002, 9000) == [
+            ("not_planned", None),
+            ("not_planned", None),
+            ("merged", None),
+            ("run", None),
+        ]
+
+
+async def test_requests_do_not_hide_a_row(virtual_clock: VirtualClock) -> None:
+    async with open_scheduler(":memory:", slow) as scheduler:
+        job_id = await scheduler.store.add_job("job", "it", Interval(3_600_000))
+        await trio.sleep(3601)
+        virtual_clock.set_wall(at(5 * 60))
+        await trio.sleep(2)
+        for _ in range(60):
+            await scheduler.run_now(job_id)
+        assert await told(scheduler, job_id, 60, 120, 300) == [("run", None), ("merged", None), ("run", None)]
 
 
 async def test_a_moment_that_waits_for_a_slot(virtual_clock: VirtualClock) -> None:

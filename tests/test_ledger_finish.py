@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import attrs
 import pytest
 
-from cronactors.model import SessionMode
+from cronactors.model import Misfire, Overlap, SessionMode
 from cronactors.schedule import Interval
 from cronactors.spec import RetryPolicy
 from tests.ledger_world import (
@@ -69,8 +71,46 @@ def test_moments_that_were_late_before_the_run_began_are_not_skipped(world):
     assert claimed.run.id == asked.id
     world.pass_time(HOUR)
     world.finish(claimed.run)
+    assert world.told(job)[1:] == [
+        ("pending", None, 2 * HOUR, 1, 2),
+        ("skipped", "overlap", 3 * HOUR, 1, 1),
+    ]
     late = world.begin()
-    assert (late.scheduled_at, late.coalesced) == (T0 + 3 * HOUR, 3)
+    assert late.scheduled_at == T0 + 2 * HOUR
+
+
+def test_moments_that_were_late_before_a_run_began_keep_to_the_misfire_policy_and_later_ones_are_buffered(world):
+    window = Misfire(window=timedelta(minutes=90))
+    job = world.add(HOURLY, overlap=Overlap.BUFFER_ALL, misfire=window)
+    world.pass_time(HOUR - 1)
+    world.request(job)
+    world.pass_time(2 * HOUR)
+    asked = world.begin()
+    world.pass_time(2 * HOUR)
+    world.finish(asked)
+    assert world.told(job)[1:] == [
+        ("pending", None, 2 * HOUR, 1, 1),
+        ("skipped", "misfire", HOUR, 1, 1),
+        ("pending", None, 3 * HOUR, 1, 1),
+        ("pending", None, 4 * HOUR, 1, 1),
+    ]
+    assert world.begin().scheduled_at == T0 + 2 * HOUR
+    assert world.claim() == []
+
+
+def test_a_buffered_moment_takes_the_place_of_the_retry_of_the_one_before(world):
+    job = world.add(overlap=Overlap.BUFFER_ONE)
+    world.pass_time(MINUTE)
+    first = world.begin()
+    world.pass_time(MINUTE)
+    world.finish(first, FAILURE)
+    second = world.begin()
+    assert second.scheduled_at == T0 + 2 * MINUTE
+    assert world.told(job) == [
+        ("failed", "error", MINUTE, 1, 1),
+        ("running", None, 2 * MINUTE, 1, 1),
+        ("cancelled", "replaced", MINUTE, 2, 1),
+    ]
 
 
 def test_a_run_asked_for_overlaps_like_any_other(world):

@@ -246,6 +246,44 @@ def test_allowing_all_lets_those_in_line_go(world):
     assert world.begin().trigger == "retry"
 
 
+def test_a_job_that_comes_to_allow_all_waits_for_nothing_any_more(world):
+    job = world.add()
+    world.pass_time(MINUTE)
+    world.begin()
+    world.update(job, {"overlap": Overlap.ALLOW_ALL})
+    world.pass_time(MINUTE)
+    assert world.begin().scheduled_at == T0 + 2 * MINUTE
+
+
+def test_a_job_that_allows_all_no_more_waits_for_the_run_that_started_last(world):
+    job = world.add(overlap=Overlap.ALLOW_ALL)
+    runs = []
+    for _ in range(2):
+        world.pass_time(MINUTE)
+        runs.append(world.begin())
+    world.update(job, {"overlap": Overlap.SKIP})
+    assert world.job(job).held_by == runs[1].id
+    world.pass_time(MINUTE)
+    assert world.claim() == []
+    world.finish(runs[0])
+    assert world.claim() == []
+    world.finish(runs[1])
+    assert world.told(job)[2:] == [("skipped", "overlap", 3 * MINUTE, 1, 1)]
+
+
+@pytest.mark.parametrize("overlap", [Overlap.SKIP, Overlap.ALLOW_ALL])
+def test_a_job_that_ends_its_process_each_time_stays_held_whatever_it_allows(world, overlap):
+    job = world.add(overlap=Overlap.SKIP if overlap is Overlap.ALLOW_ALL else Overlap.ALLOW_ALL)
+    world.pass_time(MINUTE)
+    for _ in range(3):
+        world.begin()
+        world.crash()
+    held = world.job(job).held_by
+    assert held is not None
+    world.update(job, {"overlap": overlap})
+    assert world.job(job).held_by == held
+
+
 def test_an_update_that_changes_nothing_writes_nothing(world):
     job = world.add()
     before = world.job(job)

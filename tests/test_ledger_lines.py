@@ -6,6 +6,7 @@ import attrs
 import pytest
 
 from cronactors.errors import JobBusy, RunClosed, RunNotFound
+from cronactors.ledger.claim import cancel_overlapped
 from cronactors.ledger.runs import find_run
 from cronactors.model import Overlap, SessionMode
 from cronactors.schedule import Cron, Interval
@@ -349,3 +350,20 @@ def test_a_request_takes_the_place_of_a_retry_that_holds_the_job(world):
     asked = world.request(job)
     assert world.job(job).held_by is None
     assert world.begin().id == asked.id
+
+
+def test_a_job_that_cancels_its_other_keeps_its_place_in_the_line_of_the_session(world):
+    first = world.add(at(T0 + SECOND), **MAIN)
+    often = world.add(overlap=Overlap.CANCEL_OTHER, **MAIN)
+    later = world.add(at(T0 + 90 * SECOND), **MAIN)
+    world.pass_time(SECOND)
+    running = world.begin()
+    assert running.job_id == first
+    for _ in range(2):
+        world.pass_time(MINUTE)
+        world.do(cancel_overlapped)
+        assert world.claim() == []
+    assert world.told(often) == [("cancelled", "replaced", MINUTE, 1, 1), ("pending", None, 2 * MINUTE, 1, 1)]
+    world.finish(running)
+    assert world.begin().scheduled_at == T0 + 2 * MINUTE
+    assert [told[0] for told in world.told(later)] == ["pending"]

@@ -52,8 +52,8 @@ SEARCHES = {
     "FIRST_WAITER": ["runs USING INDEX runs_queue (waits_for=?)"],
     "HISTORY": ["runs USING INTEGER PRIMARY KEY (rowid<?)"],
     "HISTORY_OF": ["runs USING INDEX runs_of_job (job_id=? AND (scheduled_at,manual,attempt)<(?,?,?))"],
-    "RUNS_UNTIL": ["runs USING INDEX runs_of_job (job_id=? AND scheduled_at<?)"],
-    "RUNS_AFTER": ["runs USING INDEX runs_of_job (job_id=? AND scheduled_at>?)"],
+    "RUN_UNTIL": ["runs USING INDEX runs_of_job (job_id=? AND scheduled_at<?)"],
+    "RUN_AFTER": ["runs USING INDEX runs_of_job (job_id=? AND scheduled_at>?)"],
     "RENEW_LEASE": ["schedulers USING INTEGER PRIMARY KEY (rowid=?)"],
     "DELETE_OWNER": ["schedulers USING INTEGER PRIMARY KEY (rowid=?)"],
 }

@@ -302,3 +302,13 @@ def test_history_of_a_job_is_in_order_of_its_moments(store: Storage) -> None:
             before = page[-1]
         assert found == sorted(keys, reverse=True)
     assert store.page_of_runs(job_id="no", before=None, limit=9) == []
+
+
+def test_the_rows_beside_a_moment_are_of_moments_not_of_requests(store: Storage) -> None:
+    add_run(store, job_id="other", scheduled_at=5)
+    first, retry = (add_run(store, job_id="a", scheduled_at=2, attempt=n) for n in (1, 2))
+    for n in range(3, 8):
+        add_run(store, job_id="a", scheduled_at=n, manual=1)
+    last = add_run(store, job_id="a", scheduled_at=9)
+    around = {at: tuple(found and found.id for found in store.runs_around("a", at=at)) for at in (1, 2, 5, 8, 9, 10)}
+    assert around == {1: (None, first), 2: (retry, last), 5: (retry, last), 8: (retry, last), 9: (last, None), 10: (last, None)}

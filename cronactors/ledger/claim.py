@@ -82,8 +82,7 @@ def claim_moment(storage: Storage, job_id: str, *, owner: int, now: Millis) -> C
         if run is not None:  # else decided before the clock went back
             line = None if job.overlap == Overlap.ALLOW_ALL else line_of(job_id)
             storage.insert_runs([buffered_run(job, later, line) for later in decision.runs[index + 1 :]])
-            replaced = [other for other in storage.open_runs([job_id]) if _replaced_by(run, other)]
-            withdraw(storage, replaced, Cause.REPLACED)
+            _replace_retries(storage, run)
             state = _held(job, state, run)
             storage.advance_jobs([state])
             return None if run.started_at is None else Claimed(run=run, job=_as_of(job, state))
@@ -140,7 +139,10 @@ def _cancel_other(storage: Storage, job: JobRow, first: Millis, now: Millis) -> 
         return
     *older, newest = decision.runs
     storage.insert_runs([skipped_run(job, moments, Cause.REPLACED, now) for moments in older])
-    storage.insert_runs([buffered_run(job, newest, line_of(job.id))])
+    place = newest.at  # in the line of the session too, where it would come last each time
+    if held is not None and held.status == RunStatus.PENDING:
+        place = min(place, held.ready_at)
+    storage.insert_runs([attrs.evolve(buffered_run(job, newest, line_of(job.id)), ready_at=place)])
     withdraw(storage, [run for run in opened if is_first_start(run) and run.id != job.held_by], Cause.REPLACED)
     if held is None:
         return
@@ -150,9 +152,14 @@ def _cancel_other(storage: Storage, job: JobRow, first: Millis, now: Millis) -> 
         close_run(storage, held, Outcome(status=RunStatus.CANCELLED, cause=Cause.REPLACED), RetryPolicy())
 
 
-def _replaced_by(run: RunRow, other: RunRow) -> bool:
-    """A new moment takes the place of a retry that waits for its time; not of what was interrupted, which is run again."""
-    return (other.status, other.trigger, other.waits_for, other.manual) == (RunStatus.PENDING, Trigger.RETRY, None, run.manual)
+def _replace_retries(storage: Storage, run: RunRow) -> None:
+    """Let a moment take the place of a retry that waits for its time; not of what was interrupted, which is run again."""
+    replaced = [
+        other
+        for other in storage.open_runs([run.job_id])
+        if (other.status, other.trigger, other.waits_for, other.manual) == (RunStatus.PENDING, Trigger.RETRY, None, 0)
+    ]
+    withdraw(storage, replaced, Cause.REPLACED)
 
 
 def _held(job: JobRow, state: JobState, run: RunRow) -> JobState:
@@ -192,6 +199,8 @@ def claim_pending(storage: Storage, run_id: int, *, owner: int, now: Millis) -> 
         storage.park_runs([(run.id, session)])
         storage.advance_jobs([_held(job, JobState.of(job), run)])
         return None
+    if is_first_start(run):
+        _replace_retries(storage, run)
     storage.start_runs([run.id], owner=owner, now=now)
     run = attrs.evolve(run, status=RunStatus.RUNNING.value, owner=owner, started_at=now)
     state = _held(job, JobState.of(job), run)

@@ -10,7 +10,17 @@ from cronactors.errors import InvalidSchedule
 from cronactors.instants import Millis
 from cronactors.ledger.views import timing_of
 from cronactors.model import Cause, Overlap, RunStatus, Trigger
-from cronactors.policy import Again, Moments, Outcome, Timing, decide_overlapped, further_attempt
+from cronactors.policy import (
+    Again,
+    Decision,
+    Moments,
+    Outcome,
+    Timing,
+    decide_due,
+    decide_overlapped,
+    further_attempt,
+    misfire_from_text,
+)
 from cronactors.schedule import OneShot, Schedule
 from cronactors.spec import RetryPolicy
 from cronactors.storage.protocol import Storage
@@ -112,8 +122,9 @@ def _settle_job(storage: Storage, job: JobRow, run: RunRow, outcome: Outcome, po
     job = attrs.evolve(job, crashes=crashes, last_error=_last_error(job, run, outcome))
     if job.held_by == run.id:
         job = attrs.evolve(job, held_by=None)
-        if _overlapped(job, run, outcome):
-            job = attrs.evolve(job, next_run_at=_settle_overlapped(storage, job))
+        # Nobody knows how long a run went on that crashed, and so what it overlapped.
+        if run.started_at is not None and not outcome.crashed and job.overlap not in (Overlap.ALLOW_ALL, Overlap.CANCEL_OTHER):
+            job = attrs.evolve(job, next_run_at=_settle_overlapped(storage, job, run.started_at))
     if again is None:
         _conclude(storage, job, run, outcome)
         return
@@ -123,27 +134,31 @@ def _settle_job(storage: Storage, job: JobRow, run: RunRow, outcome: Outcome, po
     storage.advance_jobs([JobState.of(job)])
 
 
-def _overlapped(job: JobRow, run: RunRow, outcome: Outcome) -> bool:
-    """Whether the moments that have come due did so while the run went on; nobody knows how long one went on that crashed.
+def _settle_overlapped(storage: Storage, job: JobRow, started_at: Millis) -> Millis | None:
+    """Buffer or skip the moments that came due while the run went on; answer the first moment after them.
 
-    Moments from before the run started were missed for another reason: they stay, and become late runs.
+    Moments from before it started were missed for another reason, such as a full pool: they become late runs.
     """
-    if job.overlap in (Overlap.ALLOW_ALL, Overlap.CANCEL_OTHER) or outcome.crashed:
-        return False
-    return run.started_at is not None and job.next_run_at is not None and job.next_run_at > run.started_at
-
-
-def _settle_overlapped(storage: Storage, job: JobRow) -> Millis | None:
-    """Buffer or skip the moments that came due while the run went on; answer the first moment after them."""
     now = storage.now()
     first, timing = job.next_run_at, stored_timing(job)
     if first is None or first > now or not job.enabled or timing is None:
         return first
+    if first <= started_at:
+        late = decide_due(timing, first=first, now=min(started_at, now), misfire=misfire_from_text(job.misfire))
+        if late.following is None or late.following > now:
+            return first  # a claim decides them
+        _store_decision(storage, job, late, Cause.MISFIRE)
+        first = late.following
     waiting = [run for run in storage.open_runs([job.id]) if run.waits_for == line_of(job.id) and is_first_start(run)]
     decision = decide_overlapped(timing, first=first, now=now, overlap=Overlap(job.overlap), waiting=len(waiting))
-    storage.insert_runs([buffered_run(job, moments, line_of(job.id)) for moments in decision.runs])
-    storage.insert_runs([skipped_run(job, moments, Cause.OVERLAP, now) for moments in decision.skipped])
+    _store_decision(storage, job, decision, Cause.OVERLAP)
     return decision.following
+
+
+def _store_decision(storage: Storage, job: JobRow, decision: Decision, cause: Cause) -> None:
+    """Put what is to run into the job's line, and record what is not."""
+    storage.insert_runs([buffered_run(job, moments, line_of(job.id)) for moments in decision.runs])
+    storage.insert_runs([skipped_run(job, moments, cause, storage.now()) for moments in decision.skipped])
 
 
 def is_first_start(run: RunRow) -> bool:

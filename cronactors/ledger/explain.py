@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from cronactors.instants import Millis, from_millis
 from cronactors.ledger.views import timing_of
-from cronactors.model import Cause, Coalesce, Explanation, Fate, RunStatus
+from cronactors.model import COUNTED, Cause, Coalesce, Explanation, Fate, RunStatus
 from cronactors.policy import Timing, misfire_from_text
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import JobRow, RunRow
-
-_ROWS = 50
-"""How many rows on either side of a moment are looked at."""
 
 
 def explain(storage: Storage, job: JobRow, at: Millis) -> Explanation:
@@ -20,12 +17,11 @@ def explain(storage: Storage, job: JobRow, at: Millis) -> Explanation:
         InvalidSchedule: The stored schedule cannot be read.
     """
     timing = timing_of(job)
-    before, after = storage.runs_around(job.id, at=at, limit=_ROWS)
-    exact = [run for run in before if run.scheduled_at == at]
-    if exact:
-        return _of_run(job, max(exact, key=lambda run: run.attempt), at)
-    decided = job.next_run_at is None or at < job.next_run_at
-    covering = _covering(job, before, after, at) if decided and timing.until(at) == at else None
+    until, after = storage.runs_around(job.id, at=at)
+    if until is not None and until.scheduled_at == at:
+        return _of_run(job, until, at)
+    decided = at > job.anchor_at and (job.next_run_at is None or at < job.next_run_at)
+    covering = _covering(job, timing, until, after, at) if decided and timing.until(at) == at else None
     if covering is not None:
         return _merged(job, covering, at)
     return _without_row(storage, job, timing, at)
@@ -56,24 +52,23 @@ def _of_run(job: JobRow, run: RunRow, at: Millis) -> Explanation:
 
 
 def _merged(job: JobRow, run: RunRow, at: Millis) -> Explanation:
+    many = "or more " if run.coalesced >= COUNTED else ""  # no more are counted: then only the rows beside it tell
     if run.status == RunStatus.SKIPPED:
         text = f"{_show(at)} was skipped ({run.cause}), with others from {_show(run.scheduled_at)} on."
         return _answer(job, Fate.SKIPPED, text, cause=run.cause, run=run)
-    text = f"{_show(at)} was merged into the run of {_show(run.scheduled_at)}, which stands for {run.coalesced:,} moments."
+    text = f"{_show(at)} was merged into the run of {_show(run.scheduled_at)}, which stands for {run.coalesced:,} {many}moments."
     return _answer(job, Fate.MERGED, text, run=run)
 
 
-def _covering(job: JobRow, before: list[RunRow], after: list[RunRow], at: Millis) -> RunRow | None:
+def _covering(job: JobRow, timing: Timing, earlier: RunRow | None, later: RunRow | None, at: Millis) -> RunRow | None:
     """The row that stands for ``at`` without bearing its time.
 
-    It is a later run or an earlier one, as the misfire policy merges, or a skipped row, which bears the time of its first moment.
+    It is a later run or an earlier one, as the misfire policy of today merges, or a skipped row, which bears the time of its
+    first moment.
     """
-    timing = timing_of(job)
     forward = misfire_from_text(job.misfire).coalesce is Coalesce.EARLIEST
-    later = next((run for run in after if run.attempt == 1), None)
     if later is not None and later.status != RunStatus.SKIPPED and not forward and _counts(timing, at, later.scheduled_at, later):
         return later
-    earlier = next((run for run in before if run.attempt == 1), None)
     if earlier is not None and (forward or earlier.status == RunStatus.SKIPPED):
         return earlier if _counts(timing, earlier.scheduled_at, at, earlier) else None
     return None

@@ -11,7 +11,7 @@ from cronactors.instants import Millis, from_millis
 from cronactors.ledger.close import delete_job, free_first, skip_due, stop_job, withdraw
 from cronactors.ledger.views import schedule_of
 from cronactors.model import Cause, JobChanges, Overlap, RunStatus
-from cronactors.policy import misfire_to_text
+from cronactors.policy import FREE_CRASHES, misfire_to_text
 from cronactors.schedule import OneShot, Schedule, first_moment, next_moment, schedule_to_json
 from cronactors.spec import Delay, JobSpec
 from cronactors.storage.protocol import Storage
@@ -196,11 +196,24 @@ def _edit(storage: Storage, job: JobRow, new: JobRow, now: Millis) -> JobRow:
         return job
     if (new.schedule, new.delay_ms, new.timezone) != (job.schedule, job.delay_ms, job.timezone):
         new = _new_baseline(storage, job, new, now)
+    if (new.overlap == Overlap.ALLOW_ALL) != (job.overlap == Overlap.ALLOW_ALL):
+        new = attrs.evolve(new, held_by=_holder(storage, new))
     storage.edit_jobs([new])
     if new.overlap == Overlap.ALLOW_ALL != job.overlap:
         line = line_of(job.id)
         storage.park_runs([(run.id, None) for run in storage.open_runs([job.id]) if run.waits_for == line])
     return new
+
+
+def _holder(storage: Storage, job: JobRow) -> int | None:
+    """Which open run keeps others of the job waiting, now that it allows all overlaps, or none any more."""
+    opened = storage.open_runs([job.id])
+    if any(run.id == job.held_by and run.status == RunStatus.PENDING and job.crashes > FREE_CRASHES for run in opened):
+        return job.held_by  # it waits because the job ended its process again and again
+    if job.overlap == Overlap.ALLOW_ALL:
+        return None
+    running = [run for run in opened if run.status == RunStatus.RUNNING]
+    return max(running, key=lambda run: (run.started_at, run.id)).id if running else None
 
 
 def _new_baseline(storage: Storage, job: JobRow, new: JobRow, now: Millis) -> JobRow:

@@ -159,13 +159,11 @@ class Storage(Protocol):
         """
         ...
 
-    def runs_around(self, job_id: str, *, at: Millis, limit: int) -> tuple[list[RunRow], list[RunRow]]:
-        """The job's runs next to a moment, those asked for left out: at or before it, latest first, and after it, earliest first.
+    def runs_around(self, job_id: str, *, at: Millis) -> tuple[RunRow | None, RunRow | None]:
+        """The job's runs next to a moment, those asked for left out.
 
-        Args:
-            job_id: The job.
-            at: The moment.
-            limit: How many rows to look at on either side.
+        Returns:
+            The last attempt of the moment ``at``, or of the latest before it; the first attempt of the earliest after it.
         """
         ...
 

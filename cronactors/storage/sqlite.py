@@ -272,11 +272,10 @@ class SqliteStorage:
             rows = self._all(sql.HISTORY_OF, (job_id, *last, limit))
         return list(map(_run, rows))
 
-    def runs_around(self, job_id: str, *, at: Millis, limit: int) -> tuple[list[RunRow], list[RunRow]]:
+    def runs_around(self, job_id: str, *, at: Millis) -> tuple[RunRow | None, RunRow | None]:
         """The job's runs next to a moment."""
-        before = map(_run, self._all(sql.RUNS_UNTIL, (job_id, at, limit)))
-        after = map(_run, self._all(sql.RUNS_AFTER, (job_id, at, limit)))
-        return [run for run in before if not run.manual], [run for run in after if not run.manual]
+        until, after = self._one(sql.RUN_UNTIL, (job_id, at)), self._one(sql.RUN_AFTER, (job_id, at))
+        return None if until is None else _run(until), None if after is None else _run(after)
 
     # Owners
 

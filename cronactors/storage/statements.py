@@ -71,9 +71,10 @@ FIRST_WAITER = "SELECT id FROM runs WHERE status = 'pending' AND waits_for = ? O
 HISTORY = f"{_RUNS} WHERE id < ? ORDER BY id DESC LIMIT ?"
 HISTORY_OF = f"""{_RUNS} WHERE job_id = ? AND (scheduled_at, manual, attempt) < (?, ?, ?)
 ORDER BY scheduled_at DESC, manual DESC, attempt DESC LIMIT ?"""
-RUNS_UNTIL = f"""{_RUNS} WHERE job_id = ? AND scheduled_at <= ?
-ORDER BY scheduled_at DESC, manual DESC, attempt DESC LIMIT ?"""
-RUNS_AFTER = f"{_RUNS} WHERE job_id = ? AND scheduled_at > ? ORDER BY scheduled_at, manual, attempt LIMIT ?"
+RUN_UNTIL = f"""{_RUNS} WHERE job_id = ? AND scheduled_at <= ? AND +manual = 0
+ORDER BY scheduled_at DESC, manual DESC, attempt DESC LIMIT 1"""
+RUN_AFTER = f"""{_RUNS} WHERE job_id = ? AND scheduled_at > ? AND +manual = 0
+ORDER BY scheduled_at, manual, attempt LIMIT 1"""
 
 INSERT_OWNER = f"INSERT INTO schedulers ({_quoted(_NEW_OWNER)}) VALUES ({_marks(_NEW_OWNER)})"
 OWNERS = f"SELECT {_quoted(_OWNER)} FROM schedulers"
