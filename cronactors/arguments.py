@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterable
-from datetime import datetime
 from typing import TypeAlias
 
-from cronactors.checks import member, text
+from cronactors.checks import instant, member, text
 from cronactors.errors import InvalidConfig, InvalidJob, StoreUnavailable, shorten
-from cronactors.instants import EARLIEST, LATEST, Millis, to_millis
+from cronactors.instants import EARLIEST, LATEST, Millis
 from cronactors.model import Cause, CronJob, JobOptions, RunStatus
 from cronactors.policy import MAX_ERROR, MAX_SUMMARY, Outcome, kept
 from cronactors.schedule import Schedule
@@ -45,12 +44,10 @@ def check_id(field: str, value: object) -> str:
 
 def check_instant(field: str, value: object) -> Millis:
     """Check an aware datetime of the years 1970 to 9997."""
-    if not isinstance(value, datetime) or value.utcoffset() is None:
-        raise InvalidJob(f"{field} must be an aware datetime, not {shorten(value)}")
-    instant = to_millis(value)
-    if not EARLIEST <= instant < LATEST:
+    found = instant(field, value, InvalidJob)
+    if not EARLIEST <= found < LATEST:
         raise InvalidJob(f"{field} must lie in the years 1970 to 9997, not {shorten(value)}")
-    return instant
+    return found
 
 
 def check_target(job: object) -> CronJob | str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 from typing import TypeVar
 
 from cronactors.errors import CronError, shorten
+from cronactors.instants import Millis, to_millis
 
 _E = TypeVar("_E", bound=StrEnum)
 
@@ -46,6 +48,16 @@ def number(field: str, value: object, error: type[CronError], *, least: float, m
     if not least <= value <= most:  # so is NaN
         raise error(f"{field} must be {least:,} to {most:,}, not {shorten(value)}")
     return value
+
+
+def instant(field: str, value: object, error: type[CronError]) -> Millis:
+    """Check an aware datetime; a tzinfo of the user's may do anything."""
+    if not isinstance(value, datetime):
+        raise error(f"{field} must be a datetime, not {shorten(value)}")
+    try:
+        return to_millis(value)
+    except Exception:  # noqa: BLE001 - no zone, or a tzinfo that raises
+        raise error(f"{field} must be an aware datetime (one with a zone), not {shorten(value)}") from None
 
 
 def flag(field: str, value: object, error: type[CronError]) -> bool:

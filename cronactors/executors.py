@@ -19,6 +19,7 @@ import trio
 from cronactors import checks
 from cronactors.errors import CronError, InvalidConfig, one_line, shorten
 from cronactors.model import JobContext, JobExecutor, JobResult
+from cronactors.wallclock import hold
 
 if TYPE_CHECKING:
     from _typeshed import StrPath
@@ -197,7 +198,8 @@ class _Command:
                 self._group.leader = process.pid
                 nursery.start_soon(self.out.fill, process.stdout)
                 nursery.start_soon(self.err.fill, process.stderr)
-                status = await process.wait()
+                with hold():
+                    status = await process.wait()
                 await self._group.end()
                 # A process that left the group may hold the pipes for ever.
                 nursery.cancel_scope.deadline = trio.current_time() + _DRAIN

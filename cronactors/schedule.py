@@ -15,7 +15,7 @@ import attrs
 from cronactors import checks
 from cronactors.errors import InvalidSchedule, shorten
 from cronactors.expression import parse
-from cronactors.instants import EARLIEST, LATEST, Millis, from_millis, to_millis
+from cronactors.instants import EARLIEST, LATEST, Millis, from_millis
 from cronactors.moments import count_instants, latest_instant, next_instant
 from cronactors.timestamps import read_timestamp, timestamp_text
 from cronactors.zones import check_zone
@@ -366,12 +366,7 @@ def _checked_schedule(schedule: Schedule) -> Schedule:
 
 
 def _instant(field: str, value: datetime) -> Millis:
-    if not isinstance(value, datetime):
-        raise InvalidSchedule(f"{field} must be a datetime, not {shorten(value)}")
-    try:
-        return to_millis(value)
-    except Exception:  # noqa: BLE001 - no zone, or a tzinfo of the user's that raises
-        raise InvalidSchedule(f"{field} must be an aware datetime (one with a zone), not {shorten(value)}") from None
+    return checks.instant(field, value, InvalidSchedule)
 
 
 def _at(schedule: OneShot, zone: str) -> Millis:

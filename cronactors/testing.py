@@ -14,7 +14,9 @@ schedulers on one file do not see each other's work before their own next moment
 
 from __future__ import annotations
 
+import logging
 import math
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -24,17 +26,23 @@ import attrs
 import trio
 import trio.testing
 
-from cronactors.checks import text
+from cronactors.checks import instant, text
 from cronactors.errors import CronError, one_line, shorten
 from cronactors.instants import EARLIEST, LATEST, Millis, from_millis, to_millis
 from cronactors.model import CronJob, CronRun, JobContext, JobExecutor, RunStatus, SessionMode
 from cronactors.scheduler import open_scheduler
 from cronactors.spec import CronConfig, JobSpec, check_specs
-from cronactors.wallclock import VirtualTime
+from cronactors.wallclock import VirtualTime, hold
+
+__all__ = ["MOST_RUNS", "Report", "VirtualClock", "hold", "make_context", "simulate", "virtual_clock"]
+
+logger = logging.getLogger("cronactors.testing")
 
 MOST_RUNS = 1_000_000
 """How many runs a simulation reports: the latest."""
 _START: Millis = to_millis(datetime.fromisoformat("2026-01-01T00:00:00+00:00"))
+STANDS_STILL = 5.0
+"""Seconds of real time after which a clock that is held, or waits for a thread, says so once."""
 _POLL = 0.005  # seconds of real time between two looks at a thread, or at a run in which nothing has a deadline
 
 
@@ -64,9 +72,11 @@ class VirtualClock(VirtualTime):
             moment: An aware datetime, or ISO 8601 text with an offset.
 
         Raises:
-            CronError: It has no offset, or cannot be read.
+            CronError: It has no offset, or cannot be read; or a scheduler runs, and this is a thread.
         """
-        self._wall_at = _instant(moment)
+        if self.set_listeners and not trio.lowlevel.in_trio_task():
+            raise CronError("set_wall must be called in a task while a scheduler runs: use trio.from_thread.run_sync")
+        self._wall_at = _instant("moment", moment)
         self._wall_from = self._mono
         for listener in list(self.set_listeners):
             listener()
@@ -76,8 +86,8 @@ class VirtualClock(VirtualTime):
         return from_millis(self.wall())
 
     def wall(self) -> Millis:
-        """The virtual wall clock, in milliseconds."""
-        return self._wall_at + round((self._mono - self._wall_from) * 1000)
+        """The virtual wall clock, in milliseconds; it stops at the end of the year 9997."""
+        return min(self._wall_at + round((self._mono - self._wall_from) * 1000), LATEST - 1)
 
     # trio.abc.Clock
 
@@ -97,29 +107,45 @@ class VirtualClock(VirtualTime):
         trio.lowlevel.spawn_system_task(self._drive, name="cronactors virtual time")
 
     async def _drive(self) -> None:
+        stands_since: float | None = None
+        warned = False
         while True:
             # Twice, so that a test which waits for the same itself goes first. A cushion above 0 costs a millisecond of real time.
             await trio.testing.wait_all_tasks_blocked()
             await trio.testing.wait_all_tasks_blocked()
             wait = trio.lowlevel.current_statistics().seconds_to_next_deadline
-            if math.isinf(wait) or self._holds or trio.testing.active_thread_count():
+            if math.isinf(wait) or not (self._holds or trio.testing.active_thread_count()):
+                stands_since = None
+            elif stands_since is None:
+                stands_since = time.monotonic()
+            elif not warned and time.monotonic() - stands_since > STANDS_STILL:
+                warned = True
+                self._warn(wait)
+            if math.isinf(wait) or stands_since is not None:
                 await trio.testing.wait_all_tasks_blocked(_POLL)
             else:
                 self._mono = max(self._mono + wait, math.nextafter(self._mono, math.inf))
 
+    def _warn(self, wait: float) -> None:
+        logger.warning(
+            "virtual time stands still: %d blocks hold it and %d threads are at work; the next deadline is %.3f s away, and a thread "
+            "or a block that waits for it waits for ever",
+            self._holds,
+            trio.testing.active_thread_count(),
+            wait,
+        )
 
-def _instant(moment: object) -> Millis:
+
+def _instant(field: str, moment: object) -> Millis:
     if isinstance(moment, str):
         try:
-            moment = datetime.fromisoformat(text("moment", moment, CronError, limit=100))
+            moment = datetime.fromisoformat(text(field, moment, CronError, limit=100))
         except ValueError:
-            raise CronError(f"moment must be ISO 8601 text, not {shorten(moment)}") from None
-    if not isinstance(moment, datetime) or moment.utcoffset() is None:
-        raise CronError(f"moment must have an offset from UTC, not {shorten(moment)}")
-    instant = to_millis(moment)
-    if not EARLIEST <= instant < LATEST - timedelta(days=366) // timedelta(milliseconds=1):
-        raise CronError(f"moment must lie in the years 1970 to 9996, not {shorten(moment)}")
-    return instant
+            raise CronError(f"{field} must be ISO 8601 text, not {shorten(moment)}") from None
+    found = instant(field, moment, CronError)
+    if not EARLIEST <= found < LATEST - timedelta(days=366) // timedelta(milliseconds=1):
+        raise CronError(f"{field} must lie in the years 1970 to 9996, not {shorten(moment)}")
+    return found
 
 
 @attrs.frozen(kw_only=True)
@@ -137,11 +163,16 @@ class Report:
     jobs: tuple[CronJob, ...]
 
     def __str__(self) -> str:
-        """A line for each run and each skipped row, and one that counts them."""
-        rows = sorted((*self.runs, *self.skipped), key=lambda run: (run.started_at or run.scheduled_at, int(run.id)))
+        """A line for each run and each skipped row, times in UTC, and one that counts them."""
+        rows = sorted((*self.runs, *self.skipped), key=_place)
         counted = Counter(f"{run.status}" if run.cause is None else f"{run.status}/{run.cause}" for run in rows)
         total = ", ".join(f"{count:,} {status}" for status, count in sorted(counted.items())) or "nothing happened"
         return "\n".join([*map(_line, rows), total])
+
+
+def _place(run: CronRun) -> tuple[datetime, datetime, str, int, int]:
+    """Where a run stands in a report; ids alone would depend on the order of trio's tasks."""
+    return run.started_at or run.scheduled_at, run.scheduled_at, run.job_name, run.attempt, int(run.id)
 
 
 def _line(run: CronRun) -> str:
@@ -163,6 +194,8 @@ def simulate(
 ) -> Report:
     """Run jobs from ``start`` to ``end`` on virtual time, with the real scheduler, and tell what happened. Runs its own trio.
 
+    What falls on the same instant has no order of its own. Of more than a million runs the latest are reported.
+
     Args:
         specs: The jobs, added at the start.
         executor: Carries out each run; it may sleep, use threads and fail.
@@ -172,13 +205,16 @@ def simulate(
         timezone: IANA name of the zone of jobs that name none.
 
     Raises:
-        CronError: An argument is wrong.
+        CronError: An argument is wrong, or trio runs already.
     """
-    clock = VirtualClock()
-    clock.set_wall(start)
-    length = (_instant(end) - clock.wall()) / 1000
+    if trio.lowlevel.in_trio_run():
+        raise CronError("simulate runs its own trio: in an async test use the fixture virtual_clock")
+    begin = _instant("start", start)
+    length = (_instant("end", end) - begin) / 1000
     if length <= 0:
-        raise CronError(f"end must be later than start, not {shorten(end)}")
+        raise CronError(f"end must be at least a millisecond later than start, not {shorten(end)}")
+    clock = VirtualClock()
+    clock.set_wall(from_millis(begin))
     jobs = check_specs("specs", specs)
     return trio.run(_simulate, jobs, executor, config, timezone, length, clock=clock)
 
@@ -190,7 +226,7 @@ async def _simulate(
         await trio.sleep(length - 0.0005)  # the moment at the end itself is left out
         rows = await scheduler.store.list_runs(limit=MOST_RUNS)
         jobs = await scheduler.store.list_jobs()
-    rows.sort(key=lambda run: (run.started_at or run.scheduled_at, int(run.id)))
+    rows.sort(key=_place)
     skipped = tuple(run for run in rows if run.status is RunStatus.SKIPPED)
     return Report(runs=tuple(run for run in rows if run.status is not RunStatus.SKIPPED), skipped=skipped, jobs=tuple(jobs))
 

@@ -6,6 +6,8 @@ import math
 import time
 from abc import abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
 from datetime import datetime
 from typing import TypeAlias
 
@@ -31,6 +33,14 @@ class VirtualTime(trio.abc.Clock):
     def wall(self) -> Millis:
         """The virtual wall clock."""
 
+    @abstractmethod
+    def hold(self) -> AbstractContextManager[None]:
+        """Let no time pass while the block runs."""
+
+
+_driving: ContextVar[VirtualTime | None] = ContextVar("virtual_time", default=None)
+"""What drives the trio run in which a scheduler was opened; threads that tasks start inherit it."""
+
 
 def system_wall() -> Millis:
     """The system's clock."""
@@ -49,6 +59,7 @@ def virtual_time() -> VirtualTime | None:
     except RuntimeError:
         raise CronError("there is no trio here: run the program with trio.run, not with asyncio") from None
     if isinstance(clock, VirtualTime):
+        _driving.set(clock)
         return clock
     if getattr(clock, "autojump_threshold", math.inf) != math.inf:
         raise CronError(
@@ -58,10 +69,25 @@ def virtual_time() -> VirtualTime | None:
     return None
 
 
-def now() -> datetime:
-    """The wall clock of the current trio run, UTC, in whole milliseconds; outside of trio the system's."""
+def _here() -> VirtualTime | None:
+    """The virtual clock of the current trio run, or of the one that started this thread."""
     try:
         clock = trio.lowlevel.current_clock()
     except RuntimeError:
-        return from_millis(system_wall())
-    return from_millis(clock.wall() if isinstance(clock, VirtualTime) else system_wall())
+        return _driving.get()
+    return clock if isinstance(clock, VirtualTime) else None
+
+
+def now() -> datetime:
+    """The wall clock of the current trio run, also in the threads of executors, UTC, in whole milliseconds; else the system's."""
+    clock = _here()
+    return from_millis(system_wall() if clock is None else clock.wall())
+
+
+def hold() -> AbstractContextManager[None]:
+    """Let no virtual time pass while the block runs: for subprocesses and sockets, which a clock cannot see at work.
+
+    In real time it does nothing.
+    """
+    clock = _here()
+    return nullcontext() if clock is None else clock.hold()

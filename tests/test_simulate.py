@@ -7,12 +7,14 @@ import random
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
+from pathlib import Path
 
 import pytest
 import trio
 
 from cronactors import Cron, CronConfig, CronError, Interval, JobContext, JobSpec, OneShot, RunStatus
+from cronactors.executors import shell_executor
 from cronactors.testing import VirtualClock, simulate
 from tests import oracle
 
@@ -66,6 +68,36 @@ def test_what_is_due_at_the_end_does_not_run() -> None:
 def test_bad_stretches_of_time(start: str, end: str) -> None:
     with pytest.raises(CronError):
         simulate([], work, start=start, end=end)
+
+
+async def test_a_simulation_runs_no_second_trio_inside_of_one() -> None:
+    with pytest.raises(CronError, match="virtual_clock"):
+        simulate([], work, start=START, end=END)
+
+
+def test_a_zone_that_raises() -> None:
+    class Broken(tzinfo):
+        def utcoffset(self, moment: datetime | None) -> timedelta:
+            raise ValueError
+
+    with pytest.raises(CronError, match="start must be an aware datetime"):
+        simulate([], work, start=datetime(2026, 1, 1, tzinfo=Broken()), end=END)
+
+
+def test_a_report_stands_in_an_order_of_its_own() -> None:
+    async def minute(context: JobContext) -> None:
+        await trio.sleep(60)
+
+    specs = [JobSpec(name, "it", Interval(60_000)) for name in "ab"]
+    config = CronConfig(max_concurrent_runs=2)
+    texts = {str(simulate(specs, minute, start=START, end="2026-03-28T00:30Z", config=config)) for _ in range(8)}
+    assert len(texts) == 1
+
+
+def test_commands_of_the_shell_take_no_virtual_time(tmp_path: Path) -> None:
+    spec = JobSpec("job", "sleep 0.05; echo hi", Interval.every(hours=1), max_retries=0, timeout_secs=1)
+    report = simulate([spec], shell_executor(tmp_path), start=START, end="2026-03-28T02:30Z")
+    assert [(run.status, run.result_summary) for run in report.runs] == [(RunStatus.SUCCESS, "hi")] * 2
 
 
 async def test_time_is_held_for_what_a_clock_cannot_see(virtual_clock: VirtualClock) -> None:

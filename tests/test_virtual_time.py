@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 import threading
 import time
 from datetime import UTC, datetime, timedelta, timezone
@@ -26,8 +28,9 @@ from cronactors import (
     SessionMode,
     open_scheduler,
     open_store,
+    testing,
 )
-from cronactors.testing import VirtualClock, make_context
+from cronactors.testing import VirtualClock, hold, make_context
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -340,3 +343,56 @@ def test_the_clock_says_how_long_to_wait() -> None:
     assert (clock.current_time(), clock.wall(), clock.now()) == (0.0, 1_767_225_600_000, START)
     assert clock.deadline_to_sleep_time(0.0) == 0.0
     assert clock.deadline_to_sleep_time(5.0) == math.inf
+
+
+async def test_a_thread_of_an_executor_is_told_the_virtual_time(virtual_clock: VirtualClock) -> None:
+    told = []
+
+    async def executor(context: JobContext) -> None:
+        told.append((cronactors.now(), await trio.to_thread.run_sync(cronactors.now)))
+
+    async with open_scheduler(":memory:", executor) as scheduler:
+        await scheduler.run_now(await scheduler.store.add_job("job", "it", Interval.every(hours=1)))
+    assert told == [(START, START)]
+
+
+async def test_a_thread_cannot_set_the_wall_clock_under_a_scheduler(virtual_clock: VirtualClock) -> None:
+    await trio.to_thread.run_sync(virtual_clock.set_wall, START + timedelta(days=1))
+    async with open_scheduler(":memory:", Times()):
+        with pytest.raises(CronError, match="in a task while a scheduler runs"):
+            await trio.to_thread.run_sync(virtual_clock.set_wall, START)
+        assert virtual_clock.now() == START + timedelta(days=1)
+        await trio.to_thread.run_sync(trio.from_thread.run_sync, virtual_clock.set_wall, START)
+        assert virtual_clock.now() == START
+
+
+async def test_a_clock_that_stands_still_says_so(
+    virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(testing, "STANDS_STILL", 0.05)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep, 3600)
+        await trio.to_thread.run_sync(time.sleep, 0.4)  # real time, in which nothing else may happen
+        assert trio.current_time() == 0
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["virtual time stands still"]
+
+
+async def test_hold_finds_the_clock_of_the_run(virtual_clock: VirtualClock) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep, 3600)
+        with hold():
+            await trio.run_process([sys.executable, "-c", "pass"], stdin=subprocess.DEVNULL)
+            assert trio.current_time() == 0
+    assert trio.current_time() == 3600
+
+
+async def test_hold_does_nothing_in_real_time() -> None:
+    before = trio.current_time()
+    with hold():
+        await trio.sleep(0.001)
+    assert trio.current_time() > before
+
+
+async def test_the_clock_stops_at_the_end_of_time(virtual_clock: VirtualClock) -> None:
+    await trio.sleep(1e12)
+    assert cronactors.now().year == 9997
