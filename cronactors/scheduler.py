@@ -38,14 +38,24 @@ class Health:
     Attributes:
         last_tick: When the clock last looked around, UTC.
         next_wake: When it means to wake next, UTC; None: nothing is planned.
+        clock_lag: Seconds by which it woke later than it meant to, the last time: the loop was busy or blocked.
         runs_in_flight: How many runs go on in this scheduler.
+        free_slots: How many more could.
+        store_queue: How many requests wait for the store.
+        store_latency: Seconds that the store took for its last transaction, commit included; None before the first.
         last_store_error: What the store failed with last; None once it works again.
+        notifier_queue: How many ended runs somebody is still to be told of.
     """
 
     last_tick: datetime | None
     next_wake: datetime | None
+    clock_lag: float
     runs_in_flight: int
+    free_slots: int
+    store_queue: int
+    store_latency: float | None
     last_store_error: str | None
+    notifier_queue: int
 
 
 class CronScheduler:
@@ -153,8 +163,13 @@ class CronScheduler:
         return Health(
             last_tick=None if self._clock.last_tick is None else from_millis(self._clock.last_tick),
             next_wake=None if self._clock.next_wake is None else from_millis(self._clock.next_wake),
+            clock_lag=self._clock.lag,
             runs_in_flight=len(self._pool.running),
+            free_slots=self._pool.free,
+            store_queue=self._service.mailbox.waiting,
+            store_latency=self._service.actor.latency,
             last_store_error=self._service.actor.last_error,
+            notifier_queue=self._notifier.under_way.value,
         )
 
     def _check_open(self) -> None:

@@ -202,8 +202,39 @@ async def test_health_tells_of_runs_and_of_the_next_wake(virtual_clock: VirtualC
         health = scheduler.health()
         assert (health.last_tick, health.next_wake) == (START, after(30))
         assert (health.runs_in_flight, health.last_store_error) == (0, None)
+        assert (health.clock_lag, health.store_queue, health.store_latency, health.notifier_queue) == (0, 0, 0, 0)
         await trio.sleep(30)
-        assert scheduler.health().runs_in_flight == 1
+        health = scheduler.health()
+        assert (health.runs_in_flight, health.free_slots) == (1, 0)
+
+
+async def test_health_tells_of_queues(virtual_clock: VirtualClock) -> None:
+    async def notifier(*told: object) -> None:
+        await trio.sleep(20)
+
+    async with open_scheduler(":memory:", Worker(1), notifier=notifier, config=CronConfig(max_concurrent_runs=3)) as scheduler:
+        for number in range(3):
+            await scheduler.store.add_job(f"job {number}", "it", OneShot(after(0)))
+        await trio.sleep(5)
+        assert scheduler.health().notifier_queue == 3
+        queues = []
+        async with trio.open_nursery() as nursery:
+            for _ in range(250):  # more than one transaction takes
+                nursery.start_soon(scheduler.store.list_jobs)
+            for _ in range(5):
+                await trio.lowlevel.checkpoint()
+                queues.append(scheduler.health().store_queue)
+        assert max(queues) >= 100
+        assert scheduler.health().store_queue == 0
+
+
+async def test_health_tells_that_the_clock_woke_late(tmp_path: Path) -> None:
+    async with open_scheduler(tmp_path / "db", Worker(0), tick_interval=0.05) as scheduler:
+        await trio.sleep(0.02)
+        time.sleep(0.2)  # the loop is to be blocked
+        await trio.sleep(0.01)
+        assert scheduler.health().clock_lag > 0.1
+        assert (scheduler.health().store_latency or 0) > 0
 
 
 # Two schedulers of one file, in real time: on virtual time nothing that another one does is seen

@@ -34,7 +34,8 @@ ledger.close
 ledger.claim
 ledger.jobs ledger.recovery
 ledger.runs ledger.explain
-actors.thread actors.observable actors.callbacks
+actors.watchdog actors.observable actors.callbacks
+actors.thread
 actors.leaving actors.mailbox actors.verdicts
 actors.messages actors.duties actors.store
 actors.notifier actors.service

@@ -310,6 +310,8 @@ async def scheduler(config: CronConfig) -> None:
         assert_type(health, Health)
         assert_type((health.last_tick, health.next_wake), tuple[datetime | None, datetime | None])
         assert_type((health.runs_in_flight, health.last_store_error), tuple[int, str | None])
+        assert_type((health.clock_lag, health.store_latency), tuple[float, float | None])
+        assert_type((health.free_slots, health.store_queue, health.notifier_queue), tuple[int, int, int])
     open_scheduler("agent.db", number)  # type: ignore[arg-type]
     open_scheduler("agent.db", not_async)  # type: ignore[arg-type]
     open_scheduler("agent.db", result, notifier=on_finish)  # type: ignore[arg-type]

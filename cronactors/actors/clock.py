@@ -60,6 +60,7 @@ class Clock:
         self.next_cancelling: Millis | None = None
         self.last_tick: Millis | None = None
         self.next_wake: Millis | None = None
+        self.lag = 0.0
 
     # Told by others, in the loop
 
@@ -151,8 +152,9 @@ class Clock:
         if self.next_cancelling is not None:
             wait = min(wait, max(0.0, (self.next_cancelling - wall) / 1000))
         self.next_wake = None if math.isinf(wait) else wall + max(0, round(wait * 1000))
-        with trio.move_on_after(max(0.0, wait)):  # the tick may have passed while a claim was made
+        with trio.move_on_after(max(0.0, wait)) as sleep:  # the tick may have passed while a claim was made
             await self._latch.receive()
+        self.lag = max(0.0, trio.current_time() - sleep.deadline)
 
     # The tick
 

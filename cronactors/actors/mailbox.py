@@ -139,6 +139,12 @@ class Mailbox:
             envelope.refuse(self._closed_by)
         return cast("R", await envelope.answer())
 
+    @property
+    def waiting(self) -> int:
+        """How many requests wait, and how many callers wait to hand one in."""
+        statistics = self._receive.statistics()
+        return statistics.current_buffer_used + statistics.tasks_waiting_send
+
     async def receive(self) -> Envelope:
         """Wait for a request.
 

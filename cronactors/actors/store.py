@@ -83,6 +83,7 @@ class StoreActor:
         self._hop = hop
         self.listeners: list[Listener] = []
         self.last_error: str | None = None
+        self.latency: float | None = None
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
@@ -132,7 +133,10 @@ class StoreActor:
     async def _commit(self, taken: list[Envelope]) -> bool:
         """Apply requests in one transaction and answer them; False if the file is locked."""
         requests = [envelope.request for envelope in taken]
-        match await self._hop(partial(run_batch, self.storage, requests)):
+        began = trio.current_time()
+        ending = await self._hop(partial(run_batch, self.storage, requests))
+        self.latency = trio.current_time() - began
+        match ending:
             case Done(answers, committed):
                 for envelope, answer in zip(taken, answers, strict=True):
                     envelope.settle(answer)

@@ -13,6 +13,8 @@ from typing import Protocol, TypeVar
 import outcome
 import trio
 
+from cronactors.actors.watchdog import Watchdog
+
 logger = logging.getLogger("cronactors.store")
 
 T = TypeVar("T")
@@ -38,10 +40,11 @@ async def in_place(function: Callable[[], T], /) -> T:
 
 
 class StorageThread:
-    """A thread that carries out one function at a time and, in between, ``keep``."""
+    """A thread that carries out one function at a time; in between it carries out ``keep``, and watches the loop."""
 
     def __init__(self) -> None:
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._watchdog = Watchdog()
         self._thread = threading.Thread(target=self._loop, name="cronactors-storage", daemon=True)
         self.keep: Callable[[], bool] | None = None
 
@@ -73,12 +76,13 @@ class StorageThread:
         next_keep = time.monotonic() + KEEP_EVERY
         while True:
             try:
-                work = self._work.get(timeout=max(0.0, next_keep - time.monotonic()))
+                work = self._work.get(timeout=max(0.0, min(next_keep, self._watchdog.next_look) - time.monotonic()))
                 if work is None:
                     return
+                self._watchdog.heard()
                 work()
             except queue.Empty:
-                pass
+                self._watchdog.look()
             if time.monotonic() >= next_keep:
                 next_keep = time.monotonic() + (KEEP_EVERY if self._kept() else KEEP_AGAIN)
 
