@@ -8,7 +8,7 @@ because ranges and full fields are where it goes wrong.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import date, datetime, timedelta
 from functools import lru_cache
 
@@ -21,6 +21,8 @@ _LENGTHS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _SHORTEST = 28
 _FEBRUARY = 2
 _FIRST_YEAR, _LAST_YEAR = 1969, 9998
+_SAMPLE_YEARS = range(2000, 2028)
+"""28 years hold every length of a year with every weekday of its first day, and so months of all shapes."""
 _SHAPES = tuple((length, first) for length in range(_SHORTEST, 32) for first in range(7))
 
 
@@ -49,14 +51,49 @@ class DayRule:
     months: frozenset[int]
     masks: tuple[int, ...]
 
+    @property
+    def longest_month(self) -> int:
+        """How many days the longest of the months ever has."""
+        return max(_longest(month) for month in self.months)
+
+    @property
+    def shortest_month(self) -> int:
+        """How many days the shortest of the months ever has."""
+        return min(_LENGTHS[month - 1] for month in self.months)
+
     def possible(self) -> bool:
         """Whether any day of any year matches (30 February does not)."""
-        return any(
-            self.masks[shape]
-            for month in self.months
-            for shape, (length, _first) in enumerate(_SHAPES)
-            if length == _LENGTHS[month - 1] or (month == _FEBRUARY and length == _SHORTEST + 1)
-        )
+        return any(self._month_masks())
+
+    def leaves_months_out(self) -> bool:
+        """Whether one of the months has no matching day in some year."""
+        return not all(self._month_masks())
+
+    def comes_every_year(self) -> bool:
+        """Whether each year has a matching day (29 February comes in leap years)."""
+        return all(self.count(_month(year * 12)[0], _month(year * 12 + 12)[0], 1) for year in _SAMPLE_YEARS)
+
+    def in_400_years(self) -> int:
+        """Count the matching days of 400 years, after which the calendar repeats itself."""
+        start, end = _month(2000 * 12)[0], _month(2400 * 12)[0]
+        return self.count(start, end, end - start)
+
+    def has_neighbours(self) -> bool:
+        """Whether two matching days ever follow each other."""
+        found = self.at_or_after(_month(_SAMPLE_YEARS.start * 12)[0])
+        end = _month(_SAMPLE_YEARS.stop * 12)[0]
+        while found is not None and found < end:
+            before, found = found, self.at_or_after(found + 1)
+            if found == before + 1:
+                return True
+        return False
+
+    def _month_masks(self) -> Iterator[int]:
+        """Give the masks of all shapes that the months can have."""
+        for month in self.months:
+            for shape, (length, _first) in enumerate(_SHAPES):
+                if _LENGTHS[month - 1] <= length <= _longest(month):
+                    yield self.masks[shape]
 
     def at_or_after(self, day: int) -> int | None:
         """Find the first matching day from ``day`` on, to the end of 9998."""
@@ -163,9 +200,9 @@ def _ask(next_after: Callable[[datetime], object], sample: date) -> int:
 
 @lru_cache(maxsize=1)
 def _samples() -> tuple[date, ...]:
-    """Pick a month of each shape; 28 years hold all of them."""
+    """Pick a month of each shape."""
     seen: dict[tuple[int, int], date] = {}
-    for year in range(2000, 2028):
+    for year in _SAMPLE_YEARS:
         for month in range(1, 13):
             seen.setdefault(_SHAPES[_month(year * 12 + month - 1)[1]], date(year, month, 1))
     return tuple(seen[shape] for shape in _SHAPES)
@@ -178,6 +215,10 @@ def _month(month: int) -> tuple[int, int]:
     first = date(year, index + 1, 1).toordinal()
     leap = index + 1 == _FEBRUARY and year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
     return first - _EPOCH_ORDINAL, (_LENGTHS[index] + leap - _SHORTEST) * 7 + (first - 1) % 7
+
+
+def _longest(month: int) -> int:
+    return _LENGTHS[month - 1] + (month == _FEBRUARY)
 
 
 def _month_of(day: int) -> int:

@@ -20,6 +20,8 @@ from cronactors.errors import InvalidSchedule, shorten
 
 MAX_EXPRESSION = 500
 """Longest cron expression, in characters."""
+MAX_SPECIAL_DAYS = 10
+"""Most days of an expression that only a calendar knows, such as ``15W``: each costs some 2 ms when it is first seen."""
 
 _DAY = 86_400
 _NO_NAMES: Mapping[str, int] = MappingProxyType({})
@@ -42,8 +44,8 @@ _WEEKDAY_OF_MONTH = re.compile(r"([0-9]+|[a-z]{3})#([0-9]+)")
 _RANDOM = re.compile(r"[hr](?:[(/].*)?")
 
 
-@attrs.frozen
-class _Field:
+@attrs.frozen(eq=False)
+class Field:
     """What may stand in one field: numbers from ``least`` to ``most``, and names for them."""
 
     name: str
@@ -54,15 +56,61 @@ class _Field:
     @property
     def highest(self) -> int:
         """The highest number that may be written: 7 is Sunday too."""
-        return 7 if self is _WEEKDAY else self.most
+        return 7 if self is WEEKDAY else self.most
+
+    @property
+    def span(self) -> int:
+        """How many numbers there are."""
+        return self.most - self.least + 1
 
 
-_SECOND = _Field("second", 0, 59)
-_MINUTE = _Field("minute", 0, 59)
-_HOUR = _Field("hour", 0, 23)
-_MONTH_DAY = _Field("day of month", 1, 31)
-_MONTH = _Field("month", 1, 12, _MONTH_NAMES)
-_WEEKDAY = _Field("day of week", 0, 6, _WEEKDAY_NAMES)
+SECOND = Field("second", 0, 59)
+MINUTE = Field("minute", 0, 59)
+HOUR = Field("hour", 0, 23)
+MONTH_DAY = Field("day of month", 1, 31)
+MONTH = Field("month", 1, 12, _MONTH_NAMES)
+WEEKDAY = Field("day of week", 0, 6, _WEEKDAY_NAMES)
+_ORDER = (SECOND, MINUTE, HOUR, MONTH_DAY, MONTH, WEEKDAY)
+
+
+@attrs.frozen
+class Item:
+    """One item of a field.
+
+    Args:
+        field: The field.
+        text: As it was written.
+        numbers: What it counts through; a week may go on beyond Saturday. Empty for a special day.
+        special: A day that only a calendar knows, in croniter's spelling, see `DayField`; or empty.
+    """
+
+    field: Field
+    text: str
+    numbers: range
+    special: str = ""
+
+    @property
+    def values(self) -> list[int]:
+        """The numbers in their order, weekdays from 0 to 6."""
+        return [number % 7 for number in self.numbers] if self.field is WEEKDAY else list(self.numbers)
+
+
+@attrs.frozen
+class Written:
+    """One field of an expression: its text as it was written, and the items of it; a ``?`` has none."""
+
+    text: str
+    items: tuple[Item, ...]
+
+    @property
+    def values(self) -> set[int]:
+        """All its numbers."""
+        return {value for item in self.items for value in item.values}
+
+    @property
+    def restricted(self) -> bool:
+        """Whether it is more than a plain ``*`` or ``?``."""
+        return self.text not in ("*", "?")
 
 
 @attrs.frozen
@@ -199,56 +247,82 @@ class _Refused(Exception):
     """Why an expression is refused; what `parse` says after the expression itself."""
 
 
+def fields(expr: str) -> dict[Field, Written]:
+    """Take a cron expression apart: five fields in their order, or six that begin with the second.
+
+    Raises:
+        InvalidSchedule: As `parse`.
+    """
+    parse(expr)
+    return _read(expr)
+
+
 def _parse(expr: str) -> CronTimes:
-    fields = _split(expr)
-    second, minute, hour, month_day, month, weekday = fields if len(fields) == 6 else ["0", *fields]  # noqa: PLR2004
-    days = day_rule(_numbers(_MONTH, month), _day_field(_MONTH_DAY, month_day), _day_field(_WEEKDAY, weekday))
+    written = _read(expr)
+    month_day, month, weekday = written[MONTH_DAY], written[MONTH], written[WEEKDAY]
+    special = {item.special for day in (month_day, weekday) for item in day.items if item.special}
+    if len(special) > MAX_SPECIAL_DAYS:
+        raise _Refused(f"{len(special)} special days (L, 15W, L5, 5#2), at most {MAX_SPECIAL_DAYS} are allowed")
+    days = day_rule(month.values, _day_field(month_day), _day_field(weekday))
     if not days.possible():
-        raise _Refused(f"there is no such date: day of month {shorten(month_day)}, month {shorten(month)}")
+        raise _Refused(f"there is no such date: day of month {shorten(month_day.text)}, month {shorten(month.text)}")
     return CronTimes(
         days=days,
-        hours=tuple(sorted(_numbers(_HOUR, hour))),
-        minutes=tuple(sorted(_numbers(_MINUTE, minute))),
-        seconds=tuple(sorted(_numbers(_SECOND, second))),
-        rhythm=any(field.startswith("*") for field in (second, minute, hour)),
+        hours=tuple(sorted(written[HOUR].values)),
+        minutes=tuple(sorted(written[MINUTE].values)),
+        seconds=tuple(sorted(written[SECOND].values)) if SECOND in written else (0,),
+        rhythm=any(written[field].text.startswith("*") for field in (SECOND, MINUTE, HOUR) if field in written),
     )
+
+
+def _read(expr: str) -> dict[Field, Written]:
+    texts = _split(expr)
+    order = _ORDER[len(_ORDER) - len(texts) :]
+    return {field: Written(text, _items(field, text)) for field, text in zip(order, texts, strict=True)}
 
 
 def _split(expr: str) -> list[str]:
     if not expr.isascii():
         odd = next(char for char in expr if not char.isascii())
         raise _Refused(f"only ASCII characters are allowed, not {odd!a}")
-    fields = re.findall(r"\S+", expr.lower(), re.ASCII)
-    if len(fields) == 1 and fields[0].startswith("@"):
-        if fields[0] == "@reboot":
+    texts = re.findall(r"\S+", expr, re.ASCII)
+    if len(texts) == 1 and texts[0].startswith("@"):
+        alias = texts[0].lower()
+        if alias == "@reboot":
             raise _Refused("@reboot is not a time; run the job when the program starts instead")
-        if fields[0] not in _ALIASES:
-            raise _Refused(f"{shorten(fields[0])} is not known; there are {' '.join(_ALIASES)}")
-        return _ALIASES[fields[0]].split()
-    if len(fields) not in (5, 6):
-        hint = "; years are not supported" if len(fields) == 7 else ""  # noqa: PLR2004
-        raise _Refused(f"5 fields are needed, or 6 with seconds first, not {len(fields)}{hint}")
-    return fields
+        if alias not in _ALIASES:
+            raise _Refused(f"{shorten(alias)} is not known; there are {' '.join(_ALIASES)}")
+        return _ALIASES[alias].split()
+    if len(texts) not in (5, 6):
+        hint = "; years are not supported" if len(texts) == 7 else ""  # noqa: PLR2004
+        raise _Refused(f"5 fields are needed, or 6 with seconds first, not {len(texts)}{hint}")
+    return texts
 
 
-def _day_field(field: _Field, text: str) -> DayField | None:
-    """Read one of the two day fields; None if it is unrestricted."""
-    if text in ("*", "?"):
+def _day_field(written: Written) -> DayField | None:
+    """Sum up one of the two day fields; None if it is unrestricted."""
+    if not written.restricted:
         return None
-    plain: set[int] = set()
-    special = []
+    special = dict.fromkeys(item.special for item in written.items if item.special)
+    return DayField(plain=frozenset(written.values), special=tuple(special))
+
+
+def _items(field: Field, text: str) -> tuple[Item, ...]:
+    """Read a field: a list of items."""
+    days = field in (MONTH_DAY, WEEKDAY)
+    if days and text == "?":
+        return ()
+    items = []
     for item in text.split(","):
-        token = _special_day(field, item)
-        if token is None:
-            plain |= _item(field, item)
-        else:
-            special.append(token)
-    return DayField(plain=frozenset(plain), special=tuple(dict.fromkeys(special)))
+        token = _special_day(field, item.lower()) if days else None
+        numbers = _numbers(field, item.lower()) if token is None else range(0)
+        items.append(Item(field, item, numbers, token or ""))
+    return tuple(items)
 
 
-def _special_day(field: _Field, item: str) -> str | None:
+def _special_day(field: Field, item: str) -> str | None:
     """Recognise ``L`` and ``15W`` in the day of the month, ``L5`` and ``5#2`` in the day of the week; None if it is another."""
-    if field is _MONTH_DAY:
+    if field is MONTH_DAY:
         if item == "l":
             return "l"
         if re.fullmatch(r"[0-9]+w", item):
@@ -266,15 +340,7 @@ def _special_day(field: _Field, item: str) -> str | None:
     return f"{_number(field, nth[1]) % 7}#{nth[2]}"
 
 
-def _numbers(field: _Field, text: str) -> set[int]:
-    """Read a field of numbers: a list of items."""
-    numbers: set[int] = set()
-    for item in text.split(","):
-        numbers |= _item(field, item)
-    return numbers
-
-
-def _item(field: _Field, item: str) -> set[int]:
+def _numbers(field: Field, item: str) -> range:
     """Read one item of a list: ``*``, ``a``, ``a-b``, each with ``/step`` or without; ``a/step`` goes on to the field's end."""
     match = _ITEM.fullmatch(item)
     if match is None or (match["low"] == "*" and match["high"]):
@@ -282,24 +348,24 @@ def _item(field: _Field, item: str) -> set[int]:
     step = 1
     if match["step"] is not None:
         step = int(match["step"])
-        span = field.most - field.least + 1
-        if not 1 <= step <= span:
-            raise _Refused(f"{field.name} {shorten(item)}: a step must be 1 to {span}")
+        if not 1 <= step <= field.span:
+            raise _Refused(f"{field.name} {shorten(item)}: a step must be 1 to {field.span}")
     if match["low"] == "*":
-        return set(range(field.least, field.most + 1, step))
+        return range(field.least, field.most + 1, step)
     low = _number(field, match["low"])
     high = _number(field, match["high"]) if match["high"] else field.most if match["step"] else low
-    if field is not _WEEKDAY:
+    if field is WEEKDAY:
+        # A week has no first day that all agree on, so fri-mon goes round; 7 is Sunday at either end.
+        if low == 7 and high != low:  # noqa: PLR2004
+            low = 0
         if high < low:
-            raise _Refused(f"{field.name} {shorten(item)}: the range goes backwards; write it as two")
-        return set(range(low, high + 1, step))
-    # A week has no first day that all agree on, so fri-mon goes round; 7 is Sunday at either end.
-    if low == 7 and high != low:  # noqa: PLR2004
-        low = 0
-    return {day % 7 for day in range(low, (high if high >= low else high + 7) + 1, step)}
+            high += 7
+    elif high < low:
+        raise _Refused(f"{field.name} {shorten(item)}: the range goes backwards; write it as two")
+    return range(low, high + 1, step)
 
 
-def _number(field: _Field, text: str) -> int:
+def _number(field: Field, text: str) -> int:
     """Read a number or a name."""
     if not text.isdigit():
         if text not in field.names:
@@ -311,7 +377,7 @@ def _number(field: _Field, text: str) -> int:
     return number
 
 
-def _why(field: _Field, item: str) -> str:
+def _why(field: Field, item: str) -> str:
     """Say why an item cannot be read."""
     if not item:
         return f"{field.name}: something is missing beside a comma"

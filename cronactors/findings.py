@@ -2,41 +2,43 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import attrs
 
-from cronactors import expression
+from cronactors import checks
 from cronactors.errors import InvalidSchedule, shorten
-from cronactors.expression import CronTimes, parse
+from cronactors.expression import (
+    HOUR,
+    MINUTE,
+    MONTH,
+    MONTH_DAY,
+    SECOND,
+    WEEKDAY,
+    CronTimes,
+    Field,
+    Item,
+    Written,
+    fields,
+    parse,
+)
 from cronactors.instants import EARLIEST, LATEST, Millis, from_millis, to_millis
 from cronactors.preview import ClockChange, clock_changes, shown_twice, wall_text
-from cronactors.schedule import GRACE, Cron, Interval, OneShot, Schedule, _checked_schedule, _instant, next_moment
+from cronactors.schedule import GRACE, Cron, Interval, OneShot, Schedule, checked_schedule, next_moment
 from cronactors.timestamps import read_timestamp
 from cronactors.zones import DAY, SETTLED, check_zone
 
 LOOK_AHEAD = 5 * 366 * DAY
-"""How far ahead clock changes are looked at, in seconds: five years, in which each recurring one comes by."""
+"""How far ahead of a given present clock changes are looked at, in seconds: five years, in which each recurring one comes by."""
 
-_LASTING = datetime(2100, 1, 1, tzinfo=UTC)
-"""By then every zone of the IANA database keeps its recurring rules; changes that are listed one by one, as Morocco's, end in the 2080s."""
-_SECOND: Millis = 1000
-_MONTH_LENGTHS = {month: 29 if month == 2 else 30 if month in (4, 6, 9, 11) else 31 for month in range(1, 13)}  # noqa: PLR2004
-_SHORTEST, _LONGEST = 28, 31
-_EVERY_YEAR_SHAPE = range(2000, 2028)
-"""28 years hold every length of a year with every weekday of its first day."""
-_ROUNDS = (
-    (expression._SECOND, "minute"),
-    (expression._MINUTE, "hour"),
-    (expression._HOUR, "day"),
-    (expression._MONTH_DAY, "month"),
-    (expression._MONTH, "year"),
-    (expression._WEEKDAY, "week"),
-)
+_NO_PRESENT = (to_millis(datetime(2026, 1, 1, tzinfo=UTC)), to_millis(datetime(2105, 1, 1, tzinfo=UTC)))
+"""What is looked at when no present is given: changes that zones list one by one, and five years of those that recur for ever."""
+_ONE_SECOND: Millis = 1000
+_DAY_HOURS, _HOUR_MINUTES = 24, 60
+_ROUNDS = ((SECOND, "minute"), (MINUTE, "hour"), (HOUR, "day"), (MONTH_DAY, "month"), (MONTH, "year"), (WEEKDAY, "week"))
 """The fields, and after what each of them starts anew."""
-_SIX = 6
 
 
 @attrs.frozen
@@ -54,20 +56,33 @@ class Finding:
 
 @attrs.frozen
 class _Expression:
-    """An expression: the texts of its fields in their order, whether there are six of them, and what they mean."""
+    """An expression: its fields as they are written, the second only if there are six, and the times that they mean."""
 
-    second: str
-    minute: str
-    hour: str
-    month_day: str
-    month: str
-    weekday: str
-    six: bool
+    written: dict[Field, Written]
     times: CronTimes
 
-    def both_days(self) -> bool:
-        """Whether both day fields are restricted."""
-        return self.month_day not in ("*", "?") and self.weekday not in ("*", "?")
+    def part(self, field: Field) -> str:
+        """Name a field and what is written there."""
+        return f"{field.name} {shorten(self.written[field].text)}"
+
+    def goes_on(self, field: Field) -> bool:
+        """Whether two rounds of a field ever follow each other: minutes, if there are two hours in a row."""
+        times = self.times
+        if field is SECOND:
+            return _in_a_row(times.minutes, MINUTE, lambda: self.goes_on(MINUTE))
+        if field is MINUTE:
+            return _in_a_row(times.hours, HOUR, lambda: self.goes_on(HOUR))
+        if field is HOUR:
+            return times.days.has_neighbours()
+        # After December comes January; weeks and years always go on.
+        return field is not MONTH_DAY or _in_a_row(tuple(sorted(times.days.months)), MONTH, lambda: True)
+
+
+def _in_a_row(values: tuple[int, ...], field: Field, goes_on: Callable[[], bool]) -> bool:
+    """Whether sorted values hold two in a row: also the last and the first, if the field's own rounds go on."""
+    if any(after - before == 1 for before, after in pairwise(values)):
+        return True
+    return values[0] == field.least and values[-1] == field.most and goes_on()
 
 
 def lint(schedule: Schedule, timezone: str | None = None, *, after: datetime | None = None) -> list[Finding]:
@@ -79,8 +94,8 @@ def lint(schedule: Schedule, timezone: str | None = None, *, after: datetime | N
     Args:
         schedule: When.
         timezone: IANA name of the zone in which the schedule is meant; None is UTC.
-        after: The present, an aware datetime: clock changes of the five years from then on count, and a one-shot before it is
-            past. None: the changes that the zone makes in the long run, and no one-shot is past.
+        after: The present, an aware datetime such as ``cronactors.now()``: clock changes of the five years from then on count,
+            and a one-shot before it is past. None: the clock changes of the years 2026 to 2104, and no one-shot is past.
 
     Returns:
         The findings; empty if there is nothing to say.
@@ -88,119 +103,141 @@ def lint(schedule: Schedule, timezone: str | None = None, *, after: datetime | N
     Raises:
         InvalidSchedule: An argument is not what it should be, or the zone is unknown.
     """
-    _checked_schedule(schedule)
+    checked_schedule(schedule)
     zone = "UTC" if timezone is None else check_zone(timezone)
-    present = None if after is None else _instant("after", after)
+    present = None if after is None else checks.instant("after", after, InvalidSchedule)
     if isinstance(schedule, Interval):
         return list(_of_interval(schedule))
     if isinstance(schedule, OneShot):
         return list(_of_one_shot(schedule, zone, present))
-    cron = _read(schedule)
-    findings = [*_of_days(cron), *_of_steps(cron), *_of_seconds(cron)]
-    start = to_millis(_LASTING) if present is None else min(max(present, EARLIEST), LATEST)
+    # A slip that is written twice is told once.
+    return list(dict.fromkeys(_of_cron(schedule, zone, present)))
+
+
+def _of_cron(schedule: Cron, zone: str, present: Millis | None) -> Iterator[Finding]:
+    cron = _Expression(fields(schedule.expr), parse(schedule.expr))
+    for rule in (_of_day_fields, _of_dates, _of_nearest_weekdays, _of_steps, _of_many_runs, _of_seconds_first):
+        yield from rule(cron)
+    start, end = _NO_PRESENT
+    if present is not None:
+        start = min(max(present, EARLIEST), LATEST)
+        end = min(start + LOOK_AHEAD * 1000, LATEST)
     if next_moment(schedule, after=start, zone=zone, anchor=start) is None:
-        return [*findings, Finding("never-fires", f"expr {shorten(schedule.expr)} never fires in {zone} before the year 9998")]
-    return [*findings, *_of_clock_changes(cron, zone, start // 1000)]
-
-
-def _read(schedule: Cron) -> _Expression:
-    """Take an expression apart."""
-    fields = expression._split(schedule.expr)
-    six = len(fields) == _SIX
-    second, minute, hour, month_day, month, weekday = fields if six else ["0", *fields]
-    return _Expression(second, minute, hour, month_day, month, weekday, six=six, times=parse(schedule.expr))
+        yield Finding("never-fires", f"expr {shorten(schedule.expr)} never fires in {zone} before the year 9998")
+    else:
+        yield from _of_clock_changes(cron, zone, start // 1000, end // 1000)
 
 
 # Days
 
 
-def _of_days(cron: _Expression) -> Iterator[Finding]:
+def _of_day_fields(cron: _Expression) -> Iterator[Finding]:
     """Either day field matches (POSIX crontab); in Debian's crontab(5) one that begins with ``*`` counts as unrestricted."""
-    day, weekday = f"day of month {shorten(cron.month_day)}", f"day of week {shorten(cron.weekday)}"
-    if cron.both_days():
-        if cron.month_day.startswith("*") or cron.weekday.startswith("*"):
-            star = day if cron.month_day.startswith("*") else weekday
-            yield Finding(
-                "star-step-day",
-                f"{day} and {weekday}: it runs on the days of either; Debian's cron takes {star}, which begins with *, for "
-                "unrestricted, and runs on days that are in both",
-            )
-        else:
-            yield Finding("both-days", f"{day} and {weekday} are both restricted: it runs on the days of either, not of both")
-    rare = _rare_date(cron)
-    if rare is not None:
-        yield rare
+    if not (cron.written[MONTH_DAY].restricted and cron.written[WEEKDAY].restricted):
+        return
+    day, weekday = cron.part(MONTH_DAY), cron.part(WEEKDAY)
+    stars = [cron.part(field) for field in (MONTH_DAY, WEEKDAY) if cron.written[field].text.startswith("*")]
+    if stars:
+        yield Finding(
+            "star-step-day",
+            f"{day} and {weekday}: it runs on the days of either; Debian's cron takes {stars[0]}, which begins with *, for "
+            "unrestricted, and runs on days that are in both",
+        )
     else:
-        yield from _of_missing_days(cron)
+        yield Finding("both-days", f"{day} and {weekday} are both restricted: it runs on the days of either, not of both")
 
 
-def _rare_date(cron: _Expression) -> Finding | None:
-    """A date that some years do not have, such as 29 February."""
+def _of_dates(cron: _Expression) -> Iterator[Finding]:
+    """Dates that some years do not have, such as 29 February; or else days that some months do not have."""
     days = cron.times.days
-    if all(days.count(_first_day(year), _first_day(year + 1), 1) for year in _EVERY_YEAR_SHAPE):
-        return None
-    named = [("day of month", cron.month_day), ("month", cron.month), ("day of week", cron.weekday)]
-    parts = ", ".join(f"{name} {shorten(text)}" for name, text in named if text not in ("*", "?"))
-    # The calendar repeats itself every 400 years.
-    found = days.count(_first_day(2000), _first_day(2400), 400 * 366)
-    return Finding("rare-date", f"{parts}: some years have no such date; there are {found} of them in 400 years")
+    if days.comes_every_year():
+        yield from _of_absent_days(cron)
+        if days.leaves_months_out():
+            yield _of_months_left_out(cron)
+        return
+    parts = ", ".join(cron.part(field) for field in (MONTH_DAY, MONTH, WEEKDAY) if cron.written[field].restricted)
+    yield Finding("rare-date", f"{parts}: some years have no such date; there are {days.in_400_years()} of them in 400 years")
 
 
-def _first_day(year: int) -> int:
-    """Count the days from 1970-01-01 to the first day of a year."""
-    return (datetime(year, 1, 1, tzinfo=UTC) - from_millis(0)).days
+def _of_absent_days(cron: _Expression) -> Iterator[Finding]:
+    """Days of the month that none of the months named has."""
+    for item in cron.written[MONTH_DAY].items:
+        # What goes on to the end of the field means whatever days there are, and so does a range over all of it.
+        written_out = "/" not in item.text or "-" in item.text
+        if written_out and not _is_whole(item):
+            absent = [day for day in item.numbers if day > cron.times.days.longest_month]
+            if absent:
+                named = f"day of month {shorten(item.text)}: {cron.part(MONTH)}"
+                yield Finding("missing-day", f"{named} never has {_ordinal(absent[0])}")
 
 
-def _of_missing_days(cron: _Expression) -> Iterator[Finding]:
-    """Days of the month that some of the months do not have."""
-    months = cron.times.days.months
-    for item in cron.month_day.split(","):
-        match = re.fullmatch(r"([0-9]+)(w?)", item)
-        day = int(match[1]) if match else 0
-        short = [month for month in sorted(months) if day > (_SHORTEST if month == 2 else _MONTH_LENGTHS[month])]  # noqa: PLR2004
-        if match is None or not short:
-            continue
-        part, named = f"day of month {shorten(item)}", f"a {day}{'st' if day == _LONGEST else 'th'}"
-        if match[2]:
-            nearest = "it means the weekday nearest to the last day; other schedulers may leave those months out"
-            yield Finding("nearest-weekday", f"{part}: in a month without {named} {nearest}")
-        elif all(day > _MONTH_LENGTHS[month] for month in months):
-            yield Finding("missing-day", f"{part}: month {shorten(cron.month)} never has {named}")
-        else:
-            yield Finding("missing-day", f"{part}: months without {named} are left out; for the last day write 'L'")
-    for item in cron.weekday.split(","):
-        if item.endswith("#5"):
+def _of_months_left_out(cron: _Expression) -> Finding:
+    """Months without any matching day: all days of the month are late ones, all weekdays are fifth ones."""
+    day, weekday = cron.written[MONTH_DAY], cron.written[WEEKDAY]
+    if not weekday.restricted:
+        named = f"{cron.part(MONTH_DAY)}: months without {_ordinal(min(day.values))}"
+        return Finding("missing-day", f"{named} are left out; for the last day write 'L'")
+    if not day.restricted:
+        last = shorten(",".join(dict.fromkeys(f"L{item.special[0]}" for item in weekday.items)))
+        return Finding("missing-day", f"{cron.part(WEEKDAY)}: months without a fifth are left out; for the last write {last}")
+    named = f"{cron.part(MONTH_DAY)}, {cron.part(WEEKDAY)}: months that have neither"
+    return Finding("missing-day", f"{named} are left out; for the last day write 'L'")
+
+
+def _of_nearest_weekdays(cron: _Expression) -> Iterator[Finding]:
+    """Days that are moved to a weekday, in months that do not have them."""
+    shortest = cron.times.days.shortest_month
+    for item in cron.written[MONTH_DAY].items:
+        day = int(item.special[:-1]) if item.special.endswith("w") else 0
+        if day > shortest:
             yield Finding(
-                "missing-day",
-                f"day of week {shorten(item)}: months without a fifth are left out; for the last write {_last(item)}",
+                "nearest-weekday",
+                f"day of month {shorten(item.text)}: in a month without {_ordinal(day)} it means the weekday nearest to the last "
+                "day; other schedulers may leave those months out",
             )
 
 
-def _last(item: str) -> str:
-    """Write the last such weekday of a month as our grammar has it."""
-    weekday = item.partition("#")[0]
-    return shorten(f"L{expression._WEEKDAY.names.get(weekday, weekday)}")
+def _ordinal(day: int) -> str:
+    """Write one of the days that not all months have."""
+    return "a 31st" if day == MONTH_DAY.most else f"a {day}th"
 
 
-# Steps and seconds
+# Steps
 
 
 def _of_steps(cron: _Expression) -> Iterator[Finding]:
     """Steps after which the next round of the field begins too early."""
-    texts = (cron.second, cron.minute, cron.hour, cron.month_day, cron.month, cron.weekday)
-    for (field, around), text in zip(_ROUNDS, texts, strict=True):
-        for item in text.split(","):
-            match = re.fullmatch(r"[^-/]+/([0-9]+)", item)
-            if match is None or match[1].lstrip("0") == "1":
-                continue
-            numbers = sorted(expression._item(field, item))
-            means = f"{field.name} {shorten(item)} means {_listed(numbers)}, and starts anew each {around}"
-            step, last = int(match[1]), numbers[0] + field.most - field.least + 1 - numbers[-1]
-            if field is expression._MONTH_DAY:
-                if len(numbers) > 1:  # months differ in length, so no step divides them
-                    yield Finding("uneven-step", means)
-            elif last != step:
-                yield Finding("uneven-step", f"{means}: the last step is {last}, not {step}")
+    for field, around in _ROUNDS:
+        written = cron.written.get(field)
+        for item in written.items if written is not None and not _is_even(written.values, field) else ():
+            if item.numbers.step > 1 and ("-" not in item.text or _is_whole(item)):
+                text = _of_step(item, around, goes_on=cron.goes_on(field))
+                if text is not None:
+                    yield Finding("uneven-step", text)
+
+
+def _of_step(item: Item, around: str, *, goes_on: bool) -> str | None:
+    """Say what is odd about a step that is repeated to the end of its field."""
+    field, numbers, step = item.field, item.numbers, item.numbers.step
+    means = f"{field.name} {shorten(item.text)} means {_listed(item.values)}"
+    last = numbers[0] + field.span - numbers[-1]
+    if not goes_on:
+        return means if len(numbers) == 1 and numbers[0] != field.least else None
+    if field is MONTH_DAY:  # months differ in length, so no step divides them
+        return f"{means}, and starts anew each {around}" if len(numbers) > 1 else None
+    return f"{means}, and starts anew each {around}: the last step is {last}, not {step}" if last != step else None
+
+
+def _is_whole(item: Item) -> bool:
+    """Whether an item goes through the whole field."""
+    return item.numbers.stop - item.numbers.start == item.field.span
+
+
+def _is_even(values: set[int], field: Field) -> bool:
+    """Whether several numbers have the same distance all round, whichever items they come from."""
+    ordered = sorted(values)
+    gaps = {after - before for before, after in pairwise([*ordered, ordered[0] + field.span])} if ordered else set()
+    return len(ordered) > 1 and len(gaps) == 1 and field is not MONTH_DAY
 
 
 def _listed(numbers: list[int]) -> str:
@@ -212,36 +249,53 @@ def _listed(numbers: list[int]) -> str:
     return f"{', '.join(map(str, numbers[:3]))} and so on to {numbers[-1]}"
 
 
-def _of_seconds(cron: _Expression) -> Iterator[Finding]:
-    """Seconds that were not meant: six fields may have been written for another scheduler, or for five.
+# Minutes and seconds
 
-    By their documentation croniter reads a sixth field as the second, Temporal as the year.
-    """
-    if not cron.six:
-        return
-    second = f"second {shorten(cron.second)}"
-    if len(cron.times.seconds) > 1:
-        number = cron.times.per_day
+
+def _of_many_runs(cron: _Expression) -> Iterator[Finding]:
+    """Every second, or every minute, of a time at which one run may have been meant."""
+    times = cron.times
+    if len(times.seconds) > 1:
         yield Finding(
-            "many-runs", f"{second}: the first of six fields is the second, so it runs {number:,} times on each of its days"
+            "many-runs",
+            f"{cron.part(SECOND)}: the first of six fields is the second, so it runs {times.per_day:,} times on each of its days",
         )
+    elif len(times.minutes) == _HOUR_MINUTES and cron.written[MINUTE].text.startswith("*"):
+        # For hours or days on end every minute is meant.
+        lonely = MINUTE if len(times.hours) < _DAY_HOURS else HOUR
+        if not cron.goes_on(lonely):
+            yield Finding(
+                "many-runs",
+                f"{cron.part(MINUTE)}, {cron.part(HOUR)}: it runs every minute of its hours, {times.per_day:,} times on each of "
+                f"its days, from {times.hours[0]:02}:00 on",
+            )
+
+
+def _of_seconds_first(cron: _Expression) -> Iterator[Finding]:
+    """Six fields that may have been written for another scheduler.
+
+    By their documentation croniter reads a sixth field as the second, Temporal as the year. Quartz has the second first too.
+    """
+    times = cron.times
+    if SECOND not in cron.written or len(times.seconds) > 1:
         return
-    # `0 0 * * * *` and `0 */5 * * * *` are what those write who mean seconds.
-    odd = cron.second != "0" or (cron.hour == "*" and cron.minute != "0" and "*" not in cron.minute)
-    if odd and _readable(cron):
+    # `0 0 * * * *` and `0 */5 * * * *` are what those write who mean seconds; no hour is beyond 23.
+    hourly = cron.written[HOUR].text == "*" and times.minutes[-1] in range(1, _DAY_HOURS)
+    if (times.seconds != (0,) or hourly) and _is_readable(cron):
         yield Finding(
             "seconds-first",
-            f"{second}, minute {shorten(cron.minute)}, hour {shorten(cron.hour)}: the first of six fields is the second; other "
+            f"{cron.part(SECOND)}, {cron.part(MINUTE)}, {cron.part(HOUR)}: the first of six fields is the second; other "
             "schedulers read the minute first, and a second (croniter) or a year (Temporal) last",
         )
 
 
-def _readable(cron: _Expression) -> bool:
+def _is_readable(cron: _Expression) -> bool:
     """Whether the first five fields alone would be an expression, and the sixth a second or any year."""
-    if cron.weekday not in ("*", "?", "0"):
+    *five, last = (written.text for written in cron.written.values())
+    if last not in ("*", "0", "00"):
         return False
     try:
-        parse(f"{cron.second} {cron.minute} {cron.hour} {cron.month_day} {cron.month}")
+        parse(" ".join(five))
     except InvalidSchedule:
         return False
     return True
@@ -250,17 +304,19 @@ def _readable(cron: _Expression) -> bool:
 # Clock changes
 
 
-def _of_clock_changes(cron: _Expression, zone: str, start: int) -> Iterator[Finding]:
-    """Named hours that the clock skips or repeats; to a rhythm of all hours that happens as it is meant."""
-    if cron.hour.startswith("*"):
+def _of_clock_changes(cron: _Expression, zone: str, start: int, end: int) -> Iterator[Finding]:
+    """Hours that the clock skips or repeats; to a rhythm of all hours that happens as it is meant."""
+    if cron.times.rhythm and len(cron.times.hours) == _DAY_HOURS:
         return
-    told: set[str] = set()
-    for change in clock_changes(zone, start, min(start + LOOK_AHEAD, LATEST // 1000)):
+    untold = {"skipped-time", "repeated-time"}
+    for change in clock_changes(zone, start, end):
         rule = "skipped-time" if change.after > change.before else "repeated-time"
-        text = None if rule in told else _of_change(cron.times, change)
+        text = _of_change(cron.times, change) if rule in untold else None
         if text is not None:
-            told.add(rule)
-            yield Finding(rule, f"hour {shorten(cron.hour)} in {zone}: {text}")
+            yield Finding(rule, f"{cron.part(HOUR)} in {zone}: {text}")
+            untold.remove(rule)
+        if not untold:
+            return
 
 
 def _of_change(times: CronTimes, change: ClockChange) -> str | None:
@@ -281,7 +337,7 @@ def _of_change(times: CronTimes, change: ClockChange) -> str | None:
 
 def _of_interval(schedule: Interval) -> Iterator[Finding]:
     """Milliseconds that may have been meant as seconds."""
-    if schedule.every_ms < _SECOND:
+    if schedule.every_ms < _ONE_SECOND:
         yield Finding("short-interval", f"every_ms {schedule.every_ms} is less than a second; it is counted in milliseconds")
 
 
@@ -295,5 +351,7 @@ def _of_one_shot(schedule: OneShot, zone: str, present: Millis | None) -> Iterat
         yield Finding(
             "repeated-time", f"{part} is shown twice in {zone}: it runs the first time; an offset would say which is meant"
         )
+    if at >= LATEST:
+        yield Finding("never-fires", f"{part} never fires in {zone} before the year 9998")
     if present is not None and at < present - GRACE:
         yield Finding("in-the-past", f"{part} is in the past, it was {from_millis(at):%Y-%m-%d %H:%M:%S} UTC: it cannot be added")

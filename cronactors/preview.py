@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import islice
 from typing import NamedTuple
 
@@ -12,15 +12,13 @@ import attrs
 from cronactors import checks
 from cronactors.errors import InvalidSchedule
 from cronactors.expression import CronTimes, parse
-from cronactors.instants import EARLIEST, to_millis
+from cronactors.instants import EARLIEST, from_millis, to_millis
 from cronactors.schedule import Cron, OneShot, Schedule, fire_times
 from cronactors.timestamps import read_timestamp
 from cronactors.zones import SETTLED, rules, segment_at
 
 MOST_PREVIEWS = 10_000
 """Most moments of one preview."""
-
-_WALL_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - counts seconds off the wall
 
 
 @attrs.frozen
@@ -119,9 +117,9 @@ def shown_twice(zone: str, instant: int) -> ClockChange | None:
 
 def wall_text(local: int, beside: int) -> str:
     """Write a local time, with its date if that is another than the date of the local time ``beside``. Both in local seconds."""
-    wall = _WALL_EPOCH + timedelta(seconds=local)
-    text = wall.strftime("%H:%M:%S" if wall.second else "%H:%M")
-    return text if wall.date() == (_WALL_EPOCH + timedelta(seconds=beside)).date() else f"{wall.date()} {text}"
+    wall = from_millis(local * 1000)  # a clock without a zone counts as UTC does
+    text = f"{wall:%H:%M:%S}" if wall.second else f"{wall:%H:%M}"
+    return text if wall.date() == from_millis(beside * 1000).date() else f"{wall.date()} {text}"
 
 
 def _note(schedule: Schedule, zone: str, seen: int, instant: int) -> str | None:

@@ -14,7 +14,7 @@ import attrs
 
 from cronactors import checks
 from cronactors.errors import InvalidSchedule, shorten
-from cronactors.expression import parse
+from cronactors.expression import MAX_EXPRESSION, parse
 from cronactors.instants import EARLIEST, LATEST, Millis, from_millis
 from cronactors.moments import count_instants, latest_instant, next_instant
 from cronactors.timestamps import read_timestamp, timestamp_text
@@ -33,7 +33,7 @@ def _checked_every(value: int) -> int:
 
 
 def _checked_expr(value: str) -> str:
-    text = checks.text("expr", value, InvalidSchedule, limit=500)
+    text = checks.text("expr", value, InvalidSchedule, limit=MAX_EXPRESSION)
     parse(text)
     return text
 
@@ -161,7 +161,7 @@ def fire_times(
     start, zone, base = _checked_question(schedule, after, timezone, anchor)
     end = LATEST
     if before is not None:
-        end = _instant("before", before)
+        end = checks.instant("before", before, InvalidSchedule)
         # Cut to milliseconds, an end in between would exclude the millisecond that lies before it.
         end += before.microsecond % 1000 > 0
     return _walk(schedule, start, end, zone, base)
@@ -275,7 +275,7 @@ def schedule_to_dict(schedule: Schedule) -> dict[str, str | int]:
     Raises:
         InvalidSchedule: It is not a schedule.
     """
-    _checked_schedule(schedule)
+    checked_schedule(schedule)
     if isinstance(schedule, Cron):
         return {"kind": "cron", "expr": schedule.expr}
     if isinstance(schedule, Interval):
@@ -351,22 +351,19 @@ def _checked_question(
     schedule: Schedule, after: datetime, timezone: str | None, anchor: datetime | None
 ) -> tuple[Millis, str, Millis]:
     """Check the arguments of the public questions; give after, zone, anchor."""
-    _checked_schedule(schedule)
+    checked_schedule(schedule)
     zone = "UTC" if timezone is None else check_zone(timezone, error=InvalidSchedule)
-    start = _instant("after", after)
+    start = checks.instant("after", after, InvalidSchedule)
     if isinstance(schedule, OneShot):
         _check_exists(schedule, zone)
-    return start, zone, start if anchor is None else _instant("anchor", anchor)
+    return start, zone, start if anchor is None else checks.instant("anchor", anchor, InvalidSchedule)
 
 
-def _checked_schedule(schedule: Schedule) -> Schedule:
+def checked_schedule(schedule: Schedule) -> Schedule:
+    """Refuse what is no schedule."""
     if not isinstance(schedule, OneShot | Interval | Cron):
         raise InvalidSchedule(f"schedule must be OneShot, Interval or Cron, not {shorten(schedule)}")
     return schedule
-
-
-def _instant(field: str, value: datetime) -> Millis:
-    return checks.instant(field, value, InvalidSchedule)
 
 
 def _at(schedule: OneShot, zone: str) -> Millis:

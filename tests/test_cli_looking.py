@@ -127,6 +127,8 @@ def test_lint_of_a_file_names_the_jobs(ask, write):
         (["lint", "absent"], 1, "cronactors: .*absent: cannot be read"),
         (["lint", "my absent.toml"], 1, "cronactors: .*my absent.toml: cannot be read"),
         (["lint", "agent.toml", "--timezone", "UTC"], 2, "Error: --timezone is for an expression"),
+        (["lint", ""], 1, "cronactors: expr must not be empty"),
+        (["lint", " "], 1, "cronactors: expr ' ': 5 fields are needed"),
         (["lint", "@often"], 1, "cronactors: expr '@often': '@often' is not known"),
     ],
 )

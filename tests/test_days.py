@@ -108,6 +108,43 @@ def test_croniter_agrees_where_it_is_asked_plainly(text):
         assert not any(oracle.on(day) for day in days_between(before.date() + timedelta(days=1), found.date()))
 
 
+ALL = range(1, 13)
+CALENDAR = [
+    # Months, days of the month, weekdays: the last day that any of the months has; is a month left out; are there two in a row;
+    # in every year.
+    (ALL, None, None, 31, False, True, True),
+    ([2], None, None, 29, False, True, True),
+    ([4, 6], [1], None, 30, False, False, True),
+    ([2, 4], [30], None, 30, True, False, True),
+    ([2], [29], None, 29, True, False, False),
+    ([2], [28, 29], None, 29, False, True, True),
+    (ALL, [31], None, 31, True, False, True),
+    (ALL, [1, 31], None, 31, False, True, True),
+    ([1, 12], [1, 31], None, 31, False, True, True),
+    ([1, 3], [1, 31], None, 31, False, False, True),
+    (ALL, None, [1], 31, False, False, True),
+    (ALL, None, [6, 0], 31, False, True, True),
+    (ALL, [13], [5], 31, False, True, True),
+    ([6], [13], [0], 30, False, True, True),
+]
+
+
+@pytest.mark.parametrize(("months", "month_days", "weekdays", "longest", "leaves_out", "in_a_row", "every_year"), CALENDAR)
+def test_what_a_rule_says_of_months_and_years(months, month_days, weekdays, longest, leaves_out, in_a_row, every_year):
+    rule = day_rule(
+        months,
+        None if month_days is None else DayField(frozenset(month_days)),
+        None if weekdays is None else DayField(frozenset(weekdays)),
+    )
+    assert (rule.longest_month, rule.leaves_months_out(), rule.has_neighbours()) == (longest, leaves_out, in_a_row)
+    assert rule.comes_every_year() is every_year
+
+
+def test_days_in_the_whole_calendar():
+    assert day_rule(ALL, None, None).in_400_years() == 146_097
+    assert day_rule([2], DayField(frozenset([29])), None).in_400_years() == 97
+
+
 def test_the_calendar_ends():
     rule = day_rule(range(1, 13), None, None)
     assert rule.at_or_after(number(date(9998, 12, 31))) == number(date(9998, 12, 31))

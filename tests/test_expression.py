@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from cronactors.days import special_days
 from cronactors.errors import CronError, InvalidSchedule
-from cronactors.expression import parse
+from cronactors.expression import HOUR, MINUTE, MONTH_DAY, SECOND, WEEKDAY, fields, parse
 from cronactors.schedule import Cron
 from tests.oracle import Expression
 
@@ -147,9 +148,10 @@ REFUSED = [
     ("50-10 0 0 * * *", "second '50-10': the range goes backwards"),
     ("0 0 28-3 * *", "day of month '28-3': the range goes backwards"),
     ("0 0 * nov-feb *", "month 'nov-feb': the range goes backwards"),
+    ("0 0 1w,2w,3w,4w,5w,6w,7w,8w * l0,1#1,L5", "11 special days (L, 15W, L5, 5#2), at most 10 are allowed"),
     ("R * * * *", "minute 'r': random times"),
     ("R(0-10) * * * *", "random times"),
-    ("H H * * *", "hour 'h': random times"),
+    ("H H * * *", "minute 'h': random times"),
     ("H/15 * * * *", "random times"),
     ("? * * * *", "? can only stand alone, in a day field"),
     ("0 0 ?,1 * *", "? can only stand alone"),
@@ -213,6 +215,34 @@ def test_refused(expr, why):
 @pytest.mark.parametrize("expr", ["0 0 29 2 *", "0 0 31 1-12 *", "0 0 30 2 1", "0 0 * 2 1#5", "0 0 31W 2 *", "0 0 L 2 *"])
 def test_rare_dates_are_accepted(expr):
     assert parse(expr).at_or_after(0) is not None
+
+
+def test_as_many_special_days_as_are_useful():
+    # Each costs croniter 28 questions, some 2 ms, when it is seen for the first time.
+    allowed = "0 0 * * " + ",".join(f"{day}#{nth}" for nth in (1, 3) for day in range(1, 6))
+    assert len(days(allowed, *JULY)) == 10
+    assert len(days(f"{allowed},1#1,mon#1", *JULY)) == 10
+    every = f"0 0 {','.join(f'{n}w' for n in range(1, 32))},L * {','.join(f'l{n}' for n in range(7))}"
+    special_days.cache_clear()
+    with pytest.raises(InvalidSchedule, match="39 special days"):
+        parse(every)
+    assert special_days.cache_info().misses == 0
+
+
+def test_an_expression_taken_apart():
+    written = fields("*/20 9-17,7 1,15W * MON,fri#5,5-1/2")
+    assert [field.name for field in written] == ["minute", "hour", "day of month", "month", "day of week"]
+    assert [each.text for each in written.values()] == ["*/20", "9-17,7", "1,15W", "*", "MON,fri#5,5-1/2"]
+    assert [(each.text, each.special, each.values) for each in written[WEEKDAY].items] == [
+        ("MON", "", [1]), ("fri#5", "5#5", []), ("5-1/2", "", [5, 0]),
+    ]  # fmt: skip
+    assert [each.special for each in written[MONTH_DAY].items] == ["", "15w"]
+    assert (written[MINUTE].items[0].numbers, written[HOUR].values) == (range(0, 60, 20), {7, *range(9, 18)})
+    assert [each.restricted for each in written.values()] == [True, True, True, False, True]
+    assert (next(iter(fields("0 * * * * ?"))), fields("0 * * * * ?")[WEEKDAY].restricted) == (SECOND, False)
+    assert fields("@weekly")[WEEKDAY].text == "0"
+    with pytest.raises(InvalidSchedule, match="minute '60' is not in 0 to 59"):
+        fields("60 * * * *")
 
 
 @pytest.mark.parametrize("value", [None, 5, b"0 9 * * *", ["0 9 * * *"], object(), 1.5, True])

@@ -85,8 +85,8 @@ def show_findings(what: str, *, zone: str | None, as_json: bool) -> int:
 
 
 def _is_file(what: str) -> bool:
-    """Tell a file from an expression, which begins with @ or has fields; a file may have spaces if its name ends as usual."""
-    return what.endswith(".toml") or not (what.startswith("@") or len(what.split()) > 1)
+    """Tell a file, which is one word or ends as usual, from an expression, which has fields or begins with @."""
+    return what.endswith(".toml") or (len(what.split()) == 1 and not what.startswith("@"))
 
 
 def _of_file(path: str) -> list[tuple[str | None, Finding]]:
