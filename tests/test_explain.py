@@ -19,6 +19,7 @@ from cronactors import (
     JobNotFound,
     Misfire,
     Overlap,
+    RunStatus,
     open_scheduler,
 )
 from cronactors.testing import VirtualClock
@@ -134,6 +135,17 @@ async def test_more_moments_than_are_counted(virtual_clock: VirtualClock) -> Non
             ("merged", None),
             ("run", None),
         ]
+
+
+async def test_a_moment_that_was_withdrawn_before_it_started(virtual_clock: VirtualClock) -> None:
+    async with open_scheduler(":memory:", slow) as scheduler:
+        job_id = await scheduler.store.add_job("slow", "it", Interval(60_000), overlap=Overlap.BUFFER_ALL)
+        await trio.sleep(3.6 * 60)
+        await scheduler.store.update_job(job_id, schedule=Interval(3_600_000))
+        rows = [run for run in await scheduler.store.list_runs(job_id) if run.status is RunStatus.CANCELLED]
+        assert rows != []
+        assert all(run.started_at is None for run in rows)
+        assert [await told(scheduler, job_id, run.scheduled_at.minute) for run in rows] == [[("skipped", "replaced")]] * len(rows)
 
 
 async def test_requests_do_not_hide_a_row(virtual_clock: VirtualClock) -> None:

@@ -47,6 +47,8 @@ def _of_run(job: JobRow, run: RunRow, at: Millis) -> Explanation:
         line = f", after {run.waits_for}" if run.waits_for else ""
         text = f"{_show(at)} is to start at {_show(run.ready_at)}{line}{attempts}.{moments}"
         return _answer(job, Fate.WAITING, text, cause=run.cause, run=run)
+    if run.started_at is None and run.attempt == 1:
+        return _answer(job, Fate.SKIPPED, f"{_show(at)} did not start{why}.{moments}", cause=run.cause, run=run)
     told = "is running" if run.status == RunStatus.RUNNING else f"was run: {run.status}"
     return _answer(job, Fate.RUN, f"{_show(at)} {told}{why}{attempts}.{moments}", cause=run.cause, run=run)
 
