@@ -22,8 +22,8 @@ from cronactors.arguments import (
 )
 from cronactors.checks import flag, member, text, whole
 from cronactors.errors import InvalidConfig, InvalidJob
+from cronactors.ledger.damage import run_views
 from cronactors.ledger.jobs import Defaults
-from cronactors.ledger.views import run_view
 from cronactors.model import ALL, CronJob, CronRun, Everybody, JobChanges, JobOptions, RunStatus
 from cronactors.schedule import Schedule
 from cronactors.spec import MAX_PATH, CronConfig, JobSpec, check_changes
@@ -324,7 +324,8 @@ class CronStore:
         while len(found) < limit:
             size = _RUNS_PAGE if filtered else min(limit - len(found), _RUNS_PAGE)
             page = await self._service.mailbox.ask(messages.PageOfRuns(job_id, before, size))
-            found += [run_view(run) for run in page if wanted_status in (None, run.status) and wanted_user in (None, run.user_id)]
+            wanted = (run for run in page if wanted_status in (None, run.status) and wanted_user in (None, run.user_id))
+            found += run_views(self.path, wanted)
             if len(page) < size:
                 break
             before = page[-1]

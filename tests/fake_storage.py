@@ -46,6 +46,11 @@ class FakeStorage:
         self._writes = False
         self._point: Rows | None = None
 
+    name = "fake"
+
+    def check(self) -> None:
+        return None
+
     def now(self) -> Millis:
         return self._wall()
 

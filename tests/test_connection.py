@@ -66,11 +66,20 @@ def test_commits_survive_a_power_cut(path: str, existing: bool) -> None:
         assert pragma(db, "user_version") == SCHEMA_VERSION
 
 
-def test_an_empty_file_is_taken_as_new(path: str) -> None:
-    Path(path).touch()
+def test_a_file_appears_whole_and_nothing_else_beside_it(tmp_path: Path, path: str) -> None:
+    connect(path, create=True).close()
+    assert list(contents(tmp_path)) == ["jobs.db"]
+    with closing(sqlite3.connect(f"file:{path}?immutable=1", uri=True)) as db:
+        assert pragma(db, "user_version") == SCHEMA_VERSION
+
+
+def test_where_there_are_no_links_a_file_is_made_too(tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "link", link)
     filled(path)
-    with closing(opened(path)) as storage:
-        assert job_ids(storage) == ["000", "001", "002"]
+    assert list(contents(tmp_path)) == ["jobs.db"]
 
 
 def test_a_memory_storage_is_private_and_makes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,19 +311,17 @@ def test_migrations_are_applied_once(path: str, monkeypatch: pytest.MonkeyPatch)
     calls = []
     migrate = migrations.migrate
 
-    def counted(db: sqlite3.Connection) -> None:
-        calls.append(db)
-        migrate(db)
+    def counted(db: sqlite3.Connection, version: int) -> None:
+        calls.append(version)
+        migrate(db, version)
 
     monkeypatch.setattr(migrations, "migrate", counted)
     connect(path, create=True).close()
     before = schema(path)
     for _ in range(2):
         connect(path, create=True).close()
-    assert len(calls) == 1
+    assert calls == [0]
     assert schema(path) == before
-    with closing(sqlite3.connect(path)) as db:
-        assert db.execute("SELECT name FROM _sqlite_migrations").fetchall() == [("schema_1",)]
 
 
 class Bug(Exception):
@@ -332,15 +339,13 @@ def test_a_migration_that_fails_leaves_the_file_as_it_was(
 ) -> None:
     if existing:
         filled(path)
-    else:
-        Path(path).touch()
-    before = schema(path)
+    before = schema(path) if existing else None
     migrate = migrations.migrate
     calls = []
 
-    def half_way(db: sqlite3.Connection) -> None:
+    def half_way(db: sqlite3.Connection, version: int) -> None:
         calls.append(db)
-        migrate(db)
+        migrate(db, version)
         db.execute("ALTER TABLE jobs ADD COLUMN new TEXT")
         db.execute("UPDATE jobs SET new = name")
         raise error
@@ -351,7 +356,8 @@ def test_a_migration_that_fails_leaves_the_file_as_it_was(
         with pytest.raises(raised):
             connect(path, create=True)
     assert len(calls) == 1, "only a lock is worth another try"
-    assert schema(path) == before
+    assert (schema(path) if existing else None) == before
+    assert list(contents(Path(path).parent)) == (["jobs.db"] if existing else [])
     with closing(opened(path)) as storage:
         assert job_ids(storage) == (["000", "001", "002"] if existing else [])
         add(storage, "works")

@@ -30,7 +30,7 @@ storage.protocol storage.statements storage.migrations
 storage.connection
 storage.sqlite
 ledger.views
-ledger.close
+ledger.close ledger.damage
 ledger.claim
 ledger.jobs ledger.recovery
 ledger.runs ledger.explain

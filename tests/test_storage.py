@@ -325,7 +325,11 @@ def test_a_lease_can_be_ended(store: Storage) -> None:
 
 
 def test_the_protocol_has_no_verb_that_a_storage_lacks() -> None:
-    verbs = {name for name, value in vars(Storage).items() if callable(value) and not name.startswith("_")}
+    verbs = {
+        name
+        for name, value in vars(Storage).items()
+        if (callable(value) or isinstance(value, property)) and not name.startswith("_")
+    }
 
     def public(kind: type) -> set[str]:
         return {name for name in dir(kind) if not name.startswith("_")}

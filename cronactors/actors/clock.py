@@ -24,7 +24,7 @@ PAGE = 500
 """How many jobs one request computes anew after the clock was set back."""
 MOST_CLAIMS = 100
 """How many runs one request begins; with more slots there are more requests."""
-_LONGEST_PAUSE = 5.0
+_LONGEST_PAUSE = 1.0
 _AGAIN = 0.05  # after a claim that only went past moments that were decided before
 
 
@@ -106,7 +106,7 @@ class Clock:
             except StoreUnavailable as error:
                 next_tick = -math.inf  # the look is still owed
                 pause = min(2 * pause + 0.1, _LONGEST_PAUSE)
-                logger.warning("the clock goes on in %.1f s: %s", pause, error)
+                logger.debug("the clock goes on in %.1f s: %s", pause, error)  # the store has told it
                 with trio.move_on_after(pause):
                     await self._latch.receive()
                 continue
@@ -175,10 +175,11 @@ class Clock:
     async def _put_back(self, unheld: list[int]) -> None:
         """Put back runs of ours that no runner holds: the answer to their claim was lost. Seen twice, since it may be on its way."""
         for run_id in self._leaked.intersection(unheld):
-            logger.warning("run %s was claimed and never started: it is put back", run_id)
-            await self._mailbox.ask(
+            finished = await self._mailbox.ask(
                 FinishRun(run_id, INTERRUPTED, self._terms.owner, self._terms.policy, claim_next=False, total=None)
             )
+            if finished.run is not None:  # else it began after one look and ended during the next
+                logger.warning("run %s was claimed and never started: it was put back", run_id)
         self._leaked = set(unheld)
 
     async def _heed_jump(self) -> None:

@@ -11,7 +11,7 @@ from typing import ParamSpec, TypeVar
 import trio
 
 from cronactors.actors.callbacks import leaves
-from cronactors.errors import CronError, SchedulerCrashed
+from cronactors.errors import CronError, SchedulerCrashed, StoreCorrupt
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -125,9 +125,9 @@ class Leaving:
 
 
 def _tell_the_same(reasons: list[BaseException]) -> bool:
-    """Whether all are one crash, as the body or its tasks met it and as it left, or one Ctrl-C pressed again."""
+    """Whether all are one crash or one damage, as the body or its tasks met it and as it left, or one Ctrl-C pressed again."""
     kinds = {type(leaf) for reason in reasons for leaf in leaves(reason)} - {trio.Cancelled}
-    return kinds in ({SchedulerCrashed}, {KeyboardInterrupt})
+    return kinds in ({SchedulerCrashed}, {StoreCorrupt}, {KeyboardInterrupt})
 
 
 def _split(error: BaseException) -> tuple[BaseException | None, BaseException | None]:

@@ -11,16 +11,19 @@ import attrs
 import outcome
 import trio
 
+from cronactors.actors.callbacks import leaves
 from cronactors.actors.duties import KeepLeases, Look, OwnersBusy, Recover, Register, Registered, Sight, SignOff
 from cronactors.actors.mailbox import Mailbox
 from cronactors.actors.store import Done, Failed, Locked, StoreActor, run_batch
 from cronactors.actors.thread import Hop, in_place, storage_thread
-from cronactors.errors import CronError, SchedulerClosed
+from cronactors.errors import CronError, SchedulerClosed, StoreUnavailable
 from cronactors.instants import Millis
 from cronactors.ledger import claim
+from cronactors.ledger.damage import find_damage
 from cronactors.model import CronRun
 from cronactors.owner import Owner, this_process
 from cronactors.spec import RetryPolicy
+from cronactors.storage.connection import FileLocked
 from cronactors.storage.sqlite import SqliteStorage
 from cronactors.wallclock import VirtualTime, Wall, system_wall, virtual_time
 
@@ -28,6 +31,10 @@ logger = logging.getLogger("cronactors.store")
 
 JUMP: Millis = 1_000
 """How far wall clock and trio's clock may drift apart between two looks before it counts as the clock having been set."""
+OPEN_PATIENCE = 10.0
+"""Seconds that opening waits for a file that another process has locked."""
+OPEN_AGAIN = 0.02
+"""Seconds between two tries of it."""
 SIGN_OFF_LIMIT = 1.0
 """Seconds that signing off waits for a locked file; without it others wait for the end of the lease."""
 
@@ -144,9 +151,21 @@ def _keep(service: StoreService) -> bool:
             return False
 
 
+async def _open(hop: Hop, path: str, wall: Wall, *, create: bool) -> SqliteStorage:
+    """Open the file. While another process has it locked the waiting is trio's, and can be cancelled."""
+    until = trio.current_time() + OPEN_PATIENCE
+    while True:
+        try:
+            return await hop(lambda: SqliteStorage(path, wall=wall, create=create))
+        except FileLocked as error:
+            if trio.current_time() >= until:
+                raise StoreUnavailable(str(error)) from error.__cause__
+        await trio.sleep(OPEN_AGAIN)
+
+
 @asynccontextmanager
 async def _serving(hop: Hop, path: str, wall: Wall, *, create: bool, virtual: VirtualTime | None) -> AsyncIterator[StoreService]:
-    storage = await hop(lambda: SqliteStorage(path, wall=wall, create=create))
+    storage = await _open(hop, path, wall, create=create)
     service = StoreService(
         mailbox=(mailbox := Mailbox()),
         actor=StoreActor(mailbox, storage, hop),
@@ -165,6 +184,12 @@ async def _serving(hop: Hop, path: str, wall: Wall, *, create: bool, virtual: Vi
                 yield service
             finally:
                 mailbox.close(SchedulerClosed(f"{path} has been closed"))
+    except BaseException as error:
+        if any(isinstance(leaf, Exception) and not isinstance(leaf, CronError) for leaf in leaves(error)):
+            damage = await hop(partial(find_damage, storage))
+            if damage is not None:
+                raise damage from error
+        raise
     finally:
         await hop(partial(_close, storage, (*service.owners, *service.unsigned)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain, repeat
@@ -16,6 +17,7 @@ from cronactors.actors.mailbox import Envelope, Mailbox, Request
 from cronactors.actors.thread import Hop
 from cronactors.errors import CronError, SchedulerClosed, SchedulerCrashed, StoreCorrupt, StoreUnavailable
 from cronactors.instants import Millis
+from cronactors.ledger.damage import find_damage
 from cronactors.storage.protocol import Storage
 
 logger = logging.getLogger("cronactors.store")
@@ -24,6 +26,8 @@ BATCH = 100
 """How many requests share a transaction at most."""
 PATIENCE = 30.0
 """Seconds that a caller's request waits for a locked file before it is answered with StoreUnavailable."""
+TOLD_EVERY = 10.0
+"""Seconds between two lines of log on a store that goes on failing."""
 _PAUSES = (0.005, 0.02, 0.05, 0.1)
 
 
@@ -83,6 +87,8 @@ class StoreActor:
         self._hop = hop
         self.listeners: list[Listener] = []
         self.last_error: str | None = None
+        self._told_at = -math.inf
+        self._works_untold = False
         self.latency: float | None = None
 
     @trio.lowlevel.enable_ki_protection
@@ -141,11 +147,11 @@ class StoreActor:
                 for envelope, answer in zip(taken, answers, strict=True):
                     envelope.settle(answer)
                 if committed is not None:
-                    self.last_error = None
+                    self._works()
                     for listener in self.listeners:
                         listener(committed)
             case Failed(error):
-                self.last_error = str(error)
+                self._fails(str(error))
                 for envelope in taken:
                     envelope.refuse(error)
             case Locked():
@@ -158,13 +164,31 @@ class StoreActor:
             return False
         if envelope.request.patient or trio.current_time() - envelope.sent_at <= PATIENCE:
             return True
-        self.last_error = f"the file was locked by another process for {PATIENCE:.0f} s"
-        envelope.refuse(StoreUnavailable(self.last_error))
+        reason = f"the file was locked by another process for {PATIENCE:.0f} s"
+        self._fails(reason)
+        envelope.refuse(StoreUnavailable(reason))
         return False
+
+    def _fails(self, reason: str) -> None:
+        """Note a failure. It is told here, once in a while: a hundred runners that try again would tell it a hundred times."""
+        self.last_error = reason
+        if trio.current_time() >= self._told_at + TOLD_EVERY:
+            self._told_at = trio.current_time()
+            self._works_untold = True
+            logger.warning("the store fails: %s", reason)
+
+    def _works(self) -> None:
+        self.last_error = None
+        if self._works_untold:
+            self._works_untold = False
+            logger.warning("the store works again")
 
 
 def run_batch(storage: Storage, requests: Sequence[Request[object]]) -> Ending:
-    """Apply requests in one transaction: a refused one leaves no trace, an error of the storage undoes them all."""
+    """Apply requests in one transaction: a refused one leaves no trace, an error of the storage undoes them all.
+
+    What should never be raised may come of a damaged file, in which SQLite does not see everything.
+    """
     writes = not all(request.reads for request in requests)
     try:
         if not storage.begin(write=writes):
@@ -175,6 +199,13 @@ def run_batch(storage: Storage, requests: Sequence[Request[object]]) -> Ending:
     except (StoreUnavailable, StoreCorrupt) as error:
         _roll_back(storage)
         return Failed(error)
+    except Exception as bug:
+        _roll_back(storage)
+        damage = find_damage(storage)
+        if damage is None:
+            raise
+        damage.__cause__ = bug
+        return Failed(damage)
     except BaseException:
         _roll_back(storage)
         raise

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import secrets
 import sqlite3
-import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from cronactors.errors import StoreCorrupt, StoreUnavailable, shorten
+
+logger = logging.getLogger("cronactors.store")
 
 MEMORY: Final = ":memory:"
 APPLICATION_ID: Final = 0x43524E41
@@ -20,74 +23,118 @@ SCHEMA_VERSION: Final = 1
 
 _OLDEST_SQLITE = (3, 37, 0)
 _BUSY_MS = 100
-_OPEN_PATIENCE = 10.0
 _CORRUPT = frozenset({"SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_CORRUPT_INDEX", "SQLITE_CORRUPT_VTAB"})
 _LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 
 
-def locked(error: sqlite3.Error) -> bool:
+class FileLocked(StoreUnavailable):
+    """Another process holds the lock: worth another try, for which the caller waits where it can be cancelled."""
+
+
+def locked(error: Exception) -> bool:
     """Whether another process holds the lock; the low byte of an extended code is the primary one (SQLite, "Result Codes")."""
     return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _LOCKED
 
 
-def ours(error: sqlite3.Error, path: str) -> StoreUnavailable | StoreCorrupt:
+def ours(error: sqlite3.Error | UnicodeDecodeError, path: str) -> StoreUnavailable | StoreCorrupt:
     """Turn an error of SQLite into one of ours that names the file."""
-    name = getattr(error, "sqlite_errorname", type(error).__name__)
-    if name in _CORRUPT:
-        return StoreCorrupt(f"{path} is damaged or not a database ({name}: {error})")
-    return StoreUnavailable(f"{path} cannot be used now ({name}: {error})")
+    code = getattr(error, "sqlite_errorname", None)
+    if code in _CORRUPT:
+        return StoreCorrupt(f"{path} is damaged or not a database ({code}: {error})")
+    # Of the sqlite3 module itself, on a value or on SQLite's own words on a broken schema; it shows the text, which may be secret.
+    if isinstance(error, UnicodeDecodeError) or (code is None and "UTF-8" in str(error)):
+        return StoreCorrupt(f"{path} is damaged or not a database (text in it is not UTF-8)")
+    return StoreUnavailable(f"{path} cannot be used now ({code or type(error).__name__}: {error})")
 
 
 def connect(path: str, *, create: bool) -> sqlite3.Connection:
     """Open the file, creating it with mode 0600 if asked to, ready for use.
 
     Raises:
-        StoreUnavailable: Missing, unreachable, not permitted, read-only, locked for ten seconds.
+        FileLocked: Another process holds the lock.
+        StoreUnavailable: Missing, unreachable, not permitted, read-only.
         StoreCorrupt: Damaged, of another application, or of a newer version; it has not been touched.
     """
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         raise StoreUnavailable(f"SQLite {sqlite3.sqlite_version} is too old: 3.37 or newer is needed")
-    try:
+    with _told(path):
         if path != MEMORY:
             _prepare(path, create=create)
         connection = sqlite3.connect(
             path, timeout=_BUSY_MS / 1000, isolation_level=None, check_same_thread=False, cached_statements=256
         )
-    except sqlite3.Error as error:
-        raise ours(error, path) from error
+        try:
+            _set_up(connection, path)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+@contextmanager
+def _told(path: str) -> Iterator[None]:
+    """Errors of SQLite and of the system while the file is opened, as ours."""
+    try:
+        yield
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        told = ours(error, path)
+        raise FileLocked(str(told)) if locked(error) else told from error
     except OSError as error:
         raise StoreUnavailable(f"{path} cannot be opened: {error.strerror}") from error
-    except ValueError as error:  # a NUL or a lone surrogate in it
-        raise StoreUnavailable(f"{shorten(path)} is no path") from error
-    try:
-        _patiently(lambda: _set_up(connection, path))
-    except BaseException as error:
-        connection.close()
-        if isinstance(error, sqlite3.Error):
-            raise ours(error, path) from error
-        raise
-    return connection
 
 
 def _prepare(path: str, *, create: bool) -> None:
     """Look at an existing file without changing it; make a missing one."""
     file = Path(path)
+    try:
+        with suppress(OSError):
+            file.lstat()
+    except ValueError as error:  # a NUL or a lone surrogate in it
+        raise StoreUnavailable(f"{shorten(path)} is no path") from error
     if not file.exists():
         if not create:
             raise StoreUnavailable(f"{path} does not exist")
-        if not file.parent.is_dir():
-            raise StoreUnavailable(f"{path} cannot be created: the folder {file.parent} does not exist")
-        try:  # realpath, because O_EXCL follows no link, and SQLite would make the target readable to all
-            os.close(os.open(os.path.realpath(path), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        except FileExistsError:  # another process was first
-            return
+        _create(path)
     if not file.is_file():
         raise StoreUnavailable(f"{path} is {'a directory' if file.is_dir() else 'a device'}, not a file")
     # SQLite would open it all the same, and leave a log beside it that cannot be written later.
     if not os.access(path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
         raise StoreUnavailable(f"{path} cannot be read and written: permission denied or read-only")
-    if file.stat().st_size:
-        _patiently(lambda: _look(path))
+    if file.stat().st_size <= 1:  # what SQLite takes for a new one; ours is never seen like that
+        raise StoreCorrupt(f"{path} is empty: it was cut off, or another program made it; to begin anew remove it")
+    _look(path)
+
+
+def _create(path: str) -> None:
+    """Make the file, whole or not at all: it gets its name when all of it is on disk, so that an empty one tells of damage."""
+    file = Path(os.path.realpath(path))  # SQLite would make the target of a link readable to all
+    if not file.parent.is_dir():
+        raise StoreUnavailable(f"{path} cannot be created: the folder {file.parent} does not exist")
+    unfinished = file.with_name(f"{file.name}.{secrets.token_hex(8)}.part")
+    os.close(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    try:
+        with closing(sqlite3.connect(unfinished, isolation_level=None)) as connection:
+            _set_up(connection, path)
+        try:
+            os.link(unfinished, file)
+        except FileExistsError:
+            return  # another process was first
+        except OSError:  # a file system without links
+            if not file.exists():
+                unfinished.replace(file)
+        _sync(file.parent)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _sync(folder: Path) -> None:
+    """Make a new name in a folder durable (fsync(2))."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _look(path: str) -> None:
@@ -122,27 +169,39 @@ def _set_up(connection: sqlite3.Connection, path: str) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         _recognise(connection, path)  # again: another process may have been at work since the first look
-        if connection.execute("PRAGMA user_version").fetchone() != (SCHEMA_VERSION,):
-            from cronactors.storage.migrations import migrate  # noqa: PLC0415 - sqlite-utils costs 40 ms, and most openings need none
-
-            migrate(connection)
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version != SCHEMA_VERSION:
+            _upgrade(connection, path, version)
         connection.execute("COMMIT")
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
 
 
-def _patiently(step: Callable[[], None]) -> None:
-    """Try a step again while another process holds the lock: the switch to WAL does not wait by itself."""
-    until = time.monotonic() + _OPEN_PATIENCE
-    while True:
-        try:
-            step()
-        except sqlite3.OperationalError as error:
-            if not locked(error) or time.monotonic() > until:
-                raise
-            time.sleep(0.02)
-        else:
-            return
+def _upgrade(connection: sqlite3.Connection, path: str, version: int) -> None:
+    """Take the steps that the file lacks, inside the caller's transaction; a copy is written before one that takes data away."""
+    from cronactors.storage import migrations  # noqa: PLC0415 - sqlite-utils costs 40 ms, and most openings need none
+
+    if version and path != MEMORY:
+        logger.info("%s is brought from schema %d to %d", path, version, SCHEMA_VERSION)
+        if migrations.destroys(version):
+            _keep_copy(path, version)
+    migrations.migrate(connection, version)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _keep_copy(path: str, version: int) -> None:
+    """Copy what is committed to ``FILE.schema-N.bak``, whole or not at all. The caller's lock keeps others from writing meanwhile."""
+    kept = Path(f"{os.path.realpath(path)}.schema-{version}.bak")
+    unfinished = Path(f"{kept}.part")
+    unfinished.unlink(missing_ok=True)  # of a process that was killed
+    os.close(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    try:
+        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(unfinished)) as copy:
+            source.backup(copy)
+        unfinished.replace(kept)
+        _sync(kept.parent)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    logger.info("a copy is kept in %s", kept)

@@ -1,16 +1,31 @@
-"""The numbered steps from an empty file to the newest schema. To add one: a function here, in the order in which they are to run."""
+"""The numbered steps from an empty file to the newest schema. To add one: a function and a line in `STEPS`; never change an old one."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.resources import files
 from typing import Final
 
-from sqlite_utils import Database, Migrations
+import attrs
+from sqlite_utils import Database
 
-migrations: Final = Migrations("cronactors")
 _SCHEMA_1: Final = files("cronactors.storage").joinpath("schema.sql").read_text(encoding="utf-8")
+
+
+@attrs.frozen
+class Step:
+    """One step.
+
+    Attributes:
+        number: The schema that it leads to.
+        apply: Takes it, inside the caller's transaction.
+        destructive: It takes data away: the file is copied before.
+    """
+
+    number: int
+    apply: Callable[[Database], None]
+    destructive: bool = False
 
 
 def _statements(script: str) -> Iterator[str]:
@@ -23,14 +38,23 @@ def _statements(script: str) -> Iterator[str]:
             statement = ""
 
 
-@migrations()
 def schema_1(db: Database) -> None:
     """Jobs, runs and schedulers."""
     for statement in _statements(_SCHEMA_1):
         db.conn.execute(statement)
 
 
-def migrate(connection: sqlite3.Connection) -> None:
-    """Bring the schema to the newest version, inside the caller's transaction."""
+STEPS: tuple[Step, ...] = (Step(1, schema_1),)
+
+
+def destroys(version: int) -> bool:
+    """Whether a step that a file of this schema lacks takes data away."""
+    return any(step.destructive for step in STEPS if step.number > version)
+
+
+def migrate(connection: sqlite3.Connection, version: int) -> None:
+    """Take the steps that a file of schema ``version`` lacks, inside the caller's transaction."""
     db = Database(connection)
-    migrations.apply(db)
+    for step in STEPS:
+        if step.number > version:
+            step.apply(db)

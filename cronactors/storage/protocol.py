@@ -19,6 +19,11 @@ class Storage(Protocol):
     Verbs may raise `StoreUnavailable` or `StoreCorrupt`; the transaction is then lost as a whole.
     """
 
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+        ...
+
     def now(self) -> Millis:
         """The wall clock."""
         ...
@@ -45,6 +50,10 @@ class Storage(Protocol):
 
     def undo(self) -> None:
         """Undo what was done since `savepoint`."""
+        ...
+
+    def check(self) -> str | None:
+        """Look the whole storage through, outside of a transaction: what is found damaged first, if anything."""
         ...
 
     def insert_jobs(self, rows: Sequence[JobRow]) -> None:

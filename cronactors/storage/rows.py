@@ -9,6 +9,9 @@ from cronactors.instants import Millis
 PAUSE = "pause"
 """`RunRow.waits_for` of a run that waits until its job is resumed."""
 
+SUSPECTS = "suspects"
+"""`RunRow.waits_for` of a run that may have ended its process before, and waits until no other such run goes on."""
+
 
 def session_of(user_id: str) -> str:
     """The main session of a user, as `RunRow.session` and `RunRow.waits_for` name it."""
@@ -98,7 +101,7 @@ class RunRow:
         manual: 1 for a run that was asked for, its attempts included; part of the unique key (job, moment, manual, attempt).
         failures: How many earlier attempts of the moment failed or timed out.
         ready_at: When it may start, and its place in the queue.
-        waits_for: None, `PAUSE`, `session_of` or `line_of`: what must end before the run may start.
+        waits_for: None, `PAUSE`, `SUSPECTS`, `session_of` or `line_of`: what must end before the run may start.
         session: The main session that it uses.
         owner: The scheduler that runs it.
     """

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
+from pathlib import Path
 from typing import TypeAlias
 
 import attrs
@@ -13,7 +14,7 @@ import attrs
 from cronactors.errors import StoreUnavailable
 from cronactors.instants import LATEST, Millis
 from cronactors.storage import statements as sql
-from cronactors.storage.connection import connect, locked, ours
+from cronactors.storage.connection import MEMORY, connect, locked, ours
 from cronactors.storage.rows import Due, JobRow, JobState, OwnerRow, RunEnd, RunRow
 
 _Value: TypeAlias = str | int | float | None
@@ -40,6 +41,14 @@ _new_run_values = attrgetter(*(field.name for field in attrs.fields(RunRow) if f
 _new_owner_values = attrgetter(*(field.name for field in attrs.fields(OwnerRow) if field.name != "id"))
 
 
+def _standing(files: Iterable[Path]) -> list[tuple[int, int]]:
+    """Which files stand at those paths now; none if one is missing."""
+    try:
+        return [(found.st_dev, found.st_ino) for found in [file.stat() for file in files]]
+    except OSError:
+        return []
+
+
 class SqliteStorage:
     """A `Storage` in a SQLite file (or ``":memory:"``).
 
@@ -49,7 +58,8 @@ class SqliteStorage:
         create: Whether a missing file is made.
 
     Raises:
-        StoreUnavailable: The file is missing, locked, not permitted or out of reach.
+        FileLocked: Another process holds the lock.
+        StoreUnavailable: The file is missing, not permitted or out of reach.
         StoreCorrupt: The file is damaged, of another application or of a newer version.
     """
 
@@ -57,6 +67,9 @@ class SqliteStorage:
         self._path = path
         self._wall = wall
         self._db = connect(path, create=create)
+        place = Path(path).resolve()  # as SQLite does, since the working directory may change
+        self._files = () if path == MEMORY else (place, Path(f"{place}-wal"))
+        self._opened = _standing(self._files)
 
     def close(self) -> None:
         """Close the connection; a second time does nothing."""
@@ -69,7 +82,7 @@ class SqliteStorage:
             return self._db.execute(statement, parameters)
         except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
             raise  # a bug of ours
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise ours(error, self._path) from error
 
     def _many(self, statement: str, rows: Iterable[Sequence[_Value]]) -> None:
@@ -79,12 +92,22 @@ class SqliteStorage:
     def _all(self, statement: str, parameters: _Parameters = ()) -> list[tuple[_Value, ...]]:
         try:
             return self._db.execute(statement, parameters).fetchall()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise ours(error, self._path) from error
 
     def _one(self, statement: str, parameters: _Parameters = ()) -> tuple[_Value, ...] | None:
         rows = self._all(statement, parameters)
         return rows[0] if rows else None
+
+    @property
+    def name(self) -> str:
+        """The file."""
+        return self._path
+
+    def check(self) -> str | None:
+        """Ask SQLite; it does not see whether a text or a number is the one that was written."""
+        row = self._one("PRAGMA integrity_check(1)")
+        return None if row is None or row[0] == "ok" else str(row[0])
 
     # Transactions
 
@@ -94,6 +117,9 @@ class SqliteStorage:
 
     def begin(self, *, write: bool) -> bool:
         """Begin a transaction; False if another process holds the lock."""
+        # SQLite would go on in the file that nobody can find any more ("How To Corrupt", "Unlinking or renaming a database file").
+        if _standing(self._files) != self._opened:
+            raise StoreUnavailable(f"{self._path} was deleted or replaced, or its log was, while it was open")
         try:
             self._db.execute("BEGIN IMMEDIATE" if write else "BEGIN")
             if not write:

@@ -1,0 +1,71 @@
+"""A damaged file or a bug? Asked when something has failed that never should."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cronactors.errors import CronError, StoreCorrupt
+from cronactors.ledger.views import job_view, run_view
+from cronactors.model import CronRun
+from cronactors.storage.protocol import Storage
+from cronactors.storage.rows import RunRow
+
+MOST_PAGES = 200
+"""How many pages of jobs, and of runs, are looked through: some seconds."""
+_PAGE = 500
+
+
+def find_damage(storage: Storage) -> StoreCorrupt | None:
+    """Look through the storage, outside of a transaction; None if all of it reads well, so that there is a bug, or if nobody can tell."""
+    try:
+        told = storage.check()
+        if told is not None:
+            return StoreCorrupt(f"{storage.name} is damaged ({told})")
+        if storage.begin(write=False):
+            try:
+                _read_all(storage)
+            finally:
+                storage.rollback()
+    except StoreCorrupt as damage:
+        return damage
+    except CronError:
+        return None
+    return None
+
+
+def _read_all(storage: Storage) -> None:
+    """Read every value as users see it."""
+    number: int = 0
+    for _ in range(MOST_PAGES):
+        jobs = storage.page_of_jobs(after=number, limit=_PAGE, user_id=None)
+        if not jobs:
+            break
+        number = jobs[-1][0]
+        try:
+            for _, job in jobs:
+                job_view(job, ())
+        except Exception as error:
+            raise _damaged(storage.name, "jobs", error) from error
+    last: RunRow | None = None
+    for _ in range(MOST_PAGES):
+        runs = storage.page_of_runs(job_id=None, before=last, limit=_PAGE)
+        if not runs:
+            break
+        last = runs[-1]
+        run_views(storage.name, runs)
+
+
+def run_views(name: str, runs: Iterable[RunRow]) -> list[CronRun]:
+    """Show runs.
+
+    Raises:
+        StoreCorrupt: The file ``name`` holds values that nobody wrote there.
+    """
+    try:
+        return [run_view(run) for run in runs]
+    except Exception as error:
+        raise _damaged(name, "runs", error) from error
+
+
+def _damaged(name: str, what: str, error: Exception) -> StoreCorrupt:
+    return StoreCorrupt(f"{name} is damaged (there are {what} that cannot be read: {type(error).__name__})")

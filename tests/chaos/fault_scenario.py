@@ -1,0 +1,141 @@
+"""A job's life for tests of faults: added, claimed, run, finished, tried again; on virtual time, so that each run of it is the same.
+
+Run as a program it is a server that lets it happen in forks, which may exit half-way: a line of JSON for each, answered by its end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import trio
+from trio._core import _run as trio_run
+
+from cronactors import (
+    Cron,
+    CronConfig,
+    DuplicateJob,
+    Interval,
+    JobContext,
+    OneShot,
+    RetryPolicy,
+    StoreUnavailable,
+    open_scheduler,
+    scheduler as scheduler_module,
+)
+from cronactors.actors.clock import Clock
+from cronactors.testing import VirtualClock
+from tests.chaos.faults import Faults, watching
+from tests.chaos.judge import Ledger
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+MOMENT = START + timedelta(seconds=60)
+SCHEDULES = {"one-shot": OneShot(MOMENT), "interval": Interval.every(seconds=60), "cron": Cron("* * * * *")}
+ENDINGS = ("success", "error", "timeout")
+TICK = 20.0  # virtual seconds, so that looks are few
+CONFIG = CronConfig(retry=RetryPolicy(delays=(5,)), default_max_retries=1, default_timeout_secs=5)
+
+
+class Life:
+    """A folder with a database, a ledger and a note of what was acknowledged."""
+
+    def __init__(self, folder: Path) -> None:
+        self.db = folder / "agent.db"
+        self.ledger = Ledger(folder / "ledger")
+        self.added = folder / "added"
+
+    @property
+    def acknowledged(self) -> list[str]:
+        return [self.added.read_text()] if self.added.exists() else []
+
+    async def execute(self, ctx: JobContext) -> None:
+        self.ledger.write("start", ctx)
+        if ctx.prompt == "timeout":
+            await trio.sleep_forever()
+        self.ledger.write("end", ctx)
+        if ctx.prompt == "error":
+            raise ValueError("as it was told")
+
+    async def _live(self, kind: str, ending: str, faults: Faults) -> None:
+        async with open_scheduler(self.db, self.execute, config=CONFIG) as scheduler:
+            faults.armed = True
+            try:
+                job_id = await scheduler.store.add_job("job", ending, SCHEDULES[kind])
+            except StoreUnavailable:  # it may have been added all the same
+                job = await scheduler.store.get_job_by_name("job")
+                job_id = job.id if job else await scheduler.store.add_job("job", ending, SCHEDULES[kind])
+            self.added.write_text(job_id)
+            try:
+                await scheduler.store.add_job("job", ending, SCHEDULES[kind])  # refused, so that a savepoint is undone
+            except DuplicateJob:
+                pass
+            except StoreUnavailable:
+                assert len(await scheduler.store.list_jobs()) == 1
+            await trio.sleep(235)
+            faults.armed = False
+
+    def live(self, kind: str, ending: str, faults: Faults) -> None:
+        with watching(faults), ticking(), repeatable():
+            trio.run(self._live, kind, ending, faults, clock=clock_at(START))
+
+    async def _live_on(self) -> None:
+        async with open_scheduler(self.db, self.execute, config=CONFIG):
+            await trio.sleep(100)
+
+    def live_on(self) -> None:
+        """The next start, some time later."""
+        with ticking():
+            trio.run(self._live_on, clock=clock_at(START + timedelta(seconds=400)))
+
+
+def clock_at(moment: datetime) -> VirtualClock:
+    clock = VirtualClock()
+    clock.set_wall(moment)
+    return clock
+
+
+@contextmanager
+def ticking() -> Iterator[None]:
+    """Let the clock look around on virtual time too, where there is no tick otherwise."""
+
+    def clock(*args: Any, tick: float, **options: Any) -> Clock:
+        return Clock(*args, tick=TICK, **options)
+
+    scheduler_module.Clock = clock  # type: ignore[assignment, misc]
+    try:
+        yield
+    finally:
+        scheduler_module.Clock = Clock  # type: ignore[misc]
+
+
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """Let tasks go on in the same order each time, as trio's own tests and Hypothesis do it."""
+    trio_run._ALLOW_DETERMINISTIC_SCHEDULING = True
+    trio_run._r.seed(0)
+    try:
+        yield
+    finally:
+        trio_run._ALLOW_DETERMINISTIC_SCHEDULING = False
+
+
+def serve() -> None:
+    for line in sys.stdin:
+        case = json.loads(line)
+        child = os.fork()
+        if not child:
+            life = Life(Path(case["folder"]))
+            life.live(case["kind"], case["ending"], Faults(life.db, case["at"], case["how"]))
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)  # noqa: T201 - the test listens
+
+
+if __name__ == "__main__":
+    serve()

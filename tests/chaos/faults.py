@@ -1,0 +1,124 @@
+"""Faults at the n-th SQL statement: a connection that every statement of the library passes, and what stood in the file meanwhile."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+import attrs
+
+T = TypeVar("T")
+State: TypeAlias = tuple[object, ...]
+
+FAILS = ("fails", "works, then fails", "is rolled back")
+EXITS = ("exits before", "exits after")
+EXIT_CODE = 9
+
+_connect = sqlite3.connect
+
+
+@contextmanager
+def in_memory() -> Iterator[Path]:
+    """A folder where a commit costs nothing, if there is one: thousands are made."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
+        yield Path(folder)
+
+
+def sqlite_error(name: str) -> sqlite3.OperationalError:
+    """An error as SQLite's own."""
+    error = sqlite3.OperationalError(f"made up: {name}")
+    error.sqlite_errorcode, error.sqlite_errorname = getattr(sqlite3, name), name
+    return error
+
+
+def committed(db: str | Path) -> State:
+    """What is committed: schema, numbers and every row; ids that are made up by chance are told by their order."""
+    if not Path(db).exists() or not Path(db).stat().st_size:
+        return ()
+    with closing(_connect(db, isolation_level=None)) as connection:
+        connection.execute("BEGIN")
+        tables = connection.execute("SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' ORDER BY name").fetchall()
+        numbers = [connection.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version")]
+        rows = {name: connection.execute(f"SELECT * FROM {name}").fetchall() for name, sql in tables if "CREATE TABLE" in sql}
+        ids = {row[0]: row[1] for row in connection.execute("SELECT id, number FROM jobs")} if "jobs" in rows else {}
+        connection.execute("ROLLBACK")
+    owners = [(row[0], *row[4:]) for row in rows.pop("schedulers", [])]  # without process and machine
+    named = {table: [tuple(ids.get(value, value) for value in row) for row in found] for table, found in rows.items()}
+    return tables, numbers, owners, named
+
+
+@attrs.define
+class Faults:
+    """What is to go wrong, and what was seen.
+
+    Attributes:
+        db: The file.
+        at: Which statement, counted from 0; None: none, but the committed state is noted before each.
+        how: One of FAILS and EXITS.
+        armed: Statements are counted.
+        seen: The statements.
+        states: The committed state before each of them.
+        afterwards: The committed state when the transaction that met the fault was over.
+    """
+
+    db: Path
+    at: int | None = None
+    how: str = FAILS[0]
+    armed: bool = False
+    seen: list[str] = attrs.field(factory=list)
+    states: list[State] = attrs.field(factory=list)
+    afterwards: State | None = None
+
+    def pass_on(self, connection: sqlite3.Connection, statement: str, carry_out: Callable[[], T]) -> T:
+        """Carry a statement out, or not."""
+        if not self.armed:
+            return carry_out()
+        number = len(self.seen)
+        self.seen.append(statement)
+        if self.at is None:
+            self.states.append(committed(self.db))
+        elif number == self.at:
+            return self._fault(connection, carry_out)
+        elif number > self.at and self.afterwards is None and statement.startswith("BEGIN"):
+            self.afterwards = committed(self.db)
+        return carry_out()
+
+    def _fault(self, connection: sqlite3.Connection, carry_out: Callable[[], T]) -> T:
+        if self.how == "exits before":
+            os._exit(EXIT_CODE)
+        if self.how in ("exits after", "works, then fails"):
+            carry_out()
+        if self.how == "exits after":
+            os._exit(EXIT_CODE)
+        if self.how == "is rolled back":  # as SQLite does by itself when the disk is full
+            if connection.in_transaction:
+                sqlite3.Connection.execute(connection, "ROLLBACK")
+            raise sqlite_error("SQLITE_FULL")
+        raise sqlite_error("SQLITE_IOERR")
+
+
+class _Watched(sqlite3.Connection):
+    faults: Faults
+
+    def execute(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = (), /) -> sqlite3.Cursor:
+        return self.faults.pass_on(self, sql, lambda: super(_Watched, self).execute(sql, parameters))
+
+    def backup(self, target: sqlite3.Connection, **options: Any) -> None:
+        self.faults.pass_on(self, "backup", lambda: super(_Watched, self).backup(target, **options))
+
+
+@contextmanager
+def watching(faults: Faults) -> Iterator[Faults]:
+    """Let every connection that is opened inside the block pass its statements to ``faults``."""
+    watched = type("Watched", (_Watched,), {"faults": faults})
+    sqlite3.connect = partial(_connect, factory=watched)  # type: ignore[assignment]
+    try:
+        yield faults
+    finally:
+        sqlite3.connect = _connect

@@ -1,0 +1,174 @@
+"""The judge of every chaos test: a ledger that executors append to, held against the database, which is read without the library."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from collections import Counter, defaultdict
+from collections.abc import Collection
+from contextlib import closing
+from pathlib import Path
+
+import attrs
+
+from cronactors import JobContext
+from cronactors.instants import Millis, to_millis
+
+OPEN = ("pending", "running")
+
+
+@attrs.frozen
+class Entry:
+    """What an executor did, at the time when it did it."""
+
+    what: str
+    job: str
+    run: int
+    at: Millis
+    attempt: int
+    pid: int
+    wall: float
+
+
+class Ledger:
+    """A file of one line for each start and end of an executor: one O_APPEND write each, which no kill can tear."""
+
+    def __init__(self, file: str | Path) -> None:
+        self.file = Path(file)
+
+    def write(self, what: str, ctx: JobContext) -> None:
+        entry = Entry(what, ctx.job_id, int(ctx.run_id), to_millis(ctx.scheduled_at), ctx.attempt, os.getpid(), time.time())
+        line = json.dumps(attrs.astuple(entry)).encode() + b"\n"
+        descriptor = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            assert os.write(descriptor, line) == len(line)
+        finally:
+            os.close(descriptor)
+
+    def read(self) -> list[Entry]:
+        if not self.file.exists():
+            return []
+        return [Entry(*json.loads(line)) for line in self.file.read_text().splitlines()]
+
+
+@attrs.frozen
+class Row:
+    """A run as the file has it."""
+
+    id: int
+    job: str
+    at: Millis
+    manual: int
+    attempt: int
+    status: str
+    cause: str | None
+    coalesced: int
+
+
+@attrs.frozen
+class Job:
+    """A job as the file has it."""
+
+    id: str
+    enabled: int
+    next_run_at: Millis | None
+
+
+def read_database(db: str | Path) -> tuple[list[Job], list[Row]]:
+    """Jobs and runs, and that SQLite finds the file whole."""
+    with closing(sqlite3.connect(f"{Path(db).absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        connection.execute("BEGIN")
+        jobs = [Job(*row) for row in connection.execute("SELECT id, enabled, next_run_at FROM jobs")]
+        rows = [
+            Row(*row)
+            for row in connection.execute(
+                "SELECT id, job_id, scheduled_at, manual, attempt, status, cause, coalesced FROM runs ORDER BY id"
+            )
+        ]
+    return jobs, rows
+
+
+def judge(
+    db: str | Path, ledger: Ledger, *, acknowledged: Collection[str] = (), gone: Collection[str] = (), idle: bool = True
+) -> str:
+    """Hold the file against the ledger and answer the figures in words; whatever is wrong is an AssertionError.
+
+    Args:
+        db: The file.
+        ledger: What the executors wrote.
+        acknowledged: Ids of jobs that were added for certain.
+        gone: Ids of jobs that may have been removed since.
+        idle: No scheduler runs any more: nothing may be RUNNING.
+    """
+    jobs, rows = read_database(db)
+    entries = ledger.read()
+    missing = set(acknowledged) - {job.id for job in jobs} - set(gone)
+    assert not missing, f"{len(missing)} acknowledged jobs are missing"
+    opened = {row.job for row in rows if row.status in OPEN}
+    silent = [job for job in jobs if job.enabled and job.next_run_at is None and job.id not in opened]
+    assert not silent, f"silent jobs: {silent[:3]}"
+    if idle:
+        assert not [row for row in rows if row.status == "running"]
+    _judge_runs(rows, entries)
+    interrupted = sum(row.cause == "interrupted" for row in rows)
+    ended = Counter(row.status for row in rows)
+    told = ", ".join(f"{count} {status}" for status, count in sorted(ended.items()))
+    return f"{len(jobs)} jobs, {len(rows)} runs ({told}; {interrupted} interrupted), {len(entries)} ledger lines"
+
+
+def _judge_runs(rows: list[Row], entries: list[Entry]) -> None:
+    by_id = {row.id: row for row in rows}
+    starts = Counter(entry.run for entry in entries if entry.what == "start")
+    ends = {entry.run for entry in entries if entry.what == "end"}
+    for entry in entries:
+        row = by_id.get(entry.run)
+        assert row is not None, f"an executor was started for a run that is not in the file: {entry}"
+        assert (row.job, row.at, row.attempt) == (entry.job, entry.at, entry.attempt), (row, entry)
+    assert max(starts.values(), default=1) == 1, "a run was started twice"
+    claimed_well = [row for row in rows if row.status == "success" and row.id not in ends]
+    assert not claimed_well, f"success without an end: {claimed_well[:3]}"
+    moments: dict[tuple[str, Millis, int], list[Row]] = defaultdict(list)
+    for row in rows:
+        moments[row.job, row.at, row.manual].append(row)
+    for moment, attempts in moments.items():
+        attempts.sort(key=lambda row: row.attempt)
+        assert sum(row.status == "success" for row in attempts) <= 1, f"two successes: {attempts}"
+        for earlier in attempts[:-1]:
+            again = ("error", "timeout", "interrupted")
+            assert earlier.status == "failed", f"run again after {earlier}: {moment}"
+            assert earlier.cause in again, f"run again after {earlier}: {moment}"
+
+
+def judge_interrupted(db: str | Path, *, but: Collection[str] = ()) -> int:
+    """Hold that each interrupted run was followed by a further attempt, and answer how many there were.
+
+    Args:
+        db: The file.
+        but: Ids of jobs that were stopped or removed.
+    """
+    _, rows = read_database(db)
+    attempts = {(row.job, row.at, row.manual, row.attempt) for row in rows}
+    interrupted = [row for row in rows if row.cause == "interrupted" and row.status == "failed" and row.job not in but]
+    lost = [row for row in interrupted if (row.job, row.at, row.manual, row.attempt + 1) not in attempts]
+    assert not lost, f"{len(lost)} interrupted runs were not put back: {lost[:3]}"
+    return len(interrupted)
+
+
+def most_at_once(entries: Collection[Entry]) -> tuple[int, dict[int, int]]:
+    """How many executors were between start and end at a time: over all processes, and in each.
+
+    Args:
+        entries: A ledger in which each start has its end.
+    """
+    running: Counter[int] = Counter()
+    most: Counter[int] = Counter()
+    overall = 0
+    for entry in sorted(entries, key=lambda entry: (entry.wall, entry.what == "start")):
+        running[entry.pid] += 1 if entry.what == "start" else -1
+        most[entry.pid] = max(most[entry.pid], running[entry.pid])
+        overall = max(overall, running.total())
+    assert not running.total(), "a start without an end"
+    return overall, dict(most)

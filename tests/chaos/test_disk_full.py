@@ -1,0 +1,110 @@
+"""A disk that fills up, a file that may not grow, a file that has become read-only: nothing is half done, nothing is lost."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import trio
+
+from cronactors import CronConfig, CronScheduler, JobContext, JobSpec, OneShot, StoreUnavailable, open_scheduler
+from tests.chaos.disks import Disk, small_disk
+from tests.chaos.judge import Ledger, judge
+from tests.chaos.sizes import quick_and_full
+
+SLOTS = 100
+IN_FLIGHT, LATER = 90, 20
+
+
+class World:
+    """A scheduler of a hundred slots on a disk, and executors that wait for a sign."""
+
+    def __init__(self, disk: Disk, ledger: Ledger) -> None:
+        self.disk = disk
+        self.ledger = ledger
+        self.sign = trio.Event()
+
+    async def execute(self, ctx: JobContext) -> str:
+        self.ledger.write("start", ctx)
+        if ctx.prompt == "wait":
+            await self.sign.wait()
+        self.ledger.write("end", ctx)
+        return "its result"
+
+    async def add(self, scheduler: CronScheduler, name: str, count: int, prompt: str, secs: float = 0) -> list[str]:
+        moment = datetime.now(UTC) + timedelta(seconds=secs)
+        return await scheduler.store.add_jobs([JobSpec(f"{name} {n}", prompt, OneShot(moment)) for n in range(count)])
+
+    def statuses(self) -> Counter[str]:
+        """Of all runs, read without the library."""
+        with closing(sqlite3.connect(f"{self.disk.db.as_uri()}?mode=ro", uri=True)) as connection:
+            return Counter(status for (status,) in connection.execute("SELECT status FROM runs"))
+
+    def jobs(self) -> set[str]:
+        with closing(sqlite3.connect(f"{self.disk.db.as_uri()}?mode=ro", uri=True)) as connection:
+            return {job_id for (job_id,) in connection.execute("SELECT id FROM jobs")}
+
+    async def reach(self, **wanted: int) -> float:
+        """Wait until so many runs stand there; answer how many seconds it took."""
+        begun = trio.current_time()
+        with trio.fail_after(30):
+            while any(self.statuses()[status] < count for status, count in wanted.items()):
+                await trio.sleep(0.02)
+        return trio.current_time() - begun
+
+    async def add_until_refused(self, scheduler: CronScheduler) -> list[str]:
+        """Add until the last byte is used up: what was acknowledged is there, and nothing of what was refused."""
+        before = self.jobs()
+        added: list[str] = []
+        far = OneShot(datetime.now(UTC) + timedelta(days=1))
+        with trio.fail_after(30), pytest.raises(StoreUnavailable, match=r"agent\.db") as caught:
+            while True:
+                added.append(await scheduler.store.add_job(f"more {len(added)}", "x" * 5_000, far))
+        assert "\n" not in str(caught.value)
+        with pytest.raises(StoreUnavailable):
+            await scheduler.store.add_jobs([JobSpec(f"all or none {n}", "x" * 5_000, far) for n in range(500)])
+        assert self.jobs() == before | set(added)
+        return added
+
+
+@pytest.mark.parametrize("kind", ["full", "file size", "read-only"])
+@quick_and_full("seconds", 1.2, 60)
+async def test_when_nothing_can_be_written_nothing_is_lost_and_all_goes_on_when_it_can(
+    kind: str, seconds: float, figures: Callable[[str], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.INFO, "cronactors")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    with small_disk(kind, folder) as disk:
+        world = World(disk, Ledger(tmp_path / "ledger"))
+        async with open_scheduler(disk.db, world.execute, config=CronConfig(max_concurrent_runs=SLOTS)) as scheduler:
+            added = await world.add(scheduler, "in flight", IN_FLIGHT, "wait")
+            await world.reach(running=IN_FLIGHT)
+            added += await world.add(scheduler, "later", LATER, "go", secs=1)
+            await disk.fill(scheduler.store)
+            added += await world.add_until_refused(scheduler)
+            world.sign.set()
+            await trio.sleep(seconds)  # real time, in which a hundred runners try again and again
+            waiting = world.statuses()["running"]
+            assert waiting or disk.what.startswith("PRAGMA max"), "every end could be recorded: the test proves nothing"
+            assert len(await scheduler.store.list_jobs()) == len(added), "what can be read is read"
+            assert scheduler.health().last_store_error is not None
+            lines = [record for record in caplog.records if record.name.startswith("cronactors")]
+            assert len(lines) <= seconds + 1
+            await disk.free(scheduler.store)
+            took = await world.reach(success=IN_FLIGHT + LATER)
+            added.append(await scheduler.store.add_job("at last", "go", OneShot(datetime.now(UTC))))
+            await world.reach(success=IN_FLIGHT + LATER + 1)
+            assert scheduler.health().last_store_error is None
+        told = judge(disk.db, world.ledger, acknowledged=added)
+    assert took < 20, "two ticks are promised"
+    figures(
+        f"{kind} ({disk.what}): for {seconds} s; {waiting} ends waited, {len(lines)} log lines; "
+        f"all went on {took:.2f} s after there was room; {told}"
+    )

@@ -1,0 +1,192 @@
+"""A file that another process keeps locked: the program around the scheduler never stalls, and whoever waits can be cancelled."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import trio
+
+from cronactors import CronConfig, Interval, JobContext, OneShot, StoreUnavailable, open_scheduler, open_store
+from cronactors.actors import service, store as store_module
+from tests.chaos.judge import Ledger, judge
+
+BEAT = 0.01
+STALLED = 2.0  # seconds; what is aimed at is 0.1
+FAR = OneShot(datetime.now(UTC) + timedelta(days=1))
+
+HOLDS = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=20)
+db.execute(f"PRAGMA locking_mode = {sys.argv[2]}")
+db.execute("BEGIN IMMEDIATE")
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+@asynccontextmanager
+async def locked(file: Path, how: str = "NORMAL") -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Another process holds the lock, with EXCLUSIVE against readers too, until the block ends, or earlier if it is told to let go."""
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-c", HOLDS, str(file), how], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+
+    async def let_go() -> None:
+        assert process.stdin is not None
+        await process.stdin.aclose()
+        await process.wait()
+
+    try:
+        with trio.fail_after(30):
+            assert await process.stdout.receive_some()
+        yield let_go
+    finally:
+        with trio.CancelScope(shield=True):
+            process.kill()
+            await process.wait()
+            await process.stdin.aclose()
+            await process.stdout.aclose()
+
+
+class Heart:
+    """Beats every ten milliseconds in the same loop, and tells how late it was."""
+
+    def __init__(self) -> None:
+        self.late: list[float] = []
+
+    async def beat(self) -> None:
+        while True:
+            due = trio.current_time() + BEAT
+            await trio.sleep_until(due)
+            self.late.append(trio.current_time() - due)
+
+    def __str__(self) -> str:
+        late = sorted(self.late)
+        return f"heartbeat at most {late[-1] * 1000:.1f} ms late, p99 {late[len(late) * 99 // 100] * 1000:.1f} ms"
+
+
+@asynccontextmanager
+async def beating() -> AsyncIterator[Heart]:
+    heart = Heart()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(heart.beat)
+        yield heart
+        nursery.cancel_scope.cancel()
+    assert max(heart.late) < STALLED
+
+
+async def longest_cancellation(wait: Callable[[], Awaitable[object]], *, times: int = 5) -> float:
+    """Cancel a wait after a while, again and again; answer the longest time until it was over."""
+    longest = 0.0
+    for number in range(times):
+        with trio.move_on_after(0.01 + 0.05 * number) as scope:
+            await wait()
+            pytest.fail("it is locked")
+        assert scope.cancelled_caught
+        longest = max(longest, trio.current_time() - scope.deadline)
+    assert longest < STALLED
+    return longest
+
+
+@pytest.mark.parametrize(
+    "seconds",
+    [
+        pytest.param(1, marks=pytest.mark.slow),
+        pytest.param(10, marks=pytest.mark.chaos),
+        pytest.param(60, marks=pytest.mark.chaos),
+    ],
+)
+async def test_while_the_file_is_locked_the_program_goes_on_and_afterwards_everything_is_recorded(
+    seconds: float, figures: Callable[[str], None], tmp_path: Path
+):
+    file, ledger = tmp_path / "agent.db", Ledger(tmp_path / "ledger")
+    outcomes: list[object] = []
+
+    async def execute(ctx: JobContext) -> None:
+        ledger.write("start", ctx)
+        await trio.sleep(0.02)
+        ledger.write("end", ctx)
+
+    async with open_scheduler(file, execute, config=CronConfig(max_concurrent_runs=20)) as scheduler:
+        store = scheduler.store
+        ids = [await store.add_job(f"interval {n}", "p", Interval.every(ms=200)) for n in range(10)]
+        await trio.sleep(0.3)  # real time, so that runs are under way
+
+        async def add(name: str) -> None:
+            try:
+                outcomes.append(await store.add_job(name, "p", FAR))
+            except StoreUnavailable as error:
+                outcomes.append(error)
+
+        async with trio.open_nursery() as nursery, locked(file) as let_go:
+            async with beating() as heart:
+                begun = trio.current_time()
+                nursery.start_soon(add, "waits")
+                longest = await longest_cancellation(lambda: store.add_job("cancelled", "p", FAR))
+                assert len(await store.list_jobs()) == len(ids), "a read needs no lock"
+                await trio.sleep(max(0.0, begun + seconds - trio.current_time()))
+            await let_go()
+        await trio.sleep(0.5)  # real time, so that the next moments come
+        names = {job.name for job in await store.list_jobs()}
+    assert "cancelled" not in names
+    patience = seconds < store_module.PATIENCE
+    assert ("waits" in names) == patience
+    (outcome,) = outcomes
+    assert isinstance(outcome, str if patience else StoreUnavailable)
+    told = judge(file, ledger, acknowledged=[*ids, outcome] if isinstance(outcome, str) else ids)
+    figures(f"locked for {seconds} s: {heart}; a caller was cancelled within {longest * 1000:.0f} ms; {told}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["store", "scheduler"])
+async def test_opening_a_locked_file_can_be_cancelled_and_goes_on_when_it_is_free(
+    what: str, figures: Callable[[str], None], tmp_path: Path
+):
+    file = tmp_path / "agent.db"
+    async with open_store(file):
+        pass
+
+    async def execute(ctx: JobContext) -> None: ...
+
+    async def use() -> None:
+        async with open_store(file) if what == "store" else open_scheduler(file, execute) as opened:
+            store = getattr(opened, "store", opened)
+            assert await store.list_jobs() == []
+
+    async with locked(file, "EXCLUSIVE") as let_go, beating() as heart:
+        longest = await longest_cancellation(use)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(use)
+            await trio.sleep(0.1)
+            await let_go()
+    figures(f"opening a locked {what}: {heart}; cancelled within {longest * 1000:.0f} ms")
+
+
+async def test_opening_a_file_that_stays_locked_gives_up_at_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(service, "OPEN_PATIENCE", 0.1)
+    file = tmp_path / "agent.db"
+    async with open_store(file):
+        pass
+    async with locked(file, "EXCLUSIVE"):
+        with pytest.raises(StoreUnavailable, match=r"agent\.db .*SQLITE_BUSY") as caught:
+            async with open_store(file):
+                pytest.fail("it is locked")
+    assert type(caught.value) is StoreUnavailable
+    async with open_store(file) as store:
+        assert await store.list_jobs() == []
+
+
+async def test_a_file_that_needs_no_writing_is_opened_while_another_writes(tmp_path: Path):
+    file = tmp_path / "agent.db"
+    async with open_store(file):
+        pass
+    async with locked(file), open_store(file) as store:
+        assert await store.list_jobs() == []
