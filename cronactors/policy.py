@@ -33,7 +33,7 @@ class Outcome:
         session_id: The session that the executor named.
         retry_after: The delay that the executor asked for, in seconds.
         spread: From 0 to 1, drawn at random: the place within the jitter.
-        crashed: The process ended; counted per job.
+        crashed: The process ended; recovery counts it for the job.
     """
 
     status: RunStatus
@@ -216,6 +216,18 @@ def further_attempt(
     else:
         delay = round(outcome.retry_after * 1000)
     return Again(ready_at=min(now + delay, LATEST), failures=failures + 1, recovery=interrupted)
+
+
+def is_suspect(crashes: int) -> bool:
+    """Whether the next crash costs a retry, so that the job's runs have to start one at a time with those of other suspects.
+
+    Then a crash costs nobody else. A job that ends its process each time was running at every crash that it caused, and each crash
+    counts for all that were running: so it is a suspect as soon as any other that suffers from it, and never runs beside that one.
+
+    Args:
+        crashes: How many times in a row the job's runs ended with their process.
+    """
+    return crashes >= FREE_CRASHES
 
 
 def kept(text: str, limit: int) -> str:

@@ -9,8 +9,9 @@ import attrs
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 
 from cronactors.instants import Millis
+from cronactors.policy import is_suspect
 from cronactors.schedule import Interval, OneShot, Schedule
-from cronactors.storage.rows import PAUSE, JobRow, RunRow
+from cronactors.storage.rows import PAUSE, SUSPECTS, JobRow, RunRow
 from cronactors.timestamps import read_timestamp
 from tests.ledger_world import (
     World,
@@ -87,6 +88,7 @@ class Model(RuleBasedStateMachine):
         self.jobs_are_whole()
         self.attempts_follow_each_other()
         self.sessions_do_not_overlap()
+        self.suspects_do_not_overlap()
         self.no_wake_up_is_lost()
         if self.exact:
             self.each_moment_is_accounted_for()
@@ -146,6 +148,13 @@ class Model(RuleBasedStateMachine):
         sessions = Counter(run.session for run in self.rows.values() if run.status == "running" and run.session)
         assert all(count == 1 for count in sessions.values())
 
+    def suspects_do_not_overlap(self) -> None:
+        """At most one runs, unless a job came to be one while its run went on: one that had allowed all."""
+        jobs = self.jobs()
+        suspects = {run.job_id for run in self.rows.values() if run.status == "running" and run.job_id in jobs}
+        suspects = {job_id for job_id in suspects if is_suspect(jobs[job_id].crashes) and not self.watched[job_id].allowed_all}
+        assert len(suspects) <= 1
+
     def no_wake_up_is_lost(self) -> None:
         jobs = self.jobs()
         opened = [run for run in self.rows.values() if run.status in OPEN]
@@ -155,6 +164,9 @@ class Model(RuleBasedStateMachine):
             others = [run for run in opened if run.waits_for is None]
             if waiter.waits_for.startswith("session:"):
                 assert any(run.session == waiter.waits_for for run in others), waiter
+            elif waiter.waits_for == SUSPECTS:
+                running = [run.job_id for run in others if run.status == "running"]
+                assert any(job_id not in jobs or is_suspect(jobs[job_id].crashes) for job_id in running), waiter
             else:
                 held = jobs[waiter.job_id].held_by is not None
                 assert held or any(run.job_id == waiter.job_id and run.status == "pending" for run in others), waiter

@@ -7,7 +7,7 @@ import pytest
 from cronactors.errors import AlreadyClaimed, JobBusy, JobNotFound, RunClosed
 from cronactors.ledger.claim import LEASE, claim_due
 from cronactors.model import Overlap, SessionMode
-from cronactors.schedule import Cron
+from cronactors.schedule import Cron, Interval
 from cronactors.storage.rows import Due
 from tests.ledger_world import DAY, FAILURE, HOUR, HOURLY, INTERRUPTED, KINDS, MINUTE, MINUTELY, SECOND, SUCCESS, T0, World, at
 
@@ -276,6 +276,20 @@ def test_a_busy_session_refuses_and_leaves_no_trace(world):
     assert world.history(two) == []
     world.complete(first)
     assert world.start(two).scheduled_at == T0 + HOUR
+
+
+def test_a_busy_session_refuses_also_where_the_moment_takes_the_place_of_a_retry(world):
+    main = {"session_mode": SessionMode.MAIN}
+    job = world.add(Interval(30 * SECOND), **main)
+    world.pass_time(30 * SECOND)
+    world.finish(world.begin(), FAILURE)  # its retry is ready together with the next moment
+    other = world.add(at(world.now + SECOND), **main)
+    world.pass_time(SECOND)
+    assert world.begin().job_id == other
+    world.pass_time(29 * SECOND)
+    shown = next(view for view in world.due() if view.id == job)
+    with pytest.raises(JobBusy, match="main session is in use"):
+        world.start(shown)
 
 
 def test_extra_runs_of_one_millisecond_are_different_runs(world):

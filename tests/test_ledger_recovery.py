@@ -101,7 +101,7 @@ def test_new_moments_do_not_let_a_job_that_kills_its_process_go_on(world, overla
         if claimed:
             world.crash()
     assert world.now - T0 > (30 + 60 + 300) * SECOND
-    assert starts <= (6 if overlap is Overlap.SKIP else 12)
+    assert starts <= (6 if overlap is Overlap.SKIP else 15)  # several runs at once; a crash counts once
     row = world.job(job)
     assert (row.enabled, row.held_by) == (0, None)
     assert "times in a row" in (row.last_error or "")

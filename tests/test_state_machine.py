@@ -9,6 +9,7 @@ from cronactors.errors import AlreadyClaimed, InvalidJob, JobBusy
 from cronactors.instants import Millis
 from cronactors.ledger.claim import LEASE
 from cronactors.model import JobChanges, Overlap, SessionMode
+from cronactors.policy import is_suspect
 from cronactors.schedule import Interval, OneShot, Schedule, schedule_from_json
 from cronactors.storage.rows import PAUSE
 from tests.ledger_world import (
@@ -216,7 +217,8 @@ class Machine(Model):
                 waits = holder is not None and (
                     holder.status == "running" or holder.waits_for is not None or holder.ready_at > self.world.now or not shown
                 )
-                assert waits or any(run.session for run in running)
+                suspects = is_suspect(job.crashes) and len(running) > 0
+                assert waits or suspects or any(run.session for run in running)
                 return
             except AlreadyClaimed:
                 assert not self.exact

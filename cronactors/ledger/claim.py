@@ -9,10 +9,10 @@ from cronactors.instants import Millis
 from cronactors.ledger.close import buffered_run, close_run, free_first, is_first_start, skipped_run, stop_job, withdraw
 from cronactors.ledger.views import timing_of, unreadable
 from cronactors.model import Cause, Overlap, RunStatus, Trigger
-from cronactors.policy import FREE_CRASHES, Decision, Moments, Outcome, decide_due, misfire_from_text
+from cronactors.policy import FREE_CRASHES, Decision, Moments, Outcome, decide_due, is_suspect, misfire_from_text
 from cronactors.spec import RetryPolicy
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import JobRow, JobState, RunRow, line_of
+from cronactors.storage.rows import SUSPECTS, JobRow, JobState, RunRow, line_of
 
 LEASE: Millis = 30_000
 """How long an owner is taken to live without a sign of life."""
@@ -101,12 +101,23 @@ def _decide(storage: Storage, job: JobRow, first: Millis, now: Millis) -> Decisi
 
 
 def _begin(storage: Storage, job: JobRow, moments: Moments, *, owner: int, now: Millis) -> RunRow | None:
-    """Begin a run, or let it wait for its session; None if its moment is taken."""
-    run = buffered_run(job, moments, job.session)
-    if job.session is None or not storage.session_busy(job.session):
-        run = attrs.evolve(run, status=RunStatus.RUNNING.value, waits_for=None, owner=owner, started_at=now)
+    """Begin a run, or let it wait for its session or for other suspects; None if its moment is taken."""
+    run = buffered_run(job, moments, _barrier(storage, job, job.session))
+    if run.waits_for is None:
+        run = attrs.evolve(run, status=RunStatus.RUNNING.value, owner=owner, started_at=now)
     run_id = storage.insert_runs([run])[0]
     return None if run_id is None else attrs.evolve(run, id=run_id)
+
+
+def _barrier(storage: Storage, job: JobRow, session: str | None) -> str | None:
+    """What runs of other jobs keep a run of the job waiting for, if anything: its session, or that no other suspect goes on."""
+    if session is not None and storage.session_busy(session):
+        return session
+    if is_suspect(job.crashes):
+        running = storage.jobs([run.job_id for run in storage.running()])
+        if any(is_suspect(other.crashes) for other in running.values()):
+            return SUSPECTS
+    return None
 
 
 def cancel_overlapped(storage: Storage) -> bool:
@@ -180,7 +191,7 @@ def _disable_if_done(storage: Storage, state: JobState) -> JobState:
 
 
 def claim_pending(storage: Storage, run_id: int, *, owner: int, now: Millis) -> Claimed | None:
-    """Begin a pending run; if its job or its session is busy it joins that line instead."""
+    """Begin a pending run; if its job, its session or another suspect keeps it waiting it joins that line instead."""
     run = storage.runs([run_id]).get(run_id)
     if run is None or run.status != RunStatus.PENDING or run.waits_for is not None:
         return None
@@ -188,16 +199,14 @@ def claim_pending(storage: Storage, run_id: int, *, owner: int, now: Millis) -> 
     if job is None:
         withdraw(storage, [run], Cause.REMOVED)
         return None
-    session = run.session
-    session_busy = session is not None and storage.session_busy(session)
-    if job.held_by not in (None, run.id) and job.overlap != Overlap.ALLOW_ALL:
-        storage.park_runs([(run.id, line_of(job.id))])
-        if session is not None and not session_busy:
-            free_first(storage, session)  # it was this run's turn
-        return None
-    if session_busy:
-        storage.park_runs([(run.id, session)])
-        storage.advance_jobs([_held(job, JobState.of(job), run)])
+    held = job.held_by not in (None, run.id) and job.overlap != Overlap.ALLOW_ALL
+    barrier = line_of(job.id) if held else _barrier(storage, job, run.session)
+    if barrier is not None:
+        storage.park_runs([(run.id, barrier)])
+        if not held:
+            storage.advance_jobs([_held(job, JobState.of(job), run)])
+        if run.session not in (None, barrier) and not storage.session_busy(run.session):
+            free_first(storage, run.session)  # it was this run's turn
         return None
     if is_first_start(run):
         _replace_retries(storage, run)

@@ -11,6 +11,7 @@ from cronactors.instants import Millis
 from cronactors.ledger.views import timing_of
 from cronactors.model import Cause, Overlap, RunStatus, Trigger
 from cronactors.policy import (
+    FREE_CRASHES,
     Again,
     Decision,
     Moments,
@@ -19,12 +20,13 @@ from cronactors.policy import (
     decide_due,
     decide_overlapped,
     further_attempt,
+    is_suspect,
     misfire_from_text,
 )
 from cronactors.schedule import OneShot, Schedule
 from cronactors.spec import RetryPolicy
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import PAUSE, JobRow, JobState, RunEnd, RunRow, line_of
+from cronactors.storage.rows import PAUSE, SUSPECTS, JobRow, JobState, RunEnd, RunRow, line_of
 
 
 def stored_schedule(job: JobRow) -> Schedule | None:
@@ -47,18 +49,28 @@ def close_run(storage: Storage, run: RunRow, outcome: Outcome, policy: RetryPoli
     Returns:
         The run as it is now; None if it was not as ``run`` says any more, and nothing has been changed.
     """
-    now = storage.now()
-    if run.cancel_asked and outcome.cause is Cause.INTERRUPTED:  # what somebody wanted to end is not put back
-        cause = Cause.REPLACED if run.cause == Cause.REPLACED else Cause.CANCELLED
-        outcome = Outcome(status=RunStatus.CANCELLED, cause=cause, error=outcome.error, crashed=outcome.crashed)
-    ended = _end(storage, run, outcome, now)
+    job = storage.jobs([run.job_id]).get(run.job_id)
+    outcome = _as_asked(run, outcome, job)
+    ended = _end(storage, run, outcome, storage.now())
     if ended is None:
         return None
-    job = storage.jobs([run.job_id]).get(run.job_id)
     if job is not None:
         _settle_job(storage, job, ended, outcome, policy)
     free_lines(storage, run, held=job is not None and job.held_by == run.id)
+    if run.status == RunStatus.RUNNING and (job is None or is_suspect(job.crashes)):
+        free_suspects(storage)
     return ended
+
+
+def _as_asked(run: RunRow, outcome: Outcome, job: JobRow | None) -> Outcome:
+    """What somebody wanted to end is not put back when it is interrupted."""
+    if not run.cancel_asked or outcome.cause is not Cause.INTERRUPTED:
+        return outcome
+    replaced = run.cause == Cause.REPLACED
+    if replaced and outcome.crashed and job is not None and job.crashes > FREE_CRASHES:
+        return outcome  # its next moment must not let a job that ends its process each time go on
+    cause = Cause.REPLACED if replaced else Cause.CANCELLED
+    return Outcome(status=RunStatus.CANCELLED, cause=cause, error=outcome.error, crashed=outcome.crashed)
 
 
 def _end(storage: Storage, run: RunRow, outcome: Outcome, now: Millis) -> RunRow | None:
@@ -104,11 +116,15 @@ def free_first(storage: Storage, key: str) -> None:
         storage.park_runs([(waiter, None)])
 
 
+def free_suspects(storage: Storage) -> None:
+    """Let all look again that wait because a suspect was running: they may be none any more, and nobody has to pass on a turn."""
+    while (waiter := storage.first_waiter(SUSPECTS)) is not None:
+        storage.park_runs([(waiter, None)])
+
+
 def _settle_job(storage: Storage, job: JobRow, run: RunRow, outcome: Outcome, policy: RetryPolicy) -> None:
     crashes = job.crashes
-    if outcome.crashed:
-        crashes += 1
-    elif outcome.status is RunStatus.SUCCESS or outcome.cause in (Cause.ERROR, Cause.TIMEOUT, Cause.GAVE_UP):
+    if outcome.status is RunStatus.SUCCESS or outcome.cause in (Cause.ERROR, Cause.TIMEOUT, Cause.GAVE_UP):
         crashes = 0
     again = further_attempt(
         outcome,

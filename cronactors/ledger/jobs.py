@@ -8,10 +8,10 @@ import attrs
 
 from cronactors.errors import DuplicateJob, InvalidJob, InvalidSchedule, JobNotFound, shorten
 from cronactors.instants import Millis, from_millis
-from cronactors.ledger.close import delete_job, free_first, skip_due, stop_job, withdraw
+from cronactors.ledger.close import delete_job, free_first, free_suspects, skip_due, stop_job, withdraw
 from cronactors.ledger.views import schedule_of
 from cronactors.model import Cause, JobChanges, Overlap, RunStatus
-from cronactors.policy import FREE_CRASHES, misfire_to_text
+from cronactors.policy import FREE_CRASHES, is_suspect, misfire_to_text
 from cronactors.schedule import OneShot, Schedule, first_moment, next_moment, schedule_to_json
 from cronactors.spec import Delay, JobSpec
 from cronactors.storage.protocol import Storage
@@ -229,6 +229,8 @@ def _new_baseline(storage: Storage, job: JobRow, new: JobRow, now: Millis) -> Jo
     if held_by in {run.id for run in stale}:
         held_by = None
         free_first(storage, line_of(job.id))
+    if is_suspect(job.crashes):  # a run of it that goes on keeps nobody waiting any more
+        free_suspects(storage)
     return attrs.evolve(
         new,
         anchor_at=now,
@@ -272,6 +274,7 @@ def resume_job(storage: Storage, job_id: str) -> JobRow:
     job = attrs.evolve(job, enabled=1, next_run_at=following, crashes=0)
     storage.advance_jobs([JobState.of(job)])
     storage.park_runs([(run.id, None) for run in open_runs if run.waits_for == PAUSE])
+    free_suspects(storage)  # a run of it that goes on keeps nobody waiting any more
     return job
 
 

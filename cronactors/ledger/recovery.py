@@ -71,17 +71,25 @@ def recover(storage: Storage, me: Owner, *, policy: RetryPolicy, trust_leases: b
     """End the orphans as interrupted and put their moments back; from the third crash in a row of a job it costs a retry and waits."""
     recovered = []
     closed = {row.id for row in storage.owners() if row.lease_until == 0}
-    for run in orphans(storage, me, trust_leases=trust_leases, mine=mine):
+    left = orphans(storage, me, trust_leases=trust_leases, mine=mine)
+    _count_crash(storage, {run.job_id for run in left if run.owner not in closed})
+    for run in left:
         crashed = run.owner not in closed
         error = "interrupted: its process ended" if crashed else "interrupted: it was left open"
         job = storage.jobs([run.job_id]).get(run.job_id)
-        if crashed and job is not None and job.crashes >= FREE_CRASHES:
-            error = f"interrupted: its process ended, {job.crashes + 1} times in a row"
+        if crashed and job is not None and job.crashes > FREE_CRASHES:
+            error = f"interrupted: its process ended, {job.crashes} times in a row"
         outcome = Outcome(status=RunStatus.FAILED, cause=Cause.INTERRUPTED, error=error, crashed=crashed)
         ended = close_run(storage, run, outcome, policy)
         if ended is not None:
             recovered.append(ended)
     return recovered
+
+
+def _count_crash(storage: Storage, job_ids: Collection[str]) -> None:
+    """Count a crash once for each job, however many of its runs it ended."""
+    jobs = storage.jobs(sorted(job_ids))
+    storage.advance_jobs([attrs.evolve(JobState.of(job), crashes=job.crashes + 1) for job in jobs.values()])
 
 
 def rebase(storage: Storage, *, after: int, limit: int) -> int | None:

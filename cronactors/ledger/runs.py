@@ -14,9 +14,10 @@ from cronactors.model import Cause, CronJob, Overlap, RunStatus, Trigger
 from cronactors.policy import Outcome
 from cronactors.spec import RetryPolicy
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import Due, JobRow, RunRow
+from cronactors.storage.rows import SUSPECTS, Due, JobRow, RunRow
 
 _ALL = 2**31 - 1
+_MORE = 4
 _DIGITS = 18
 """Longest id of a run that is looked up: more would not fit SQLite's integers."""
 
@@ -126,18 +127,37 @@ def request_cancel(storage: Storage, run_id: str, *, policy: RetryPolicy) -> Run
 
 def due_jobs(storage: Storage, *, retries: bool, limit: int | None) -> list[CronJob]:
     """Jobs whose place in the queue has come: those with a due moment, or those with a pending attempt, each job in one list only."""
-    moments: dict[str, Millis] = {}
-    attempts: dict[str, Millis] = {}
-    for place in storage.due(now=storage.now(), limit=_ALL):
-        if place.job_id not in moments and place.job_id not in attempts:
-            (moments if place.run_id is None else attempts)[place.job_id] = place.due_at
-    wanted = attempts if retries else moments
+    wanted = _places_of(storage, retries=retries, limit=_ALL if limit is None else limit)
     ids = list(wanted)[:limit]
     rows = storage.jobs(ids)
     views = job_views(storage, (rows[job_id] for job_id in ids if job_id in rows))
     if not retries:
         return [attrs.evolve(view, retry_at=None) for view in views]
     return [attrs.evolve(view, retry_at=from_millis(wanted[view.id])) for view in views]
+
+
+def _places_of(storage: Storage, *, retries: bool, limit: int) -> dict[str, Millis]:
+    """When the first place of each job came, if it is of the kind; at least ``limit`` of them, or all that there are.
+
+    Read a few more each time: what is read is in proportion to the limit, not to what is due, unless the other kind comes first.
+    """
+    now, size = storage.now(), limit
+    while True:
+        first: dict[str, Due] = {}
+        places = storage.due(now=now, limit=size)
+        jobs = storage.jobs(list({place.job_id for place in places}))
+        for place in places:
+            if _its_turn(jobs.get(place.job_id), place):
+                first.setdefault(place.job_id, place)
+        wanted = {job_id: place.due_at for job_id, place in first.items() if retries is (place.run_id is not None)}
+        if len(wanted) >= limit or len(places) < size:
+            return wanted
+        size = min(_MORE * size, _ALL)
+
+
+def _its_turn(job: JobRow | None, place: Due) -> bool:
+    """Whether no other run of the job must come first; one that was let go may find the job held by an attempt made since."""
+    return job is None or job.held_by in (None, place.run_id) or job.overlap == Overlap.ALLOW_ALL
 
 
 def _places(storage: Storage, job: JobRow, now: Millis) -> list[Due]:
@@ -159,7 +179,7 @@ def start_run(storage: Storage, target: CronJob | str, *, owner: int) -> Claimed
     Raises:
         JobNotFound: There is none of that id.
         AlreadyClaimed: That moment has been started by somebody else, or the job was changed.
-        JobBusy: The job has an open run and skips what overlaps, or its session is in use.
+        JobBusy: The job has an open run and skips what overlaps, or its session is in use, or it has to start without other suspects.
     """
     job_id = target if isinstance(target, str) else target.id
     job = find_job(storage, job_id)
@@ -189,8 +209,12 @@ def start_run(storage: Storage, target: CronJob | str, *, owner: int) -> Claimed
 def _why_not(storage: Storage, before: JobRow) -> AlreadyClaimed | JobBusy:
     """Why a run did not begin, read off what was written instead; the error undoes it."""
     name = shorten(before.name)
-    if any(run.session is not None and run.waits_for == run.session for run in storage.open_runs([before.id])):
+    opened = storage.open_runs([before.id])
+    sessions = {run.session for run in opened if run.status == RunStatus.PENDING}
+    if any(session is not None and storage.session_busy(session) for session in sessions):
         return JobBusy(f"job {name} cannot start: its main session is in use")
+    if any(run.waits_for == SUSPECTS for run in opened):
+        return JobBusy(f"job {name} cannot start: its last runs ended with their process, as did those of a job that runs now")
     job = find_job(storage, before.id)
     if job.last_error != before.last_error:
         return JobBusy(f"job {name} cannot start: {job.last_error}")

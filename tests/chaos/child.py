@@ -1,0 +1,257 @@
+"""A program with a scheduler, to be killed or stopped: ``child.py OPTIONS``, a JSON object.
+
+It imports everything once and then lives as often as it is told: each line on its standard input, a JSON object, is a life. A life is
+a forked process of its own, so that it is up within milliseconds and a kill hits its start and its recovery as well as its work.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+import attrs
+import trio
+
+from cronactors import CronConfig, GiveUp, JobContext, JobSpec, OneShot, RetryPolicy, SessionMode, now, open_scheduler
+from cronactors.actors import thread
+from cronactors.handle import CronStore
+from cronactors.ledger import claim, recovery
+from tests.chaos.judge import Ledger
+
+ROOT = Path(__file__).parents[2]
+RETRY = RetryPolicy(delays=(0.2,))
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """What a child is and, from ``adds`` on, what one life of it does.
+
+    Attributes:
+        lease: In milliseconds; thirty seconds would make a long test.
+        adds: How many jobs a second it adds, each acknowledged by a line in the file ``acks`` after `add_jobs` has returned.
+        die_in_recovery: It kills itself when it has taken back so many runs, before that is committed.
+    """
+
+    db: str
+    ledger: str
+    acks: str = ""
+    slots: int = 8
+    total: int | None = None
+    lease: int | None = None
+    adds: float = 0
+    die_in_recovery: int = 0
+
+
+def say(*words: object) -> None:
+    """One write, also out of a process that is killed in the next moment."""
+    os.write(1, (" ".join(map(str, words)) + "\n").encode())
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)  # the signal may take its time
+
+
+async def carry_out(ledger: Ledger, ctx: JobContext) -> str:
+    """Do what the prompt says: ``sleep``, ``block``, ``fail``, ``give-up`` or ``die``, with the seconds before that."""
+    ledger.write("start", ctx)
+    verb, _, seconds = ctx.prompt.partition(" ")
+    if verb == "block":
+        time.sleep(float(seconds))
+    else:
+        await trio.sleep(float(seconds))
+    if verb == "die":
+        die()
+    if verb == "fail":
+        raise RuntimeError(ctx.prompt)
+    if verb == "give-up":
+        raise GiveUp(ctx.prompt)
+    ledger.write("end", ctx)
+    return ctx.prompt
+
+
+async def keep_adding(store: CronStore, options: Options) -> None:
+    """Add one-shots and note which were acknowledged."""
+    number = 0
+    while True:
+        await trio.sleep(1 / options.adds)
+        number += 1
+        mode = SessionMode.MAIN if number % 5 == 0 else SessionMode.ISOLATED
+        name = f"added {os.getpid()}.{time.monotonic_ns()}"
+        (job_id,) = await store.add_jobs([JobSpec(name, "sleep 0.002", OneShot(now()), max_retries=1000, session_mode=mode)])
+        descriptor = os.open(options.acks, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        os.write(descriptor, f"{job_id}\n".encode())
+        os.close(descriptor)
+
+
+async def live(options: Options) -> None:
+    ledger = Ledger(options.ledger)
+
+    async def executor(ctx: JobContext) -> str:
+        return await carry_out(ledger, ctx)
+
+    config = CronConfig(max_concurrent_runs=options.slots, max_concurrent_runs_total=options.total, retry=RETRY)
+    async with open_scheduler(options.db, executor, config=config, tick_interval=0.05) as scheduler:
+        say("ready", os.getpid(), len(scheduler.recovered))
+        if options.adds:
+            await keep_adding(scheduler.store, options)
+        await trio.sleep_forever()
+
+
+def die_in_recovery(count: int) -> None:
+    close_run, taken = recovery.close_run, []
+
+    def close_and_die(*args: Any) -> Any:
+        ended = close_run(*args)
+        taken.append(ended)
+        if len(taken) == count:
+            die()
+        return ended
+
+    recovery.close_run = close_and_die  # type: ignore[attr-defined]
+
+
+def begin(options: Options) -> NoReturn:
+    """Live once."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it starts in the background
+    if options.lease is not None:
+        claim.LEASE = recovery.LEASE = options.lease  # type: ignore[misc, attr-defined]
+        thread.KEEP_EVERY = options.lease / 1000 / 6  # type: ignore[misc]
+    if options.die_in_recovery:
+        die_in_recovery(options.die_in_recovery)
+    try:
+        trio.run(live, options)
+    except KeyboardInterrupt:
+        os._exit(0)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())  # nobody else tells
+    finally:
+        os._exit(1)
+
+
+def tell_ends(*_: object) -> None:
+    """Bury the dead, and tell how each ended: the number of its signal below zero, or its exit code."""
+    with suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            say("gone", pid, os.waitstatus_to_exitcode(status))
+
+
+def main(given: dict[str, Any]) -> None:
+    signal.signal(signal.SIGCHLD, tell_ends)
+    for line in sys.stdin:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])  # its birth is told before its end
+        pid = os.fork()
+        if pid == 0:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+            begin(Options(**{**given, **json.loads(line)}))
+        say("born", pid)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+
+
+# The other side: who begins lives and ends them
+
+
+class Life:
+    """A process, and what it has told."""
+
+    def __init__(self) -> None:
+        self.pid = 0
+        self.recovered: int | None = None
+        self.status: int | None = None
+        self._told = {word: trio.Event() for word in ("born", "ready", "gone")}
+
+    def hear(self, word: str, number: int) -> None:
+        if word == "ready":
+            self.recovered = number
+        elif word == "gone":
+            self.status = number
+        self._told[word].set()
+
+    async def ready(self) -> None:
+        await self._told["ready"].wait()
+
+    async def gone(self) -> int:
+        await self._told["gone"].wait()
+        assert self.status is not None
+        return self.status
+
+    def send(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    async def kill(self) -> None:
+        """As kill -9, and wait for its end."""
+        if self.status is None:
+            self.send(signal.SIGKILL)
+        await self.gone()
+
+
+class Lives:
+    """Begins lives of a child and hears what they tell."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self._process = process
+        self._lives: dict[int, Life] = {}
+        self._send_born, self._born = trio.open_memory_channel[Life](1)
+
+    async def begin(self, **options: object) -> Life:
+        assert self._process.stdin is not None
+        await self._process.stdin.send_all(json.dumps(options).encode() + b"\n")
+        return await self._born.receive()
+
+    async def listen(self) -> None:
+        assert self._process.stdout is not None
+        rest = b""
+        async for more in self._process.stdout:
+            *lines, rest = (rest + more).split(b"\n")
+            for word, *numbers in (line.decode().split() for line in lines):
+                pid, *values = map(int, numbers)
+                life = self._lives.setdefault(pid, Life())  # it may be ready before its birth is told
+                life.pid = pid
+                life.hear(word, *(values or [0]))
+                if word == "born":
+                    await self._send_born.send(life)
+
+    async def end(self) -> None:
+        for life in self._lives.values():
+            if life.status is None:
+                life.send(signal.SIGKILL)  # which also ends a stopped one
+
+
+@asynccontextmanager
+async def open_lives(options: Options, patience: float) -> AsyncIterator[Lives]:
+    """Start the program; whatever lives at the end of the block is killed."""
+    command = [sys.executable, __file__, json.dumps(attrs.asdict(options))]
+    process = await trio.lowlevel.open_process(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    lives = Lives(process)
+    async with process.stdin, process.stdout:
+        with trio.fail_after(patience):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(lives.listen)
+                try:
+                    yield lives
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await lives.end()
+                        process.kill()
+                        await process.wait()
+                    nursery.cancel_scope.cancel()
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

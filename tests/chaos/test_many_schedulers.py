@@ -1,0 +1,159 @@
+"""Several schedulers on one file: each moment once, both limits held, and who was stopped for too long has lost its runs."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import time
+from collections import Counter
+from contextlib import closing
+
+import attrs
+import pytest
+import trio
+
+from cronactors import JobSpec, OneShot, now, open_store
+from tests.chaos.child import Life, Options, open_lives
+from tests.chaos.judge import Ledger, judge, judge_interrupted, most_at_once, read_database
+from tests.chaos.sizes import quick_and_full
+
+SLOTS = 4
+BATCH = 10_000  # jobs a call of add_jobs
+
+
+@pytest.fixture
+def options(tmp_path):
+    return Options(db=str(tmp_path / "agent.db"), ledger=str(tmp_path / "ledger"), slots=SLOTS)
+
+
+async def add(options: Options, count: int, prompt: str) -> list[str]:
+    """Add one-shots that are due."""
+    name = time.monotonic_ns()
+    async with open_store(options.db) as store:
+        return await store.add_jobs([JobSpec(f"{name}.{number}", prompt, OneShot(now())) for number in range(count)])
+
+
+def count_ended(options: Options) -> int:
+    with closing(sqlite3.connect(options.db)) as connection:
+        return connection.execute("SELECT count(*) FROM runs WHERE status = 'success'").fetchone()[0]
+
+
+@quick_and_full("shots", 1_000, 10_000)
+@pytest.mark.parametrize(("schedulers", "total"), [(2, 6), (5, 18)])
+async def test_each_of_many_one_shots_runs_exactly_once_within_both_limits(schedulers, total, shots, figures, options):
+    options = attrs.evolve(options, total=total)
+    ids = [job_id for first in range(0, shots, BATCH) for job_id in await add(options, min(BATCH, shots - first), "sleep 0.01")]
+    began = time.monotonic()
+    async with open_lives(options, patience=25 + shots / 40) as lives:
+        alive = [await lives.begin() for _ in range(schedulers)]
+        while count_ended(options) < shots:
+            assert all(life.status is None for life in alive)
+            await trio.sleep(0.1)
+        took = time.monotonic() - began
+        for life in alive:
+            life.send(signal.SIGINT)
+            assert await life.gone() == 0
+    ledger = Ledger(options.ledger)
+    told = judge(options.db, ledger, acknowledged=ids)
+    entries = ledger.read()
+    assert Counter((entry.what, entry.job) for entry in entries) == Counter(
+        (what, job) for what in ("start", "end") for job in ids
+    )
+    assert {(row.attempt, row.status) for row in read_database(options.db)[1]} == {(1, "success")}
+    overall, each = most_at_once(entries)
+    assert set(each) == {life.pid for life in alive}, "a scheduler did nothing"
+    assert max(each.values()) <= SLOTS
+    assert SLOTS < overall <= total
+    shares = "/".join(str(count) for count in sorted(Counter(entry.pid for entry in entries if entry.what == "start").values()))
+    figures(
+        f"{schedulers} schedulers, {shots} one-shots ({shares}), at most {max(each.values())} at a time in each of {SLOTS} slots"
+        f" and {overall} over all of {total}; {told}; {shots / took:.0f} runs/s"
+    )
+
+
+def stopped_outside_a_transaction(options: Options, life: Life) -> bool:
+    """Stop a process; one that was stopped inside a transaction holds the file, and is let go on."""
+    life.send(signal.SIGSTOP)
+    with closing(sqlite3.connect(options.db, timeout=1, isolation_level=None)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            life.send(signal.SIGCONT)
+            return False
+        connection.execute("ROLLBACK")
+    return True
+
+
+async def until_started(options: Options, life: Life, jobs: list[str]) -> list[int]:
+    """Wait until the process runs some of the jobs; answer their runs."""
+    while True:
+        entries = [entry for entry in Ledger(options.ledger).read() if entry.job in jobs and entry.pid == life.pid]
+        ended = {entry.run for entry in entries if entry.what == "end"}
+        if runs := [entry.run for entry in entries if entry.run not in ended]:
+            return runs
+        assert life.status is None
+        await trio.sleep(0.01)
+
+
+async def until_done(options: Options, jobs: list[str]) -> None:
+    while True:
+        done = {row.job for row in read_database(options.db)[1] if row.status == "success"}
+        if done.issuperset(jobs):
+            return
+        await trio.sleep(0.05)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs job control")
+@pytest.mark.parametrize(
+    ("lease", "rounds"),
+    [
+        pytest.param(800, 2, id="quick", marks=pytest.mark.slow),
+        pytest.param(800, 40, id="full", marks=pytest.mark.chaos),
+        pytest.param(None, 3, id="full, with the lease of thirty seconds", marks=pytest.mark.chaos),
+    ],
+)
+async def test_a_stopped_process_is_relieved_when_its_lease_ends_and_goes_on_working_when_it_is_woken(
+    lease, rounds, figures, options
+):
+    """They take turns at being stopped; the one that was woken has to do the work of the next round with the other one stopped."""
+    options = attrs.evolve(options, lease=lease)
+    seconds = (lease or 30_000) / 1000
+    length = seconds / 2  # so that it goes on when the process is woken, and has to be cancelled
+    waits, fenced, jobs, again = [], 0, [], 0
+    async with open_lives(options, patience=30 + rounds * 10 * seconds) as lives:
+        one, other = await lives.begin(), await lives.begin()
+        await one.ready()
+        await other.ready()
+        await trio.sleep(1.2 * seconds)  # real time: nobody trusts the end of a lease before he has watched for as long
+        for _ in range(rounds):
+            batch = await add(options, 2 * SLOTS, f"sleep {length}")
+            runs = await until_started(options, one, batch)
+            while not stopped_outside_a_transaction(options, one):
+                again += 1
+                await trio.sleep(0.02)
+            stopped = time.monotonic()
+            while any(row.status == "running" for row in read_database(options.db)[1] if row.id in runs):
+                assert other.status is None
+                await trio.sleep(0.02)
+            waits.append(time.monotonic() - stopped)
+            await until_done(options, batch)
+            before = [row for row in read_database(options.db)[1] if row.job in batch]
+            one.send(signal.SIGCONT)
+            await trio.sleep(2 * length)  # real time, so that it comes to its end, or sees that it is cancelled
+            assert [row for row in read_database(options.db)[1] if row.job in batch] == before
+            fenced += sum(row.id in runs and row.cause == "interrupted" for row in before)
+            jobs += batch
+            one, other = other, one  # who was woken goes on: the work of the next round falls to it
+        for life in (one, other):
+            assert life.status is None
+            life.send(signal.SIGINT)
+            assert await life.gone() == 0
+    told = judge(options.db, Ledger(options.ledger), acknowledged=jobs)
+    judge_interrupted(options.db)
+    assert fenced >= rounds
+    assert min(waits) > seconds / 3  # a lease is renewed before its end
+    assert max(waits) < 10 * seconds
+    figures(
+        f"{rounds} times stopped with a lease of {seconds:g} s, {fenced} runs taken over after {min(waits):.1f} to {max(waits):.1f} s,"
+        f" {again} times stopped inside a transaction and let go on; {told}"
+    )
