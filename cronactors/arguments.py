@@ -13,7 +13,7 @@ from cronactors.instants import EARLIEST, LATEST, Millis
 from cronactors.model import Cause, CronJob, JobOptions, RunStatus
 from cronactors.policy import MAX_ERROR, MAX_SUMMARY, Outcome, kept
 from cronactors.schedule import Schedule
-from cronactors.spec import MAX_JOBS, MAX_NAME, MAX_PATH, CronConfig, Delay, JobSpec, check_specs, check_user
+from cronactors.spec import MAX_NAME, MAX_PATH, CronConfig, Delay, JobSpec, check_specs, check_user
 from cronactors.zones import check_zone
 
 StrPath: TypeAlias = "str | os.PathLike[str]"
@@ -31,10 +31,7 @@ def job_spec(name: str, prompt: str, schedule: Schedule | Delay, options: JobOpt
 
 def with_ids(specs: Iterable[JobSpec]) -> tuple[tuple[str, JobSpec], ...]:
     """Give each specification an id of its own."""
-    checked = check_specs("specs", specs)
-    if len(checked) > MAX_JOBS:
-        raise InvalidJob(f"specs holds {len(checked):,} jobs, at most {MAX_JOBS:,} are allowed in one call")
-    return tuple((uuid.uuid4().hex, spec) for spec in checked)
+    return tuple((uuid.uuid4().hex, spec) for spec in check_specs("specs", specs))
 
 
 def check_id(field: str, value: object) -> str:
@@ -104,7 +101,10 @@ def check_path(value: object) -> str:
     Raises:
         StoreUnavailable: It is no path.
     """
-    path = os.fspath(value) if isinstance(value, str | os.PathLike) else value
+    try:
+        path = os.fspath(value) if isinstance(value, str | os.PathLike) else value
+    except TypeError:  # it calls itself a path, and gives none
+        path = None
     if not isinstance(path, str):
         raise StoreUnavailable(f"store must be a path, not {shorten(value)}")
     return text("store", path, StoreUnavailable, limit=MAX_PATH)

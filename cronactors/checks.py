@@ -71,6 +71,6 @@ def member(field: str, value: object, error: type[CronError], kind: type[_E]) ->
     """Check a member of an enumeration, given as itself or as its text."""
     try:
         return kind(value)  # type: ignore[arg-type]  # whatever it is, the lookup decides
-    except (ValueError, TypeError):
+    except Exception:  # noqa: BLE001 - the lookup asks the value for its hash, and a user's object may do anything
         allowed = ", ".join(kind)
         raise error(f"{field} must be one of {allowed}, not {shorten(value)}") from None

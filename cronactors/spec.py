@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import TypeVar
 
 import attrs
@@ -166,7 +167,10 @@ class JobSpec:
 def _delays(value: Iterable[float]) -> tuple[float, ...]:
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
         raise InvalidConfig(f"delays must be a list of seconds, not {shorten(value)}")
-    return tuple(checks.number("delays", delay, InvalidConfig, least=0, most=MAX_DELAY) for delay in value)
+    delays = tuple(islice(value, MAX_RETRIES + 1))  # it may be without end
+    if len(delays) > MAX_RETRIES:
+        raise InvalidConfig(f"delays are too many: at most {MAX_RETRIES:,} are allowed, as retries are")
+    return tuple(checks.number("delays", delay, InvalidConfig, least=0, most=MAX_DELAY) for delay in delays)
 
 
 @attrs.frozen
@@ -196,7 +200,9 @@ def check_specs(field: str, value: object) -> tuple[JobSpec, ...]:
     """Check a list of job specifications."""
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
         raise InvalidJob(f"{field} must be a list of JobSpec, not {shorten(value)}")
-    specs = tuple(value)
+    specs = tuple(islice(value, MAX_JOBS + 1))  # it may be without end
+    if len(specs) > MAX_JOBS:
+        raise InvalidJob(f"{field} holds {len(specs):,} jobs or more, at most {MAX_JOBS:,} are allowed in one call")
     for index, spec in enumerate(specs):
         if not isinstance(spec, JobSpec):
             raise InvalidJob(f"{field}[{index}] must be a JobSpec, not {shorten(spec)}")

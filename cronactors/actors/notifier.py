@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from typing import TypeVarTuple
 
@@ -10,7 +11,7 @@ import attrs
 import outcome
 import trio
 
-from cronactors.actors.callbacks import call, describe, escaping, inside_callback
+from cronactors.actors.callbacks import call_apart, describe, escaping, inside_callback, stack_of
 from cronactors.actors.observable import Observable
 from cronactors.errors import one_line
 from cronactors.ledger.views import run_view
@@ -25,6 +26,8 @@ CAPACITY = 1_000
 """How many finished runs wait before those that finish next have to."""
 CALL_LIMIT = 30.0
 """Seconds that one call may take."""
+STUCK_AFTER = 5.0
+"""Seconds after which a call that was cancelled and has not ended is reported."""
 DRAIN_LIMIT = 10.0
 """Seconds that notifications have to be made when the scheduler closes."""
 TEXT_LIMIT = 500
@@ -57,6 +60,9 @@ class Notifier:
         # Counted from the end of a run to the end of the calls, so that `drain` misses none.
         self._send, self._receive = trio.open_memory_channel[RunFinished](CAPACITY)
         self._scope = trio.CancelScope(shield=True)
+        self._task: trio.lowlevel.Task | None = None
+        self._calling: RunRow | None = None
+        self._alarm = trio.CancelScope()
         self._ended = trio.Event()
         self.under_way = Observable(0)
 
@@ -102,26 +108,55 @@ class Notifier:
         """End at once; what was waiting is told to nobody."""
         self._scope.cancel()
         self._send.close()
+        if self._calling is not None:
+            self._alarm.deadline = min(self._alarm.deadline, trio.current_time() + STUCK_AFTER)
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Serve until drained or closed. Shielded: runs that end while everything is being cancelled still find it there."""
         inside_callback.set("a notifier")
+        self._task = trio.lowlevel.current_task()
         try:
-            with self._scope, self._receive:
-                async for finished in self._receive:
-                    if self._notifier is not None:
-                        await self._call(finished.run, self._notifier, *notification(finished.run))
-                    if self._on_finish is not None:
-                        await self._call(finished.run, self._on_finish, finished.job, run_view(finished.run))
-                    self.under_way.value -= 1
+            with trio.CancelScope(shield=True):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._watch)
+                    with self._scope, self._receive:
+                        async for finished in self._receive:
+                            await self._tell_of(finished)
+                            self.under_way.value -= 1
+                    nursery.cancel_scope.cancel()
         finally:
             self._ended.set()
 
+    @trio.lowlevel.enable_ki_protection
+    async def _watch(self) -> None:
+        """Report a call that does not end although it was cancelled, once, with its stack."""
+        while True:
+            with self._alarm:
+                await trio.sleep_forever()
+            self._alarm = trio.CancelScope()
+            if self._calling is not None and self._task is not None:
+                logger.error(
+                    "notifying of run %s goes on %.0f s after it was cancelled. It is at:\n%s",
+                    self._calling.id,
+                    STUCK_AFTER,
+                    stack_of(self._task),
+                )
+
+    async def _tell_of(self, finished: RunFinished) -> None:
+        if self._notifier is not None:
+            await self._call(finished.run, self._notifier, *notification(finished.run))
+        if self._on_finish is not None:
+            await self._call(finished.run, self._on_finish, finished.job, run_view(finished.run))
+
     async def _call(self, run: RunRow, function: Callable[[*Ts], Awaitable[None]], *args: *Ts) -> None:
         result: outcome.Outcome[None] | None = None
-        with trio.move_on_after(CALL_LIMIT):
-            result = await call(function, *args)
+        self._calling, self._alarm.deadline = run, trio.current_time() + CALL_LIMIT + STUCK_AFTER
+        try:
+            with trio.move_on_after(CALL_LIMIT):
+                result = await call_apart(function, *args)
+        finally:
+            self._calling, self._alarm.deadline = None, math.inf
         if result is None:
             logger.warning("notifying of run %s took longer than %.0f s and was cancelled", run.id, CALL_LIMIT)
         elif isinstance(result, outcome.Error):

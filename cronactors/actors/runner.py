@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
@@ -13,12 +12,20 @@ import attrs
 import outcome
 import trio
 
-from cronactors.actors.callbacks import call, cancelled_from_outside, escaping, inside_callback
+from cronactors.actors.callbacks import (
+    call,
+    cancelled_from_outside,
+    escaping,
+    inside_callback,
+    stack_of,
+    tasks_ended,
+    traceback_of,
+)
 from cronactors.actors.duties import Finished, FinishRun, NoteStuck
 from cronactors.actors.mailbox import Mailbox
 from cronactors.actors.notifier import Notifier, RunFinished
 from cronactors.actors.observable import Observable
-from cronactors.actors.verdicts import CANCELLED, INTERRUPTED, REPLACED, failure, success, timed_out
+from cronactors.actors.verdicts import CANCELLED, INTERRUPTED, REPLACED, Ending, Running, failure, success, timed_out
 from cronactors.errors import CronError, StoreUnavailable, shorten
 from cronactors.ledger.claim import Claimed
 from cronactors.ledger.views import context_of, job_view
@@ -30,42 +37,6 @@ logger = logging.getLogger("cronactors.runner")
 
 RECORDING_PATIENCE = 10.0
 """Seconds that an end is tried to be recorded once runs have been interrupted; then the run is left to the next start."""
-
-
-@attrs.define(eq=False)
-class Running:
-    """A run that is being carried out.
-
-    Attributes:
-        claimed: The run and its job.
-        task: The runner's task, whose stack shows where the executor is.
-        scope: Cancelled to end the run early; `verdict` says what it is then.
-        timeout: The scope of the timeout.
-        asked_at: When it was cancelled, on trio's clock.
-        reported: It has been reported as not ending.
-        missed: How many looks in a row did not find it in the file.
-    """
-
-    claimed: Claimed
-    task: trio.lowlevel.Task
-    scope: trio.CancelScope
-    timeout: trio.CancelScope
-    verdict: Outcome = INTERRUPTED
-    asked_at: float | None = None
-    reported: bool = False
-    missed: int = 0
-
-    def cancel(self, verdict: Outcome) -> None:
-        """End it early; the first verdict stands."""
-        if self.asked_at is None:
-            self.verdict = verdict
-            self.asked_at = trio.current_time()
-            self.scope.cancel()
-
-    @property
-    def cancelled_at(self) -> float:
-        """When it was, or will be, cancelled: by somebody or by the timeout."""
-        return self.timeout.deadline if self.asked_at is None else min(self.asked_at, self.timeout.deadline)
 
 
 @attrs.frozen(kw_only=True)
@@ -231,14 +202,13 @@ class RunnerPool:
             running.reported = True
             by_timeout = running.asked_at is None or running.timeout.deadline <= running.asked_at
             cause = Cause.TIMEOUT if by_timeout else running.verdict.cause or Cause.CANCELLED
-            frames = traceback.StackSummary.extract(running.task.iter_await_frames())
             logger.error(
                 "run %s of job %s goes on %.1f s after it was cancelled (%s); it keeps its slot. Its task is at:\n%s",
                 run_id,
                 shorten(running.claimed.job.name),
                 self._terms.cancel_grace,
                 cause,
-                "".join(frames.format()),
+                stack_of(running.task),
             )
             try:
                 await self._mailbox.ask(NoteStuck(run_id, cause))
@@ -253,42 +223,71 @@ class RunnerPool:
         self._nursery.start_soon(self._runner, first)
 
     @trio.lowlevel.enable_ki_protection
-    async def _runner(self, first: Claimed | None) -> None:
-        """Carry out runs until the pool is closed; cancelled from outside, the end of the run at hand is still recorded."""
+    async def _runner(self, claimed: Claimed | None) -> None:
+        """Carry out runs in a task within, and in another one when an executor has left nurseries open in that: trio fails it."""
         inside_callback.set("a run")
+        untold: list[RunFinished] = []
+        going_on = True
         try:
-            untold = await self._serve(first)
+            while going_on:
+                spoilt: list[Ending] = []
+                try:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self._serve, claimed, untold, spoilt)
+                except BaseExceptionGroup:
+                    if not spoilt:
+                        raise
+                going_on = False
+                for ending in spoilt:
+                    await tasks_ended(ending.running.task.child_nurseries)
+                    claimed = await self._conclude(ending, untold)
+                    going_on = not untold
         finally:
             self._runners.value -= 1
-        if untold is not None:
-            await self._notifier.tell(untold)
+        for told in untold:
+            await self._notifier.tell(told)
 
-    async def _serve(self, claimed: Claimed | None) -> RunFinished | None:
-        """Carry out one run after the other.
+    @trio.lowlevel.enable_ki_protection
+    async def _serve(self, claimed: Claimed | None, untold: list[RunFinished], spoilt: list[Ending]) -> None:
+        """Carry out one run after the other until the pool is closed, another runner has taken over, or the task is spoilt.
 
-        Returns:
-            None once the pool is closed. If the notifier lags, the end that it has no place for: a new runner has taken over the
-            slot, and this one is to wait outside of the pool.
+        Cancelled from outside, the end of the run at hand is still recorded.
         """
-        while True:
+        while not untold:
             if claimed is None:
                 try:
                     claimed = await self._receive.receive()
                 except trio.EndOfChannel:
-                    return None
-            untold: list[RunFinished] = []
-            try:
-                finished = await self._carry_out(claimed, untold)
-            except BaseException:
-                self._free_slot()
-                raise
-            claimed = finished.following
+                    return
+            running = Running(claimed, trio.lowlevel.current_task(), trio.CancelScope(), trio.CancelScope())
+            self.running[claimed.run.id] = running
+            if self._interrupted:
+                running.cancel(INTERRUPTED)
+            ending = Ending(running, await self._attempt(running))
+            if running.task.child_nurseries:
+                spoilt.append(ending)
+                return
+            claimed = await self._conclude(ending, untold)
+
+    async def _conclude(self, ending: Ending, untold: list[RunFinished]) -> Claimed | None:
+        """Record the end of a run, and answer the one that has begun in its slot; if there is none the slot is free.
+
+        If the notifier lags and has no place for the end, that is untold: another runner takes over the slot, and this one is to wait
+        for the place, outside of the pool.
+        """
+        claimed = ending.running.claimed
+        following: Claimed | None = None
+        try:
+            following = (await self._record(claimed, ending.outcome, untold)).following
+        finally:
+            del self.running[claimed.run.id]
+            for event in self._waiters.get(claimed.run.id, ()):
+                event.set()
             if untold:
-                self._start_runner(claimed)
-            if claimed is None:
+                self._start_runner(following)
+            if following is None:
                 self._free_slot()
-            if untold:
-                return untold[0]
+        return following
 
     def _tell(self, claimed: Claimed, finished: Finished, untold: list[RunFinished]) -> None:
         """Put an end into the notifier's queue; called by the store in the order of its commits."""
@@ -306,30 +305,18 @@ class RunnerPool:
         self.busy.value -= 1
         self._freed()
 
-    async def _carry_out(self, claimed: Claimed, untold: list[RunFinished]) -> Finished:
-        running = Running(claimed, trio.lowlevel.current_task(), trio.CancelScope(), trio.CancelScope())
-        self.running[claimed.run.id] = running
-        if self._interrupted:
-            running.cancel(INTERRUPTED)
-        ending = INTERRUPTED
-        try:
-            ending = await self._attempt(claimed, running)
-        finally:
-            finished = await self._record(claimed, ending, untold)
-            del self.running[claimed.run.id]
-            for event in self._waiters.get(claimed.run.id, ()):
-                event.set()
-        return finished
-
-    async def _attempt(self, claimed: Claimed, running: Running) -> Outcome:
+    async def _attempt(self, running: Running) -> Outcome:
         """Let the executor carry the run out. What it returned is success, be it late; else the scopes say why it ended."""
+        claimed = running.claimed
         result: outcome.Outcome[object] | None = None
+        context = running.task.context.copy()
         running.timeout.deadline = trio.current_time() + claimed.job.timeout_secs
         try:
             with running.scope, running.timeout:
                 result = await call(self._terms.executor, context_of(claimed.run, claimed.job))
         except RuntimeError as misnested:  # trio's word on an executor that left a scope or a nursery open
-            result = outcome.Error(misnested)
+            result = result if isinstance(result, outcome.Error) else outcome.Error(misnested)
+        running.task.context = context  # context variables that the executor set are not for the next run
         if isinstance(result, outcome.Value):
             return success(result.value)
         error = result.error if isinstance(result, outcome.Error) else None
@@ -346,7 +333,8 @@ class RunnerPool:
         if running.timeout.cancel_called:
             return timed_out(claimed.job.timeout_secs)
         assert error is not None
-        logger.info("run %s of job %s failed", claimed.run.id, shorten(claimed.job.name), exc_info=error)
+        if logger.isEnabledFor(logging.INFO):
+            logger.info("run %s of job %s failed:%s", claimed.run.id, shorten(claimed.job.name), traceback_of(error))
         return failure(error)
 
     async def _record(self, claimed: Claimed, ending: Outcome, untold: list[RunFinished] | None = None) -> Finished:
@@ -368,8 +356,7 @@ class RunnerPool:
             )
             return Finished(run=None, job=None, following=None)
         if finished.run is None:
-            name = shorten(claimed.job.name)
-            logger.warning("run %s of job %s was taken over: its end has no effect", claimed.run.id, name)
+            logger.warning("run %s of job %s was taken over: its end has no effect", claimed.run.id, shorten(claimed.job.name))
         return finished
 
     async def _finish(self, claimed: Claimed, ending: Outcome, untold: list[RunFinished]) -> Finished:
@@ -387,6 +374,6 @@ class RunnerPool:
             try:
                 return await self._mailbox.ask(request, lambda finished: self._tell(claimed, finished, untold))
             except StoreUnavailable as error:
-                logger.warning("the end of run %s will be recorded later: %s", claimed.run.id, error)
+                logger.debug("the end of run %s will be recorded later: %s", claimed.run.id, error)  # the store has told it
                 await trio.sleep(pause)
-                pause = min(2 * pause, 2.0)
+                pause = min(2 * pause, 1.0)

@@ -1,13 +1,15 @@
-"""What the end of an executor means: its return value, its exception, or its cancellation as an outcome."""
+"""A run that is being carried out, and what its end means: return value, exception, or cancellation as an outcome."""
 
 from __future__ import annotations
 
 import random
 
+import attrs
 import trio
 
 from cronactors.actors.callbacks import describe, leaves
 from cronactors.errors import GiveUp, Retry
+from cronactors.ledger.claim import Claimed
 from cronactors.model import Cause, JobResult, RunStatus
 from cronactors.policy import MAX_ERROR, MAX_SUMMARY, Outcome, kept
 from cronactors.spec import MAX_DELAY, MAX_NAME
@@ -15,6 +17,50 @@ from cronactors.spec import MAX_DELAY, MAX_NAME
 INTERRUPTED = Outcome(status=RunStatus.FAILED, cause=Cause.INTERRUPTED, error="interrupted: the scheduler was closed")
 CANCELLED = Outcome(status=RunStatus.CANCELLED, cause=Cause.CANCELLED, error="cancelled on request")
 REPLACED = Outcome(status=RunStatus.CANCELLED, cause=Cause.REPLACED, error="cancelled for the next moment of its job")
+
+
+@attrs.define(eq=False)
+class Running:
+    """A run that is being carried out.
+
+    Attributes:
+        claimed: The run and its job.
+        task: The runner's task, whose stack shows where the executor is.
+        scope: Cancelled to end the run early; `verdict` says what it is then.
+        timeout: The scope of the timeout.
+        asked_at: When it was cancelled, on trio's clock.
+        reported: It has been reported as not ending.
+        missed: How many looks in a row did not find it in the file.
+    """
+
+    claimed: Claimed
+    task: trio.lowlevel.Task
+    scope: trio.CancelScope
+    timeout: trio.CancelScope
+    verdict: Outcome = INTERRUPTED
+    asked_at: float | None = None
+    reported: bool = False
+    missed: int = 0
+
+    def cancel(self, verdict: Outcome) -> None:
+        """End it early; the first verdict stands."""
+        if self.asked_at is None:
+            self.verdict = verdict
+            self.asked_at = trio.current_time()
+            self.scope.cancel()
+
+    @property
+    def cancelled_at(self) -> float:
+        """When it was, or will be, cancelled: by somebody or by the timeout."""
+        return self.timeout.deadline if self.asked_at is None else min(self.asked_at, self.timeout.deadline)
+
+
+@attrs.frozen
+class Ending:
+    """A run whose executor has ended, and how; not recorded yet."""
+
+    running: Running
+    outcome: Outcome
 
 
 def success(value: object) -> Outcome:

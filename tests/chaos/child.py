@@ -99,11 +99,22 @@ async def live(options: Options) -> None:
         return await carry_out(ledger, ctx)
 
     config = CronConfig(max_concurrent_runs=options.slots, max_concurrent_runs_total=options.total, retry=RETRY)
-    async with open_scheduler(options.db, executor, config=config, tick_interval=0.05) as scheduler:
+    async with (
+        trio.open_nursery() as nursery,
+        open_scheduler(options.db, executor, config=config, tick_interval=0.05) as scheduler,
+    ):
+        nursery.start_soon(end_with, os.getppid())
         say("ready", os.getpid(), len(scheduler.recovered))
         if options.adds:
             await keep_adding(scheduler.store, options)
         await trio.sleep_forever()
+
+
+async def end_with(parent: int) -> None:
+    """Leave nothing behind when the test itself was killed."""
+    while os.getppid() == parent:
+        await trio.sleep(0.5)
+    os._exit(1)
 
 
 def die_in_recovery(count: int) -> None:
