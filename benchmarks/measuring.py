@@ -1,0 +1,55 @@
+"""What all benchmarks share: figures as JSON, quantiles, imports and memory of other processes."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+
+def answer(scenarios: Mapping[str, Callable[..., dict[str, float]]], arguments: Sequence[str]) -> None:
+    """Carry one scenario out and print its figures as JSON; numbers are its arguments."""
+    if not arguments or arguments[0] not in scenarios:
+        sys.exit(f"one of: {', '.join(scenarios)}")
+    name, *numbers = arguments
+    print(json.dumps(scenarios[name](*map(int, numbers))))
+
+
+def quantile(values: Sequence[float], part: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
+
+
+def import_ms(module: str, times: int = 7) -> float:
+    """The median of an import in a fresh process, less an empty one."""
+
+    def once(code: str) -> float:
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], check=True)
+        return (time.perf_counter() - began) * 1000
+
+    pairs = [(once("pass"), once(f"import {module}")) for _ in range(times)]
+    return statistics.median(full - empty for empty, full in pairs)
+
+
+def rss_of(code: str) -> float:
+    """The largest resident memory of a program, in MB."""
+    told = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport resource\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return int(told.stdout.split()[-1]) / 1024
+
+
+def run(command: Sequence[str], *, limit: float = 900) -> Any:
+    """The figures that another process prints."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
+    if done.returncode:
+        return {"error": (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]}
+    return json.loads(done.stdout.splitlines()[-1])

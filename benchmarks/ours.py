@@ -1,0 +1,267 @@
+"""cronactors, measured: each scenario answers a dict of figures.
+
+python benchmarks/ours.py NAME [NUMBER ...]
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import sqlite3
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import measuring
+import trio
+
+from cronactors import Cron, CronConfig, Interval, JobContext, JobSpec, OneShot, open_scheduler, open_store
+
+TOGETHER = 10_000  # as many jobs as one call adds
+
+
+async def nothing(_: JobContext) -> str:
+    return "done"
+
+
+def database(folder: str) -> Path:
+    return Path(folder) / "bench.db"
+
+
+async def fill(file: Path, specs: Sequence[JobSpec]) -> float:
+    """Add jobs and answer how long it took."""
+    async with open_store(file) as store:
+        began = time.perf_counter()
+        for first in range(0, len(specs), TOGETHER):
+            await store.add_jobs(specs[first : first + TOGETHER])
+        return time.perf_counter() - began
+
+
+def due_now(count: int) -> list[JobSpec]:
+    at = datetime.now(UTC)
+    return [JobSpec(f"job {number}", "do it", OneShot(at)) for number in range(count)]
+
+
+def far_away(count: int) -> list[JobSpec]:
+    at = datetime.now(UTC) + timedelta(days=1000)
+    return [JobSpec(f"far {number}", "do it", OneShot(at + timedelta(seconds=number))) for number in range(count)]
+
+
+async def _throughput(slots: int, count: int, stored: int, heartbeat: bool) -> dict[str, float]:
+    late: list[float] = []
+
+    async def beat() -> None:
+        at = trio.current_time()
+        while True:
+            at = max(at + 0.01, trio.current_time())
+            await trio.sleep_until(at)
+            late.append((trio.current_time() - at) * 1000)
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = database(folder)
+        await fill(file, far_away(stored))
+        await fill(file, due_now(count))
+        began = time.perf_counter()
+        async with trio.open_nursery() as nursery:
+            if heartbeat:
+                nursery.start_soon(beat)
+            async with open_scheduler(file, nothing, config=CronConfig(max_concurrent_runs=slots)) as scheduler:
+                ready = time.perf_counter()
+                await scheduler.wait_idle()
+                took = time.perf_counter() - ready
+            nursery.cancel_scope.cancel()
+        with sqlite3.connect(file) as db:
+            (done,) = db.execute("SELECT count(*) FROM runs WHERE status = 'success'").fetchone()
+        assert done == count
+    figures = {"runs_per_s": count / took, "ready_ms": (ready - began) * 1000}
+    if heartbeat:
+        figures |= {"heartbeat_p99_ms": measuring.quantile(late, 0.99), "heartbeat_max_ms": max(late)}
+    return figures
+
+
+def throughput(slots: int = 100, count: int = 10_000, stored: int = 0) -> dict[str, float]:
+    """Due one-shots executed and recorded; beside ``stored`` jobs that are not due."""
+    return trio.run(_throughput, slots, count if slots > 1 else count // 5, stored, False)
+
+
+def heartbeat(slots: int = 100, count: int = 10_000) -> dict[str, float]:
+    """The same beside a task of the embedding program that wants to wake every 10 ms."""
+    return trio.run(_throughput, slots, count, 0, True)
+
+
+async def _lateness(specs: Sequence[JobSpec], seconds: float, slots: int) -> dict[str, float]:
+    late: list[float] = []
+
+    async def note(context: JobContext) -> None:
+        late.append((datetime.now(UTC) - context.scheduled_at).total_seconds() * 1000)
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = database(folder)
+        async with open_scheduler(file, note, config=CronConfig(max_concurrent_runs=slots)) as scheduler:
+            await scheduler.store.add_jobs(specs)
+            used = time.process_time()
+            await trio.sleep(seconds)
+            used = time.process_time() - used
+    return {
+        "runs": len(late),
+        "p50_ms": measuring.quantile(late, 0.5),
+        "p99_ms": measuring.quantile(late, 0.99),
+        "cpu_s": used,
+    }
+
+
+def lateness(count: int = 200) -> dict[str, float]:
+    """How late one-shots start, 50 a second."""
+    start = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=2)
+    specs = [JobSpec(f"job {number}", "do it", OneShot(start + timedelta(milliseconds=20 * number))) for number in range(count)]
+    return trio.run(_lateness, specs, 2.5 + count / 50, 4)
+
+
+def every_second(count: int = 1_000, slots: int = 100) -> dict[str, float]:
+    """Interval jobs that are all due each second, for 10 s."""
+    specs = [JobSpec(f"job {number}", "do it", Interval(1_000)) for number in range(count)]
+    return trio.run(_lateness, specs, 10.9, slots)
+
+
+async def _adding(count: int, together: int) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        async with open_store(database(folder)) as store:
+            names = iter(range(count))
+
+            async def caller() -> None:
+                for number in names:
+                    await store.add_job(f"job {number}", "do it", Cron(f"{number % 60} {number % 24} * * *"))
+
+            began = time.perf_counter()
+            async with trio.open_nursery() as nursery:
+                for _ in range(together):
+                    nursery.start_soon(caller)
+            return count / (time.perf_counter() - began)
+
+
+def add_sequential(count: int = 2_000) -> dict[str, float]:
+    """One cron job a call, one call after the other."""
+    return {"adds_per_s": trio.run(_adding, count, 1)}
+
+
+def add_concurrent(count: int = 10_000) -> dict[str, float]:
+    """One cron job a call, 100 callers at once."""
+    return {"adds_per_s": trio.run(_adding, count, 100)}
+
+
+def add_bulk(count: int = 10_000) -> dict[str, float]:
+    """Cron jobs in one call."""
+    specs = [JobSpec(f"job {number}", "do it", Cron(f"{number % 60} {number % 24} * * *")) for number in range(count)]
+    with tempfile.TemporaryDirectory() as folder:
+        return {"adds_per_s": count / trio.run(fill, database(folder), specs)}
+
+
+async def _burst(count: int) -> dict[str, float]:
+    """Set their next moment back by hand: nobody wants to wait for nine o'clock."""
+    specs = [JobSpec(f"job {number}", "do it", Cron("0 9 * * *"), timezone="Europe/Rome") for number in range(count)]
+    with tempfile.TemporaryDirectory() as folder:
+        file = database(folder)
+        await fill(file, specs)
+        with sqlite3.connect(file) as db:
+            db.execute("UPDATE jobs SET next_run_at = next_run_at - 86400000")
+        async with open_scheduler(file, nothing, config=CronConfig(max_concurrent_runs=100)) as scheduler:
+            began = time.perf_counter()
+            await scheduler.wait_idle()
+            return {"runs_per_s": count / (time.perf_counter() - began)}
+
+
+def burst(count: int = 10_000) -> dict[str, float]:
+    """Cron jobs with one expression in one zone, all due at the same moment."""
+    return trio.run(_burst, count)
+
+
+async def _stored(file: Path, seconds: float) -> dict[str, float]:
+    began = time.perf_counter()
+    async with open_scheduler(file, nothing):
+        ready = time.perf_counter() - began
+        gc.collect()
+        before = time.process_time()
+        await trio.sleep(seconds)
+        used = time.process_time() - before
+        rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"ready_ms": ready * 1000, "idle_cpu_percent": 100 * used / seconds, "rss_mb": rss}
+
+
+def stored(count: int = 1_000, seconds: int = 20) -> dict[str, float]:
+    """A scheduler with nothing to do: how soon it is ready, what it costs. The file is filled by another process."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = database(folder)
+        child = os.fork()
+        if child == 0:
+            trio.run(fill, file, far_away(count))
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        return trio.run(_stored, file, seconds)
+
+
+def history(count: int = 1_000_000, slots: int = 100) -> dict[str, float]:
+    """Throughput beside a long history, which is written by hand."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = database(folder)
+        trio.run(fill, file, due_now(10_000))
+        with sqlite3.connect(file) as db:
+            db.execute("PRAGMA synchronous = OFF")
+            columns = [row[1] for row in db.execute("PRAGMA table_info(runs)") if row[1] != "id"]
+            values = {
+                "job_id": "printf('%032x', n % 1000)", "job_name": "'old'", "user_id": "''", "trigger": "'schedule'",
+                "scheduled_at": "n * 1000", "status": "'success'", "ready_at": "n", "session_id": "''", "started_at": "n * 1000",
+                "completed_at": "n * 1000 + 5", "result": "'done'", "attempt": "1",
+                "owner": "1", "coalesced": "1", "manual": "0", "failures": "0", "cancel_asked": "0",
+            }  # fmt: skip
+            chosen = [column for column in columns if column in values]
+            db.execute(
+                f"WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {count}) "
+                f"INSERT INTO runs ({', '.join(chr(34) + column + chr(34) for column in chosen)}) "
+                f"SELECT {', '.join(values[column] for column in chosen)} FROM c"
+            )
+        return trio.run(_drained, file, slots)
+
+
+async def _drained(file: Path, slots: int) -> dict[str, float]:
+    async with open_scheduler(file, nothing, config=CronConfig(max_concurrent_runs=slots)) as scheduler:
+        began = time.perf_counter()
+        await scheduler.wait_idle()
+        return {"runs_per_s": 10_000 / (time.perf_counter() - began)}
+
+
+IDLE = """
+import sys, tempfile, trio, cronactors
+async def nothing(context): return None
+async def main():
+    with tempfile.TemporaryDirectory() as folder:
+        async with cronactors.open_scheduler(folder + "/bench.db", nothing):
+            await trio.sleep(0.5)
+trio.run(main)
+"""
+
+
+def weight() -> dict[str, float]:
+    """Import, and memory of an idle scheduler."""
+    return {"import_ms": measuring.import_ms("cronactors"), "rss_mb": measuring.rss_of(IDLE)}
+
+
+SCENARIOS = {
+    "throughput": throughput,
+    "heartbeat": heartbeat,
+    "lateness": lateness,
+    "every_second": every_second,
+    "add_sequential": add_sequential,
+    "add_concurrent": add_concurrent,
+    "add_bulk": add_bulk,
+    "burst": burst,
+    "stored": stored,
+    "history": history,
+    "weight": weight,
+}
+
+if __name__ == "__main__":
+    measuring.answer(SCENARIOS, sys.argv[1:])
