@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -99,21 +100,17 @@ async def live(options: Options) -> None:
         return await carry_out(ledger, ctx)
 
     config = CronConfig(max_concurrent_runs=options.slots, max_concurrent_runs_total=options.total, retry=RETRY)
-    async with (
-        trio.open_nursery() as nursery,
-        open_scheduler(options.db, executor, config=config, tick_interval=0.05) as scheduler,
-    ):
-        nursery.start_soon(end_with, os.getppid())
+    async with open_scheduler(options.db, executor, config=config, tick_interval=0.05) as scheduler:
         say("ready", os.getpid(), len(scheduler.recovered))
         if options.adds:
             await keep_adding(scheduler.store, options)
         await trio.sleep_forever()
 
 
-async def end_with(parent: int) -> None:
+def end_with(parent: int) -> None:
     """Leave nothing behind when the test itself was killed."""
     while os.getppid() == parent:
-        await trio.sleep(0.5)
+        time.sleep(0.5)
     os._exit(1)
 
 
@@ -139,6 +136,7 @@ def begin(options: Options) -> NoReturn:
         thread.KEEP_EVERY = options.lease / 1000 / 6  # type: ignore[misc]
     if options.die_in_recovery:
         die_in_recovery(options.die_in_recovery)
+    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
     try:
         trio.run(live, options)
     except KeyboardInterrupt:
