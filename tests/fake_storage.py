@@ -22,13 +22,14 @@ class Rows:
 
     jobs: dict[str, tuple[int, JobRow]] = attrs.field(factory=dict)
     runs: dict[int, RunRow] = attrs.field(factory=dict)
+    keys: set[tuple[str, Millis, int, int]] = attrs.field(factory=set)
     owners: dict[int, OwnerRow] = attrs.field(factory=dict)
     last_job: int = 0
     last_run: int = 0
     last_owner: int = 0
 
     def copy(self) -> Rows:
-        return attrs.evolve(self, jobs=dict(self.jobs), runs=dict(self.runs), owners=dict(self.owners))
+        return attrs.evolve(self, jobs=dict(self.jobs), runs=dict(self.runs), keys=set(self.keys), owners=dict(self.owners))
 
 
 class FakeStorage:
@@ -176,9 +177,10 @@ class FakeStorage:
 
     def _insert_run(self, row: RunRow) -> int | None:
         self._changed.last_run += 1  # a refused row uses up an id, as SQLite's AUTOINCREMENT does
-        key = attrgetter("job_id", "scheduled_at", "manual", "attempt")
-        if any(key(run) == key(row) for run in self._changed.runs.values()):
+        key = (row.job_id, row.scheduled_at, row.manual, row.attempt)
+        if key in self._changed.keys:
             return None
+        self._changed.keys.add(key)
         self._put_run(attrs.evolve(row, id=self._changed.last_run))
         return self._changed.last_run
 
