@@ -308,6 +308,23 @@ def test_removing_during_a_run_lets_it_end(world):
     assert world.claim() == []
 
 
+def test_a_listed_job_that_goes_after_its_run_leaves_no_attempt_waiting(world):
+    (job,) = world.upsert(world.spec(MINUTELY, name="a"), origin="agent.toml")
+    world.pass_time(MINUTE)
+    run = world.begin()
+    world.request(world.add(HOURLY))
+    world.crash()  # its attempt is made again, and no moment takes its place
+    asked = next(claimed.run for claimed in world.claim() if claimed.run.job_id == job)
+    assert (run.attempt, asked.attempt) == (1, 2)
+    world.update(job, {"delete_after_run": True, "overlap": Overlap.ALLOW_ALL})
+    world.pass_time(MINUTE)
+    later = next(claimed.run for claimed in world.claim() if claimed.run.job_id == job)
+    world.finish(asked, FAILURE)
+    world.finish(later)
+    assert not world.job(job).enabled
+    assert [run.status for run in world.history(job) if run.completed_at is None] == []
+
+
 def test_removing_ends_what_waits(world):
     job = world.with_retry()
     world.remove(job)

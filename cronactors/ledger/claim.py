@@ -164,11 +164,12 @@ def _cancel_other(storage: Storage, job: JobRow, first: Millis, now: Millis) -> 
 
 
 def _replace_retries(storage: Storage, run: RunRow) -> None:
-    """Let a moment take the place of a retry that waits for its time; not of what was interrupted, which is run again."""
+    """Let a moment take the place of a retry that waits for its time or behind it; what was interrupted is run again."""
     replaced = [
         other
         for other in storage.open_runs([run.job_id])
-        if (other.status, other.trigger, other.waits_for, other.manual) == (RunStatus.PENDING, Trigger.RETRY, None, 0)
+        if (other.status, other.trigger, other.manual) == (RunStatus.PENDING, Trigger.RETRY, 0)
+        and other.waits_for in (None, line_of(run.job_id))
     ]
     withdraw(storage, replaced, Cause.REPLACED)
 

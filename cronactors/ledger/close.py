@@ -255,6 +255,7 @@ def _conclude(storage: Storage, job: JobRow, run: RunRow, outcome: Outcome) -> N
             delete_job(storage, job)
             return
         job = stop_job(storage, job, Cause.REMOVED)  # its file still lists it, and would add it again
+        withdraw(storage, [other for other in storage.open_runs([job.id]) if other.waits_for == PAUSE], Cause.REMOVED)
         job = attrs.evolve(job, next_run_at=None)
     elif spent and outcome.crashed:
         job = stop_job(storage, job, Cause.INTERRUPTED)
