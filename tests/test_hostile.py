@@ -31,6 +31,7 @@ from cronactors import (
 )
 from cronactors.actors.verdicts import INTERRUPTED
 from cronactors.testing import VirtualClock
+from tests.chaos.mischief import raise_cancelled
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 Act = Callable[[JobContext], object]
@@ -104,16 +105,7 @@ def nested(depth: int) -> BaseException:
 
 
 async def raises_a_cancelled_of_its_own(context: JobContext) -> None:
-    stored: trio.Cancelled | None = None
-    with trio.CancelScope() as scope:
-        scope.cancel()
-        try:
-            await trio.sleep(1)
-        except trio.Cancelled as cancelled:
-            stored = cancelled
-            raise
-    assert stored is not None
-    raise stored
+    await raise_cancelled()
 
 
 async def raises_a_wrong_retry(context: JobContext) -> None:

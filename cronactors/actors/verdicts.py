@@ -98,9 +98,8 @@ def timed_out(seconds: float) -> Outcome:
 def failure(error: BaseException) -> Outcome:
     """The outcome of an executor that raised."""
     text = kept(describe(error), MAX_ERROR)
-    parts = [
-        leaf for leaf in leaves(error) if not isinstance(leaf, trio.Cancelled)
-    ]  # a nursery makes a group of a single one too
+    # A nursery makes a group of a single one too.
+    parts = [leaf for leaf in leaves(error) if not isinstance(leaf, trio.Cancelled)]
     if any(isinstance(part, GiveUp) for part in parts):
         return Outcome(status=RunStatus.FAILED, cause=Cause.GAVE_UP, error=text)
     after: float | None = None

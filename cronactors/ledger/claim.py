@@ -6,10 +6,19 @@ import attrs
 
 from cronactors.errors import InvalidSchedule
 from cronactors.instants import Millis
-from cronactors.ledger.close import buffered_run, close_run, free_first, is_first_start, skipped_run, stop_job, withdraw
+from cronactors.ledger.close import (
+    buffered_run,
+    close_run,
+    free_first,
+    is_braked,
+    is_first_start,
+    skipped_run,
+    stop_job,
+    withdraw,
+)
 from cronactors.ledger.views import timing_of, unreadable
 from cronactors.model import Cause, Overlap, RunStatus, Trigger
-from cronactors.policy import FREE_CRASHES, Decision, Moments, Outcome, decide_due, is_suspect, misfire_from_text
+from cronactors.policy import Decision, Moments, Outcome, decide_due, is_suspect, misfire_from_text
 from cronactors.spec import RetryPolicy
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import SUSPECTS, JobRow, JobState, RunRow, line_of
@@ -144,8 +153,7 @@ def _cancel_other(storage: Storage, job: JobRow, first: Millis, now: Millis) -> 
         return
     opened = storage.open_runs([job.id])
     held = next((run for run in opened if run.id == job.held_by), None)
-    if held is not None and held.status == RunStatus.PENDING and job.crashes > FREE_CRASHES:
-        # It waits because it ended its process again and again: a new moment must not let the job go on.
+    if held is not None and is_braked(job, held):
         storage.insert_runs([skipped_run(job, moments, Cause.OVERLAP, now) for moments in decision.runs])
         return
     *older, newest = decision.runs

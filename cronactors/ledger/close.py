@@ -177,6 +177,11 @@ def _store_decision(storage: Storage, job: JobRow, decision: Decision, cause: Ca
     storage.insert_runs([skipped_run(job, moments, cause, storage.now()) for moments in decision.skipped])
 
 
+def is_braked(job: JobRow, run: RunRow) -> bool:
+    """Whether a run waits because its job ended its process again and again: no new moment must let the job go on."""
+    return run.id == job.held_by and run.status == RunStatus.PENDING and job.crashes > FREE_CRASHES
+
+
 def is_first_start(run: RunRow) -> bool:
     """Whether a pending run is a moment that has not been started at all."""
     return run.status == RunStatus.PENDING and run.attempt == 1 and not run.manual

@@ -8,10 +8,10 @@ import attrs
 
 from cronactors.errors import DuplicateJob, InvalidJob, InvalidSchedule, JobNotFound, shorten
 from cronactors.instants import Millis, from_millis
-from cronactors.ledger.close import delete_job, free_first, free_suspects, skip_due, stop_job, withdraw
+from cronactors.ledger.close import delete_job, free_first, free_suspects, is_braked, skip_due, stop_job, withdraw
 from cronactors.ledger.views import schedule_of
 from cronactors.model import Cause, JobChanges, Overlap, RunStatus
-from cronactors.policy import FREE_CRASHES, is_suspect, misfire_to_text
+from cronactors.policy import is_suspect, misfire_to_text
 from cronactors.schedule import OneShot, Schedule, first_moment, next_moment, schedule_to_json
 from cronactors.spec import Delay, JobSpec
 from cronactors.storage.protocol import Storage
@@ -208,8 +208,8 @@ def _edit(storage: Storage, job: JobRow, new: JobRow, now: Millis) -> JobRow:
 def _holder(storage: Storage, job: JobRow) -> int | None:
     """Which open run keeps others of the job waiting, now that it allows all overlaps, or none any more."""
     opened = storage.open_runs([job.id])
-    if any(run.id == job.held_by and run.status == RunStatus.PENDING and job.crashes > FREE_CRASHES for run in opened):
-        return job.held_by  # it waits because the job ended its process again and again
+    if any(is_braked(job, run) for run in opened):
+        return job.held_by
     if job.overlap == Overlap.ALLOW_ALL:
         return None
     running = [run for run in opened if run.status == RunStatus.RUNNING]

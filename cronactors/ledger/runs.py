@@ -127,17 +127,16 @@ def request_cancel(storage: Storage, run_id: str, *, policy: RetryPolicy) -> Run
 
 def due_jobs(storage: Storage, *, retries: bool, limit: int | None) -> list[CronJob]:
     """Jobs whose place in the queue has come: those with a due moment, or those with a pending attempt, each job in one list only."""
-    wanted = _places_of(storage, retries=retries, limit=_ALL if limit is None else limit)
+    wanted, rows = _places_of(storage, retries=retries, limit=_ALL if limit is None else limit)
     ids = list(wanted)[:limit]
-    rows = storage.jobs(ids)
     views = job_views(storage, (rows[job_id] for job_id in ids if job_id in rows))
     if not retries:
         return [attrs.evolve(view, retry_at=None) for view in views]
     return [attrs.evolve(view, retry_at=from_millis(wanted[view.id])) for view in views]
 
 
-def _places_of(storage: Storage, *, retries: bool, limit: int) -> dict[str, Millis]:
-    """When the first place of each job came, if it is of the kind; at least ``limit`` of them, or all that there are.
+def _places_of(storage: Storage, *, retries: bool, limit: int) -> tuple[dict[str, Millis], dict[str, JobRow]]:
+    """When the first place of each job came, if it is of the kind, and the jobs; at least ``limit`` of them, or all that there are.
 
     Read a few more each time: what is read is in proportion to the limit, not to what is due, unless the other kind comes first.
     """
@@ -151,7 +150,7 @@ def _places_of(storage: Storage, *, retries: bool, limit: int) -> dict[str, Mill
                 first.setdefault(place.job_id, place)
         wanted = {job_id: place.due_at for job_id, place in first.items() if retries is (place.run_id is not None)}
         if len(wanted) >= limit or len(places) < size:
-            return wanted
+            return wanted, jobs
         size = min(_MORE * size, _ALL)
 
 

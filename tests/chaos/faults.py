@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -20,6 +22,7 @@ FAILS = ("fails", "works, then fails", "is rolled back")
 EXITS = ("exits before", "exits after")
 EXIT_CODE = 9
 
+ROOT = Path(__file__).parents[2]
 _connect = sqlite3.connect
 
 
@@ -122,3 +125,20 @@ def watching(faults: Faults) -> Iterator[Faults]:
         yield faults
     finally:
         sqlite3.connect = _connect
+
+
+@contextmanager
+def talking(program: str) -> Iterator[subprocess.Popen[str]]:
+    """Another program, which answers what it is told, for the length of a block."""
+    with subprocess.Popen(
+        [sys.executable, program],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import sqlite3
 import stat
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from itertools import product
@@ -22,12 +20,11 @@ from cronactors.errors import StoreCorrupt, StoreUnavailable
 from cronactors.storage import connection, migrations
 from cronactors.storage.connection import SCHEMA_VERSION, connect
 from tests.chaos import upgrades
-from tests.chaos.faults import EXIT_CODE, EXITS, FAILS, Faults, State, committed, in_memory
+from tests.chaos.faults import EXIT_CODE, EXITS, FAILS, Faults, State, committed, in_memory, talking
 from tests.chaos.sizes import quick_and_full
 from tests.chaos.upgrades import made_up_schemas, open_file
 from tests.storages import filled
 
-ROOT = Path(__file__).parents[2]
 JOBS = 50
 COPY = f"agent.db.schema-{SCHEMA_VERSION}.bak"
 
@@ -50,18 +47,8 @@ class Server:
 
 @contextmanager
 def serving() -> Iterator[Server]:
-    with subprocess.Popen(
-        [sys.executable, upgrades.__file__],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        text=True,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        try:
-            yield Server(process)
-        finally:
-            process.kill()
+    with talking(upgrades.__file__) as process:
+        yield Server(process)
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from itertools import pairwise, product
 from pathlib import Path
@@ -18,11 +16,10 @@ import pytest
 from cronactors.instants import to_millis
 from tests.chaos import fault_scenario
 from tests.chaos.fault_scenario import ENDINGS, MOMENT, SCHEDULES, Life
-from tests.chaos.faults import EXIT_CODE, EXITS, FAILS, Faults, State, committed, in_memory
+from tests.chaos.faults import EXIT_CODE, EXITS, FAILS, Faults, State, committed, in_memory, talking
 from tests.chaos.judge import judge, read_database
 from tests.chaos.sizes import quick_and_full
 
-ROOT = Path(__file__).parents[2]
 _STATUS = 10  # its place among the columns of runs
 
 
@@ -81,18 +78,8 @@ class Server:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with subprocess.Popen(
-        [sys.executable, fault_scenario.__file__],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        text=True,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        try:
-            yield Server(process)
-        finally:
-            process.kill()
+    with talking(fault_scenario.__file__) as process:
+        yield Server(process)
 
 
 @quick_and_full("share", 0.02, 1.0)
