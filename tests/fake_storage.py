@@ -116,7 +116,7 @@ class FakeStorage:
         for state in states:
             if state.id in self._changed.jobs:
                 number, job = self._changed.jobs[state.id]
-                self._changed.jobs[state.id] = (number, attrs.evolve(job, **attrs.asdict(state)))
+                self._changed.jobs[state.id] = (number, job._replace(**state._asdict()))
 
     def delete_jobs(self, ids: Sequence[str]) -> None:
         for job_id in ids:
@@ -181,7 +181,7 @@ class FakeStorage:
         if key in self._changed.keys:
             return None
         self._changed.keys.add(key)
-        self._put_run(attrs.evolve(row, id=self._changed.last_run))
+        self._put_run(row._replace(id=self._changed.last_run))
         return self._changed.last_run
 
     def _put_run(self, row: RunRow) -> None:
@@ -196,12 +196,12 @@ class FakeStorage:
     def start_runs(self, ids: Sequence[int], *, owner: int, now: Millis) -> None:
         for run_id in ids:
             if run := self._with_status(run_id, "pending"):
-                self._put_run(attrs.evolve(run, status="running", owner=owner, started_at=now))
+                self._put_run(run._replace(status="running", owner=owner, started_at=now))
 
     def park_runs(self, waits: Sequence[tuple[int, str | None]]) -> None:
         for run_id, key in waits:
             if run := self._with_status(run_id, "pending"):
-                self._put_run(attrs.evolve(run, waits_for=key))
+                self._put_run(run._replace(waits_for=key))
 
     def end_runs(self, ends: Sequence[RunEnd]) -> list[bool]:
         return [self._end_run(end) for end in ends]
@@ -210,8 +210,7 @@ class FakeStorage:
         run = self._with_status(end.id, end.was)
         if run is None:
             return False
-        ended = attrs.evolve(
-            run,
+        ended = run._replace(
             status=end.status,
             cause=end.cause,
             completed_at=max(end.completed_at, run.started_at or 0),
@@ -227,12 +226,12 @@ class FakeStorage:
         for run_id in ids:
             if run := self._with_status(run_id, "running"):
                 asked = int(run.cancel_asked or cancel_asked)
-                self._put_run(attrs.evolve(run, cause=run.cause if cause is None else cause, cancel_asked=asked))
+                self._put_run(run._replace(cause=run.cause if cause is None else cause, cancel_asked=asked))
 
     def shift_pending(self, *, now: Millis, by: Millis) -> None:
         for run in list(self._changed.runs.values()):
             if run.status == "pending" and run.ready_at > now:
-                self._put_run(attrs.evolve(run, ready_at=max(now, run.ready_at - by)))
+                self._put_run(run._replace(ready_at=max(now, run.ready_at - by)))
 
     def runs(self, ids: Sequence[int]) -> dict[int, RunRow]:
         return {run_id: self._seen.runs[run_id] for run_id in ids if run_id in self._seen.runs}
@@ -270,7 +269,7 @@ class FakeStorage:
 
     def insert_owner(self, row: OwnerRow) -> int:
         self._changed.last_owner += 1
-        self._changed.owners[self._changed.last_owner] = attrs.evolve(row, id=self._changed.last_owner)
+        self._changed.owners[self._changed.last_owner] = row._replace(id=self._changed.last_owner)
         return self._changed.last_owner
 
     def owners(self) -> list[OwnerRow]:
@@ -279,7 +278,7 @@ class FakeStorage:
     def renew_lease(self, owner: int, *, now: Millis, until: Millis, unless_later_than: Millis) -> None:
         row = self._changed.owners.get(owner)
         if row is not None and row.lease_until < unless_later_than:
-            self._changed.owners[owner] = attrs.evolve(row, seen_at=now, lease_until=until)
+            self._changed.owners[owner] = row._replace(seen_at=now, lease_until=until)
 
     def delete_owners(self, ids: Sequence[int]) -> None:
         for owner in ids:

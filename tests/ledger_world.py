@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Concatenate, ParamSpec, TypeVar
 
-import attrs
-
 from cronactors.errors import CronError
 from cronactors.instants import Millis, from_millis
 from cronactors.ledger import claim, jobs, recovery, runs, views
@@ -117,7 +115,7 @@ class World:
 
     def spoil(self, job_id: str, **columns: object) -> None:
         """Write into the file what no call of ours would."""
-        row = attrs.evolve(self.job(job_id), **columns)  # type: ignore[arg-type]
+        row = self.job(job_id)._replace(**columns)  # type: ignore[arg-type]
         self.do(lambda storage: storage.edit_jobs([row]))
 
     # Runs
@@ -132,7 +130,7 @@ class World:
 
     def finish(self, run: RunRow, outcome: Outcome = SUCCESS, *, owner: int | None = None) -> RunRow | None:
         owner = self.owner if owner is None else owner
-        return self.do(runs.finish_run, run.id, outcome, owner=owner, policy=self.policy)
+        return self.do(runs.finish_runs, [(run.id, outcome)], owner=owner, policy=self.policy)[0]
 
     def request(self, job_id: str) -> RunRow:
         return self.do(runs.request_run, job_id)

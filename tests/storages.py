@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-import attrs
 import pytest
 
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import JobRow, OwnerRow, RunRow
+from cronactors.storage.rows import JobRow, OwnerRow, RunEnd, RunRow
 from cronactors.storage.sqlite import SqliteStorage
 from tests.fake_storage import FakeStorage, NotUnique
 
@@ -54,22 +53,28 @@ _RUN = RunRow(
     status="pending",
     ready_at=2000,
 )
+_END = RunEnd(status="success", cause=None, completed_at=1, session_id="", result=None, error=None, id=0, was="running")
 _OWNER = OwnerRow(id=0, machine="m", pid=1, born="1", seen_at=0, lease_until=0)
 
 
 def job(job_id: str = "a", **fields: object) -> JobRow:
     """A job, named as its id is if no name is given."""
-    return attrs.evolve(_JOB, **{"id": job_id, "name": job_id, **fields})  # type: ignore[arg-type]  # the tests name the fields
+    return _JOB._replace(**{"id": job_id, "name": job_id, **fields})  # type: ignore[arg-type]  # the tests name the fields
 
 
 def run(**fields: object) -> RunRow:
     """A pending run of the job "a"."""
-    return attrs.evolve(_RUN, **fields)  # type: ignore[arg-type]
+    return _RUN._replace(**fields)  # type: ignore[arg-type]
+
+
+def run_end(run_id: int, was: str, **fields: object) -> RunEnd:
+    """The end of a run that succeeded."""
+    return _END._replace(id=run_id, was=was, **fields)  # type: ignore[arg-type]
 
 
 def owner(**fields: object) -> OwnerRow:
     """An owner whose lease has ended."""
-    return attrs.evolve(_OWNER, **fields)  # type: ignore[arg-type]
+    return _OWNER._replace(**fields)  # type: ignore[arg-type]
 
 
 def add_run(store: Storage, **fields: object) -> int:

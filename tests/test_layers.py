@@ -30,6 +30,8 @@ storage.protocol storage.statements storage.migrations
 storage.connection
 storage.sqlite
 ledger.views
+ledger.entries
+ledger.settle ledger.lines
 ledger.close ledger.damage
 ledger.claim
 ledger.jobs ledger.recovery

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import attrs
 import pytest
 
 from cronactors.errors import JobBusy, RunClosed, RunNotFound
@@ -320,7 +319,7 @@ def test_a_finish_after_a_take_over_has_no_effect(world):
 
 
 def test_a_finish_of_what_never_was(world):
-    run = attrs.evolve(world.request(world.add(Cron("@daily"))), id=99)
+    run = world.request(world.add(Cron("@daily")))._replace(id=99)
     assert world.finish(run) is None
 
 

@@ -5,16 +5,15 @@ Runs and the queue are in test_storage_runs.py, the comparison of both storages 
 
 from __future__ import annotations
 
-import attrs
 import pytest
 
 from cronactors.instants import LATEST
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import PAUSE, JobState, RunEnd, session_of
+from cronactors.storage.rows import PAUSE, JobState, session_of
 from cronactors.storage.sqlite import SqliteStorage
 from tests import storages
 from tests.fake_storage import FakeStorage
-from tests.storages import NOT_UNIQUE, NOW, add_run, job, owner
+from tests.storages import NOT_UNIQUE, NOW, add_run, job, owner, run_end
 
 storage, store = storages.storage, storages.store
 
@@ -107,7 +106,7 @@ def test_undo_covers_every_kind_of_row(store: Storage) -> None:
     before = (store.page_of_jobs(after=0, limit=9, user_id=None), store.runs([run_id]), store.owners())
     store.savepoint()
     store.edit_jobs([job("a", prompt="other")])
-    store.end_runs([RunEnd(id=run_id, was="pending", status="cancelled", cause="removed", completed_at=9)])
+    store.end_runs([run_end(run_id, "pending", status="cancelled", cause="removed", completed_at=9)])
     store.renew_lease(owner_id, now=9, until=9, unless_later_than=LATEST)
     store.undo()
     assert (store.page_of_jobs(after=0, limit=9, user_id=None), store.runs([run_id]), store.owners()) == before
@@ -143,9 +142,7 @@ def test_any_text_comes_back_as_it_was(store: Storage, text: str) -> None:
     hard = job(f"job {text[:50]}", user_id=text, name=text, prompt=text, last_error=text, origin=text)
     store.insert_jobs([hard])
     run_id = add_run(store, job_id=hard.id, user_id=text, job_name=text, session=session_of(text), waits_for=session_of(text))
-    end = RunEnd(
-        id=run_id, was="pending", status="failed", cause="error", completed_at=1, session_id=text, result=text, error=text
-    )
+    end = run_end(run_id, "pending", status="failed", cause="error", completed_at=1, session_id=text, result=text, error=text)
     assert store.first_waiter(session_of(text)) == run_id
     assert store.end_runs([end]) == [True]
     assert store.jobs([hard.id]) == {hard.id: hard}
@@ -246,7 +243,7 @@ def test_an_edit_writes_every_column_but_keeps_the_place(store: Storage) -> None
         held_by=12,
         prompt="p",
     )
-    same = [name for name, value in attrs.asdict(edited).items() if value == getattr(job("a"), name)]
+    same = [name for name, value in edited._asdict().items() if value == getattr(job("a"), name)]
     assert same == ["id"], "the edit must change every other column"
     store.edit_jobs([edited])
     assert [row for _, row in store.page_of_jobs(after=0, limit=9, user_id=None)] == [edited, job("b")]

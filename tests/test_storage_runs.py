@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from itertools import permutations
 
-import attrs
 import pytest
 
 from cronactors.instants import LATEST
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import PAUSE, Due, JobState, RunEnd, line_of, session_of
+from cronactors.storage.rows import PAUSE, Due, JobState, line_of, session_of
 from tests import storages
-from tests.storages import NOT_UNIQUE, add_run, job, run
+from tests.storages import NOT_UNIQUE, add_run, job, run, run_end
 
 storage, store = storages.storage, storages.store
 
@@ -105,7 +104,7 @@ def test_a_run_comes_back_as_it_was(store: Storage) -> None:
     first, second = store.insert_runs([full, bare])
     assert first is not None
     assert second is not None
-    assert store.runs([second, first]) == {first: attrs.evolve(full, id=first), second: attrs.evolve(bare, id=second)}
+    assert store.runs([second, first]) == {first: full._replace(id=first), second: bare._replace(id=second)}
 
 
 def test_a_moment_is_inserted_once(store: Storage) -> None:
@@ -171,24 +170,22 @@ def test_a_run_ends_only_while_it_is_what_it_was_thought_to_be(store: Storage, w
     started = None if is_now == "pending" else 5
     run_id = add_run(store, status=is_now, waits_for="pause" if is_now == "pending" else None, owner=2, started_at=started)
     before = store.runs([run_id])[run_id]
-    end = RunEnd(id=run_id, was=was, status="failed", cause="error", completed_at=9, session_id="s", result="r", error="e")
+    end = run_end(run_id, was, status="failed", cause="error", completed_at=9, session_id="s", result="r", error="e")
     assert store.end_runs([end]) == [was == is_now]
-    ended = attrs.evolve(
-        before, status="failed", cause="error", completed_at=9, session_id="s", result="r", error="e", waits_for=None
-    )
+    ended = before._replace(status="failed", cause="error", completed_at=9, session_id="s", result="r", error="e", waits_for=None)
     assert store.runs([run_id])[run_id] == (ended if was == is_now else before)
     assert store.end_runs([end]) == [False]
 
 
 def test_an_end_answers_for_each_run(store: Storage) -> None:
     one, two = add_run(store, attempt=1), add_run(store, attempt=2, status="running")
-    ends = [RunEnd(id=n, was="running", status="success", cause=None, completed_at=1) for n in (one, two, two, 999)]
+    ends = [run_end(n, "running", completed_at=1) for n in (one, two, two, 999)]
     assert store.end_runs(ends) == [False, True, False, False]
 
 
 def test_no_run_ends_before_it_started(store: Storage) -> None:
     run_id = add_run(store, status="running", started_at=50)
-    store.end_runs([RunEnd(id=run_id, was="running", status="success", cause=None, completed_at=49)])
+    store.end_runs([run_end(run_id, "running", completed_at=49)])
     assert store.runs([run_id])[run_id].completed_at == 50
 
 
@@ -223,7 +220,7 @@ def test_a_session_is_busy_while_a_run_uses_it(store: Storage) -> None:
     store.start_runs([waiting], owner=1, now=1)
     assert store.session_busy(me)
     assert not store.session_busy(session_of(""))
-    store.end_runs([RunEnd(id=waiting, was="running", status="success", cause=None, completed_at=2)])
+    store.end_runs([run_end(waiting, "running", completed_at=2)])
     assert not store.session_busy(me)
 
 

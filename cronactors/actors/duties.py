@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Sequence
+from itertools import groupby
+from operator import attrgetter
+from typing import ClassVar, Self
 
 import attrs
 
@@ -167,6 +170,23 @@ class Finished:
     following: Claimed | None
 
 
+@attrs.frozen(kw_only=True)
+class FinishTerms:
+    """What all ends of a scheduler share.
+
+    Attributes:
+        owner: Who runs.
+        policy: Delays of retries.
+        total: How many runs may go on at a time over all owners.
+        shows_job: Whether somebody is told of the job.
+    """
+
+    owner: int
+    policy: RetryPolicy
+    total: int | None
+    shows_job: bool
+
+
 @attrs.frozen
 class FinishRun(Request[Finished]):
     """End a run and, in the same transaction, begin the next one in its slot."""
@@ -175,19 +195,40 @@ class FinishRun(Request[Finished]):
     patient: ClassVar[bool] = True
     run_id: int
     outcome: Outcome
-    owner: int
-    policy: RetryPolicy
     claim_next: bool
-    total: int | None
-    show_job: bool = False
+    terms: FinishTerms
 
     def apply(self, storage: Storage) -> Finished:
         """Answer the run as it stands, the job if it is wanted, and the run that has begun."""
-        run = runs.finish_run(storage, self.run_id, self.outcome, owner=self.owner, policy=self.policy)
-        job = storage.jobs([run.job_id]).get(run.job_id) if run is not None and self.show_job else None
-        shown = None if job is None else views.job_views(storage, [job])[0]
-        following = claim.claim_due(storage, owner=self.owner, limit=1, total=self.total) if self.claim_next else []
-        return Finished(run=run, job=shown, following=following[0] if following else None)
+        return self.apply_all(storage, [self])[0]
+
+    @classmethod
+    def apply_all(cls, storage: Storage, requests: Sequence[Self]) -> list[Finished]:
+        """End all of them, then begin as many: what is read and written for many at a time costs a third."""
+        finished = []
+        for terms, group in groupby(requests, key=attrgetter("terms")):
+            finished += _finish(storage, terms, list(group))
+        return finished
+
+
+def _finish(storage: Storage, terms: FinishTerms, requests: Sequence[FinishRun]) -> list[Finished]:
+    ends = [(request.run_id, request.outcome) for request in requests]
+    ended = runs.finish_runs(storage, ends, owner=terms.owner, policy=terms.policy)
+    jobs: dict[str, CronJob] = {}
+    if terms.shows_job:
+        rows = storage.jobs([run.job_id for run in ended if run is not None])
+        jobs = {job.id: job for job in views.job_views(storage, rows.values())}
+    wanted = sum(request.claim_next for request in requests)
+    begun = claim.claim_due(storage, owner=terms.owner, limit=wanted, total=terms.total) if wanted else []
+    following = iter(begun)
+    return [
+        Finished(
+            run=run,
+            job=None if run is None else jobs.get(run.job_id),
+            following=next(following, None) if request.claim_next else None,
+        )
+        for request, run in zip(requests, ended, strict=True)
+    ]
 
 
 @attrs.frozen

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
-from typing import ClassVar, Generic, TypeVar, cast
+from typing import ClassVar, Generic, Self, TypeVar, cast
 
 import outcome
 import trio
@@ -37,6 +37,11 @@ class Request(Generic[R_co]):
     def apply(self, storage: Storage) -> R_co:
         """Carry the request out inside the store's transaction; a `CronError` refuses it and leaves no trace."""
         raise NotImplementedError
+
+    @classmethod
+    def apply_all(cls, storage: Storage, requests: Sequence[Self]) -> list[R_co]:
+        """Carry out several that are `certain` and stand one behind the other in a batch."""
+        return [request.apply(storage) for request in requests]
 
 
 class _State(Enum):

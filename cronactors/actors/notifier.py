@@ -71,6 +71,11 @@ class Notifier:
         """Whether there is anybody to tell."""
         return self._notifier is not None or self._on_finish is not None
 
+    @property
+    def shows_jobs(self) -> bool:
+        """Whether anybody is told of the job too."""
+        return self._on_finish is not None
+
     def wants(self, run: RunRow) -> bool:
         """Whether anybody is told of such an end: a skipped or interrupted run notifies nobody."""
         return self.listens and run.status != RunStatus.SKIPPED and run.cause != Cause.INTERRUPTED

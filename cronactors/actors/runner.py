@@ -21,7 +21,7 @@ from cronactors.actors.callbacks import (
     tasks_ended,
     traceback_of,
 )
-from cronactors.actors.duties import Finished, FinishRun, NoteStuck
+from cronactors.actors.duties import Finished, FinishRun, FinishTerms, NoteStuck
 from cronactors.actors.mailbox import Mailbox
 from cronactors.actors.notifier import Notifier, RunFinished
 from cronactors.actors.observable import Observable
@@ -75,6 +75,7 @@ class RunnerPool:
         self._notifier = notifier
         self._terms = terms
         self._freed = freed
+        self.finish_terms = FinishTerms(owner=terms.owner, policy=terms.policy, total=terms.total, shows_job=notifier.shows_jobs)
         self._escape = escape
         self._send, self._receive = trio.open_memory_channel[Claimed](terms.slots)
         self._nursery: trio.Nursery | None = None
@@ -362,15 +363,8 @@ class RunnerPool:
     async def _finish(self, claimed: Claimed, ending: Outcome, untold: list[RunFinished]) -> Finished:
         pause = 0.1
         while True:
-            request = FinishRun(
-                claimed.run.id,
-                ending,
-                self._terms.owner,
-                self._terms.policy,
-                claim_next=not self._stopping and ending.cause is not Cause.INTERRUPTED,
-                total=self._terms.total,
-                show_job=self._notifier.listens,
-            )
+            claim_next = not self._stopping and ending.cause is not Cause.INTERRUPTED
+            request = FinishRun(claimed.run.id, ending, claim_next, self.finish_terms)
             try:
                 return await self._mailbox.ask(request, lambda finished: self._tell(claimed, finished, untold))
             except StoreUnavailable as error:

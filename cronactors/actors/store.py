@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from itertools import chain, repeat
+from itertools import chain, groupby, repeat
 from typing import TypeAlias
 
 import attrs
@@ -193,7 +193,7 @@ def run_batch(storage: Storage, requests: Sequence[Request[object]]) -> Ending:
     try:
         if not storage.begin(write=writes):
             return Locked()
-        answers = [_apply(storage, request) for request in requests]
+        answers = [answer for kind, group in groupby(requests, key=type) for answer in _apply(storage, kind, list(group))]
         committed = _seen(storage, requests) if writes else None
         storage.commit()
     except (StoreUnavailable, StoreCorrupt) as error:
@@ -216,25 +216,34 @@ def _seen(storage: Storage, requests: Sequence[Request[object]]) -> Committed:
     return Committed(storage.next_due(), storage.next_cancelling(), any(request.stirs for request in requests))
 
 
-def _apply(storage: Storage, request: Request[object]) -> outcome.Outcome[object]:
-    if request.reads or request.certain:
-        try:
-            return outcome.Value(request.apply(storage))
-        except (StoreUnavailable, StoreCorrupt):
-            raise
-        except CronError as refusal:
-            if request.certain:
-                raise AssertionError(f"{type(request).__name__} must not refuse") from refusal
-            return outcome.Error(refusal)
-    storage.savepoint()
+def _apply(
+    storage: Storage, kind: type[Request[object]], requests: Sequence[Request[object]]
+) -> Iterable[outcome.Outcome[object]]:
+    """Apply requests of one kind that stand one behind the other."""
+    if not kind.certain:
+        return [_ask(storage, request) for request in requests]
+    try:
+        return map(outcome.Value, kind.apply_all(storage, requests))
+    except (StoreUnavailable, StoreCorrupt):
+        raise
+    except CronError as refusal:
+        raise AssertionError(f"{kind.__name__} must not refuse") from refusal
+
+
+def _ask(storage: Storage, request: Request[object]) -> outcome.Outcome[object]:
+    """Apply a request that may be refused."""
+    if not request.reads:
+        storage.savepoint()
     try:
         answer = request.apply(storage)
     except (StoreUnavailable, StoreCorrupt):
         raise
     except CronError as refusal:
-        storage.undo()
+        if not request.reads:
+            storage.undo()
         return outcome.Error(refusal)
-    storage.release()
+    if not request.reads:
+        storage.release()
     return outcome.Value(answer)
 
 

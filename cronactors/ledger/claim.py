@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 
 from cronactors.errors import InvalidSchedule
 from cronactors.instants import Millis
-from cronactors.ledger.close import (
-    buffered_run,
-    close_run,
-    free_first,
-    is_braked,
-    is_first_start,
-    skipped_run,
-    stop_job,
-    withdraw,
-)
+from cronactors.ledger.close import by_job, close_run
+from cronactors.ledger.entries import begun_run, buffered_run, is_braked, is_first_start, skipped_run
+from cronactors.ledger.lines import free_first, stop_job, withdraw
 from cronactors.ledger.views import timing_of, unreadable
 from cronactors.model import Cause, Overlap, RunStatus, Trigger
 from cronactors.policy import Decision, Moments, Outcome, decide_due, is_suspect, misfire_from_text
 from cronactors.spec import RetryPolicy
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import SUSPECTS, JobRow, JobState, RunRow, line_of
+from cronactors.storage.rows import SUSPECTS, Due, JobRow, JobState, RunRow, line_of
 
 LEASE: Millis = 30_000
 """How long an owner is taken to live without a sign of life."""
@@ -56,12 +51,13 @@ def claim_due(storage: Storage, *, owner: int, limit: int, total: int | None = N
         places = storage.due(now=now, limit=min(limit - len(claimed), looks))
         if not places:
             break
+        together = _claim_together(storage, places, owner=owner, now=now)
         for place in places:
             looks -= 1
-            if place.run_id is None:
-                begun = claim_moment(storage, place.job_id, owner=owner, now=now)
-            else:
+            if place.run_id is not None:
                 begun = claim_pending(storage, place.run_id, owner=owner, now=now)
+            else:
+                begun = together.get(place.job_id) or claim_moment(storage, place.job_id, owner=owner, now=now)
             if begun is not None:
                 claimed.append(begun)
                 looks += 1
@@ -76,16 +72,47 @@ def hold_lease(storage: Storage, owner: int) -> None:
     storage.renew_lease(owner, now=now, until=now + LEASE, unless_later_than=now + LEASE // 2)
 
 
+def _claim_together(storage: Storage, places: Sequence[Due], *, owner: int, now: Millis) -> dict[str, Claimed]:
+    """Begin at once what needs no second look: one run of a job that has nothing else open, and shares nothing with others.
+
+    Returns:
+        What has begun, by job; all other places are for `claim_moment` and `claim_pending`.
+    """
+    pending = {place.job_id for place in places if place.run_id is not None}
+    job_ids = [place.job_id for place in places if place.job_id not in pending]
+    jobs, opened = storage.jobs(job_ids), by_job(storage.open_runs(job_ids))
+    begins: list[tuple[JobRow, RunRow, Millis | None]] = []
+    for job_id in job_ids:
+        job = jobs[job_id]
+        if job.session is not None or job_id in opened or is_suspect(job.crashes):
+            continue
+        try:
+            decision = _decided(job, now)
+        except InvalidSchedule:
+            continue
+        if decision is not None and len(decision.runs) == 1 and not decision.skipped:
+            begins.append((job, begun_run(job, decision.runs[0], owner=owner, now=now), decision.following))
+    ids = storage.insert_runs([run for _, run, _ in begins])
+    claimed = {}
+    for (job, run, following), run_id in zip(begins, ids, strict=True):
+        if run_id is not None:
+            held_by = job.held_by if job.overlap == Overlap.ALLOW_ALL else run_id
+            begun = job._replace(next_run_at=following, held_by=held_by, last_run_at=now)
+            claimed[job.id] = Claimed(run=run._replace(id=run_id), job=begun)
+    storage.advance_jobs([JobState.of(each.job) for each in claimed.values()])
+    return claimed
+
+
 def claim_moment(storage: Storage, job_id: str, *, owner: int, now: Millis) -> Claimed | None:
     """Decide the due moments of a job that holds no run: one begins, or waits for its session; others wait or are skipped."""
     job = storage.jobs([job_id]).get(job_id)
-    if job is None or job.next_run_at is None or job.held_by is not None:
+    if job is None or job.held_by is not None:
         return None
-    decision = _decide(storage, job, job.next_run_at, now)
+    decision = _decide(storage, job, now)
     if decision is None:
         return None
     storage.insert_runs([skipped_run(job, moments, Cause.MISFIRE, now) for moments in decision.skipped])
-    state = attrs.evolve(JobState.of(job), next_run_at=decision.following)
+    state = JobState.of(job)._replace(next_run_at=decision.following)
     for index, moments in enumerate(decision.runs):
         run = _begin(storage, job, moments, owner=owner, now=now)
         if run is not None:  # else decided before the clock went back
@@ -99,23 +126,28 @@ def claim_moment(storage: Storage, job_id: str, *, owner: int, now: Millis) -> C
     return None
 
 
-def _decide(storage: Storage, job: JobRow, first: Millis, now: Millis) -> Decision | None:
-    """What the due moments become; None if the schedule cannot be read, which stops the job."""
+def _decide(storage: Storage, job: JobRow, now: Millis) -> Decision | None:
+    """What the due moments become; None if there are none, or if the schedule cannot be read, which stops the job."""
     try:
-        timing = timing_of(job)
+        return _decided(job, now)
     except InvalidSchedule as error:
-        stop_job(storage, attrs.evolve(job, last_error=f"paused: {unreadable(error)}"), Cause.CANCELLED)
+        stop_job(storage, job._replace(last_error=f"paused: {unreadable(error)}"), Cause.CANCELLED)
         return None
-    return decide_due(timing, first=first, now=max(now, first), misfire=misfire_from_text(job.misfire))
+
+
+def _decided(job: JobRow, now: Millis) -> Decision | None:
+    first = job.next_run_at
+    if first is None:
+        return None
+    return decide_due(timing_of(job), first=first, now=max(now, first), misfire=misfire_from_text(job.misfire))
 
 
 def _begin(storage: Storage, job: JobRow, moments: Moments, *, owner: int, now: Millis) -> RunRow | None:
     """Begin a run, or let it wait for its session or for other suspects; None if its moment is taken."""
-    run = buffered_run(job, moments, _barrier(storage, job, job.session))
-    if run.waits_for is None:
-        run = attrs.evolve(run, status=RunStatus.RUNNING.value, owner=owner, started_at=now)
+    barrier = _barrier(storage, job, job.session)
+    run = begun_run(job, moments, owner=owner, now=now) if barrier is None else buffered_run(job, moments, barrier)
     run_id = storage.insert_runs([run])[0]
-    return None if run_id is None else attrs.evolve(run, id=run_id)
+    return None if run_id is None else run._replace(id=run_id)
 
 
 def _barrier(storage: Storage, job: JobRow, session: str | None) -> str | None:
@@ -138,17 +170,16 @@ def cancel_overlapped(storage: Storage) -> bool:
     now = storage.now()
     ids = storage.cancelling(now=now, limit=_LOOKS)
     for job in storage.jobs(ids).values():
-        if job.next_run_at is not None:
-            _cancel_other(storage, job, job.next_run_at, now)
+        _cancel_other(storage, job, now)
     return bool(ids)
 
 
-def _cancel_other(storage: Storage, job: JobRow, first: Millis, now: Millis) -> None:
-    decision = _decide(storage, job, first, now)
+def _cancel_other(storage: Storage, job: JobRow, now: Millis) -> None:
+    decision = _decide(storage, job, now)
     if decision is None:
         return
     storage.insert_runs([skipped_run(job, moments, Cause.MISFIRE, now) for moments in decision.skipped])
-    storage.advance_jobs([attrs.evolve(JobState.of(job), next_run_at=decision.following)])
+    storage.advance_jobs([JobState.of(job)._replace(next_run_at=decision.following)])
     if not decision.runs:
         return
     opened = storage.open_runs([job.id])
@@ -161,7 +192,7 @@ def _cancel_other(storage: Storage, job: JobRow, first: Millis, now: Millis) -> 
     place = newest.at  # in the line of the session too, where it would come last each time
     if held is not None and held.status == RunStatus.PENDING:
         place = min(place, held.ready_at)
-    storage.insert_runs([attrs.evolve(buffered_run(job, newest, line_of(job.id)), ready_at=place)])
+    storage.insert_runs([buffered_run(job, newest, line_of(job.id))._replace(ready_at=place)])
     withdraw(storage, [run for run in opened if is_first_start(run) and run.id != job.held_by], Cause.REPLACED)
     if held is None:
         return
@@ -185,17 +216,17 @@ def _replace_retries(storage: Storage, run: RunRow) -> None:
 def _held(job: JobRow, state: JobState, run: RunRow) -> JobState:
     """The job's state once the run has begun, or waits for its session: other runs of the job have to wait, unless it allows all."""
     if job.overlap != Overlap.ALLOW_ALL:
-        state = attrs.evolve(state, held_by=run.id)
-    return state if run.started_at is None else attrs.evolve(state, last_run_at=run.started_at)
+        state = state._replace(held_by=run.id)
+    return state if run.started_at is None else state._replace(last_run_at=run.started_at)
 
 
 def _as_of(job: JobRow, state: JobState) -> JobRow:
-    return attrs.evolve(job, next_run_at=state.next_run_at, held_by=state.held_by, last_run_at=state.last_run_at)
+    return job._replace(next_run_at=state.next_run_at, held_by=state.held_by, last_run_at=state.last_run_at)
 
 
 def _disable_if_done(storage: Storage, state: JobState) -> JobState:
     if state.next_run_at is None and not storage.open_runs([state.id]):
-        return attrs.evolve(state, enabled=0)
+        return state._replace(enabled=0)
     return state
 
 
@@ -220,7 +251,7 @@ def claim_pending(storage: Storage, run_id: int, *, owner: int, now: Millis) -> 
     if is_first_start(run):
         _replace_retries(storage, run)
     storage.start_runs([run.id], owner=owner, now=now)
-    run = attrs.evolve(run, status=RunStatus.RUNNING.value, owner=owner, started_at=now)
+    run = run._replace(status=RunStatus.RUNNING.value, owner=owner, started_at=now)
     state = _held(job, JobState.of(job), run)
     storage.advance_jobs([state])
     return Claimed(run=run, job=_as_of(job, state))

@@ -8,7 +8,8 @@ import attrs
 
 from cronactors.errors import DuplicateJob, InvalidJob, InvalidSchedule, JobNotFound, shorten
 from cronactors.instants import Millis, from_millis
-from cronactors.ledger.close import delete_job, free_first, free_suspects, is_braked, skip_due, stop_job, withdraw
+from cronactors.ledger.entries import is_braked
+from cronactors.ledger.lines import delete_job, free_first, free_suspects, skip_due, stop_job, withdraw
 from cronactors.ledger.views import schedule_of
 from cronactors.model import Cause, JobChanges, Overlap, RunStatus
 from cronactors.policy import is_suspect, misfire_to_text
@@ -145,8 +146,7 @@ def _respecified(job: JobRow, spec: JobSpec, origin: str | None) -> JobRow:
 
     What the specification leaves open was settled when the job was added.
     """
-    return attrs.evolve(
-        job,
+    return job._replace(
         prompt=spec.prompt,
         schedule=job.schedule if isinstance(spec.schedule, Delay) else schedule_to_json(spec.schedule),
         delay_ms=round(spec.schedule.in_secs * 1000) if isinstance(spec.schedule, Delay) else None,
@@ -172,9 +172,8 @@ def update_job(storage: Storage, job_id: str, changes: JobChanges) -> JobRow:
     job = find_job(storage, job_id)
     new = job
     if "schedule" in changes:
-        new = attrs.evolve(new, schedule=schedule_to_json(changes["schedule"]), delay_ms=None)
-    new = attrs.evolve(
-        new,
+        new = new._replace(schedule=schedule_to_json(changes["schedule"]), delay_ms=None)
+    new = new._replace(
         name=changes.get("name", job.name),
         prompt=changes.get("prompt", job.prompt),
         timezone=changes.get("timezone", job.timezone),
@@ -197,7 +196,7 @@ def _edit(storage: Storage, job: JobRow, new: JobRow, now: Millis) -> JobRow:
     if (new.schedule, new.delay_ms, new.timezone) != (job.schedule, job.delay_ms, job.timezone):
         new = _new_baseline(storage, job, new, now)
     if (new.overlap == Overlap.ALLOW_ALL) != (job.overlap == Overlap.ALLOW_ALL):
-        new = attrs.evolve(new, held_by=_holder(storage, new))
+        new = new._replace(held_by=_holder(storage, new))
     storage.edit_jobs([new])
     if new.overlap == Overlap.ALLOW_ALL != job.overlap:
         line = line_of(job.id)
@@ -219,7 +218,7 @@ def _holder(storage: Storage, job: JobRow) -> int | None:
 def _new_baseline(storage: Storage, job: JobRow, new: JobRow, now: Millis) -> JobRow:
     """Begin anew from now: nothing counts as missed, no retry of the old schedule stays, a one-shot that is done comes to life."""
     if new.delay_ms is not None and new.delay_ms != job.delay_ms:
-        new = attrs.evolve(new, schedule=schedule_to_json(OneShot(from_millis(now + new.delay_ms))))
+        new = new._replace(schedule=schedule_to_json(OneShot(from_millis(now + new.delay_ms))))
     open_runs = storage.open_runs([job.id])
     stale = [run for run in open_runs if run.status == RunStatus.PENDING and not run.manual]
     done = not job.enabled and job.next_run_at is None and not open_runs
@@ -231,8 +230,7 @@ def _new_baseline(storage: Storage, job: JobRow, new: JobRow, now: Millis) -> Jo
         free_first(storage, line_of(job.id))
     if is_suspect(job.crashes):  # a run of it that goes on keeps nobody waiting any more
         free_suspects(storage)
-    return attrs.evolve(
-        new,
+    return new._replace(
         anchor_at=now,
         next_run_at=_first_moment(schedule_of(new), now, new.timezone, new.name),
         held_by=held_by,
@@ -271,7 +269,7 @@ def resume_job(storage: Storage, job_id: str) -> JobRow:
         following = next_moment(schedule_of(job), after=storage.now(), zone=job.timezone, anchor=job.anchor_at)
         if following is None:
             raise InvalidJob(f"job {shorten(job.name)} cannot be resumed: the moment of its schedule has passed")
-    job = attrs.evolve(job, enabled=1, next_run_at=following, crashes=0)
+    job = job._replace(enabled=1, next_run_at=following, crashes=0)
     storage.advance_jobs([JobState.of(job)])
     storage.park_runs([(run.id, None) for run in open_runs if run.waits_for == PAUSE])
     free_suspects(storage)  # a run of it that goes on keeps nobody waiting any more

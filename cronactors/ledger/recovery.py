@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-import attrs
-
 from cronactors.instants import Millis
 from cronactors.ledger.claim import LEASE, hold_lease
-from cronactors.ledger.close import close_run, stored_schedule
+from cronactors.ledger.close import close_run
+from cronactors.ledger.entries import stored_schedule
 from cronactors.model import Cause, RunStatus
 from cronactors.owner import Owner, certainly_dead
 from cronactors.policy import FREE_CRASHES, Outcome
@@ -89,7 +88,7 @@ def recover(storage: Storage, me: Owner, *, policy: RetryPolicy, trust_leases: b
 def _count_crash(storage: Storage, job_ids: Collection[str]) -> None:
     """Count a crash once for each job, however many of its runs it ended."""
     jobs = storage.jobs(sorted(job_ids))
-    storage.advance_jobs([attrs.evolve(JobState.of(job), crashes=job.crashes + 1) for job in jobs.values()])
+    storage.advance_jobs([JobState.of(job)._replace(crashes=job.crashes + 1) for job in jobs.values()])
 
 
 def rebase(storage: Storage, *, after: int, limit: int) -> int | None:
@@ -117,8 +116,8 @@ def _rebased(job: JobRow, now: Millis) -> JobRow:
         return job
     if isinstance(schedule, Interval) and job.anchor_at > now:  # begun in what is the future again: the phase stays
         back = -(-(job.anchor_at - now) // schedule.every_ms)
-        job = attrs.evolve(job, anchor_at=job.anchor_at - back * schedule.every_ms)
+        job = job._replace(anchor_at=job.anchor_at - back * schedule.every_ms)
     following = next_moment(schedule, after=now, zone=job.timezone, anchor=job.anchor_at)
     if following is None or job.next_run_at is None or following >= job.next_run_at:
         return job
-    return attrs.evolve(job, next_run_at=following)
+    return job._replace(next_run_at=following)

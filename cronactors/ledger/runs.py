@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 
 from cronactors.errors import AlreadyClaimed, JobBusy, RunClosed, RunNotFound, shorten
 from cronactors.instants import Millis, from_millis, to_millis
 from cronactors.ledger.claim import Claimed, claim_moment, claim_pending, hold_lease
-from cronactors.ledger.close import close_run
+from cronactors.ledger.close import close_run, close_runs
 from cronactors.ledger.jobs import find_job
 from cronactors.ledger.views import job_views
 from cronactors.model import Cause, CronJob, Overlap, RunStatus, Trigger
@@ -35,18 +37,29 @@ def find_run(storage: Storage, run_id: str) -> RunRow:
     return run
 
 
-def finish_run(storage: Storage, run_id: int, outcome: Outcome, *, owner: int, policy: RetryPolicy) -> RunRow | None:
-    """End a run that the owner's runner holds; a second time, after a commit whose answer was lost, changes nothing more.
+def finish_runs(storage: Storage, ends: Sequence[tuple[int, Outcome]], *, owner: int, policy: RetryPolicy) -> list[RunRow | None]:
+    """End runs that the owner's runners hold; a second time, after a commit whose answer was lost, changes nothing more.
 
     Returns:
-        The run as it is now; None if it was taken over meanwhile, and the outcome has no effect.
+        Each run as it is now; None if it was taken over meanwhile, and the outcome has no effect.
     """
-    run = storage.runs([run_id]).get(run_id)
-    if run is None or run.owner != owner:
-        return None
-    if run.status == RunStatus.RUNNING:
-        return close_run(storage, run, outcome, policy)
-    return run if (run.status, run.cause) == (outcome.status, outcome.cause) else None
+    runs = storage.runs([run_id for run_id, _ in ends])
+    first: dict[int, Outcome] = {}
+    for run_id, outcome in ends:
+        run = runs.get(run_id)
+        if run is not None and run.owner == owner and run.status == RunStatus.RUNNING:
+            first.setdefault(run_id, outcome)
+    closed = close_runs(storage, [(runs[run_id], outcome) for run_id, outcome in first.items()], policy)
+    told: list[RunRow | None] = []
+    now_ended = dict(zip(first, closed, strict=True))
+    for run_id, outcome in ends:
+        run = now_ended.get(run_id, runs.get(run_id))
+        if run is None or run.owner != owner:
+            told.append(None)
+        else:
+            as_said = (run.status, run.cause) == (outcome.status, outcome.cause)
+            told.append(run if as_said or first.get(run_id) is outcome else None)
+    return told
 
 
 def complete_run(storage: Storage, run_id: str, outcome: Outcome, *, policy: RetryPolicy) -> RunRow:
@@ -103,7 +116,7 @@ def _insert_manual(storage: Storage, job: JobRow, now: Millis) -> RunRow:
         )
         run_id = storage.insert_runs([run])[0]
         if run_id is not None:
-            return attrs.evolve(run, id=run_id)
+            return run._replace(id=run_id)
         moment += 1  # another one was asked for in this millisecond
 
 
@@ -117,7 +130,7 @@ def request_cancel(storage: Storage, run_id: str, *, policy: RetryPolicy) -> Run
     run = find_run(storage, run_id)
     if run.status == RunStatus.RUNNING:
         storage.mark_runs([run.id], cancel_asked=True)
-        return attrs.evolve(run, cancel_asked=1)
+        return run._replace(cancel_asked=1)
     if run.status == RunStatus.PENDING:
         ended = close_run(storage, run, Outcome(status=RunStatus.CANCELLED, cause=Cause.CANCELLED), policy)
         assert ended is not None

@@ -1,8 +1,11 @@
-"""Rows as a storage keeps them: plain text and numbers. Times are `Millis`; a user_id of "" is the agent itself."""
+"""Rows as a storage keeps them: plain text and numbers. Times are `Millis`; a user_id of "" is the agent itself.
+
+Named tuples: SQLite hands out tuples and takes them, and a row is made, changed and thrown away some ten times a run.
+"""
 
 from __future__ import annotations
 
-import attrs
+from typing import NamedTuple
 
 from cronactors.instants import Millis
 
@@ -23,8 +26,7 @@ def line_of(job_id: str) -> str:
     return f"job:{job_id}"
 
 
-@attrs.frozen
-class JobRow:
+class JobRow(NamedTuple):
     """A job. The order of the fields is the order in which statements name the columns.
 
     Attributes:
@@ -66,34 +68,24 @@ class JobRow:
         return session_of(self.user_id) if self.session_mode == "main" else None
 
 
-@attrs.frozen
-class JobState:
-    """The columns of a job that change when its runs start and end."""
+class JobState(NamedTuple):
+    """The columns of a job that change when its runs start and end. In the order of the statement, as `RunEnd` is."""
 
-    id: str
     next_run_at: Millis | None
     held_by: int | None
     last_run_at: Millis | None
     last_error: str | None
     enabled: int
     crashes: int
+    id: str
 
     @classmethod
     def of(cls, job: JobRow) -> JobState:
         """The state that a job is in now."""
-        return cls(
-            id=job.id,
-            next_run_at=job.next_run_at,
-            held_by=job.held_by,
-            last_run_at=job.last_run_at,
-            last_error=job.last_error,
-            enabled=job.enabled,
-            crashes=job.crashes,
-        )
+        return cls(job.next_run_at, job.held_by, job.last_run_at, job.last_error, job.enabled, job.crashes, job.id)
 
 
-@attrs.frozen
-class RunRow:
+class RunRow(NamedTuple):
     """A run: one attempt of one moment. The order of the fields is the order in which statements name the columns.
 
     Attributes:
@@ -130,22 +122,20 @@ class RunRow:
     error: str | None = None
 
 
-@attrs.frozen
-class RunEnd:
+class RunEnd(NamedTuple):
     """The end of a run: it takes effect only while the run still has the status ``was``."""
 
-    id: int
-    was: str
     status: str
     cause: str | None
     completed_at: Millis
-    session_id: str = ""
-    result: str | None = None
-    error: str | None = None
+    session_id: str
+    result: str | None
+    error: str | None
+    id: int
+    was: str
 
 
-@attrs.frozen
-class Due:
+class Due(NamedTuple):
     """A place in the queue: a job whose moment has come (``run_id`` None), or a pending run that may start."""
 
     run_id: int | None
@@ -153,8 +143,7 @@ class Due:
     due_at: Millis
 
 
-@attrs.frozen
-class OwnerRow:
+class OwnerRow(NamedTuple):
     """A scheduler, or a handle with a loop of its own, that has the file open.
 
     Attributes:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import TypeAlias
-
-import attrs
 
 from cronactors.errors import StoreUnavailable
 from cronactors.instants import LATEST, Millis
@@ -21,24 +18,17 @@ _Value: TypeAlias = str | int | float | None
 _Parameters: TypeAlias = Sequence[_Value] | dict[str, _Value]
 
 _MAX_ID = 2**63 - 1
+_WIDEST = 128
+_PLACE = attrgetter("ready_at", "id")
 
 
-def _job(row: tuple[_Value, ...]) -> JobRow:
-    return JobRow(*row)  # type: ignore[arg-type]  # typed by the STRICT schema
-
-
-def _run(row: tuple[_Value, ...]) -> RunRow:
-    return RunRow(*row)  # type: ignore[arg-type]  # typed by the STRICT schema
+_job = JobRow._make  # what the columns hold is typed by the STRICT schema
+_run = RunRow._make
 
 
 def _int(value: _Value) -> int:
     assert isinstance(value, int)
     return value
-
-
-_job_values = attrgetter(*(field.name for field in attrs.fields(JobRow)))
-_new_run_values = attrgetter(*(field.name for field in attrs.fields(RunRow) if field.name != "id"))
-_new_owner_values = attrgetter(*(field.name for field in attrs.fields(OwnerRow) if field.name != "id"))
 
 
 def _standing(files: Iterable[Path]) -> list[tuple[int, int]]:
@@ -86,14 +76,29 @@ class SqliteStorage:
             raise ours(error, self._path) from error
 
     def _many(self, statement: str, rows: Iterable[Sequence[_Value]]) -> None:
-        for row in rows:
-            self._execute(statement, row)
+        try:
+            self._db.executemany(statement, rows)
+        except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+            raise  # a bug of ours
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            raise ours(error, self._path) from error
 
     def _all(self, statement: str, parameters: _Parameters = ()) -> list[tuple[_Value, ...]]:
         try:
             return self._db.execute(statement, parameters).fetchall()
         except (sqlite3.Error, UnicodeDecodeError) as error:
             raise ours(error, self._path) from error
+
+    def _among(self, statement: str, keys: Sequence[_Value]) -> list[tuple[_Value, ...]]:
+        """All rows that have one of the keys. Few widths, so that SQLite need not read the statement anew for each number of keys."""
+        found: list[tuple[_Value, ...]] = []
+        places = statement.count("(?)")
+        for first in range(0, len(keys), _WIDEST):
+            part = keys[first : first + _WIDEST]
+            width = 1 << (len(part) - 1).bit_length()
+            padding = [None] * (width - len(part))
+            found += self._all(sql.widened(statement, width), [*part, *padding] * places)
+        return found
 
     def _one(self, statement: str, parameters: _Parameters = ()) -> tuple[_Value, ...] | None:
         rows = self._all(statement, parameters)
@@ -161,17 +166,15 @@ class SqliteStorage:
 
     def insert_jobs(self, rows: Sequence[JobRow]) -> None:
         """Add jobs."""
-        self._many(sql.INSERT_JOB, map(_job_values, rows))
+        self._many(sql.INSERT_JOB, rows)
 
     def edit_jobs(self, rows: Sequence[JobRow]) -> None:
         """Write every column of existing jobs."""
-        self._many(sql.EDIT_JOB, ((*_job_values(row), row.id) for row in rows))
+        self._many(sql.EDIT_JOB, ((*row, row.id) for row in rows))
 
     def advance_jobs(self, states: Sequence[JobState]) -> None:
         """Write the state of existing jobs."""
-        for s in states:
-            values = (s.next_run_at, s.held_by, s.last_run_at, s.last_error, s.enabled, s.crashes, s.id)
-            self._execute(sql.ADVANCE_JOB, values)
+        self._many(sql.ADVANCE_JOB, states)
 
     def delete_jobs(self, ids: Sequence[str]) -> None:
         """Take jobs away; their runs stay."""
@@ -179,8 +182,7 @@ class SqliteStorage:
 
     def jobs(self, ids: Sequence[str]) -> dict[str, JobRow]:
         """The jobs of those ids that exist."""
-        rows = (self._one(sql.JOB, (job_id,)) for job_id in ids)
-        return {job.id: job for job in map(_job, filter(None, rows))}
+        return {job.id: job for job in map(_job, self._among(sql.JOBS, ids))}
 
     def jobs_named(self, names: Sequence[tuple[str, str]]) -> dict[tuple[str, str], JobRow]:
         """The jobs of those (user_id, name) that exist."""
@@ -204,7 +206,7 @@ class SqliteStorage:
     def due(self, *, now: Millis, limit: int) -> list[Due]:
         """What may start, in order of time."""
         rows = self._all(sql.DUE, {"now": now, "limit": limit})
-        return [Due(*row[:3]) for row in rows]  # type: ignore[arg-type]  # typed by the STRICT schema
+        return [Due._make(row[:3]) for row in rows]
 
     def next_due(self) -> Millis | None:
         """When the first of the queue comes due."""
@@ -231,7 +233,7 @@ class SqliteStorage:
         """Add runs; None for one that exists already."""
         ids: list[int | None] = []
         for row in rows:
-            cursor = self._execute(sql.INSERT_RUN, _new_run_values(row))
+            cursor = self._execute(sql.INSERT_RUN, row[1:])
             ids.append(cursor.lastrowid if cursor.rowcount else None)
         return ids
 
@@ -245,13 +247,7 @@ class SqliteStorage:
 
     def end_runs(self, ends: Sequence[RunEnd]) -> list[bool]:
         """End runs; False for one whose status has changed meanwhile."""
-        return [
-            self._execute(
-                sql.END_RUN, (end.status, end.cause, end.completed_at, end.session_id, end.result, end.error, end.id, end.was)
-            ).rowcount
-            > 0
-            for end in ends
-        ]
+        return [self._execute(sql.END_RUN, end).rowcount > 0 for end in ends]
 
     def mark_runs(self, ids: Sequence[int], *, cause: str | None = None, cancel_asked: bool = False) -> None:
         """Note on running runs why they are being stopped."""
@@ -263,12 +259,12 @@ class SqliteStorage:
 
     def runs(self, ids: Sequence[int]) -> dict[int, RunRow]:
         """The runs of those ids that exist."""
-        rows = (self._one(sql.RUN, (run_id,)) for run_id in ids if 0 <= run_id <= _MAX_ID)
-        return {run.id: run for run in map(_run, filter(None, rows))}
+        known = [run_id for run_id in ids if 0 <= run_id <= _MAX_ID]
+        return {run.id: run for run in map(_run, self._among(sql.RUNS, known))}
 
     def open_runs(self, job_ids: Sequence[str]) -> list[RunRow]:
         """Pending and running runs of those jobs."""
-        return list(map(_run, self._all(sql.OPEN_RUNS, {"ids": json.dumps(list(job_ids))})))
+        return sorted(map(_run, self._among(sql.OPEN_RUNS, job_ids)), key=_PLACE)
 
     def running(self, *, owner: int | None = None) -> list[RunRow]:
         """Runs that go on."""
@@ -307,11 +303,11 @@ class SqliteStorage:
 
     def insert_owner(self, row: OwnerRow) -> int:
         """Add an owner."""
-        return self._execute(sql.INSERT_OWNER, _new_owner_values(row)).lastrowid or 0
+        return self._execute(sql.INSERT_OWNER, row[1:]).lastrowid or 0
 
     def owners(self) -> list[OwnerRow]:
         """All owners."""
-        return [OwnerRow(*row) for row in self._all(sql.OWNERS)]  # type: ignore[arg-type]  # typed by the STRICT schema
+        return [OwnerRow._make(row) for row in self._all(sql.OWNERS)]
 
     def renew_lease(self, owner: int, *, now: Millis, until: Millis, unless_later_than: Millis) -> None:
         """Lengthen the lease, if it ends soon."""

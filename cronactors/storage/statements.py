@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import attrs
+from functools import cache
+from typing import NamedTuple
 
 from cronactors.storage.rows import JobRow, JobState, OwnerRow, RunRow
 
 
-def _columns(row: type[attrs.AttrsInstance], *, without: str = "") -> list[str]:
-    return [field.name for field in attrs.fields(row) if field.name != without]
+def _columns(row: type[NamedTuple], *, without: str = "") -> list[str]:
+    return [name for name in row._fields if name != without]
 
 
 def _quoted(names: list[str], prefix: str = "") -> str:
     return ", ".join(f'{prefix}"{name}"' for name in names)
+
+
+@cache
+def widened(statement: str, width: int) -> str:
+    """The statement for so many keys instead of one."""
+    return statement.replace("(?)", f"({', '.join('?' * width)})")
 
 
 def _marks(names: list[str]) -> str:
@@ -32,7 +39,7 @@ INSERT_JOB = f"INSERT INTO jobs ({_quoted(_JOB)}) VALUES ({_marks(_JOB)})"
 EDIT_JOB = f"UPDATE jobs SET ({_quoted(_JOB)}) = ({_marks(_JOB)}) WHERE id = ?"
 ADVANCE_JOB = f"UPDATE jobs SET {', '.join(f'{name} = ?' for name in _STATE)} WHERE id = ?"
 DELETE_JOB = "DELETE FROM jobs WHERE id = ?"
-JOB = f"{_JOBS} WHERE id = ?"
+JOBS = f"{_JOBS} WHERE id IN (?)"
 JOB_NAMED = f"{_JOBS} WHERE user_id = ? AND name = ?"
 JOBS_OF_ORIGIN = f"{_JOBS} WHERE origin = ?"
 PAGE_OF_JOBS = f"SELECT number, {_quoted(_JOB)} FROM jobs WHERE number > ? ORDER BY number LIMIT ?"
@@ -60,9 +67,9 @@ MARK_RUN = (
     """UPDATE runs SET cause = coalesce(?, cause), cancel_asked = max(cancel_asked, ?) WHERE id = ? AND status = 'running'"""
 )
 SHIFT_PENDING = "UPDATE runs SET ready_at = max(:now, ready_at - :by) WHERE status = 'pending' AND ready_at > :now"
-RUN = f"{_RUNS} WHERE id = ?"
-OPEN_RUNS = f"""{_RUNS} WHERE job_id IN (SELECT value FROM json_each(:ids)) AND status = 'pending'
-UNION ALL {_RUNS} WHERE job_id IN (SELECT value FROM json_each(:ids)) AND status = 'running' ORDER BY ready_at, id"""
+RUNS = f"{_RUNS} WHERE id IN (?)"
+OPEN_RUNS = f"""{_RUNS} WHERE job_id IN (?) AND status = 'pending'
+UNION ALL {_RUNS} WHERE job_id IN (?) AND status = 'running'"""
 RUNNING = f"{_RUNS} WHERE status = 'running'"
 RUNNING_OF = f"{_RUNS} WHERE status = 'running' AND owner = ?"
 COUNT_RUNNING = "SELECT count(*) FROM runs WHERE status = 'running'"

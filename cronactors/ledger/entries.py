@@ -1,0 +1,113 @@
+"""The rows that the ledger enters: runs that begin, wait or are skipped, and ends. They are made here, and stored by others."""
+
+from __future__ import annotations
+
+from cronactors.errors import InvalidSchedule
+from cronactors.instants import Millis
+from cronactors.ledger.views import timing_of
+from cronactors.model import Cause, RunStatus, Trigger
+from cronactors.policy import FREE_CRASHES, Again, Moments, Outcome, Timing
+from cronactors.schedule import Schedule
+from cronactors.storage.rows import PAUSE, JobRow, RunEnd, RunRow
+
+
+def stored_schedule(job: JobRow) -> Schedule | None:
+    """The job's schedule; None if what is stored cannot be read, which must not stop a run from being ended."""
+    timing = stored_timing(job)
+    return None if timing is None else timing.schedule
+
+
+def stored_timing(job: JobRow) -> Timing | None:
+    """The job's schedule in its zone; None if what is stored cannot be read."""
+    try:
+        return timing_of(job)
+    except InvalidSchedule:
+        return None
+
+
+def buffered_run(job: JobRow, moments: Moments, waits_for: str | None) -> RunRow:
+    """A moment that has been decided to run, and has to wait."""
+    return RunRow(
+        id=0,
+        job_id=job.id,
+        job_name=job.name,
+        user_id=job.user_id,
+        trigger=Trigger.SCHEDULE.value,
+        manual=0,
+        scheduled_at=moments.at,
+        attempt=1,
+        status=RunStatus.PENDING.value,
+        ready_at=moments.at,
+        coalesced=moments.count,
+        waits_for=waits_for,
+        session=job.session,
+    )
+
+
+def begun_run(job: JobRow, moments: Moments, *, owner: int, now: Millis) -> RunRow:
+    """A moment whose run begins."""
+    return buffered_run(job, moments, None)._replace(status=RunStatus.RUNNING.value, owner=owner, started_at=now)
+
+
+def skipped_run(job: JobRow, moments: Moments, cause: Cause, now: Millis) -> RunRow:
+    """Moments that have been decided not to run: a row that never was open."""
+    return buffered_run(job, moments, None)._replace(
+        status=RunStatus.SKIPPED.value, cause=cause.value, session=None, completed_at=now
+    )
+
+
+def next_attempt(job: JobRow, run: RunRow, again: Again) -> RunRow:
+    """A further attempt at the moment of a run that has ended."""
+    return RunRow(
+        id=0,
+        job_id=job.id,
+        job_name=job.name,
+        user_id=job.user_id,
+        trigger=(Trigger.RECOVERY if again.recovery else Trigger.RETRY).value,
+        manual=run.manual,
+        scheduled_at=run.scheduled_at,
+        attempt=run.attempt + 1,
+        status=RunStatus.PENDING.value,
+        ready_at=again.ready_at,
+        failures=again.failures,
+        coalesced=run.coalesced,
+        waits_for=None if job.enabled or run.manual else PAUSE,
+        session=job.session,
+    )
+
+
+def end_of(run: RunRow, outcome: Outcome, now: Millis) -> RunEnd:
+    """The end of an open run."""
+    return RunEnd(
+        status=outcome.status.value,
+        cause=outcome.cause.value if outcome.cause else None,
+        completed_at=now if run.started_at is None else max(now, run.started_at),
+        session_id=outcome.session_id,
+        result=outcome.result,
+        error=outcome.error,
+        id=run.id,
+        was=run.status,
+    )
+
+
+def ended(run: RunRow, end: RunEnd) -> RunRow:
+    """A run after its end."""
+    return run._replace(
+        status=end.status,
+        cause=end.cause,
+        completed_at=end.completed_at,
+        session_id=end.session_id,
+        result=end.result,
+        error=end.error,
+        waits_for=None,
+    )
+
+
+def is_first_start(run: RunRow) -> bool:
+    """Whether a pending run is a moment that has not been started at all."""
+    return run.status == RunStatus.PENDING and run.attempt == 1 and not run.manual
+
+
+def is_braked(job: JobRow, run: RunRow) -> bool:
+    """Whether a run waits because its job ended its process again and again: no new moment must let the job go on."""
+    return run.id == job.held_by and run.status == RunStatus.PENDING and job.crashes > FREE_CRASHES

@@ -1,0 +1,132 @@
+"""What the end of a run makes of its job: a further attempt, the moments that it overlapped, the job's own end.
+
+Decided from what is told, the time too; nothing is read or written here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum, auto
+
+import attrs
+
+from cronactors.instants import Millis
+from cronactors.ledger.entries import buffered_run, is_first_start, next_attempt, skipped_run, stored_schedule, stored_timing
+from cronactors.model import Cause, Overlap, RunStatus
+from cronactors.policy import Decision, Outcome, decide_due, decide_overlapped, further_attempt, misfire_from_text
+from cronactors.schedule import OneShot
+from cronactors.spec import RetryPolicy
+from cronactors.storage.rows import JobRow, RunRow, line_of
+
+
+class Fate(Enum):
+    """What becomes of a job."""
+
+    GOES_ON = auto()
+    HELD = auto()  # its further attempt has to come first
+    STOPPED = auto()  # it ends its process each time
+    DELETED = auto()
+    DONE = auto()  # to be deleted, but its file lists it and would add it again
+
+
+@attrs.frozen
+class Settled:
+    """What is to be written.
+
+    Attributes:
+        job: The job as it is to stand, unless its fate says more.
+        rows: What is entered beside: moments that were overlapped, and last the further attempt.
+        fate: What becomes of the job.
+    """
+
+    job: JobRow
+    rows: list[RunRow]
+    fate: Fate
+
+
+def settle(job: JobRow, run: RunRow, outcome: Outcome, *, policy: RetryPolicy, others: Sequence[RunRow], now: Millis) -> Settled:
+    """Decide.
+
+    Args:
+        job: As it stands.
+        run: As it is after its end.
+        outcome: How it ended.
+        policy: Delays of retries.
+        others: Other open runs of the job.
+        now: The time.
+    """
+    crashes = job.crashes
+    if outcome.status is RunStatus.SUCCESS or outcome.cause in (Cause.ERROR, Cause.TIMEOUT, Cause.GAVE_UP):
+        crashes = 0
+    again = further_attempt(
+        outcome,
+        failures=run.failures,
+        crashes=crashes,
+        max_retries=job.max_retries,
+        policy=policy,
+        ready_at=run.ready_at,
+        now=now,
+    )
+    held = job.held_by == run.id
+    job = job._replace(crashes=crashes, last_error=_last_error(job, run, outcome), held_by=None if held else job.held_by)
+    rows: list[RunRow] = []
+    # Nobody knows how long a run went on that crashed, and so what it overlapped.
+    overlaps = held and run.started_at is not None and not outcome.crashed
+    if overlaps and job.overlap not in (Overlap.ALLOW_ALL, Overlap.CANCEL_OTHER):
+        following = _settle_overlapped(job, run.started_at or 0, others, now, rows)
+        job = job._replace(next_run_at=following)
+    if again is None:
+        return Settled(job, rows, _fate(job, run, outcome))
+    rows.append(next_attempt(job, run, again))
+    # Else new moments would let a job that kills its process go on.
+    braked = outcome.crashed and again.failures > run.failures and job.held_by is None and job.enabled
+    return Settled(job, rows, Fate.HELD if braked else Fate.GOES_ON)
+
+
+def _last_error(job: JobRow, run: RunRow, outcome: Outcome) -> str | None:
+    if outcome.status is RunStatus.SUCCESS:
+        return None
+    return run.error if outcome.status is RunStatus.FAILED and run.error else job.last_error
+
+
+def _settle_overlapped(
+    job: JobRow, started_at: Millis, others: Sequence[RunRow], now: Millis, rows: list[RunRow]
+) -> Millis | None:
+    """Buffer or skip the moments that came due while the run went on; answer the first moment after them.
+
+    Moments from before it started were missed for another reason, such as a full pool: they become late runs.
+    """
+    first = job.next_run_at
+    if first is None or first > now or not job.enabled:
+        return first
+    timing = stored_timing(job)
+    if timing is None:
+        return first
+    line = line_of(job.id)
+    waiting = sum(other.waits_for == line and is_first_start(other) for other in others)
+    if first <= started_at:
+        late = decide_due(timing, first=first, now=min(started_at, now), misfire=misfire_from_text(job.misfire))
+        if late.following is None or late.following > now:
+            return first  # a claim decides them
+        rows += _entries(job, late, Cause.MISFIRE, now)
+        waiting += len(late.runs)
+        first = late.following
+    decision = decide_overlapped(timing, first=first, now=now, overlap=Overlap(job.overlap), waiting=waiting)
+    rows += _entries(job, decision, Cause.OVERLAP, now)
+    return decision.following
+
+
+def _entries(job: JobRow, decision: Decision, cause: Cause, now: Millis) -> list[RunRow]:
+    """What is to run, in the job's line, and a record of what is not."""
+    line = line_of(job.id)
+    waiting = [buffered_run(job, moments, line) for moments in decision.runs]
+    return waiting + [skipped_run(job, moments, cause, now) for moments in decision.skipped]
+
+
+def _fate(job: JobRow, run: RunRow, outcome: Outcome) -> Fate:
+    """What becomes of the job, its moment having been decided: it may have been the last one."""
+    decided = not run.manual and outcome.cause is not Cause.REPLACED
+    spent = decided and outcome.status in (RunStatus.SUCCESS, RunStatus.FAILED)
+    if job.delete_after_run and (spent or (decided and isinstance(stored_schedule(job), OneShot))):
+        return Fate.DELETED if job.origin is None else Fate.DONE
+    return Fate.STOPPED if spent and outcome.crashed else Fate.GOES_ON
