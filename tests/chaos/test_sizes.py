@@ -61,9 +61,7 @@ async def fill(file: Path, *, jobs: int, history: int, at: Millis = AT + YEAR) -
 
 
 def job(model: JobRow, number: int, schedule: str, at: Millis) -> JobRow:
-    values = {name: getattr(model, name) for name in model.__slots__ if not name.startswith("_")}
-    values |= {"id": f"j{number}", "name": f"stored {number}", "next_run_at": at + number, "schedule": schedule, "origin": None}
-    return JobRow(**values)
+    return model._replace(id=f"j{number}", name=f"stored {number}", next_run_at=at + number, schedule=schedule, origin=None)
 
 
 def past_run(number: int, of: int) -> RunRow:
