@@ -294,7 +294,8 @@ class RunnerPool:
         """Put an end into the notifier's queue; called by the store in the order of its commits."""
         if finished.run is None or not self._notifier.wants(finished.run):
             return
-        told = RunFinished(finished.run, finished.job or job_view(claimed.job, ()))
+        job = (finished.job or job_view(claimed.job_now, ())) if self._notifier.shows_jobs else None
+        told = RunFinished(finished.run, job)
         try:
             self._notifier.tell_nowait(told)
         except trio.WouldBlock:
