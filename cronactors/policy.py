@@ -233,4 +233,6 @@ def is_suspect(crashes: int) -> bool:
 def kept(text: str, limit: int) -> str:
     """Text as the history keeps it: cut to its limit, and what no UTF-8 file can hold replaced."""
     head = text[:limit] if len(text) <= limit else text[: limit - 1] + "…"
+    if type(head) is str and head.isascii() and "\0" not in head:
+        return head
     return head.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()

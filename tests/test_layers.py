@@ -40,7 +40,7 @@ actors.watchdog actors.observable actors.callbacks
 actors.thread
 actors.leaving actors.mailbox actors.verdicts
 actors.messages actors.duties actors.store
-actors.notifier actors.service
+actors.notifier actors.service actors.running
 actors.runner
 actors.clock
 arguments executors

@@ -69,7 +69,7 @@ class Clock:
         self.next_due, self.next_cancelling = commit.next_due, commit.next_cancelling
         self._commits += 1
         if commit.stirred:
-            self._pool.wake_waiters()
+            self._pool.in_flight.wake_waiters()
         self._look_now |= commit.stirred
         if commit.stirred or self._earlier(self.next_cancelling) or (self._pool.free and self._earlier(self.next_due)):
             self.wake()
@@ -97,7 +97,7 @@ class Clock:
         while True:
             self._empty_latch()
             try:
-                if trio.current_time() >= min(next_tick, self._pool.next_report()) or self._look_now:
+                if trio.current_time() >= min(next_tick, self._pool.in_flight.next_report()) or self._look_now:
                     await self._heed_jump()
                     await self._tick()
                     next_tick = trio.current_time() + self._tick_interval
@@ -144,7 +144,7 @@ class Clock:
 
     async def _sleep(self, next_tick: float) -> None:
         wall = self._wall()
-        wait = min(next_tick, self._pool.next_report()) - trio.current_time()
+        wait = min(next_tick, self._pool.in_flight.next_report()) - trio.current_time()
         if self.next_due is not None and self._pool.free and not self._waits_for_slot:
             wait = min(wait, max(0.0, (self.next_due - wall) / 1000))
         elif self._waits_for_slot and not self._limited:
@@ -166,8 +166,8 @@ class Clock:
         self.last_tick = self._wall()
         if heard == self._commits:  # else a commit after the look has told better
             self.next_due, self.next_cancelling = sight.next_due, sight.next_cancelling
-        await self._put_back(self._pool.reconcile(sight.running))
-        await self._pool.report_stuck()
+        await self._put_back(self._pool.in_flight.reconcile(sight.running))
+        await self._pool.in_flight.report_stuck()
         if sight.orphaned:
             for run in await self._service.recover(self._terms.policy):
                 logger.warning("run %s of job %s was interrupted: its process ended", run.id, shorten(run.job_name))
