@@ -143,15 +143,14 @@ class Clock:
         return bool(claims.runs)
 
     async def _sleep(self, next_tick: float) -> None:
-        wall = self._wall()
         wait = min(next_tick, self._pool.in_flight.next_report()) - trio.current_time()
         if self.next_due is not None and self._pool.free and not self._waits_for_slot:
-            wait = min(wait, max(0.0, (self.next_due - wall) / 1000))
+            wait = min(wait, self._service.until(self.next_due))
         elif self._waits_for_slot and not self._limited:
             wait = min(wait, _AGAIN)
         if self.next_cancelling is not None:
-            wait = min(wait, max(0.0, (self.next_cancelling - wall) / 1000))
-        self.next_wake = None if math.isinf(wait) else wall + max(0, round(wait * 1000))
+            wait = min(wait, self._service.until(self.next_cancelling))
+        self.next_wake = None if math.isinf(wait) else self._wall() + max(0, math.ceil(wait * 1000))
         with trio.move_on_after(max(0.0, wait)) as sleep:  # the tick may have passed while a claim was made
             await self._latch.receive()
         self.lag = max(0.0, trio.current_time() - sleep.deadline)
