@@ -169,6 +169,7 @@ def misfire_from_text(text: str) -> Misfire:
     return Misfire(window=None if window is None else timedelta(milliseconds=window), **stored)
 
 
+@lru_cache(maxsize=256)
 def misfire_to_text(misfire: Misfire) -> str:
     """Write a misfire policy as the storage keeps it."""
     stored: dict[str, str | int] = {}
