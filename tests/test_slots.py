@@ -1,0 +1,262 @@
+"""Whatever happens to a run, its slot comes back, nobody waits for it in vain, and the scheduler can be left."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import trio
+
+from cronactors import (
+    Cause,
+    CronConfig,
+    Interval,
+    JobContext,
+    OneShot,
+    Retry,
+    RunStatus,
+    SchedulerCrashed,
+    StoreCorrupt,
+    now,
+    open_scheduler,
+    open_store,
+)
+from cronactors.actors import runner
+from cronactors.storage import connection
+from cronactors.testing import VirtualClock
+from tests.workers import after, nothing, raising
+
+
+class HalfRetry(Retry):
+    """A subclass that forgets its base."""
+
+    def __init__(self, wait: float) -> None:
+        self.wait = wait
+
+
+class WrongRetry(Retry):
+    """A subclass whose delay is none."""
+
+    @property
+    def after(self) -> float:  # type: ignore[override]
+        raise RuntimeError("no delay")
+
+    @after.setter
+    def after(self, value: object) -> None:
+        pass
+
+
+class OddText(str):
+    """A text that can be neither asked nor formatted."""
+
+    __slots__ = ()
+
+    def __bool__(self) -> bool:
+        raise RuntimeError("no truth")
+
+    def __format__(self, spec: str) -> str:
+        raise RuntimeError("no format")
+
+    def __getitem__(self, index: object) -> OddText:
+        return self
+
+
+class OddlyTold(Exception):
+    def __str__(self) -> str:
+        return OddText("told")
+
+
+class Nameless(type):
+    @property
+    def __name__(cls) -> str:  # type: ignore[override]
+        raise RuntimeError("no name")
+
+
+class Unnamed(Exception, metaclass=Nameless):
+    pass
+
+
+class Classless(Exception):
+    @property
+    def __class__(self) -> type:  # type: ignore[override]
+        raise RuntimeError("no class")
+
+
+class Leaver:
+    """A value that ends the program when it is looked at."""
+
+    @property
+    def __class__(self) -> type:  # type: ignore[override]
+        raise SystemExit(3)
+
+
+def returns(value: object) -> Callable[[JobContext], Awaitable[object]]:
+    async def act(context: JobContext) -> object:
+        return value
+
+    return act
+
+
+def raises(error: BaseException) -> Callable[[JobContext], Awaitable[object]]:
+    async def act(context: JobContext) -> object:
+        raise error
+
+    return act
+
+
+@pytest.mark.parametrize(
+    ("act", "text"),
+    [
+        pytest.param(raises(HalfRetry(5)), "HalfRetry: 5", id="half a retry"),
+        pytest.param(raises(WrongRetry("soon")), "WrongRetry: soon", id="a retry without a delay"),
+        pytest.param(raises(OddlyTold()), "OddlyTold: told", id="odd text"),
+        pytest.param(raises(Unnamed("x")), "Unnamed: x", id="unnamed"),
+        pytest.param(raises(Classless("x")), "Classless: x", id="classless"),
+        pytest.param(returns(Leaver()), "SystemExit: 3", id="leaver"),
+    ],
+)
+async def test_odd_exceptions_and_values_are_failures_of_their_own_run(virtual_clock: VirtualClock, act, text: str) -> None:
+    told: list[str] = []
+
+    async def notifier(name: str, session: str, result: str, success: bool) -> None:
+        told.append(result)
+
+    async with open_scheduler(":memory:", act, notifier=notifier) as scheduler:
+        job_id = await scheduler.store.add_job("odd", "it", OneShot(after(1)), max_retries=1)
+        await trio.sleep(100)
+        runs = await scheduler.store.list_runs(job_id)
+    assert [(run.status, run.cause, run.error) for run in runs] == [(RunStatus.FAILED, Cause.ERROR, text)] * 2
+    assert told == [text] * 2
+
+
+@pytest.mark.parametrize("name", ["context_of", "success"])
+async def test_a_bug_in_a_runner_leaves_as_scheduler_crashed(
+    virtual_clock: VirtualClock, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    bug = LookupError("bug")
+    monkeypatch.setattr(runner, name, raising(bug))
+    with pytest.raises(SchedulerCrashed) as caught, trio.fail_after(1000):
+        async with open_scheduler(":memory:", nothing) as scheduler:
+            await scheduler.store.add_job("job", "it", OneShot(after(1)))
+            await trio.sleep_forever()
+    assert caught.value.__cause__ is bug
+
+
+@pytest.mark.parametrize("damage", ["session_mode = 'maim'", "next_run_at = -9000000000000000000"])
+async def test_damage_that_only_a_runner_meets_leaves_as_store_corrupt(
+    virtual_clock: VirtualClock, tmp_path: Path, damage: str
+) -> None:
+    async with open_store(tmp_path / "a.db") as store:
+        await store.add_job("job", "it", Interval(1000))
+    with closing(sqlite3.connect(tmp_path / "a.db")) as other, other:
+        other.execute(f"UPDATE jobs SET {damage}")
+    with pytest.raises(StoreCorrupt, match="a.db"), trio.fail_after(1000):
+        async with open_scheduler(tmp_path / "a.db", nothing):
+            await trio.sleep_forever()
+
+
+async def test_an_executor_that_cancels_the_nursery_it_is_called_in_fails_and_the_slot_goes_on(
+    virtual_clock: VirtualClock,
+) -> None:
+    async def executor(context: JobContext) -> str:
+        if context.job_name == "bad":
+            nursery = trio.lowlevel.current_task().parent_nursery
+            assert nursery is not None
+            nursery.cancel_scope.cancel()
+            await trio.sleep(1)
+        return "fine"
+
+    async with open_scheduler(":memory:", executor) as scheduler:
+        bad = await scheduler.store.add_job("bad", "it", OneShot(after(1)), max_retries=0)
+        good = await scheduler.store.add_job("good", "it", Interval(10_000))
+        await trio.sleep(35)
+        (run,) = await scheduler.store.list_runs(bad)
+        assert len(await scheduler.store.list_runs(good, status=RunStatus.SUCCESS)) == 3
+    assert (run.status, run.cause) == (RunStatus.FAILED, Cause.ERROR)
+    assert run.error == "RuntimeError: the executor cancelled the nursery that it was called in"
+
+
+async def test_what_an_executor_starts_in_the_nursery_it_is_called_in_ends_with_the_scheduler(
+    virtual_clock: VirtualClock,
+) -> None:
+    ended = []
+
+    async def stray() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.append(trio.current_time())
+
+    async def executor(context: JobContext) -> None:
+        nursery = trio.lowlevel.current_task().parent_nursery
+        assert nursery is not None
+        nursery.start_soon(stray)
+
+    with trio.fail_after(1000):
+        async with open_scheduler(":memory:", executor) as scheduler:
+            await scheduler.store.add_job("job", "it", OneShot(after(1)))
+            await trio.sleep(10)
+            assert not ended
+    assert len(ended) == 1
+
+
+@pytest.fixture
+def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite's own waiting for a lock is real time."""
+    monkeypatch.setattr(connection, "_BUSY_MS", 0)
+
+
+@pytest.mark.parametrize("how", ["cancelled", "left"])
+async def test_leaving_a_locked_store_does_not_take_longer_with_more_runs(
+    virtual_clock: VirtualClock, no_wait: None, tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    """Their ends cannot be recorded: that is given up after 10 s for all of them together, and none of them is stuck."""
+    caplog.set_level(logging.WARNING)
+    config = CronConfig(max_concurrent_runs=20, cancel_grace=1.0)
+    begun = 0
+
+    async def executor(context: JobContext) -> None:
+        nonlocal begun
+        begun += 1
+        await trio.sleep(500)
+
+    async with open_store(tmp_path / "a.db"):
+        pass
+    with closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as other, trio.CancelScope() as outer:
+        async with open_scheduler(tmp_path / "a.db", executor, config=config, shutdown_grace=0) as scheduler:
+            for number in range(20):
+                await scheduler.store.add_job(f"job {number}", "it", OneShot(after(1)))
+            await trio.sleep(2)
+            assert begun == 20
+            other.execute("BEGIN IMMEDIATE")
+            left_at = trio.current_time()
+            if how == "cancelled":
+                outer.cancel()
+                await trio.lowlevel.checkpoint()
+    assert trio.current_time() - left_at < 15
+    assert not [record.message for record in caplog.records if "goes on" in record.message]
+
+
+async def test_a_run_whose_end_waits_for_the_store_is_not_reported_as_stuck(
+    virtual_clock: VirtualClock, no_wait: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_scheduler(tmp_path / "a.db", nothing_after_a_second) as scheduler:
+        job_id = await scheduler.store.add_job("job", "it", OneShot(after(1)), timeout_secs=5)
+        await trio.sleep(1.5)
+        with closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            await trio.sleep(20)
+            virtual_clock.set_wall(now())  # lets the clock look around, as its tick does in real time
+            await trio.sleep(5)
+        await trio.sleep(5)
+        (run,) = await scheduler.store.list_runs(job_id)
+    assert (run.status, run.cause) == (RunStatus.SUCCESS, None)
+    assert not [record.message for record in caplog.records if "goes on" in record.message]
+
+
+async def nothing_after_a_second(context: JobContext) -> None:
+    await trio.sleep(1)
