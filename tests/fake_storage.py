@@ -277,7 +277,7 @@ class FakeStorage:
 
     def renew_lease(self, owner: int, *, now: Millis, until: Millis, unless_later_than: Millis) -> None:
         row = self._changed.owners.get(owner)
-        if row is not None and row.lease_until < unless_later_than:
+        if row is not None and (row.lease_until < unless_later_than or row.seen_at > now):
             self._changed.owners[owner] = row._replace(seen_at=now, lease_until=until)
 
     def delete_owners(self, ids: Sequence[int]) -> None:

@@ -254,6 +254,14 @@ def test_the_last_sign_of_life(world):
 # The wall clock set back
 
 
+def test_a_sign_of_life_after_the_clock_was_set_back_shortens_the_lease(world):
+    other = world.register(process("there"))
+    world.now -= DAY
+    world.do(keep_leases, [other])
+    rows = {row.id: row for row in world.do(lambda storage: storage.owners())}
+    assert (rows[other].seen_at, rows[other].lease_until) == (world.now, world.now + LEASE)
+
+
 @pytest.mark.parametrize("schedule", [Interval(MINUTE), Cron("* * * * *")])
 def test_nothing_that_was_claimed_runs_again_and_no_job_falls_silent(world, schedule):
     jobs = [world.add(schedule) for _ in range(5)]

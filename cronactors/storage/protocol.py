@@ -185,7 +185,7 @@ class Storage(Protocol):
         ...
 
     def renew_lease(self, owner: int, *, now: Millis, until: Millis, unless_later_than: Millis) -> None:
-        """Let the lease end at ``until`` if it ends before ``unless_later_than``."""
+        """Let the lease end at ``until``, unless it lasts until ``unless_later_than`` and its last sign of life is none of the future."""
         ...
 
     def delete_owners(self, ids: Sequence[int]) -> None:

@@ -310,8 +310,8 @@ class SqliteStorage:
         return [OwnerRow._make(row) for row in self._all(sql.OWNERS)]
 
     def renew_lease(self, owner: int, *, now: Millis, until: Millis, unless_later_than: Millis) -> None:
-        """Lengthen the lease, if it ends soon."""
-        self._execute(sql.RENEW_LEASE, (now, until, owner, unless_later_than))
+        """Lengthen the lease, if it ends soon; shorten it if time was set back since the last sign of life."""
+        self._execute(sql.RENEW_LEASE, (now, until, owner, unless_later_than, now))
 
     def delete_owners(self, ids: Sequence[int]) -> None:
         """Take owners away."""

@@ -85,5 +85,5 @@ ORDER BY scheduled_at, manual, attempt LIMIT 1"""
 
 INSERT_OWNER = f"INSERT INTO schedulers ({_quoted(_NEW_OWNER)}) VALUES ({_marks(_NEW_OWNER)})"
 OWNERS = f"SELECT {_quoted(_OWNER)} FROM schedulers"
-RENEW_LEASE = "UPDATE schedulers SET seen_at = ?, lease_until = ? WHERE id = ? AND lease_until < ?"
+RENEW_LEASE = "UPDATE schedulers SET seen_at = ?, lease_until = ? WHERE id = ? AND (lease_until < ? OR seen_at > ?)"
 DELETE_OWNER = "DELETE FROM schedulers WHERE id = ?"
