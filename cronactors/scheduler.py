@@ -322,7 +322,7 @@ async def _prepare(
         cancel_grace=config.cancel_grace,
     )
     pool = RunnerPool(service.mailbox, notifier, terms, freed=lambda: clock.wake(), escape=leaving.escape)
-    clock = Clock(service, pool, terms, tick=tick if service.virtual is None else math.inf, last_seen=registered.last_seen)
+    clock = Clock(service, pool, terms, tick=tick if service.virtual is None else math.inf, registered=registered)
     return CronScheduler(handle, tuple(recovered), service=service, pool=pool, clock=clock, notifier=notifier)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from cronactors.instants import from_millis
 from cronactors.ledger.claim import LEASE, cancel_overlapped
 from cronactors.ledger.recovery import keep_leases, last_seen, orphans, sign_off
 from cronactors.model import Overlap, SessionMode
@@ -251,7 +252,36 @@ def test_the_last_sign_of_life(world):
     world.do(sign_off, other)
 
 
+def test_what_tells_that_the_clock_was_set_back_is_not_forgotten_before_it_is_heeded(world):
+    world.pass_time(DAY)
+    closed, dead = world.register(process("there")), world.register(process("here"))
+    world.do(sign_off, closed)
+    world.now = T0
+    for _ in range(2):  # handles, that heed nothing
+        world.register(process("here", 2))
+        assert world.do(last_seen) == T0 + DAY
+    world.set_back(0)
+    assert world.do(last_seen) == T0
+    world.register(process("here", 2))
+    assert not {closed, dead} & {row.id for row in world.do(lambda storage: storage.owners())}
+
+
 # The wall clock set back
+
+
+def test_no_lease_goes_on_until_the_old_time_is_reached(world):
+    lives = world.register(process("there"))
+    world.add()
+    world.pass_time(MINUTE)
+    (claimed,) = world.claim(owner=lives)
+    (other,) = [world.register(process("there"))]
+    world.do(sign_off, other)
+    world.set_back(30 * DAY)
+    leases = {row.id: row.lease_until for row in world.do(lambda storage: storage.owners())}
+    assert leases[lives] == world.now + LEASE
+    assert leases.get(other, 0) == 0
+    world.pass_time(LEASE)
+    assert [run.id for run in world.recover()] == [claimed.run.id]
 
 
 def test_a_sign_of_life_after_the_clock_was_set_back_shortens_the_lease(world):
@@ -260,6 +290,20 @@ def test_a_sign_of_life_after_the_clock_was_set_back_shortens_the_lease(world):
     world.do(keep_leases, [other])
     rows = {row.id: row for row in world.do(lambda storage: storage.owners())}
     assert (rows[other].seen_at, rows[other].lease_until) == (world.now, world.now + LEASE)
+
+
+def test_the_latest_entry_is_of_the_newest_jobs_and_of_runs_that_wait_for_the_first_time(world):
+    entered = lambda: world.do(lambda storage: storage.latest_entry(among=2))  # noqa: E731
+    assert entered() is None
+    world.now = T0 + DAY
+    job = world.add(HOURLY)
+    run = world.request(job)
+    world.now = T0
+    assert entered() == T0 + DAY
+    world.set_back(0)
+    assert entered() == T0, "once it was heeded it is not found again"
+    assert world.run(run).ready_at == T0
+    assert world.view(job).created_at == from_millis(T0)
 
 
 @pytest.mark.parametrize("schedule", [Interval(MINUTE), Cron("* * * * *")])

@@ -24,6 +24,7 @@ from cronactors import (
     Interval,
     JobContext,
     OneShot,
+    Retry,
     RunStatus,
     SessionMode,
     open_scheduler,
@@ -259,6 +260,46 @@ async def test_a_jump_back_found_at_the_next_start_silences_no_job(virtual_clock
         assert len(times.ran) == 4
         moments = [run.scheduled_at for run in await history(scheduler)]
         assert len(set(moments)) == 4
+
+
+@pytest.mark.parametrize("schedule", [Interval(60_000), Cron("* * * * *")], ids=["interval", "cron"])
+async def test_what_was_entered_while_the_clock_was_ahead_does_not_wait_for_that_time(
+    virtual_clock: VirtualClock, tmp_path: Path, schedule: Interval | Cron
+) -> None:
+    times = Times()
+    virtual_clock.set_wall(after(30 * 86_400))
+    async with open_store(tmp_path / "a.db") as store:
+        await store.add_job("ahead", "it", schedule)
+        asked = await store.request_run(await store.add_job("asked for", "it", OneShot(after(31 * 86_400))))
+    virtual_clock.set_wall(after(0))
+    async with open_store(tmp_path / "a.db") as store:
+        await store.add_job("neighbour", "it", Interval(86_400_000))
+    async with open_scheduler(tmp_path / "a.db", times) as scheduler:
+        await trio.sleep(150)
+        assert [run.job_name for run in await history(scheduler)] == ["asked for", "ahead", "ahead"]
+        assert (await scheduler.store.get_run(asked)).started_at == after(0)
+        assert all(job.created_at <= cronactors.now() for job in await scheduler.store.list_jobs())
+
+
+async def test_a_retry_waits_its_time_though_a_job_was_added_while_the_clock_was_ahead(
+    virtual_clock: VirtualClock, tmp_path: Path
+) -> None:
+    async def executor(context: JobContext) -> None:
+        raise Retry(after=3600)
+
+    async with open_scheduler(tmp_path / "a.db", executor) as scheduler:
+        await scheduler.store.add_job("job", "it", OneShot(after(10)))
+        await trio.sleep(20)
+    virtual_clock.set_wall(after(30 * 86_400))
+    async with open_store(tmp_path / "a.db") as store:
+        await store.add_job("ahead", "it", Interval(60_000))
+    virtual_clock.set_wall(after(20))
+    for _ in range(3):
+        async with open_scheduler(tmp_path / "a.db", executor) as scheduler:
+            await trio.sleep(10)
+            job = await scheduler.store.get_job_by_name("job")
+            assert job is not None
+            assert job.retry_at == after(3610)
 
 
 async def test_a_retry_is_not_put_off_by_a_jump_back(virtual_clock: VirtualClock) -> None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 import attrs
 import trio
 
-from cronactors.actors.duties import CancelOverlapped, ClaimDue, FinishRun, Rebase
+from cronactors.actors.duties import CancelOverlapped, ClaimDue, FinishRun, Rebase, Registered
 from cronactors.actors.observable import Observable
 from cronactors.actors.runner import RunnerPool, Terms
 from cronactors.actors.service import JUMP, StoreService
@@ -36,10 +36,11 @@ class Clock:
         pool: Where runs are carried out.
         terms: Owner, slots and limits.
         tick: Seconds between two looks around; infinite on virtual time, where nothing happens unseen.
-        last_seen: The latest sign of life in the file; if it lies ahead the wall clock was set back meanwhile.
+        registered: The latest sign of life in the file; if it lies ahead the wall clock was set back meanwhile. So it was if the latest
+            entry does, but that tells nothing of how long an attempt that waits has to.
     """
 
-    def __init__(self, service: StoreService, pool: RunnerPool, terms: Terms, *, tick: float, last_seen: Millis | None) -> None:
+    def __init__(self, service: StoreService, pool: RunnerPool, terms: Terms, *, tick: float, registered: Registered) -> None:
         self._service = service
         self._mailbox = service.mailbox
         self._pool = pool
@@ -53,8 +54,12 @@ class Clock:
         self._waits_for_slot = False
         self._limited = False
         self._leaked: set[int] = set()
-        self._seen = max(service.wall(), last_seen or 0), trio.current_time()
+        self._seen = max(service.wall(), registered.last_seen or 0), trio.current_time()
         self._rebase: Rebase | None = None
+        if registered.latest_entry is not None and registered.latest_entry > service.wall() + JUMP:
+            entered_at = from_millis(registered.latest_entry).isoformat()
+            logger.warning("the wall clock was ahead when jobs or runs were entered, at %s", entered_at)
+            self._rebase = Rebase(0, PAGE, 0)
         self.turns = Observable(0)
         self.next_due: Millis | None = 0
         self.next_cancelling: Millis | None = None

@@ -201,6 +201,11 @@ class SqliteStorage:
             rows = self._all(sql.PAGE_OF_USER, (after, user_id, limit))
         return [(_int(row[0]), _job(row[1:])) for row in rows]
 
+    def latest_entry(self, *, among: int) -> Millis | None:
+        """The latest time that the newest jobs and runs bear."""
+        rows = self._all(sql.NEWEST_JOBS, (_MAX_ID, among)) + self._all(sql.NEWEST_RUNS, (_MAX_ID, among))
+        return max((_int(at) for (at,) in rows if at is not None), default=None)
+
     # The queue
 
     def due(self, *, now: Millis, limit: int) -> list[Due]:
