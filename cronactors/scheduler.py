@@ -166,7 +166,7 @@ class CronScheduler:
             clock_lag=self._clock.lag,
             runs_in_flight=len(self._pool.running),
             free_slots=self._pool.free,
-            store_queue=self._service.mailbox.waiting,
+            store_queue=self._service.mailbox.waiting + self._service.actor.held,
             store_latency=self._service.actor.latency,
             last_store_error=self._service.actor.last_error,
             notifier_queue=self._notifier.under_way.value,
