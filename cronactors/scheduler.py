@@ -116,14 +116,17 @@ class CronScheduler:
         return run if run.status.ended else await self._ended(run_id)
 
     async def _ended(self, run_id: str) -> CronRun:
+        wait = _LOOK_AGAIN
         while True:
             with self._pool.waiting_for(int(run_id)) as may_have_ended:
                 run = await self.store.get_run(run_id)
                 if run.status.ended:
                     return run
                 self._check_open()
-                with trio.move_on_after(_LOOK_AGAIN if self._service.virtual is None else math.inf):
+                with trio.move_on_after(wait):
                     await may_have_ended.wait()
+                if self._service.virtual is not None:
+                    wait *= 2  # a long time passes in few steps
 
     async def explain(self, job_id: str, at: datetime) -> Explanation:
         """Tell what became of the moment ``at`` of a job, or what will; of an instant between moments, which are the nearest.

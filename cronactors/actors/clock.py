@@ -73,7 +73,8 @@ class Clock:
         """Hear of a commit."""
         self.next_due, self.next_cancelling = commit.next_due, commit.next_cancelling
         self._commits += 1
-        if commit.stirred:
+        shared = self._service.virtual is not None and len(self._service.actor.listeners) > 1
+        if commit.stirred or shared:  # without ticks, the end of a run in the pool of another scheduler is heard of here alone
             self._pool.wake_waiters()
         self._look_now |= commit.stirred
         if commit.stirred or self._earlier(self.next_cancelling) or (self._pool.free and self._earlier(self.next_due)):

@@ -49,6 +49,7 @@ class Register(Request[Registered]):
 class Recover(Request[list[CronRun]]):
     """Take back the runs of dead owners. Asked a while ago it trusts no lease: all waited for the same lock."""
 
+    stirs: ClassVar[bool] = True
     me: Owner
     policy: RetryPolicy
     trust_leases: bool
