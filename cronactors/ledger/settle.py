@@ -68,10 +68,12 @@ def settle(job: JobRow, run: RunRow, outcome: Outcome, *, policy: RetryPolicy, o
         now=now,
     )
     held = job.held_by == run.id
-    job = job._replace(crashes=crashes, last_error=_last_error(job, run, outcome), held_by=None if held else job.held_by)
+    job = job._replace(
+        crashes=crashes, last_error=_last_error(job, run, outcome), held_by=_heir(job, others) if held else job.held_by
+    )
     rows: list[RunRow] = []
     # Nobody knows how long a run went on that crashed, and so what it overlapped.
-    overlaps = held and run.started_at is not None and not outcome.crashed
+    overlaps = held and job.held_by is None and run.started_at is not None and not outcome.crashed
     if overlaps and job.overlap not in (Overlap.ALLOW_ALL, Overlap.CANCEL_OTHER):
         following = _settle_overlapped(job, run.started_at or 0, others, now, rows)
         job = job._replace(next_run_at=following)
@@ -81,6 +83,12 @@ def settle(job: JobRow, run: RunRow, outcome: Outcome, *, policy: RetryPolicy, o
     # Else new moments would let a job that kills its process go on.
     braked = outcome.crashed and again.failures > run.failures and job.held_by is None and job.enabled
     return Settled(job, rows, Fate.HELD if braked else Fate.GOES_ON)
+
+
+def _heir(job: JobRow, others: Sequence[RunRow]) -> int | None:
+    """Which other run keeps the job waiting now, if any goes on: the job allowed all when they began, and does so no more."""
+    running = [run for run in others if run.status == RunStatus.RUNNING and job.overlap != Overlap.ALLOW_ALL]
+    return max(running, key=lambda run: (run.started_at, run.id)).id if running else None
 
 
 def _last_error(job: JobRow, run: RunRow, outcome: Outcome) -> str | None:
