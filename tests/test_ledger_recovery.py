@@ -9,7 +9,22 @@ from cronactors.ledger.claim import LEASE, cancel_overlapped
 from cronactors.ledger.recovery import keep_leases, last_seen, orphans, sign_off
 from cronactors.model import Overlap, SessionMode
 from cronactors.schedule import Cron, Interval
-from tests.ledger_world import DAY, FAILURE, HOUR, HOURLY, INTERRUPTED, KINDS, MINUTE, SECOND, T0, World, at, process
+from tests.ledger_world import (
+    DAY,
+    FAILURE,
+    HOUR,
+    HOURLY,
+    INTERRUPTED,
+    KINDS,
+    MINUTE,
+    SECOND,
+    SUCCESS,
+    T0,
+    TIMEOUT,
+    World,
+    at,
+    process,
+)
 
 
 @pytest.fixture(params=KINDS)
@@ -393,6 +408,36 @@ def test_a_run_that_was_asked_to_end_is_not_put_back(world, end):
     assert world.told(job) == [("cancelled", "cancelled", HOUR, 1, 1)]
     assert world.claim() == []
     assert world.job(job).enabled == 0
+
+
+@pytest.mark.parametrize("end", [FAILURE, TIMEOUT])
+def test_a_run_that_was_asked_to_end_and_fails_instead_is_not_tried_again(world, end):
+    once = world.add(at(T0 + HOUR))
+    often = world.add(HOURLY, delete_after_run=True)
+    world.pass_time(HOUR)
+    for claimed in world.claim():
+        world.cancel(claimed.run)
+        world.finish(claimed.run, end)
+    for job in (once, often):
+        assert world.told(job) == [("failed", end.cause, HOUR, 1, 1)]
+        assert world.job(job).last_error == end.error
+    assert world.job(once).enabled == 0
+    assert world.job(often).next_run_at == T0 + 2 * HOUR, "as if it had been cancelled in time"
+    world.pass_time(MINUTE)
+    assert world.claim() == []
+
+
+def test_a_run_that_was_to_be_replaced_and_fails_instead_leaves_its_place(world):
+    job = world.add(overlap=Overlap.CANCEL_OTHER, delete_after_run=True)
+    world.pass_time(MINUTE)
+    run = world.begin()
+    world.pass_time(MINUTE)
+    world.do(cancel_overlapped)
+    world.finish(run, FAILURE)
+    following = world.begin()
+    assert following.scheduled_at == T0 + 2 * MINUTE
+    world.finish(following, SUCCESS)
+    assert not world.exists(job)
 
 
 def test_a_new_moment_does_not_let_a_job_that_kills_its_process_go_on(world):

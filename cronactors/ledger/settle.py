@@ -67,6 +67,8 @@ def settle(job: JobRow, run: RunRow, outcome: Outcome, *, policy: RetryPolicy, o
         ready_at=run.ready_at,
         now=now,
     )
+    if run.cancel_asked and not outcome.crashed:
+        again = None  # it failed before it could be cancelled
     held = job.held_by == run.id
     job = job._replace(
         crashes=crashes, last_error=_last_error(job, run, outcome), held_by=_heir(job, others) if held else job.held_by
@@ -134,7 +136,8 @@ def _entries(job: JobRow, decision: Decision, cause: Cause, now: Millis) -> list
 def _fate(job: JobRow, run: RunRow, outcome: Outcome) -> Fate:
     """What becomes of the job, its moment having been decided: it may have been the last one."""
     decided = not run.manual and outcome.cause is not Cause.REPLACED
-    spent = decided and outcome.status in (RunStatus.SUCCESS, RunStatus.FAILED)
+    failed = outcome.status is RunStatus.FAILED and (not run.cancel_asked or outcome.crashed)
+    spent = decided and (failed or outcome.status is RunStatus.SUCCESS)
     if job.delete_after_run and (spent or (decided and isinstance(stored_schedule(job), OneShot))):
         return Fate.DELETED if job.origin is None else Fate.DONE
     return Fate.STOPPED if spent and outcome.crashed else Fate.GOES_ON
