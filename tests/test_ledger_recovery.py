@@ -410,6 +410,26 @@ def test_a_run_that_was_asked_to_end_is_not_put_back(world, end):
     assert world.job(job).enabled == 0
 
 
+@pytest.mark.parametrize("asked", ["cancelled", "replaced", None])
+def test_an_interruption_is_recorded_once_though_it_is_told_twice(world, asked):
+    """As after a commit whose answer was lost."""
+    job = world.add(overlap=Overlap.CANCEL_OTHER)
+    world.pass_time(MINUTE)
+    run = world.begin()
+    if asked == "replaced":
+        world.pass_time(MINUTE)
+        world.do(cancel_overlapped)
+    elif asked == "cancelled":
+        world.cancel(run)
+    ended = world.finish(run, INTERRUPTED)
+    assert ended is not None
+    assert (ended.status, ended.cause) == (("failed", "interrupted") if asked is None else ("cancelled", asked))
+    told = world.told(job)
+    assert world.finish(run, INTERRUPTED) == ended
+    assert world.finish(run, SUCCESS) is None
+    assert world.told(job) == told
+
+
 @pytest.mark.parametrize("end", [FAILURE, TIMEOUT])
 def test_a_run_that_was_asked_to_end_and_fails_instead_is_not_tried_again(world, end):
     once = world.add(at(T0 + HOUR))
