@@ -170,7 +170,7 @@ class World:
         self.now -= by
         page: int | None = 0
         while page is not None:
-            page = self.do(recovery.rebase, after=page, limit=2, by=by)
+            page = self.do(recovery.rebase, after=page, limit=2, owner=self.owner, by=by, since=self.now)
 
     # What there is
 

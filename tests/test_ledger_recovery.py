@@ -6,9 +6,10 @@ import pytest
 
 from cronactors.instants import from_millis
 from cronactors.ledger.claim import LEASE, cancel_overlapped
-from cronactors.ledger.recovery import keep_leases, last_seen, orphans, sign_off
+from cronactors.ledger.recovery import keep_leases, last_seen, orphans, rebase, sign_off
 from cronactors.model import Overlap, SessionMode
 from cronactors.schedule import Cron, Interval
+from cronactors.spec import RetryPolicy
 from tests.ledger_world import (
     DAY,
     FAILURE,
@@ -354,6 +355,29 @@ def test_pending_retries_move_with_the_clock(world):
     assert world.do(lambda storage: storage.next_due()) == T0 + 30 * SECOND
     world.pass_time(30 * SECOND)
     assert world.begin().trigger == "retry"
+
+
+def test_of_several_schedulers_that_see_the_clock_set_back_one_moves_the_retries(world):
+    world.policy = RetryPolicy(delays=(3600,))
+    world.add(at(T0 + HOUR))
+    world.pass_time(HOUR)
+    world.finish(world.begin(), FAILURE)
+    world.pass_time(10 * MINUTE)
+    world.now -= 30 * MINUTE
+    looked_at = world.now - SECOND  # the last look of each, as the clock is now
+    due = world.now + 50 * MINUTE
+    for owner in (world.owner, world.register(process("there")), world.register(process("there"))):
+        world.do(rebase, after=0, limit=10, owner=owner, by=30 * MINUTE, since=looked_at)
+        assert world.do(lambda storage: storage.next_due()) == due
+        world.pass_time(SECOND // 4)
+        world.register(process("elsewhere"))
+    # Once more, less than what has passed since the last look, so that what was done then seems to have been done after it.
+    world.pass_time(10 * MINUTE)
+    world.now -= 5 * MINUTE
+    looked_at -= 5 * MINUTE
+    for owner in (world.owner, world.owner + 1):
+        world.do(rebase, after=0, limit=10, owner=owner, by=5 * MINUTE, since=looked_at)
+        assert world.do(lambda storage: storage.next_due()) == due - 5 * MINUTE
 
 
 def test_one_shots_paused_jobs_and_what_is_due_stay(world):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -316,6 +317,26 @@ async def test_a_retry_is_not_put_off_by_a_jump_back(virtual_clock: VirtualClock
         virtual_clock.set_wall(after(-86_400))
         await trio.sleep(100)
         assert ran == pytest.approx([10, 40], abs=1.1)
+
+
+@pytest.mark.parametrize("schedulers", [1, 2, 3])
+async def test_a_retry_is_moved_once_however_many_schedulers_see_the_clock_set_back(
+    virtual_clock: VirtualClock, schedulers: int
+) -> None:
+    ran: list[float] = []
+
+    async def executor(context: JobContext) -> None:
+        ran.append(trio.current_time())
+        raise Retry(after=3600)
+
+    async with open_store(":memory:") as store, AsyncExitStack() as stack:
+        for _ in range(schedulers):
+            await stack.enter_async_context(open_scheduler(store, executor))
+        await store.add_job("job", "it", OneShot(after(10)), max_retries=1)
+        await trio.sleep(20)
+        virtual_clock.set_wall(after(-1800))
+        await trio.sleep(5000)
+        assert ran == pytest.approx([10, 3610], abs=1.1)
 
 
 async def test_small_steps_of_the_wall_clock_are_followed_without_a_word(

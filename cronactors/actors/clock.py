@@ -59,7 +59,7 @@ class Clock:
         if registered.latest_entry is not None and registered.latest_entry > service.wall() + JUMP:
             entered_at = from_millis(registered.latest_entry).isoformat()
             logger.warning("the wall clock was ahead when jobs or runs were entered, at %s", entered_at)
-            self._rebase = Rebase(0, PAGE, 0)
+            self._rebase = Rebase(0, PAGE, terms.owner, by=0, since=service.wall())
         self.turns = Observable(0)
         self.next_due: Millis | None = 0
         self.next_cancelling: Millis | None = None
@@ -191,11 +191,12 @@ class Clock:
         now_wall, now_mono = self._wall(), trio.current_time()
         wall, mono = self._seen
         self._seen = now_wall, now_mono
-        drift = (now_wall - wall) - round((now_mono - mono) * 1000)
+        since = now_wall - round((now_mono - mono) * 1000)  # the last look, in the time that the clock shows now
+        drift = since - wall
         if abs(drift) > JUMP:
             logger.warning("the wall clock was set by %+.1f s, to %s", drift / 1000, from_millis(now_wall).isoformat())
         if drift < -JUMP:
-            self._rebase = Rebase(0, PAGE, -drift)
+            self._rebase = Rebase(0, PAGE, self._terms.owner, by=-drift, since=since - JUMP)
         while self._rebase is not None:  # page by page, so that the store serves others in between
             page = await self._mailbox.ask(self._rebase)
             self._rebase = None if page is None else attrs.evolve(self._rebase, after=page)

@@ -70,11 +70,13 @@ class Rebase(Request[int | None]):
     patient: ClassVar[bool] = True
     after: int
     limit: int
+    owner: int
     by: Millis
+    since: Millis
 
     def apply(self, storage: Storage) -> int | None:
         """Answer where the next page begins."""
-        return recovery.rebase(storage, after=self.after, limit=self.limit, by=self.by)
+        return recovery.rebase(storage, after=self.after, limit=self.limit, owner=self.owner, by=self.by, since=self.since)
 
 
 @attrs.frozen

@@ -19,6 +19,8 @@ from cronactors.storage.rows import JobRow, JobState, OwnerRow, RunRow
 _NEWEST = 1_000
 """Among how many of the newest jobs and runs a time is looked for that lies ahead."""
 _ANY_LEASE: Millis = 2**62
+_SET_BACK = "the clock was set back"
+"""`OwnerRow.machine` of the row, no owner of runs, that tells when and by which owner (``pid``) attempts that wait were set back."""
 
 
 def register(storage: Storage, me: Owner) -> int:
@@ -28,7 +30,7 @@ def register(storage: Storage, me: Owner) -> int:
     """
     now = storage.now()
     busy = {run.owner for run in storage.running()}
-    idle = [row for row in storage.owners() if row.id not in busy and row.seen_at <= now]
+    idle = [row for row in storage.owners() if row.id not in busy and row.seen_at <= now and row.machine != _SET_BACK]
     gone = [row.id for row in idle if row.lease_until == 0 or certainly_dead(Owner(row.machine, row.pid, row.born), me)]
     storage.delete_owners(gone)
     return storage.insert_owner(OwnerRow(0, me.machine, me.pid, me.born, seen_at=now, lease_until=now + LEASE))
@@ -107,7 +109,7 @@ def _count_crash(storage: Storage, job_ids: Collection[str]) -> None:
     storage.advance_jobs([JobState.of(job)._replace(crashes=job.crashes + 1) for job in jobs.values()])
 
 
-def rebase(storage: Storage, *, after: int, limit: int, by: Millis) -> int | None:
+def rebase(storage: Storage, *, after: int, limit: int, owner: int, by: Millis, since: Millis) -> int | None:
     """After the clock was set back: let one page of jobs come due from now on, instead of when the old time is reached again.
 
     What was claimed is not run again: its moment is taken. With the first page pending runs and leases are set back too. What is
@@ -117,14 +119,16 @@ def rebase(storage: Storage, *, after: int, limit: int, by: Millis) -> int | Non
         storage: Inside a transaction.
         after: 0, or where the page before ended.
         limit: How many jobs a page has.
+        owner: Who asks.
         by: How far the clock was set back since attempts that wait were told to.
+        since: When the asker last looked at the clock, in the time that it shows now.
 
     Returns:
         Where the next page begins; None after the last one.
     """
     now = storage.now()
     if after == 0:
-        storage.shift_pending(now=now, by=by)
+        _set_back_pending(storage, owner, by=by, since=since, now=now)
         for row in storage.owners():
             if row.seen_at > now:
                 storage.renew_lease(row.id, now=now, until=min(row.lease_until, now + LEASE), unless_later_than=_ANY_LEASE)
@@ -136,6 +140,16 @@ def rebase(storage: Storage, *, after: int, limit: int, by: Millis) -> int | Non
         elif rebased != job:
             storage.advance_jobs([JobState.of(rebased)])
     return page[-1][0] if len(page) == limit else None
+
+
+def _set_back_pending(storage: Storage, owner: int, *, by: Millis, since: Millis, now: Millis) -> None:
+    """Move attempts that wait; not twice, where another scheduler has seen the same and done so since the asker's last look."""
+    marks = [row for row in storage.owners() if row.machine == _SET_BACK]
+    if not any(since <= mark.seen_at <= now and mark.pid != owner for mark in marks):
+        storage.shift_pending(now=now, by=by)
+        if by > 0:
+            storage.delete_owners([mark.id for mark in marks])
+            storage.insert_owner(OwnerRow(0, _SET_BACK, owner, "", seen_at=now, lease_until=0))
 
 
 def _rebased(job: JobRow, now: Millis) -> JobRow:
