@@ -3,7 +3,8 @@
 Start with `open_scheduler`; `open_store` opens the same file without one.
 """
 
-from cronactors.config import load_config
+from typing import TYPE_CHECKING
+
 from cronactors.errors import (
     AlreadyClaimed,
     CronError,
@@ -23,7 +24,6 @@ from cronactors.errors import (
     StoreUnavailable,
     WouldDeadlock,
 )
-from cronactors.findings import Finding, lint
 from cronactors.handle import CronStore, open_store
 from cronactors.model import (
     ALL,
@@ -44,7 +44,6 @@ from cronactors.model import (
     SessionMode,
     Trigger,
 )
-from cronactors.preview import Preview, preview
 from cronactors.schedule import (
     Cron,
     Interval,
@@ -59,7 +58,15 @@ from cronactors.scheduler import CronScheduler, Health, open_scheduler
 from cronactors.spec import CronConfig, JobSpec, RetryPolicy
 from cronactors.wallclock import now
 
+if TYPE_CHECKING:
+    from cronactors.config import load_config
+    from cronactors.findings import Finding, lint
+    from cronactors.previews import Preview, preview
+
 __version__ = "0.1.0"
+
+# Imported when they are first used (PEP 562): a program that only schedules needs none of them.
+_LATER = {"load_config": "config", "Finding": "findings", "lint": "findings", "Preview": "previews", "preview": "previews"}
 
 __all__ = [
     "ALL",
@@ -119,3 +126,16 @@ __all__ = [
     "schedule_from_dict",
     "schedule_to_dict",
 ]
+
+if not TYPE_CHECKING:  # else a type checker would believe in any name
+
+    def __getattr__(name: str) -> object:
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module  # noqa: PLC0415 - as little as possible before it is needed
+
+        value = globals()[name] = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_LATER})

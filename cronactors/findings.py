@@ -25,7 +25,7 @@ from cronactors.expression import (
     parse,
 )
 from cronactors.instants import EARLIEST, LATEST, Millis, from_millis, to_millis
-from cronactors.preview import ClockChange, clock_changes, shown_twice, wall_text
+from cronactors.previews import ClockChange, clock_changes, shown_twice, wall_text
 from cronactors.schedule import GRACE, Cron, Interval, OneShot, Schedule, checked_schedule, next_moment
 from cronactors.timestamps import read_timestamp
 from cronactors.zones import DAY, SETTLED, check_zone

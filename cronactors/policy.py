@@ -169,6 +169,7 @@ def misfire_from_text(text: str) -> Misfire:
     return Misfire(window=None if window is None else timedelta(milliseconds=window), **stored)
 
 
+@lru_cache(maxsize=256)
 def misfire_to_text(misfire: Misfire) -> str:
     """Write a misfire policy as the storage keeps it."""
     stored: dict[str, str | int] = {}
@@ -233,4 +234,6 @@ def is_suspect(crashes: int) -> bool:
 def kept(text: str, limit: int) -> str:
     """Text as the history keeps it: cut to its limit, and what no UTF-8 file can hold replaced."""
     head = text[:limit] if len(text) <= limit else text[: limit - 1] + "…"
+    if type(head) is str and head.isascii() and "\0" not in head:
+        return head
     return head.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()

@@ -28,6 +28,9 @@ GRACE: Millis = 60_000
 _MAX_TEXT = 2_000
 
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
+
+
 def _checked_every(value: int) -> int:
     return checks.whole("every_ms", value, InvalidSchedule, least=1, most=MAX_INTERVAL)
 
@@ -183,14 +186,28 @@ def next_moment(schedule: Schedule, *, after: Millis, zone: str, anchor: Millis)
         return None
     found: Millis | None
     if isinstance(schedule, Cron):
-        instant = next_instant(parse(schedule.expr), zone, after // 1000)
-        found = None if instant is None else instant * 1000
+        found = _next_of_cron(schedule.expr, zone, after // 1000)
     elif isinstance(schedule, Interval):
         found = anchor + max(1, (after - anchor) // schedule.every_ms + 1) * schedule.every_ms
     else:
         at = _at(schedule, zone)
         found = at if at > after else None
     return found if found is not None and found < LATEST else None
+
+
+# Many jobs share an expression and a zone, and come due at the same instant: what follows is computed once for all of them.
+
+
+@lru_cache(maxsize=2048)
+def _next_of_cron(expr: str, zone: str, second: int) -> Millis | None:
+    found = next_instant(parse(expr), zone, second)
+    return None if found is None else found * 1000
+
+
+@lru_cache(maxsize=2048)
+def _latest_of_cron(expr: str, zone: str, second: int) -> Millis | None:
+    found = latest_instant(parse(expr), zone, second)
+    return None if found is None else found * 1000
 
 
 def latest_moment(schedule: Schedule, *, until: Millis, zone: str, anchor: Millis) -> Millis | None:
@@ -209,8 +226,7 @@ def latest_moment(schedule: Schedule, *, until: Millis, zone: str, anchor: Milli
         return None
     found: Millis | None
     if isinstance(schedule, Cron):
-        instant = latest_instant(parse(schedule.expr), zone, until // 1000)
-        found = None if instant is None else instant * 1000
+        found = _latest_of_cron(schedule.expr, zone, until // 1000)
     elif isinstance(schedule, Interval):
         steps = (until - anchor) // schedule.every_ms
         found = anchor + steps * schedule.every_ms if steps >= 1 else None
@@ -307,7 +323,7 @@ def schedule_from_dict(mapping: Mapping[str, object]) -> Schedule:
 
 def schedule_to_json(schedule: Schedule) -> str:
     """Write a schedule as compact, stable JSON text: what the database stores."""
-    return json.dumps(schedule_to_dict(schedule), separators=(",", ":"))
+    return _ENCODER.encode(schedule_to_dict(schedule))
 
 
 def schedule_from_json(text: str) -> Schedule:

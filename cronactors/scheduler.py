@@ -118,7 +118,7 @@ class CronScheduler:
     async def _ended(self, run_id: str) -> CronRun:
         wait = _LOOK_AGAIN
         while True:
-            with self._pool.waiting_for(int(run_id)) as may_have_ended:
+            with self._pool.in_flight.waiting_for(int(run_id)) as may_have_ended:
                 run = await self.store.get_run(run_id)
                 if run.status.ended:
                     return run
@@ -167,7 +167,7 @@ class CronScheduler:
             last_tick=None if self._clock.last_tick is None else from_millis(self._clock.last_tick),
             next_wake=None if self._clock.next_wake is None else from_millis(self._clock.next_wake),
             clock_lag=self._clock.lag,
-            runs_in_flight=len(self._pool.running),
+            runs_in_flight=len(self._pool.in_flight),
             free_slots=self._pool.free,
             store_queue=self._service.mailbox.waiting + self._service.actor.held,
             store_latency=self._service.actor.latency,
@@ -181,7 +181,7 @@ class CronScheduler:
 
     def _close(self) -> None:
         self._closed = True
-        self._pool.wake_waiters()
+        self._pool.in_flight.wake_waiters()
 
 
 def _refuse_inside(what: str, why: str) -> None:

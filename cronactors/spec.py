@@ -163,7 +163,7 @@ class JobSpec:
     session_mode: SessionMode = attrs.field(default=SessionMode.ISOLATED, kw_only=True, converter=_session_mode)
     user_id: str | None = attrs.field(default=None, kw_only=True, validator=_checked(check_user, optional=True))
     overlap: Overlap = attrs.field(default=Overlap.SKIP, kw_only=True, converter=_overlap)
-    misfire: Misfire = attrs.field(factory=Misfire, kw_only=True, validator=_checked(check_misfire))
+    misfire: Misfire = attrs.field(default=Misfire(), kw_only=True, validator=_checked(check_misfire))
 
 
 def _delays(value: Iterable[float]) -> tuple[float, ...]:

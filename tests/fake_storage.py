@@ -186,7 +186,7 @@ class FakeStorage:
         if key in self._changed.keys:
             return None
         self._changed.keys.add(key)
-        self._put_run(row._replace(id=self._changed.last_run))
+        self._put_run(row.stored_as(self._changed.last_run))
         return self._changed.last_run
 
     def _put_run(self, row: RunRow) -> None:

@@ -28,7 +28,7 @@ def test_a_moment_begins_when_it_comes_and_the_next_one_stands(world):
     assert (run.owner, run.trigger, run.job_name, run.manual) == (world.owner, "schedule", "job 1", 0)
     assert world.run(run) == run
     row = world.job(job)
-    assert claimed.job == row
+    assert claimed.job_now == row
     assert (row.next_run_at, row.held_by, row.last_run_at) == (T0 + 2 * MINUTE, run.id, world.now)
     assert world.claim() == []
 

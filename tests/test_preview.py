@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 from cronactors.errors import InvalidSchedule
-from cronactors.preview import clock_changes, preview, shown_twice
+from cronactors.previews import clock_changes, preview, shown_twice
 from cronactors.schedule import Cron, Interval, OneShot, fire_times
 from tests import oracle
 from tests.test_moments import changes, expressions, parsed, places

@@ -90,7 +90,7 @@ async def call_apart(function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> out
 
 def _asked_for(error: BaseException) -> bool:
     """Whether a cancellation is in it, and a scope around us asked for one."""
-    return cancelled_from_outside() and any(isinstance(leaf, trio.Cancelled) for leaf in leaves(error))
+    return cancelled_from_outside() and any(issubclass(type(leaf), trio.Cancelled) for leaf in leaves(error))
 
 
 def cancelled_from_outside() -> bool:
@@ -114,21 +114,24 @@ def stack_of(task: trio.lowlevel.Task) -> str:
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
-    """The exceptions in a group, however deep it is nested, or the one that is none; of a monstrous group only the first."""
+    """The exceptions in a group, however deep it is nested, or the one that is none; of a monstrous group only the first.
+
+    Types are looked at by `type`: ``__class__`` of a user's exception may be a property that raises.
+    """
     waiting = [error]
     for _ in range(_MOST_PARTS):
         if not waiting:
             return
         part = waiting.pop()
-        if isinstance(part, BaseExceptionGroup):
-            waiting.extend(reversed(part.exceptions))
+        if issubclass(type(part), BaseExceptionGroup):
+            waiting.extend(reversed(BaseExceptionGroup.exceptions.__get__(part)))
         else:
             yield part
 
 
 def escaping(error: BaseException) -> BaseException | None:
     """The KeyboardInterrupt or SystemExit in an error, alone or in a group: it is meant for the whole program."""
-    return next((leaf for leaf in leaves(error) if isinstance(leaf, KeyboardInterrupt | SystemExit)), None)
+    return next((leaf for leaf in leaves(error) if issubclass(type(leaf), KeyboardInterrupt | SystemExit)), None)
 
 
 def describe(error: BaseException) -> str:
@@ -137,11 +140,18 @@ def describe(error: BaseException) -> str:
 
 
 def _describe(error: BaseException) -> str:
+    name = name_of(type(error))
     try:
-        text = str(error)[:_MOST_TEXT]  # before it is copied: it may be as large as memory
+        text = str.__str__(str(error))[:_MOST_TEXT]  # cut before it is copied: it may be as large as memory
     except BaseException:  # noqa: BLE001 - a user's exception may do anything, and its text ends no program
         text = "(its text cannot be shown)"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"{name}: {text}" if text else name
+
+
+def name_of(kind: type) -> str:
+    """The name of a class, whatever its metaclass makes of it."""
+    name: str = type.__dict__["__name__"].__get__(kind)
+    return name
 
 
 def traceback_of(error: BaseException) -> str:
@@ -155,7 +165,7 @@ def traceback_of(error: BaseException) -> str:
             for link in islice(_chain(leaf), _MOST_TRACEBACKS):
                 lines += traceback.StackSummary.extract(traceback.walk_tb(link.__traceback__)).format()
                 lines.append(f"{one_line(_describe(link))}\n")
-    except Exception:  # noqa: BLE001 - as above
+    except BaseException:  # noqa: BLE001 - as above
         lines.append("(the rest cannot be shown)")
     return "".join(f"\n  | {line}" for line in "".join(lines).splitlines())
 

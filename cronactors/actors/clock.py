@@ -75,7 +75,7 @@ class Clock:
         self._commits += 1
         shared = self._service.virtual is not None and len(self._service.actor.listeners) > 1
         if commit.stirred or shared:  # without ticks, the end of a run in the pool of another scheduler is heard of here alone
-            self._pool.wake_waiters()
+            self._pool.in_flight.wake_waiters()
         self._look_now |= commit.stirred
         if commit.stirred or self._earlier(self.next_cancelling) or (self._pool.free and self._earlier(self.next_due)):
             self.wake()
@@ -103,7 +103,7 @@ class Clock:
         while True:
             self._empty_latch()
             try:
-                if trio.current_time() >= min(next_tick, self._pool.next_report()) or self._look_now:
+                if trio.current_time() >= min(next_tick, self._pool.in_flight.next_report()) or self._look_now:
                     await self._heed_jump()
                     await self._tick()
                     next_tick = trio.current_time() + self._tick_interval
@@ -149,15 +149,14 @@ class Clock:
         return bool(claims.runs)
 
     async def _sleep(self, next_tick: float) -> None:
-        wall = self._wall()
-        wait = min(next_tick, self._pool.next_report()) - trio.current_time()
+        wait = min(next_tick, self._pool.in_flight.next_report()) - trio.current_time()
         if self.next_due is not None and self._pool.free and not self._waits_for_slot:
-            wait = min(wait, max(0.0, (self.next_due - wall) / 1000))
+            wait = min(wait, self._service.until(self.next_due))
         elif self._waits_for_slot and not self._limited:
             wait = min(wait, _AGAIN)
         if self.next_cancelling is not None:
-            wait = min(wait, max(0.0, (self.next_cancelling - wall) / 1000))
-        self.next_wake = None if math.isinf(wait) else wall + max(0, round(wait * 1000))
+            wait = min(wait, self._service.until(self.next_cancelling))
+        self.next_wake = None if math.isinf(wait) else self._wall() + max(0, math.ceil(wait * 1000))
         with trio.move_on_after(max(0.0, wait)) as sleep:  # the tick may have passed while a claim was made
             await self._latch.receive()
         self.lag = max(0.0, trio.current_time() - sleep.deadline)
@@ -172,8 +171,8 @@ class Clock:
         self.last_tick = self._wall()
         if heard == self._commits:  # else a commit after the look has told better
             self.next_due, self.next_cancelling = sight.next_due, sight.next_cancelling
-        await self._put_back(self._pool.reconcile(sight.running))
-        await self._pool.report_stuck()
+        await self._put_back(self._pool.in_flight.reconcile(sight.running))
+        await self._pool.in_flight.report_stuck()
         if sight.orphaned:
             for run in await self._service.recover(self._terms.policy):
                 logger.warning("run %s of job %s was interrupted: its process ended", run.id, shorten(run.job_name))

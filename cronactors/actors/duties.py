@@ -235,14 +235,14 @@ def _finish(storage: Storage, terms: FinishTerms, requests: Sequence[FinishRun])
 
 @attrs.frozen
 class NoteStuck(Request[None]):
-    """Note why a run that does not end is being stopped."""
+    """Note why runs that do not end are being stopped."""
 
-    run_id: int
-    cause: Cause
+    stuck: tuple[tuple[int, Cause], ...]
 
     def apply(self, storage: Storage) -> None:
         """Answer nothing."""
-        storage.mark_runs([self.run_id], cause=self.cause.value)
+        for run_id, cause in self.stuck:
+            storage.mark_runs([run_id], cause=cause.value)
 
 
 @attrs.frozen

@@ -137,12 +137,23 @@ class Mailbox:
         """
         if trio.lowlevel.current_trio_token() is not self._trio:
             raise CronError("the store belongs to another trio.run: from a thread call it through trio.from_thread.run")
-        envelope = Envelope(request, None if heard is None else lambda answer: heard(cast("R", answer)))
+        envelope = Envelope(request, cast("Callable[[object], None] | None", heard))
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            self._send.send_nowait(envelope)  # where `send` would let other tasks go first: the answer is waited for anyway
+        except trio.WouldBlock:
+            await self._hand_in(envelope)
+        except trio.ClosedResourceError:
+            await trio.lowlevel.checkpoint()
+            envelope.refuse(self._closed_by)
+        return cast("R", await envelope.answer())
+
+    async def _hand_in(self, envelope: Envelope) -> None:
+        """Wait for a place."""
         try:
             await self._send.send(envelope)
         except trio.ClosedResourceError:
             envelope.refuse(self._closed_by)
-        return cast("R", await envelope.answer())
 
     @property
     def waiting(self) -> int:

@@ -36,10 +36,10 @@ TEXT_LIMIT = 500
 
 @attrs.frozen
 class RunFinished:
-    """A run has ended, and the record of it is durable."""
+    """A run has ended, and the record of it is durable; the job for `Notifier.shows_jobs`."""
 
     run: RunRow
-    job: CronJob
+    job: CronJob | None
 
 
 class Notifier:
@@ -151,7 +151,7 @@ class Notifier:
     async def _tell_of(self, finished: RunFinished) -> None:
         if self._notifier is not None:
             await self._call(finished.run, self._notifier, *notification(finished.run))
-        if self._on_finish is not None:
+        if self._on_finish is not None and finished.job is not None:
             await self._call(finished.run, self._on_finish, finished.job, run_view(finished.run))
 
     async def _call(self, run: RunRow, function: Callable[[*Ts], Awaitable[None]], *args: *Ts) -> None:

@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from itertools import chain
+from collections.abc import Callable
+from functools import partial
 
 import attrs
 import outcome
 import trio
 
-from cronactors.actors.callbacks import (
-    call,
-    cancelled_from_outside,
-    escaping,
-    inside_callback,
-    stack_of,
-    tasks_ended,
-    traceback_of,
-)
-from cronactors.actors.duties import Finished, FinishRun, FinishTerms, NoteStuck
+from cronactors.actors.callbacks import call, cancelled_from_outside, escaping, inside_callback, tasks_ended, traceback_of
+from cronactors.actors.duties import Finished, FinishRun, FinishTerms
 from cronactors.actors.mailbox import Mailbox
 from cronactors.actors.notifier import Notifier, RunFinished
 from cronactors.actors.observable import Observable
-from cronactors.actors.verdicts import CANCELLED, INTERRUPTED, REPLACED, Ending, Running, failure, success, timed_out
-from cronactors.errors import CronError, StoreUnavailable, shorten
+from cronactors.actors.running import Running, RunsInFlight
+from cronactors.actors.verdicts import INTERRUPTED, failure, success, timed_out
+from cronactors.errors import StoreUnavailable, shorten
 from cronactors.ledger.claim import Claimed
 from cronactors.ledger.views import context_of, job_view
 from cronactors.model import Cause, JobExecutor
@@ -49,6 +40,25 @@ class Terms:
     slots: int
     total: int | None
     cancel_grace: float
+
+
+@attrs.define(eq=False)
+class Shift:
+    """A runner's work in one task.
+
+    Attributes:
+        claimed: The run to begin with; None: one that is handed over.
+        scope: Of the nursery that the task is in.
+        spoilt: A run whose executor has left nurseries open in the task, and how it ended: to be concluded in another one.
+        untold: An end for which the notifier has no place; another runner has taken over the slot.
+        done: There is nothing more to do for this runner.
+    """
+
+    claimed: Claimed | None
+    scope: trio.CancelScope
+    spoilt: tuple[Running, Outcome] | None = None
+    untold: list[RunFinished] = attrs.field(factory=list)
+    done: bool = False
 
 
 class RunnerPool:
@@ -83,8 +93,7 @@ class RunnerPool:
         self._interrupted = False
         self._runners = Observable(0)
         self._recording: set[trio.CancelScope] = set()
-        self.running: dict[int, Running] = {}
-        self._waiters: dict[int, list[trio.Event]] = {}
+        self.in_flight = RunsInFlight(mailbox, terms.cancel_grace)
         self.busy = Observable(0)
 
     @property
@@ -117,24 +126,6 @@ class RunnerPool:
         """Free slots that were reserved in vain."""
         self.busy.value -= slots
 
-    @contextmanager
-    def waiting_for(self, run_id: int) -> Iterator[trio.Event]:
-        """An event that is set when a run ends in this pool, or may have been ended otherwise."""
-        event = trio.Event()
-        waiters = self._waiters.setdefault(run_id, [])
-        waiters.append(event)
-        try:
-            yield event
-        finally:
-            waiters.remove(event)
-            if not waiters:
-                del self._waiters[run_id]
-
-    def wake_waiters(self) -> None:
-        """Let everybody who waits for a run look at it again."""
-        for event in chain.from_iterable(self._waiters.values()):
-            event.set()
-
     # Ending
 
     def stop_claiming(self) -> None:
@@ -150,71 +141,24 @@ class RunnerPool:
         self._interrupted = True
         for scope in self._recording:
             scope.deadline = min(scope.deadline, trio.current_time() + RECORDING_PATIENCE)
-        for running in list(self.running.values()):
-            running.cancel(INTERRUPTED)
+        self.in_flight.cancel_all()
 
     async def end(self) -> None:
         """After `interrupt`: wait for the ends of all runs, however long they take. Runs shielded."""
-        while self._receive.statistics().current_buffer_used:  # left there by runners that were cancelled
-            claimed = self._receive.receive_nowait()
-            await self._record(claimed, INTERRUPTED)
-            self._free_slot()
+        with trio.CancelScope() as scope:
+            while self._receive.statistics().current_buffer_used:  # left there by runners that were cancelled
+                await self._record(self._receive.receive_nowait(), INTERRUPTED, [], scope)
+                self._free_slot()
         while self.busy.value:
             with trio.move_on_after(max(self._terms.cancel_grace, 0.1)):
                 await self.settled()
-            await self.report_stuck()
+            await self.in_flight.report_stuck()
         self.close()
         await self._runners.wait_for(lambda count: count == 0)
 
     def close(self) -> None:
         """Let idle runners go."""
         self._send.close()
-
-    def reconcile(self, in_file: Mapping[int, Cause | None]) -> list[int]:
-        """Compare with the file's RUNNING rows of this scheduler: cancel what was asked to be, and what is ours no longer.
-
-        Args:
-            in_file: Their ids, and why they are to be cancelled, if they are.
-
-        Returns:
-            Ids of rows that no runner holds.
-        """
-        for run_id, running in self.running.items():
-            cause = in_file.get(run_id)
-            if cause is not None:
-                running.cancel(REPLACED if cause is Cause.REPLACED else CANCELLED)
-            running.missed = 0 if run_id in in_file else running.missed + 1
-            if running.missed > 1:  # the first time its claim or its end may just be on the way
-                logger.warning("run %s of job %s was taken over: it is cancelled here", run_id, shorten(running.claimed.job.name))
-                running.cancel(INTERRUPTED)
-        return [run_id for run_id in in_file if run_id not in self.running]
-
-    def next_report(self) -> float:
-        """When `report_stuck` may have something to report, on trio's clock."""
-        cancelled = (running.cancelled_at for running in self.running.values() if not running.reported)
-        return min(cancelled, default=math.inf) + self._terms.cancel_grace
-
-    async def report_stuck(self) -> None:
-        """Report runs that do not end although they were cancelled, once each, with the stack of the task."""
-        now = trio.current_time()
-        for run_id, running in list(self.running.items()):
-            if running.reported or now < running.cancelled_at + self._terms.cancel_grace:
-                continue
-            running.reported = True
-            by_timeout = running.asked_at is None or running.timeout.deadline <= running.asked_at
-            cause = Cause.TIMEOUT if by_timeout else running.verdict.cause or Cause.CANCELLED
-            logger.error(
-                "run %s of job %s goes on %.1f s after it was cancelled (%s); it keeps its slot. Its task is at:\n%s",
-                run_id,
-                shorten(running.claimed.job.name),
-                self._terms.cancel_grace,
-                cause,
-                stack_of(running.task),
-            )
-            try:
-                await self._mailbox.ask(NoteStuck(run_id, cause))
-            except CronError as error:
-                logger.warning("run %s could not be marked as stuck: %s", run_id, error)
 
     # Running
 
@@ -225,76 +169,89 @@ class RunnerPool:
 
     @trio.lowlevel.enable_ki_protection
     async def _runner(self, claimed: Claimed | None) -> None:
-        """Carry out runs in a task within, and in another one when an executor has left nurseries open in that: trio fails it."""
+        """Carry out runs in a task within. What an executor leaves open there, or cancels, ends that task; then there is another."""
         inside_callback.set("a run")
         untold: list[RunFinished] = []
-        going_on = True
         try:
-            while going_on:
-                spoilt: list[Ending] = []
+            while not untold:
+                shift: Shift | None = None
                 try:
                     async with trio.open_nursery() as nursery:
-                        nursery.start_soon(self._serve, claimed, untold, spoilt)
+                        shift = Shift(claimed, nursery.cancel_scope, untold=untold)
+                        nursery.start_soon(self._serve, shift)
                 except BaseExceptionGroup:
-                    if not spoilt:
-                        raise
-                going_on = False
-                for ending in spoilt:
-                    await tasks_ended(ending.running.task.child_nurseries)
-                    claimed = await self._conclude(ending, untold)
-                    going_on = not untold
+                    if shift is None or shift.spoilt is None:
+                        raise  # else it is trio's word on the nursery that was left open
+                if shift.done:
+                    break
+                claimed = None
+                if shift.spoilt is not None:
+                    running, ending = shift.spoilt
+                    await tasks_ended(running.task.child_nurseries)
+                    with trio.CancelScope() as scope:
+                        claimed = await self._conclude(running, ending, untold, scope)
         finally:
             self._runners.value -= 1
         for told in untold:
             await self._notifier.tell(told)
 
     @trio.lowlevel.enable_ki_protection
-    async def _serve(self, claimed: Claimed | None, untold: list[RunFinished], spoilt: list[Ending]) -> None:
+    async def _serve(self, shift: Shift) -> None:
         """Carry out one run after the other until the pool is closed, another runner has taken over, or the task is spoilt.
 
         Cancelled from outside, the end of the run at hand is still recorded.
         """
-        while not untold:
-            if claimed is None:
+        claimed = shift.claimed
+        with trio.CancelScope() as scope:
+            while not shift.untold:
+                if claimed is None:
+                    try:
+                        claimed = await self._receive.receive()
+                    except trio.EndOfChannel:
+                        break
+                running = Running(claimed, trio.lowlevel.current_task(), trio.CancelScope())
+                self.in_flight.add(running)
+                if self._interrupted:
+                    running.cancel(INTERRUPTED)
                 try:
-                    claimed = await self._receive.receive()
-                except trio.EndOfChannel:
+                    ending = await self._attempt(running, shift)
+                except BaseException:  # a bug of ours, or damage: it ends the scheduler, which must not wait for this run
+                    self._leave_slot(running)
+                    raise
+                running.over = True
+                if running.task.child_nurseries:
+                    shift.spoilt = running, ending
                     return
-            running = Running(claimed, trio.lowlevel.current_task(), trio.CancelScope(), trio.CancelScope())
-            self.running[claimed.run.id] = running
-            if self._interrupted:
-                running.cancel(INTERRUPTED)
-            ending = Ending(running, await self._attempt(running))
-            if running.task.child_nurseries:
-                spoilt.append(ending)
-                return
-            claimed = await self._conclude(ending, untold)
+                claimed = await self._conclude(running, ending, shift.untold, scope)
+            shift.done = True
+            shift.scope.cancel()  # what executors have started in it
 
-    async def _conclude(self, ending: Ending, untold: list[RunFinished]) -> Claimed | None:
+    async def _conclude(
+        self, running: Running, ending: Outcome, untold: list[RunFinished], scope: trio.CancelScope
+    ) -> Claimed | None:
         """Record the end of a run, and answer the one that has begun in its slot; if there is none the slot is free.
 
         If the notifier lags and has no place for the end, that is untold: another runner takes over the slot, and this one is to wait
         for the place, outside of the pool.
         """
-        claimed = ending.running.claimed
         following: Claimed | None = None
         try:
-            following = (await self._record(claimed, ending.outcome, untold)).following
+            following = (await self._record(running.claimed, ending, untold, scope)).following
         finally:
-            del self.running[claimed.run.id]
-            for event in self._waiters.get(claimed.run.id, ()):
-                event.set()
             if untold:
                 self._start_runner(following)
             if following is None:
-                self._free_slot()
+                self._leave_slot(running)
+            else:
+                self.in_flight.remove(running)
         return following
 
-    def _tell(self, claimed: Claimed, finished: Finished, untold: list[RunFinished]) -> None:
+    def _tell(self, claimed: Claimed, untold: list[RunFinished], finished: Finished) -> None:
         """Put an end into the notifier's queue; called by the store in the order of its commits."""
         if finished.run is None or not self._notifier.wants(finished.run):
             return
-        told = RunFinished(finished.run, finished.job or job_view(claimed.job, ()))
+        job = (finished.job or job_view(claimed.job_now, ())) if self._notifier.shows_jobs else None
+        told = RunFinished(finished.run, job)
         try:
             self._notifier.tell_nowait(told)
         except trio.WouldBlock:
@@ -302,60 +259,78 @@ class RunnerPool:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             logger.warning("nobody was told of the end of run %s: the notifier has ended", finished.run.id)
 
+    def _leave_slot(self, running: Running) -> None:
+        self.in_flight.remove(running)
+        self._free_slot()
+
     def _free_slot(self) -> None:
         self.busy.value -= 1
         self._freed()
 
-    async def _attempt(self, running: Running) -> Outcome:
+    async def _attempt(self, running: Running, shift: Shift) -> Outcome:
         """Let the executor carry the run out. What it returned is success, be it late; else the scopes say why it ended."""
         claimed = running.claimed
         result: outcome.Outcome[object] | None = None
         context = running.task.context.copy()
-        running.timeout.deadline = trio.current_time() + claimed.job.timeout_secs
+        running.scope.deadline = trio.current_time() + claimed.job.timeout_secs
         try:
-            with running.scope, running.timeout:
+            with running.scope:
                 result = await call(self._terms.executor, context_of(claimed.run, claimed.job))
         except RuntimeError as misnested:  # trio's word on an executor that left a scope or a nursery open
             result = result if isinstance(result, outcome.Error) else outcome.Error(misnested)
         running.task.context = context  # context variables that the executor set are not for the next run
         if isinstance(result, outcome.Value):
             return success(result.value)
-        error = result.error if isinstance(result, outcome.Error) else None
+        return self._verdict(running, shift, result.error if isinstance(result, outcome.Error) else None)
+
+    def _verdict(self, running: Running, shift: Shift, error: BaseException | None) -> Outcome:
+        """What it means that an executor did not return."""
         if error is not None and (escaped := escaping(error)) is not None:
             self._escape(escaped)
             if self._stopping:
                 self.interrupt()  # a second Ctrl-C ends the grace, wherever it lands
             if isinstance(escaped, KeyboardInterrupt):
                 return INTERRUPTED
-        if cancelled_from_outside():
+        if shift.scope.cancel_called:
+            error = RuntimeError("the executor cancelled the nursery that it was called in")
+        elif cancelled_from_outside():
             return INTERRUPTED
-        if running.asked_at is not None and running.asked_at < running.timeout.deadline:
+        elif running.cancelled_early:
             return running.verdict
-        if running.timeout.cancel_called:
-            return timed_out(claimed.job.timeout_secs)
+        elif running.scope.cancel_called:
+            return timed_out(running.claimed.job.timeout_secs)
         assert error is not None
         if logger.isEnabledFor(logging.INFO):
-            logger.info("run %s of job %s failed:%s", claimed.run.id, shorten(claimed.job.name), traceback_of(error))
+            run, job = running.claimed.run, running.claimed.job
+            logger.info("run %s of job %s failed:%s", run.id, shorten(job.name), traceback_of(error))
         return failure(error)
 
-    async def _record(self, claimed: Claimed, ending: Outcome, untold: list[RunFinished] | None = None) -> Finished:
-        """Record the end, however long the store takes: a result is never dropped. Shielded.
+    async def _record(self, claimed: Claimed, ending: Outcome, untold: list[RunFinished], scope: trio.CancelScope) -> Finished:
+        """Record the end, however long the store takes: a result is never dropped.
 
-        Only once runs have been interrupted there is a limit; what could not be recorded is found by the next start.
+        Only once runs have been interrupted there is a limit, after which ``scope`` is cancelled; what could not be recorded is found
+        by the next start.
+
+        Args:
+            claimed: The run.
+            ending: How it ended.
+            untold: Where to put the end if the notifier has no place for it.
+            scope: The innermost scope of this task; shielded meanwhile. A new one for each run would cost 5 us.
         """
         finished: Finished | None = None
-        patience = RECORDING_PATIENCE if self._interrupted else math.inf
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + patience) as scope:
-            self._recording.add(scope)
-            try:
-                finished = await self._finish(claimed, ending, [] if untold is None else untold)
-            finally:
-                self._recording.discard(scope)
-        if finished is None:
-            logger.warning(
-                "the end of run %s (%s) could not be recorded: the store did not answer", claimed.run.id, ending.status
-            )
-            return Finished(run=None, job=None, following=None)
+        scope.shield = True
+        if self._interrupted:
+            scope.deadline = min(scope.deadline, trio.current_time() + RECORDING_PATIENCE)
+        self._recording.add(scope)
+        try:
+            finished = await self._finish(claimed, ending, untold)
+        finally:
+            self._recording.discard(scope)
+            scope.shield = False
+            if finished is None:
+                logger.warning(
+                    "the end of run %s (%s) could not be recorded: the store did not answer", claimed.run.id, ending.status
+                )
         if finished.run is None:
             logger.warning("run %s of job %s was taken over: its end has no effect", claimed.run.id, shorten(claimed.job.name))
         return finished
@@ -366,7 +341,7 @@ class RunnerPool:
             claim_next = not self._stopping and ending.cause is not Cause.INTERRUPTED
             request = FinishRun(claimed.run.id, ending, claim_next, self.finish_terms)
             try:
-                return await self._mailbox.ask(request, lambda finished: self._tell(claimed, finished, untold))
+                return await self._mailbox.ask(request, partial(self._tell, claimed, untold) if self._notifier.listens else None)
             except StoreUnavailable as error:
                 logger.debug("the end of run %s will be recorded later: %s", claimed.run.id, error)  # the store has told it
                 await trio.sleep(pause)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -85,6 +86,11 @@ class StoreService:
     owners: set[int]
     unsigned: set[int]
     leases: LeaseTrust
+
+    def until(self, instant: Millis) -> float:
+        """Seconds until the wall clock shows an instant, negative if it has passed; a sleep must not last for the rest of a millisecond."""
+        shown = (instant - self.wall()) / 1000
+        return shown if self.virtual is not None else shown - time.time_ns() % 1_000_000 / 1e9
 
     async def register(self) -> Registered:
         """Enter an owner, whose lease is kept from now on."""

@@ -10,7 +10,7 @@ import click
 from cronactors.config import load_config
 from cronactors.errors import InvalidSchedule, one_line, shorten
 from cronactors.findings import Finding, lint
-from cronactors.preview import Preview, preview
+from cronactors.previews import Preview, preview
 from cronactors.schedule import Cron
 from cronactors.spec import Delay
 from cronactors.wallclock import now

@@ -25,12 +25,18 @@ _LOOKS = 200
 """How many places of the queue that start nothing one claim goes through; the next claim goes on from there."""
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen
 class Claimed:
-    """A run that has begun, in the file, and the job as it was then."""
+    """A run that has begun, in the file, the job as it was just before, and the state in which that left the job."""
 
     run: RunRow
     job: JobRow
+    state: JobState
+
+    @property
+    def job_now(self) -> JobRow:
+        """The job as it was when the run had begun."""
+        return self.job.as_now(self.state)
 
 
 def claim_due(storage: Storage, *, owner: int, limit: int, total: int | None = None) -> list[Claimed]:
@@ -93,13 +99,13 @@ def _claim_together(storage: Storage, places: Sequence[Due], *, owner: int, now:
         if decision is not None and len(decision.runs) == 1 and not decision.skipped:
             begins.append((job, begun_run(job, decision.runs[0], owner=owner, now=now), decision.following))
     ids = storage.insert_runs([run for _, run, _ in begins])
-    claimed = {}
+    claimed: dict[str, Claimed] = {}
     for (job, run, following), run_id in zip(begins, ids, strict=True):
         if run_id is not None:
-            held_by = job.held_by if job.overlap == Overlap.ALLOW_ALL else run_id
-            begun = job._replace(next_run_at=following, held_by=held_by, last_run_at=now)
-            claimed[job.id] = Claimed(run=run._replace(id=run_id), job=begun)
-    storage.advance_jobs([JobState.of(each.job) for each in claimed.values()])
+            held_by = None if job.overlap == Overlap.ALLOW_ALL else run_id
+            state = JobState(following, held_by, now, job.last_error, job.enabled, job.crashes, job.id)
+            claimed[job.id] = Claimed(run.stored_as(run_id), job, state)
+    storage.advance_jobs([each.state for each in claimed.values()])
     return claimed
 
 
@@ -121,7 +127,7 @@ def claim_moment(storage: Storage, job_id: str, *, owner: int, now: Millis) -> C
             _replace_retries(storage, run)
             state = _held(job, state, run)
             storage.advance_jobs([state])
-            return None if run.started_at is None else Claimed(run=run, job=_as_of(job, state))
+            return None if run.started_at is None else Claimed(run, job, state)
     storage.advance_jobs([_disable_if_done(storage, state)])
     return None
 
@@ -147,7 +153,7 @@ def _begin(storage: Storage, job: JobRow, moments: Moments, *, owner: int, now: 
     barrier = _barrier(storage, job, job.session)
     run = begun_run(job, moments, owner=owner, now=now) if barrier is None else buffered_run(job, moments, barrier)
     run_id = storage.insert_runs([run])[0]
-    return None if run_id is None else run._replace(id=run_id)
+    return None if run_id is None else run.stored_as(run_id)
 
 
 def _barrier(storage: Storage, job: JobRow, session: str | None) -> str | None:
@@ -221,10 +227,6 @@ def _held(job: JobRow, state: JobState, run: RunRow) -> JobState:
     return state if run.started_at is None else state._replace(last_run_at=run.started_at)
 
 
-def _as_of(job: JobRow, state: JobState) -> JobRow:
-    return job._replace(next_run_at=state.next_run_at, held_by=state.held_by, last_run_at=state.last_run_at)
-
-
 def _disable_if_done(storage: Storage, state: JobState) -> JobState:
     if state.next_run_at is None and not storage.open_runs([state.id]):
         return state._replace(enabled=0)
@@ -255,4 +257,4 @@ def claim_pending(storage: Storage, run_id: int, *, owner: int, now: Millis) -> 
     run = run._replace(status=RunStatus.RUNNING.value, owner=owner, started_at=now)
     state = _held(job, JobState.of(job), run)
     storage.advance_jobs([state])
-    return Claimed(run=run, job=_as_of(job, state))
+    return Claimed(run, job, state)

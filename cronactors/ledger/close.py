@@ -37,11 +37,12 @@ def close_runs(storage: Storage, endings: Sequence[tuple[RunRow, Outcome]], poli
     closed: list[RunRow | None] = []
     settled: dict[str, Settled] = {}
     for (run, outcome), end, done in zip(asked, ends, took_effect, strict=True):
-        closed.append(ended(run, end) if done else None)
-        if done and run.job_id in jobs:
-            mine = others.get(run.job_id, ())
-            settled[run.job_id] = settle(jobs[run.job_id], ended(run, end), outcome, policy=policy, others=mine, now=now)
-    _write(storage, settled.values(), others)
+        row = ended(run, end) if done else None
+        closed.append(row)
+        job = jobs.get(run.job_id)
+        if row is not None and job is not None:
+            settled[job.id] = settle(job, row, outcome, policy=policy, others=others.get(job.id, ()), now=now)
+    _write(storage, jobs, settled, others)
     _let_go(storage, [run for (run, _), done in zip(asked, took_effect, strict=True) if done], jobs, settled, others)
     return closed
 
@@ -65,31 +66,33 @@ def by_job(runs: Iterable[RunRow]) -> dict[str, list[RunRow]]:
     return found
 
 
-def _write(storage: Storage, settled: Iterable[Settled], others: dict[str, list[RunRow]]) -> None:
+def _write(storage: Storage, jobs: dict[str, JobRow], settled: dict[str, Settled], others: dict[str, list[RunRow]]) -> None:
     """Enter what is new, and let the jobs stand as they are to."""
     states = []
-    for each in settled:
-        job, ids = each.job, storage.insert_runs(each.rows) if each.rows else []
+    for job_id, each in settled.items():
+        state, ids = each.state, storage.insert_runs(each.rows) if each.rows else []
         match each.fate:
             case Fate.DELETED:
-                delete_job(storage, job)
+                delete_job(storage, jobs[job_id].as_now(state))
                 continue
             case Fate.DONE:
-                job = stop_job(storage, job, Cause.REMOVED)._replace(next_run_at=None)
-                paused = [run for run in storage.open_runs([job.id]) if run.waits_for == PAUSE]
+                state = JobState.of(stop_job(storage, jobs[job_id].as_now(state), Cause.REMOVED))._replace(next_run_at=None)
+                paused = [run for run in storage.open_runs([job_id]) if run.waits_for == PAUSE]
                 withdraw(storage, paused, Cause.REMOVED)
             case Fate.STOPPED:
-                job = stop_job(storage, job, Cause.INTERRUPTED)
+                state = JobState.of(stop_job(storage, jobs[job_id].as_now(state), Cause.INTERRUPTED))
             case Fate.HELD:
-                job = job._replace(held_by=ids[-1])
+                state = state._replace(held_by=ids[-1])
             case Fate.GOES_ON:
-                waits = any(
-                    run_id is not None and row.status == RunStatus.PENDING for run_id, row in zip(ids, each.rows, strict=True)
-                )
-                if job.next_run_at is None and job.enabled and not waits and job.id not in others:
-                    job = job._replace(enabled=0)
-        states.append(JobState.of(job))
+                if state.next_run_at is None and state.enabled and job_id not in others and not _waits(each.rows, ids):
+                    state = state._replace(enabled=0)
+        states.append(state)
     storage.advance_jobs(states)
+
+
+def _waits(rows: Sequence[RunRow], ids: Sequence[int | None]) -> bool:
+    """Whether any of the rows is open; without an id it is not stored, its moment was decided before."""
+    return any(run_id is not None and row.status == RunStatus.PENDING for run_id, row in zip(ids, rows, strict=True))
 
 
 def _let_go(

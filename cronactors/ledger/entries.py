@@ -27,6 +27,23 @@ def stored_timing(job: JobRow) -> Timing | None:
 
 def buffered_run(job: JobRow, moments: Moments, waits_for: str | None) -> RunRow:
     """A moment that has been decided to run, and has to wait."""
+    return _moment(job, moments, RunStatus.PENDING, waits_for=waits_for)
+
+
+def begun_run(job: JobRow, moments: Moments, *, owner: int, now: Millis) -> RunRow:
+    """A moment whose run begins."""
+    return _moment(job, moments, RunStatus.RUNNING, owner=owner, started_at=now)
+
+
+def _moment(
+    job: JobRow,
+    moments: Moments,
+    status: RunStatus,
+    *,
+    waits_for: str | None = None,
+    owner: int | None = None,
+    started_at: Millis | None = None,
+) -> RunRow:
     return RunRow(
         id=0,
         job_id=job.id,
@@ -36,17 +53,14 @@ def buffered_run(job: JobRow, moments: Moments, waits_for: str | None) -> RunRow
         manual=0,
         scheduled_at=moments.at,
         attempt=1,
-        status=RunStatus.PENDING.value,
+        status=status.value,
         ready_at=moments.at,
         coalesced=moments.count,
         waits_for=waits_for,
         session=job.session,
+        owner=owner,
+        started_at=started_at,
     )
-
-
-def begun_run(job: JobRow, moments: Moments, *, owner: int, now: Millis) -> RunRow:
-    """A moment whose run begins."""
-    return buffered_run(job, moments, None)._replace(status=RunStatus.RUNNING.value, owner=owner, started_at=now)
 
 
 def skipped_run(job: JobRow, moments: Moments, cause: Cause, now: Millis) -> RunRow:

@@ -118,7 +118,7 @@ def _insert_manual(storage: Storage, job: JobRow, now: Millis) -> RunRow:
         )
         run_id = storage.insert_runs([run])[0]
         if run_id is not None:
-            return run._replace(id=run_id)
+            return run.stored_as(run_id)
         moment += 1  # another one was asked for in this millisecond
 
 

@@ -16,7 +16,7 @@ from cronactors.model import Cause, Overlap, RunStatus
 from cronactors.policy import Decision, Outcome, decide_due, decide_overlapped, further_attempt, misfire_from_text
 from cronactors.schedule import OneShot
 from cronactors.spec import RetryPolicy
-from cronactors.storage.rows import JobRow, RunRow, line_of
+from cronactors.storage.rows import JobRow, JobState, RunRow, line_of
 
 
 class Fate(Enum):
@@ -34,12 +34,12 @@ class Settled:
     """What is to be written.
 
     Attributes:
-        job: The job as it is to stand, unless its fate says more.
+        state: How the job is to stand, unless its fate says more.
         rows: What is entered beside: moments that were overlapped, and last the further attempt.
         fate: What becomes of the job.
     """
 
-    job: JobRow
+    state: JobState
     rows: list[RunRow]
     fate: Fate
 
@@ -70,21 +70,21 @@ def settle(job: JobRow, run: RunRow, outcome: Outcome, *, policy: RetryPolicy, o
     if run.cancel_asked and not outcome.crashed:
         again = None  # it failed before it could be cancelled
     held = job.held_by == run.id
-    job = job._replace(
-        crashes=crashes, last_error=_last_error(job, run, outcome), held_by=_heir(job, others) if held else job.held_by
-    )
+    held_by, following = _heir(job, others) if held else job.held_by, job.next_run_at
     rows: list[RunRow] = []
     # Nobody knows how long a run went on that crashed, and so what it overlapped.
-    overlaps = held and job.held_by is None and run.started_at is not None and not outcome.crashed
-    if overlaps and job.overlap not in (Overlap.ALLOW_ALL, Overlap.CANCEL_OTHER):
+    overlaps = held and held_by is None and run.started_at is not None and not outcome.crashed
+    if overlaps and following is not None and following <= now and job.overlap not in (Overlap.ALLOW_ALL, Overlap.CANCEL_OTHER):
         following = _settle_overlapped(job, run.started_at or 0, others, now, rows)
-        job = job._replace(next_run_at=following)
+    fate = Fate.GOES_ON
     if again is None:
-        return Settled(job, rows, _fate(job, run, outcome))
-    rows.append(next_attempt(job, run, again))
-    # Else new moments would let a job that kills its process go on.
-    braked = outcome.crashed and again.failures > run.failures and job.held_by is None and job.enabled
-    return Settled(job, rows, Fate.HELD if braked else Fate.GOES_ON)
+        fate = _fate(job, run, outcome)
+    else:
+        rows.append(next_attempt(job, run, again))
+        if outcome.crashed and again.failures > run.failures and held_by is None and job.enabled:
+            fate = Fate.HELD  # else new moments would let a job that kills its process go on
+    last_error = _last_error(job, run, outcome)
+    return Settled(JobState(following, held_by, job.last_run_at, last_error, job.enabled, crashes, job.id), rows, fate)
 
 
 def _heir(job: JobRow, others: Sequence[RunRow]) -> int | None:

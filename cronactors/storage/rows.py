@@ -62,6 +62,10 @@ class JobRow(NamedTuple):
     held_by: int | None
     prompt: str
 
+    def as_now(self, state: JobState) -> JobRow:
+        """The job in another state."""
+        return self._replace(**state._asdict())
+
     @property
     def session(self) -> str | None:
         """The session that runs of this job share with others, if any."""
@@ -120,6 +124,10 @@ class RunRow(NamedTuple):
     session_id: str = ""
     result: str | None = None
     error: str | None = None
+
+    def stored_as(self, run_id: int) -> RunRow:
+        """The same row once it has its id."""
+        return RunRow(run_id, *self[1:])
 
 
 class RunEnd(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import TypeAlias
@@ -22,8 +23,9 @@ _WIDEST = 128
 _PLACE = attrgetter("ready_at", "id")
 
 
-_job = JobRow._make  # what the columns hold is typed by the STRICT schema
-_run = RunRow._make
+# What the columns hold is typed by the STRICT schema. `_make` does the same, at twice the cost.
+_job: Callable[[tuple[_Value, ...]], JobRow] = partial(tuple.__new__, JobRow)
+_run: Callable[[tuple[_Value, ...]], RunRow] = partial(tuple.__new__, RunRow)
 
 
 def _int(value: _Value) -> int:
@@ -75,9 +77,10 @@ class SqliteStorage:
         except (sqlite3.Error, UnicodeDecodeError) as error:
             raise ours(error, self._path) from error
 
-    def _many(self, statement: str, rows: Iterable[Sequence[_Value]]) -> None:
+    def _many(self, statement: str, rows: Iterable[Sequence[_Value]]) -> int:
+        """Carry a statement out for each of the rows; answer how many rows of the file it has changed in all."""
         try:
-            self._db.executemany(statement, rows)
+            return self._db.executemany(statement, rows).rowcount
         except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
             raise  # a bug of ours
         except (sqlite3.Error, UnicodeDecodeError) as error:
@@ -236,11 +239,16 @@ class SqliteStorage:
 
     def insert_runs(self, rows: Sequence[RunRow]) -> list[int | None]:
         """Add runs; None for one that exists already."""
-        ids: list[int | None] = []
-        for row in rows:
-            cursor = self._execute(sql.INSERT_RUN, row[1:])
-            ids.append(cursor.lastrowid if cursor.rowcount else None)
-        return ids
+        row = self._one(sql.LAST_RUN) if rows else None
+        if row is None:
+            return []
+        first = _int(row[0]) + 1
+        ids = range(first, first + len(rows))
+        stored = self._many(sql.INSERT_RUN, [(run_id, *row[1:]) for run_id, row in zip(ids, rows, strict=True)])
+        if stored == len(rows):
+            return list(ids)
+        found = {run_id for (run_id,) in self._all(sql.RUNS_SINCE, (first,))}
+        return [run_id if run_id in found else None for run_id in ids]
 
     def start_runs(self, ids: Sequence[int], *, owner: int, now: Millis) -> None:
         """Let pending runs begin."""

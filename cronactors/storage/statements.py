@@ -29,7 +29,6 @@ def _marks(names: list[str]) -> str:
 _JOB = _columns(JobRow)
 _STATE = _columns(JobState, without="id")
 _RUN = _columns(RunRow)
-_NEW_RUN = _columns(RunRow, without="id")
 _OWNER = _columns(OwnerRow)
 _NEW_OWNER = _columns(OwnerRow, without="id")
 _JOBS = f"SELECT {_quoted(_JOB)} FROM jobs"
@@ -59,8 +58,12 @@ _CANCELLING = "overlap = 'cancel_other' AND enabled = 1 AND held_by IS NOT NULL"
 CANCELLING = f"SELECT id FROM jobs WHERE {_CANCELLING} AND next_run_at <= ? ORDER BY next_run_at LIMIT ?"
 NEXT_CANCELLING = f"SELECT min(next_run_at) FROM jobs WHERE {_CANCELLING} AND next_run_at IS NOT NULL"
 
-INSERT_RUN = f"""INSERT INTO runs ({_quoted(_NEW_RUN)}) VALUES ({_marks(_NEW_RUN)})
+INSERT_RUN = f"""INSERT INTO runs ({_quoted(_RUN)}) VALUES ({_marks(_RUN)})
  ON CONFLICT (job_id, scheduled_at, manual, attempt) DO NOTHING"""
+LAST_RUN = (
+    "SELECT max(coalesce((SELECT max(id) FROM runs), 0), coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'runs'), 0))"
+)
+RUNS_SINCE = "SELECT id FROM runs WHERE id >= ?"
 START_RUN = "UPDATE runs SET status = 'running', owner = ?, started_at = ? WHERE id = ? AND status = 'pending'"
 PARK_RUN = "UPDATE runs SET waits_for = ? WHERE id = ? AND status = 'pending'"
 END_RUN = """UPDATE runs SET status = ?, cause = ?, completed_at = max(?, coalesce(started_at, 0)), session_id = ?, result = ?,
