@@ -122,12 +122,14 @@ def check_path(value: object) -> str:
     Raises:
         StoreUnavailable: It is no path.
     """
+    path, cause = value, None
     try:
-        path = os.fspath(value) if isinstance(value, str | os.PathLike) else value
-    except TypeError:  # it calls itself a path, and gives none
-        path = None
+        if isinstance(value, os.PathLike):
+            path = os.fspath(value)
+    except Exception as problem:  # noqa: BLE001 - it calls itself a path, and a user's object may do anything
+        path, cause = None, problem
     if not isinstance(path, str):
-        raise StoreUnavailable(f"store must be a path, not {shorten(value)}")
+        raise StoreUnavailable(f"store must be a path, not {shorten(value)}") from cause
     return text("store", path, StoreUnavailable, limit=MAX_PATH)
 
 

@@ -15,7 +15,7 @@ _E = TypeVar("_E", bound=StrEnum)
 def text(field: str, value: object, error: type[CronError], *, limit: int, empty: bool = False) -> str:
     """Check text: a str of 1 (or 0) to ``limit`` characters, without NUL and without lone surrogates.
 
-    The value itself stays out of the message where it may be a prompt; its length says enough.
+    Text itself stays out of the message, since it may be secret; its length says enough.
     """
     if not isinstance(value, str):
         raise error(f"{field} must be text, not {type(value).__name__} ({shorten(value)})")

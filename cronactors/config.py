@@ -85,8 +85,8 @@ def _absolute(path: StrPath) -> Path:
     """Make a path absolute without following links: a link that is moved to a new version is still the same origin."""
     try:
         text = os.fspath(path)
-    except TypeError:
-        raise InvalidConfig(f"path must be a path, not {shorten(path)}") from None
+    except Exception as problem:  # a user's object may do anything
+        raise InvalidConfig(f"path must be a path, not {shorten(path)}") from problem
     checks.text("path", text, InvalidConfig, limit=MAX_PATH)
     try:
         return Path(os.path.abspath(text))  # noqa: PTH100 - resolve() follows links

@@ -170,7 +170,7 @@ class CronJob:
 
     id: str
     name: str
-    prompt: str
+    prompt: str = attrs.field(repr=False)  # it may hold a secret
     schedule: Schedule
     timezone: str = "UTC"
     enabled: bool = True
@@ -204,7 +204,7 @@ class JobContext:
         attempt: 1 for the first start of the moment; interruptions count.
     """
 
-    prompt: str
+    prompt: str = attrs.field(repr=False)  # it may hold a secret
     session_mode: SessionMode
     job_name: str
     job_id: str

@@ -116,14 +116,17 @@ class CronScheduler:
         return run if run.status.ended else await self._ended(run_id)
 
     async def _ended(self, run_id: str) -> CronRun:
+        wait = _LOOK_AGAIN
         while True:
             with self._pool.in_flight.waiting_for(int(run_id)) as may_have_ended:
                 run = await self.store.get_run(run_id)
                 if run.status.ended:
                     return run
                 self._check_open()
-                with trio.move_on_after(_LOOK_AGAIN if self._service.virtual is None else math.inf):
+                with trio.move_on_after(wait):
                     await may_have_ended.wait()
+                if self._service.virtual is not None:
+                    wait *= 2  # a long time passes in few steps
 
     async def explain(self, job_id: str, at: datetime) -> Explanation:
         """Tell what became of the moment ``at`` of a job, or what will; of an instant between moments, which are the nearest.
@@ -166,7 +169,7 @@ class CronScheduler:
             clock_lag=self._clock.lag,
             runs_in_flight=len(self._pool.in_flight),
             free_slots=self._pool.free,
-            store_queue=self._service.mailbox.waiting,
+            store_queue=self._service.mailbox.waiting + self._service.actor.held,
             store_latency=self._service.actor.latency,
             last_store_error=self._service.actor.last_error,
             notifier_queue=self._notifier.under_way.value,
@@ -322,7 +325,7 @@ async def _prepare(
         cancel_grace=config.cancel_grace,
     )
     pool = RunnerPool(service.mailbox, notifier, terms, freed=lambda: clock.wake(), escape=leaving.escape)
-    clock = Clock(service, pool, terms, tick=tick if service.virtual is None else math.inf, last_seen=registered.last_seen)
+    clock = Clock(service, pool, terms, tick=tick if service.virtual is None else math.inf, registered=registered)
     return CronScheduler(handle, tuple(recovered), service=service, pool=pool, clock=clock, notifier=notifier)
 
 

@@ -58,7 +58,9 @@ def check_user(field: str, value: object) -> str:
 
 
 def check_prompt(field: str, value: object) -> str:
-    """Check a prompt: 1 to 1,000,000 characters."""
+    """Check a prompt: 1 to 1,000,000 characters. It may hold a secret, whatever it is."""
+    if not isinstance(value, str):
+        raise InvalidJob(f"{field} must be text, not {type(value).__name__}")
     return checks.text(field, value, InvalidJob, limit=MAX_PROMPT)
 
 
@@ -205,7 +207,7 @@ def check_specs(field: str, value: object) -> tuple[JobSpec, ...]:
         raise InvalidJob(f"{field} holds {len(specs):,} jobs or more, at most {MAX_JOBS:,} are allowed in one call")
     for index, spec in enumerate(specs):
         if not isinstance(spec, JobSpec):
-            raise InvalidJob(f"{field}[{index}] must be a JobSpec, not {shorten(spec)}")
+            raise InvalidJob(f"{field}[{index}] must be a JobSpec, not {type(spec).__name__}")
     return specs
 
 

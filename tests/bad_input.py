@@ -46,11 +46,14 @@ def cases(fields: Mapping[str, Sequence[object]]) -> list[Any]:
 
 
 def check(error: CronError, field: str, value: object) -> None:
-    """The message names the field and, unless it is a text that may hold anything, the value; on one printable line."""
+    """The message names the field and, unless it is a text or a prompt, which may hold anything, the value; on one printable line."""
     message = str(error)
     assert field in message
     assert message.isprintable()
     assert len(message) <= 500
     assert SECRET not in message
     if not isinstance(value, str):
+        if field == "prompt":
+            assert f"not {type(value).__name__}" in message
+            return
         assert shorten(value) in message

@@ -136,6 +136,11 @@ class FakeStorage:
         rows = [(number, job) for number, job in self._seen.jobs.values() if number > after and user_id in (None, job.user_id)]
         return rows[:limit]
 
+    def latest_entry(self, *, among: int) -> Millis | None:
+        jobs, runs = list(self._seen.jobs.values())[-among:], sorted(self._seen.runs.items())[-among:]
+        entered = [at for _, job in jobs for at in (job.created_at, job.anchor_at)]
+        return max(entered + [run.ready_at for _, run in runs if (run.status, run.attempt) == ("pending", 1)], default=None)
+
     # The queue
 
     def _queue(self) -> list[Due]:
@@ -231,7 +236,7 @@ class FakeStorage:
     def shift_pending(self, *, now: Millis, by: Millis) -> None:
         for run in list(self._changed.runs.values()):
             if run.status == "pending" and run.ready_at > now:
-                self._put_run(run._replace(ready_at=max(now, run.ready_at - by)))
+                self._put_run(run._replace(ready_at=now if run.attempt == 1 else max(now, run.ready_at - by)))
 
     def runs(self, ids: Sequence[int]) -> dict[int, RunRow]:
         return {run_id: self._seen.runs[run_id] for run_id in ids if run_id in self._seen.runs}
@@ -277,7 +282,7 @@ class FakeStorage:
 
     def renew_lease(self, owner: int, *, now: Millis, until: Millis, unless_later_than: Millis) -> None:
         row = self._changed.owners.get(owner)
-        if row is not None and row.lease_until < unless_later_than:
+        if row is not None and (row.lease_until < unless_later_than or row.seen_at > now):
             self._changed.owners[owner] = row._replace(seen_at=now, lease_until=until)
 
     def delete_owners(self, ids: Sequence[int]) -> None:

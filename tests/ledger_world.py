@@ -168,10 +168,9 @@ class World:
     def set_back(self, by: Millis) -> None:
         """Set the wall clock back, and do what the clock actor does when it sees that."""
         self.now -= by
-        self.do(lambda storage: storage.shift_pending(now=self.now, by=by))
         page: int | None = 0
         while page is not None:
-            page = self.do(recovery.rebase, after=page, limit=2)
+            page = self.do(recovery.rebase, after=page, limit=2, owner=self.owner, by=by, since=self.now)
 
     # What there is
 

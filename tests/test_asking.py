@@ -195,6 +195,48 @@ async def test_waiters_learn_that_the_scheduler_closed_though_the_store_stays_op
         assert sorted(learned) == ["idle", "run"]
 
 
+# Runs that somebody else ends, on virtual time, where nothing is looked for once a tick
+
+
+async def test_a_run_that_another_scheduler_of_the_store_carries_out_is_waited_for(virtual_clock: VirtualClock) -> None:
+    workers = Worker(5), Worker(5)
+    async with (
+        open_store(":memory:") as store,
+        open_scheduler(store, workers[0]) as one,
+        open_scheduler(store, workers[1]) as two,
+    ):
+        job_id = await store.add_job("job", "it", Cron("@daily"))
+        for round_ in range(1, 9):  # which of them takes it is left to trio's order of tasks
+            for scheduler in (one, two):
+                with trio.fail_after(3600):
+                    assert (await scheduler.run_now(job_id)).status is RunStatus.SUCCESS
+            assert trio.current_time() == pytest.approx(10 * round_)
+        assert len(workers[0].seen) + len(workers[1].seen) == 16
+
+
+async def test_a_run_that_a_loop_of_the_users_own_ends_is_waited_for(virtual_clock: VirtualClock) -> None:
+    async with open_store(":memory:") as store, trio.open_nursery() as nursery, open_scheduler(store, Worker()) as scheduler:
+        run_id = await store.record_run_start(await store.add_job("job", "it", Cron("@daily")))
+
+        async def complete() -> None:
+            await trio.sleep(10)
+            await store.record_run_complete(run_id, "success")
+
+        nursery.start_soon(complete)
+        with trio.fail_after(3600):
+            assert (await scheduler.cancel_run(run_id)).status is RunStatus.SUCCESS
+        assert trio.current_time() == pytest.approx(10)
+
+
+async def test_a_run_that_ends_with_its_job_is_waited_for(virtual_clock: VirtualClock) -> None:
+    async with open_scheduler(":memory:", Worker(10)) as scheduler:
+        job_id = await scheduler.store.add_job("job", "it", OneShot(after(1)), delete_after_run=True, overlap="buffer_all")
+        await trio.sleep(2)
+        with trio.fail_after(3600):
+            run = await scheduler.run_now(job_id)
+        assert (run.status, run.cause) == (RunStatus.CANCELLED, Cause.REMOVED)
+
+
 async def test_health_tells_of_runs_and_of_the_next_wake(virtual_clock: VirtualClock) -> None:
     async with open_scheduler(":memory:", Worker(10)) as scheduler:
         await scheduler.store.add_job("job", "it", OneShot(after(30)))

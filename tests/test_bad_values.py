@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ from cronactors import (
     RetryPolicy,
     StoreUnavailable,
     fire_times,
+    load_config,
     next_run,
     open_scheduler,
     open_store,
@@ -87,6 +89,21 @@ async def test_bad_flags(virtual_clock: VirtualClock, tmp_path: Path) -> None:
     async with open_scheduler(":memory:", nothing) as scheduler:
         with pytest.raises(InvalidJob, match="wait"):
             await scheduler.run_now(await scheduler.store.add_job("a", "b", Cron("@daily")), wait=junk)
+
+
+@pytest.mark.parametrize("error", [OSError(5, "gone"), TypeError("no"), ZeroDivisionError()])
+async def test_a_path_that_cannot_be_asked_for(virtual_clock: VirtualClock, error: Exception) -> None:
+    class Broken(os.PathLike[str]):
+        def __fspath__(self) -> str:
+            raise error
+
+    with pytest.raises(StoreUnavailable, match="store must be a path, not") as caught:
+        async with open_store(Broken()):
+            pytest.fail("the block must not begin")
+    assert caught.value.__cause__ is error
+    with pytest.raises(InvalidConfig, match="path must be a path, not") as refused:
+        load_config(Broken())
+    assert refused.value.__cause__ is error
 
 
 @pytest.mark.parametrize("path", [LONE, "\ud800"])

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import sqlite3
 import stat
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -74,12 +77,63 @@ def test_a_file_appears_whole_and_nothing_else_beside_it(tmp_path: Path, path: s
 
 
 def test_where_there_are_no_links_a_file_is_made_too(tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def link(*_: object) -> None:
+    def link(*_: object, **__: object) -> None:
         raise PermissionError
 
     monkeypatch.setattr(os, "link", link)
     filled(path)
     assert list(contents(tmp_path)) == ["jobs.db"]
+
+
+KILLED = """
+import os, signal, sys
+from cronactors.storage import connection
+
+def kill(*args):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+set_up = connection._set_up
+def set_up_and_end(*args):
+    set_up(*args)
+    kill()
+
+if sys.argv[2] == "sync":
+    connection._sync = kill
+elif sys.argv[2] == "set_up":
+    connection._set_up = set_up_and_end
+else:
+    os.fsync = kill
+connection.connect(sys.argv[1], create=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="there are no files without a name")
+@pytest.mark.parametrize("where", ["set_up", "fsync", "sync"])
+def test_a_creator_that_is_killed_leaves_nothing_but_the_file(tmp_path: Path, path: str, where: str) -> None:
+    ended = subprocess.run([sys.executable, "-c", KILLED, path, where], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert [file.name for file in tmp_path.iterdir()] == (["jobs.db"] if where == "sync" else [])
+    connect(path, create=True).close()
+    assert {file.name for file in tmp_path.iterdir()} == {"jobs.db"}
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_new_file_is_the_same_whether_it_had_a_name_meanwhile(
+    tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    if named:
+        monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+    monkeypatch.setattr(connection, "_look", lambda path: kept.append(Path(path).read_bytes()))
+    kept: list[bytes] = []
+    connect(path, create=True).close()
+    (content,) = kept
+    assert content[:16] == b"SQLite format 3\0"
+    assert content[18:20] == b"\2\2", "in WAL mode before anybody opens it (SQLite, Database File Format)"
+    assert [*tmp_path.iterdir()] == [Path(path)]
+    filled(path)
+    with closing(opened(path)) as storage:
+        assert storage.check() is None
+    assert stat.S_IMODE(Path(path).stat().st_mode) == 0o600
 
 
 def test_a_memory_storage_is_private_and_makes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import pytest
 
 from cronactors.errors import DuplicateJob, InvalidSchedule, JobBusy, JobNotFound
 from cronactors.instants import from_millis
+from cronactors.ledger.claim import cancel_overlapped
 from cronactors.ledger.jobs import Defaults, add_jobs, remove_named
 from cronactors.model import Overlap, SessionMode
 from cronactors.schedule import Cron, Interval
 from cronactors.spec import Delay
 from tests.ledger_world import (
+    CANCELLED,
     DAY,
     DEFAULTS,
     FAILURE,
@@ -269,6 +273,39 @@ def test_a_job_that_allows_all_no_more_waits_for_the_run_that_started_last(world
     assert world.claim() == []
     world.finish(runs[1])
     assert world.told(job)[2:] == [("skipped", "overlap", 3 * MINUTE, 1, 1)]
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_a_job_that_allows_all_no_more_waits_for_all_its_runs(world, order):
+    job = world.add(overlap=Overlap.ALLOW_ALL)
+    runs = []
+    for _ in range(3):
+        world.pass_time(MINUTE)
+        runs.append(world.begin())
+    world.update(job, {"overlap": Overlap.SKIP})
+    for index in order:
+        world.pass_time(MINUTE)
+        assert world.claim() == []
+        world.finish(runs[index])
+    assert world.told(job)[3:] == [("skipped", "overlap", 4 * MINUTE, 1, 3)]
+    world.pass_time(MINUTE)
+    assert world.begin().scheduled_at == T0 + 7 * MINUTE
+
+
+def test_a_job_that_comes_to_cancel_others_cancels_all_its_runs(world):
+    job = world.add(overlap=Overlap.ALLOW_ALL)
+    runs = []
+    for _ in range(2):
+        world.pass_time(MINUTE)
+        runs.append(world.begin())
+    world.update(job, {"overlap": Overlap.CANCEL_OTHER})
+    world.pass_time(MINUTE)
+    world.do(cancel_overlapped)
+    for run in reversed(runs):
+        assert world.claim() == []
+        assert world.run(run).cancel_asked
+        world.finish(run, CANCELLED)
+    assert world.begin().scheduled_at == T0 + 3 * MINUTE
 
 
 @pytest.mark.parametrize("overlap", [Overlap.SKIP, Overlap.ALLOW_ALL])

@@ -1,4 +1,4 @@
-"""What dead processes leave behind, crashes in a row, leases, and the wall clock set back."""
+"""What dead processes leave behind, crashes in a row, leases, and runs that were asked to end."""
 
 from __future__ import annotations
 
@@ -7,8 +7,23 @@ import pytest
 from cronactors.ledger.claim import LEASE, cancel_overlapped
 from cronactors.ledger.recovery import keep_leases, last_seen, orphans, sign_off
 from cronactors.model import Overlap, SessionMode
-from cronactors.schedule import Cron, Interval
-from tests.ledger_world import DAY, FAILURE, HOUR, HOURLY, INTERRUPTED, KINDS, MINUTE, SECOND, T0, World, at, process
+from cronactors.schedule import Interval
+from tests.ledger_world import (
+    DAY,
+    FAILURE,
+    HOUR,
+    HOURLY,
+    INTERRUPTED,
+    KINDS,
+    MINUTE,
+    SECOND,
+    SUCCESS,
+    T0,
+    TIMEOUT,
+    World,
+    at,
+    process,
+)
 
 
 @pytest.fixture(params=KINDS)
@@ -251,72 +266,6 @@ def test_the_last_sign_of_life(world):
     world.do(sign_off, other)
 
 
-# The wall clock set back
-
-
-@pytest.mark.parametrize("schedule", [Interval(MINUTE), Cron("* * * * *")])
-def test_nothing_that_was_claimed_runs_again_and_no_job_falls_silent(world, schedule):
-    jobs = [world.add(schedule) for _ in range(5)]
-    for _ in range(60):
-        world.pass_time(MINUTE)
-        for claimed in world.claim():
-            world.finish(claimed.run)
-    world.set_back(HOUR // 2)
-    for job in jobs:
-        assert world.job(job).next_run_at == T0 + 31 * MINUTE
-    for _ in range(60):
-        world.pass_time(MINUTE)
-        for claimed in world.claim():
-            world.finish(claimed.run)
-    for job in jobs:
-        assert world.told(job) == [("success", None, n * MINUTE, 1, 1) for n in range(1, 91)]
-
-
-def test_a_job_on_a_long_rhythm_that_was_added_in_the_future_comes_back(world):
-    world.now = T0 + 10 * DAY
-    job = world.add(Cron("0 9 * * *"))
-    world.set_back(10 * DAY)
-    assert world.job(job).next_run_at == T0 + 9 * HOUR
-
-
-def test_pending_retries_move_with_the_clock(world):
-    world.add(at(T0 + HOUR))
-    world.pass_time(HOUR)
-    world.finish(world.begin(), FAILURE)
-    world.set_back(HOUR)
-    assert world.do(lambda storage: storage.next_due()) == T0 + 30 * SECOND
-    world.pass_time(30 * SECOND)
-    assert world.begin().trigger == "retry"
-
-
-def test_one_shots_paused_jobs_and_what_is_due_stay(world):
-    shot, paused, due = world.add(at(T0 + DAY)), world.add(HOURLY), world.add()
-    world.pause(paused)
-    world.pass_time(10 * MINUTE)
-    before = [world.job(job) for job in (shot, paused, due)]
-    world.set_back(MINUTE)
-    assert [world.job(job) for job in (shot, paused, due)] == before
-    run = world.begin()
-    assert (run.job_id, run.coalesced) == (due, 9)
-
-
-def test_the_clock_set_back_during_a_run(world):
-    job = world.add(HOURLY)
-    world.pass_time(5 * HOUR)
-    run = world.begin()
-    world.set_back(3 * HOUR)
-    assert world.job(job).next_run_at == T0 + 3 * HOUR
-    world.pass_time(2 * HOUR)
-    world.finish(run)
-    for _ in range(5):
-        for claimed in world.claim():
-            world.finish(claimed.run)
-        world.pass_time(HOUR)
-    runs = [told for told in world.told(job) if told[0] == "success"]
-    assert len({told[2] for told in runs}) == len(runs)
-    assert runs[-1][2] == 8 * HOUR
-
-
 def test_what_was_left_open_by_a_handle_that_closed_is_no_crash(world):
     job = world.add(HOURLY)
     world.pass_time(HOUR)
@@ -341,6 +290,56 @@ def test_a_run_that_was_asked_to_end_is_not_put_back(world, end):
     assert world.told(job) == [("cancelled", "cancelled", HOUR, 1, 1)]
     assert world.claim() == []
     assert world.job(job).enabled == 0
+
+
+@pytest.mark.parametrize("asked", ["cancelled", "replaced", None])
+def test_an_interruption_is_recorded_once_though_it_is_told_twice(world, asked):
+    """As after a commit whose answer was lost."""
+    job = world.add(overlap=Overlap.CANCEL_OTHER)
+    world.pass_time(MINUTE)
+    run = world.begin()
+    if asked == "replaced":
+        world.pass_time(MINUTE)
+        world.do(cancel_overlapped)
+    elif asked == "cancelled":
+        world.cancel(run)
+    ended = world.finish(run, INTERRUPTED)
+    assert ended is not None
+    assert (ended.status, ended.cause) == (("failed", "interrupted") if asked is None else ("cancelled", asked))
+    told = world.told(job)
+    assert world.finish(run, INTERRUPTED) == ended
+    assert world.finish(run, SUCCESS) is None
+    assert world.told(job) == told
+
+
+@pytest.mark.parametrize("end", [FAILURE, TIMEOUT])
+def test_a_run_that_was_asked_to_end_and_fails_instead_is_not_tried_again(world, end):
+    once = world.add(at(T0 + HOUR))
+    often = world.add(HOURLY, delete_after_run=True)
+    world.pass_time(HOUR)
+    for claimed in world.claim():
+        world.cancel(claimed.run)
+        world.finish(claimed.run, end)
+    for job in (once, often):
+        assert world.told(job) == [("failed", end.cause, HOUR, 1, 1)]
+        assert world.job(job).last_error == end.error
+    assert world.job(once).enabled == 0
+    assert world.job(often).next_run_at == T0 + 2 * HOUR, "as if it had been cancelled in time"
+    world.pass_time(MINUTE)
+    assert world.claim() == []
+
+
+def test_a_run_that_was_to_be_replaced_and_fails_instead_leaves_its_place(world):
+    job = world.add(overlap=Overlap.CANCEL_OTHER, delete_after_run=True)
+    world.pass_time(MINUTE)
+    run = world.begin()
+    world.pass_time(MINUTE)
+    world.do(cancel_overlapped)
+    world.finish(run, FAILURE)
+    following = world.begin()
+    assert following.scheduled_at == T0 + 2 * MINUTE
+    world.finish(following, SUCCESS)
+    assert not world.exists(job)
 
 
 def test_a_new_moment_does_not_let_a_job_that_kills_its_process_go_on(world):

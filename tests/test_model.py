@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from cronactors import Coalesce, InvalidJob, Misfire, Retry, RunStatus
+from cronactors import Coalesce, Cron, CronConfig, CronJob, InvalidJob, JobSpec, Misfire, Retry, RunStatus
+from cronactors.testing import make_context
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,29 @@ def test_a_wrong_misfire_policy(field):
 def test_the_default_misfire_policy():
     assert Misfire() == Misfire(window=None, coalesce=Coalesce.LATEST, max_runs=100)
     assert Misfire(coalesce="all").coalesce is Coalesce.ALL  # type: ignore[arg-type]
+
+
+SECRET = "SECRET-TOKEN"
+
+
+def test_a_prompt_is_not_shown():
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    job = CronJob(id="1", name="job", prompt=SECRET, schedule=Cron("@daily"), created_at=at)
+    for value in (job, make_context(SECRET), JobSpec("job", SECRET, Cron("@daily"))):
+        assert value.prompt == SECRET
+        assert SECRET not in repr(value)
+        assert "'job'" in repr(value)
+
+
+@pytest.mark.parametrize(
+    "prompt", [SECRET.encode(), [SECRET], {"text": SECRET}, SECRET + "\0", SECRET + "\ud800", SECRET * 100_000]
+)
+def test_a_wrong_prompt_is_not_shown(prompt):
+    with pytest.raises(InvalidJob, match="^prompt ") as caught:
+        JobSpec("job", prompt, Cron("@daily"))
+    assert SECRET not in str(caught.value)
+    with pytest.raises(InvalidJob, match=r"^jobs\[0\] must be a JobSpec, not dict$"):
+        CronConfig(jobs=[{"name": "job", "prompt": prompt}])  # type: ignore[list-item]
 
 
 def test_what_has_ended():

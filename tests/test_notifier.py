@@ -234,6 +234,22 @@ async def test_a_call_that_hangs_is_cancelled_after_30_seconds(
         assert caplog.text.count("took longer than 30 s and was cancelled") == 2
 
 
+@pytest.mark.parametrize("hurried", [True, False])
+async def test_a_call_that_the_end_of_the_scheduler_cuts_off_is_not_said_to_have_taken_30_seconds(
+    virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture, hurried: bool
+) -> None:
+    with trio.move_on_after(3) as scope:
+        async with open_scheduler(":memory:", good, notifier=Listener(29)) as scheduler:
+            await scheduler.store.add_jobs(shots("a"))
+            await trio.sleep(2)
+            if not hurried:
+                scope.deadline = 100
+            else:
+                await trio.sleep_forever()
+    assert "30 s" not in caplog.text
+    assert caplog.text.count("notifying of run 1 was cancelled before it ended") == 1
+
+
 async def test_a_slow_notifier_with_a_full_queue_drops_nothing_and_holds_no_slot(
     virtual_clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

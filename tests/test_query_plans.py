@@ -30,6 +30,8 @@ SEARCHES = {
     "JOB_NAMED": ["jobs USING INDEX sqlite_autoindex_jobs_2 (user_id=? AND name=?)"],
     "JOBS_OF_ORIGIN": ["jobs USING INDEX jobs_origin (origin=?)"],
     "PAGE_OF_JOBS": ["jobs USING INTEGER PRIMARY KEY (rowid>?)"],
+    "NEWEST_JOBS": ["jobs USING INTEGER PRIMARY KEY (rowid<?)"],
+    "NEWEST_RUNS": ["runs USING INTEGER PRIMARY KEY (rowid<?)"],
     "PAGE_OF_USER": ["jobs USING INDEX jobs_of_user (user_id=? AND rowid>?)"],
     "DUE": [
         "jobs USING INDEX jobs_due (next_run_at<?)",

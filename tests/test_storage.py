@@ -315,6 +315,14 @@ def test_a_lease_is_renewed_unless_it_lasts_long_enough(store: Storage, ends: in
     assert (rows[other].seen_at, rows[other].lease_until) == (1, 0)
 
 
+def test_a_lease_is_shortened_where_the_last_sign_of_life_lies_ahead(store: Storage) -> None:
+    ahead = store.insert_owner(owner(seen_at=100, lease_until=130))
+    store.renew_lease(ahead, now=99, until=129, unless_later_than=114)
+    assert [(row.seen_at, row.lease_until) for row in store.owners()] == [(99, 129)]
+    store.renew_lease(ahead, now=99, until=7, unless_later_than=114)
+    assert [(row.seen_at, row.lease_until) for row in store.owners()] == [(99, 129)]
+
+
 def test_a_lease_can_be_ended(store: Storage) -> None:
     one = store.insert_owner(owner(lease_until=LATEST))
     store.renew_lease(one, now=5, until=0, unless_later_than=2**62)

@@ -203,6 +203,10 @@ class TwoStorages(RuleBasedStateMachine):
     def insert_owner(self, until: int) -> None:
         self.both(lambda storage: storage.insert_owner(owner(lease_until=until)))
 
+    @rule(among=st.integers(1, 4))
+    def latest_entry(self, among: int) -> None:
+        self.both(lambda storage: storage.latest_entry(among=among))
+
     @rule(number=OWNERS, now=TIMES, until=TIMES, unless=TIMES)
     def renew_lease(self, number: int, now: int, until: int, unless: int) -> None:
         self.both(lambda storage: storage.renew_lease(number, now=now, until=until, unless_later_than=unless))

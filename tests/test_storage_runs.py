@@ -271,6 +271,27 @@ def test_pending_runs_of_the_future_move_earlier(store: Storage) -> None:
     assert [store.runs([n])[n].ready_at for n in others] == [100, 100]
 
 
+def test_first_attempts_have_no_time_to_wait_for_when_the_clock_was_set_back(store: Storage) -> None:
+    first, again = add_run(store, ready_at=100), add_run(store, attempt=2, ready_at=100)
+    store.shift_pending(now=10, by=0)
+    assert [store.runs([n])[n].ready_at for n in (first, again)] == [10, 100]
+
+
+def test_the_latest_entry_is_looked_for_among_the_newest(store: Storage) -> None:
+    def entered(among: int) -> int | None:
+        return store.latest_entry(among=among)
+
+    assert entered(5) is None
+    store.insert_jobs(
+        [job("a", created_at=9, anchor_at=9), job("b", created_at=2, anchor_at=4), job("c", created_at=3, anchor_at=1)]
+    )
+    assert [entered(among) for among in (1, 2, 3, 9)] == [3, 4, 9, 9]
+    add_run(store, ready_at=20)
+    add_run(store, attempt=2, ready_at=30)  # may wait for a time to come
+    add_run(store, attempt=3, ready_at=40, status="success")
+    assert [entered(among) for among in (1, 2, 3)] == [3, 4, 20]
+
+
 def test_history_newest_first_in_pages(store: Storage) -> None:
     ids = [add_run(store, job_id="ab"[n % 2], scheduled_at=100 - n) for n in range(7)]
     for limit in (1, 2, 3, 7, 8):

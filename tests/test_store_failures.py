@@ -109,6 +109,34 @@ async def test_a_write_that_waits_for_the_lock_keeps_no_read_waiting(autojump_cl
     assert answer == []
 
 
+async def test_behind_more_patient_requests_than_share_a_commit_nobody_starves(autojump_clock, monkeypatch):
+    monkeypatch.setattr(store_module, "BATCH", 5)
+    monkeypatch.setattr(mailbox_module, "CAPACITY", 10)
+    storage = CountedFake()
+    storage.locked = True
+    patient = [Patient(f"p{number:02}") for number in range(23)]
+    async with serving(storage) as (mailbox, actor), trio.open_nursery() as nursery:
+        asked = Asked(nursery, mailbox)
+        await asked.ask(*patient)
+        await trio.sleep(1)
+        await asked.ask(Names(), Put("a"), Put("b"))
+        await trio.sleep(1)
+        assert asked.answers == {"names": []}
+        assert actor.held == 25
+        asked.scopes["b"].cancel()
+        await trio.sleep(store_module.PATIENCE)
+        assert asked.scopes["b"].cancelled_caught
+        assert isinstance(asked.answers.pop("a"), StoreUnavailable)
+        storage.locked = False
+        await trio.sleep(1)
+        await asked.ask(Names())
+    kept = asked.answers.pop("names")
+    assert kept == [request.name for request in patient]
+    told = list(asked.answers)
+    assert [sorted(told[n : n + 5]) for n in range(0, 23, 5)] == [kept[n : n + 5] for n in range(0, 23, 5)]
+    assert storage.log.count("write") == 5  # 5 + 5 + 5 + 5 + 3
+
+
 @asynccontextmanager
 async def locked_file(path: Path) -> AsyncIterator[sqlite3.Connection]:
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:

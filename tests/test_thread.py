@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 import trio
 
 from cronactors import JobContext, open_scheduler, open_store
-from cronactors.actors import thread as thread_module
+from cronactors.actors import thread as thread_module, watchdog
 from cronactors.actors.thread import StorageThread, in_place, storage_thread
 
 
@@ -216,6 +218,72 @@ async def test_an_exception_of_it_does_not_end_the_thread(often):
         with trio.move_on_after(1):
             await keep.reach(2)
         assert keep.count >= 2
+    finally:
+        if storage_threads():
+            await thread.stop()
+
+
+# A log that fails: nobody is left to tell
+
+
+class BrokenSink(logging.Handler):
+    """What a handler does whose disk is full, or that calls trio, which the thread knows nothing of."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+        self.calls = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.calls += 1
+        raise self.error
+
+
+@pytest.fixture(params=[RuntimeError("the sink is gone"), SystemExit(1)], ids=["error", "exit"])
+def broken_sink(request: pytest.FixtureRequest) -> Iterator[BrokenSink]:
+    sink = BrokenSink(request.param)
+    logging.getLogger("cronactors").addHandler(sink)
+    yield sink
+    logging.getLogger("cronactors").removeHandler(sink)
+
+
+async def test_a_log_that_fails_does_not_end_the_thread(often, broken_sink):
+    failed = threading.Event()
+
+    def fail() -> None:
+        failed.set()
+        raise broken_sink.error
+
+    thread = StorageThread()
+    thread.keep = fail
+    thread.start()
+    try:
+        assert failed.wait(20)
+        while not broken_sink.calls:
+            await trio.sleep(0.005)
+        await trio.sleep(0.02)  # real time, in which the thread would end
+        assert storage_threads()
+        assert await thread(lambda: 1) == 1
+    finally:
+        if storage_threads():
+            await thread.stop()
+
+
+async def test_a_log_that_fails_to_take_the_report_of_a_blocked_loop_ends_neither_thread_nor_loop(monkeypatch, broken_sink):
+    monkeypatch.setattr(watchdog, "SILENCE", 0.02)
+    thread = StorageThread()
+    thread.start()
+    try:
+        until = time.monotonic() + 20
+        while not broken_sink.calls and time.monotonic() < until:
+            time.sleep(0.005)  # the loop is what blocks here
+        time.sleep(0.05)
+        assert broken_sink.calls == 1, "it is reported once"
+        assert storage_threads()
+        assert await thread(lambda: 1) == 1
+        await trio.sleep(0.05)  # the answer of the loop
+        assert broken_sink.calls == 2, "and once that the loop goes on"
+        assert await thread(lambda: 1) == 1
     finally:
         if storage_threads():
             await thread.stop()

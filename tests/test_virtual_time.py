@@ -19,8 +19,6 @@ import cronactors
 from cronactors import (
     Cron,
     CronError,
-    CronRun,
-    CronScheduler,
     Interval,
     JobContext,
     OneShot,
@@ -31,29 +29,7 @@ from cronactors import (
     testing,
 )
 from cronactors.testing import VirtualClock, hold, make_context
-
-START = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-def after(seconds: float) -> datetime:
-    return START + timedelta(seconds=seconds)
-
-
-class Times:
-    """An executor that notes its moments and when they ran, on the wall clock, in seconds since the start."""
-
-    def __init__(self) -> None:
-        self.ran: list[float] = []
-        self.moments: list[float] = []
-
-    async def __call__(self, context: JobContext) -> None:
-        self.ran.append((cronactors.now() - START).total_seconds())
-        self.moments.append((context.scheduled_at - START).total_seconds())
-
-
-async def history(scheduler: CronScheduler) -> list[CronRun]:
-    return (await scheduler.store.list_runs(limit=10_000))[::-1]
-
+from tests.workers import START, Worker, after, history
 
 # Trio's time
 
@@ -123,7 +99,7 @@ async def test_an_executor_in_a_thread_is_waited_for(virtual_clock: VirtualClock
 
 
 async def test_with_nothing_to_do_it_does_not_spin(virtual_clock: VirtualClock) -> None:
-    async with open_scheduler(":memory:", Times()):
+    async with open_scheduler(":memory:", Worker()):
         done = trio.Event()
         token = trio.lowlevel.current_trio_token()
         timer = threading.Timer(0.3, lambda: token.run_sync_soon(done.set))  # real: the span that is measured
@@ -144,7 +120,7 @@ async def test_an_idle_scheduler_lets_a_long_time_pass_in_few_steps(virtual_cloc
             nonlocal steps
             steps += 1
 
-    async with open_scheduler(":memory:", Times()) as scheduler:
+    async with open_scheduler(":memory:", Worker()) as scheduler:
         await scheduler.store.add_job("job", "it", Cron("@yearly"))
         await trio.sleep(1)
         count = Count()
@@ -155,7 +131,7 @@ async def test_an_idle_scheduler_lets_a_long_time_pass_in_few_steps(virtual_cloc
 
 
 async def test_a_foreign_autojumping_clock_is_refused(autojump_clock: trio.testing.MockClock, tmp_path: Path) -> None:
-    for opening in (open_store(tmp_path / "a.db"), open_scheduler(tmp_path / "a.db", Times())):
+    for opening in (open_store(tmp_path / "a.db"), open_scheduler(tmp_path / "a.db", Worker())):
         with pytest.raises(CronError, match="use the fixture virtual_clock of cronactors.testing"):
             async with opening:
                 pytest.fail("the block must not begin")
@@ -195,100 +171,6 @@ async def test_set_wall_moves_only_the_wall_clock(virtual_clock: VirtualClock) -
         with pytest.raises(CronError, match="moment"):
             virtual_clock.set_wall(wrong)
     assert virtual_clock.now() == datetime(2000, 1, 1, 5, tzinfo=UTC)
-
-
-async def test_a_jump_forward_makes_one_late_run_of_all_that_was_missed(virtual_clock: VirtualClock) -> None:
-    times = Times()
-    async with open_scheduler(":memory:", times) as scheduler:
-        await scheduler.store.add_job("job", "it", Interval(60_000))
-        await trio.sleep(90)
-        virtual_clock.set_wall(after(3630))
-        await trio.sleep(60)
-        runs = await history(scheduler)
-        assert [run.coalesced for run in runs] == [1, 59, 1]
-        assert times.moments == [60, 3600, 3660]
-        assert times.ran == [60, 3630, 3660]
-
-
-async def test_a_jump_forward_does_not_move_a_timeout(virtual_clock: VirtualClock) -> None:
-    async def executor(context: JobContext) -> None:
-        await trio.sleep(20)
-
-    async with open_scheduler(":memory:", executor) as scheduler:
-        await scheduler.store.add_job("job", "it", OneShot(after(10)), timeout_secs=30)
-        await trio.sleep(15)
-        virtual_clock.set_wall(after(100_000))
-        await trio.sleep(30)
-        (run,) = await history(scheduler)
-        assert (run.status, run.started_at) == (RunStatus.SUCCESS, after(10))
-
-
-@pytest.mark.parametrize("back", [5, 45, 3600, 20_000])
-async def test_a_jump_back_runs_no_moment_twice_and_silences_no_job(virtual_clock: VirtualClock, back: float) -> None:
-    times = Times()
-    async with open_scheduler(":memory:", times) as scheduler:
-        await scheduler.store.add_job("interval", "it", Interval(60_000))
-        await scheduler.store.add_job("cron", "it", Cron("* * * * *"))
-        await scheduler.store.add_job("once", "it", OneShot(after(7230)))
-        await trio.sleep(7250)
-        assert len(times.ran) == 2 * 120 + 1
-        virtual_clock.set_wall(after(7250 - back))
-        before = len(times.ran)
-        await trio.sleep(back + 130)
-        runs = await history(scheduler)
-        keys = [(run.job_name, run.scheduled_at) for run in runs]
-        assert len(set(keys)) == len(keys)
-        for job in await scheduler.store.list_jobs():
-            assert job.name == "once" or (
-                job.next_run_at is not None and job.next_run_at <= cronactors.now() + timedelta(minutes=1)
-            )
-        # No moment comes a second time, so for the length of the jump there is nothing new, unless it goes before the first run.
-        new = [name for name, _ in keys[before:]]
-        assert new.count("interval") >= 2
-        assert new.count("cron") >= 2
-
-
-async def test_a_jump_back_found_at_the_next_start_silences_no_job(virtual_clock: VirtualClock, tmp_path: Path) -> None:
-    times = Times()
-    async with open_scheduler(tmp_path / "a.db", times) as scheduler:
-        await scheduler.store.add_job("job", "it", Cron("0 * * * *"))
-        await trio.sleep(7201)
-    virtual_clock.set_wall(after(-86_400 * 30))
-    async with open_scheduler(tmp_path / "a.db", times) as scheduler:
-        await trio.sleep(7201)
-        assert len(times.ran) == 4
-        moments = [run.scheduled_at for run in await history(scheduler)]
-        assert len(set(moments)) == 4
-
-
-async def test_a_retry_is_not_put_off_by_a_jump_back(virtual_clock: VirtualClock) -> None:
-    ran: list[float] = []
-
-    async def executor(context: JobContext) -> None:
-        ran.append(trio.current_time())
-        if len(ran) == 1:
-            raise ValueError("no luck")
-
-    async with open_scheduler(":memory:", executor) as scheduler:
-        await scheduler.store.add_job("job", "it", OneShot(after(10)))
-        await trio.sleep(15)
-        virtual_clock.set_wall(after(-86_400))
-        await trio.sleep(100)
-        assert ran == pytest.approx([10, 40], abs=1.1)
-
-
-async def test_small_steps_of_the_wall_clock_are_followed_without_a_word(
-    virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture
-) -> None:
-    times = Times()
-    async with open_scheduler(":memory:", times) as scheduler:
-        await scheduler.store.add_job("job", "it", Interval(60_000))
-        for _ in range(5):
-            await trio.sleep(55)
-            virtual_clock.set_wall(virtual_clock.now() - timedelta(milliseconds=400))
-        await trio.sleep(30)
-        assert times.ran == times.moments == [60, 120, 180, 240, 300]
-        assert caplog.text == ""
 
 
 # Leases
@@ -358,7 +240,7 @@ async def test_a_thread_of_an_executor_is_told_the_virtual_time(virtual_clock: V
 
 async def test_a_thread_cannot_set_the_wall_clock_under_a_scheduler(virtual_clock: VirtualClock) -> None:
     await trio.to_thread.run_sync(virtual_clock.set_wall, START + timedelta(days=1))
-    async with open_scheduler(":memory:", Times()):
+    async with open_scheduler(":memory:", Worker()):
         with pytest.raises(CronError, match="in a task while a scheduler runs"):
             await trio.to_thread.run_sync(virtual_clock.set_wall, START)
         assert virtual_clock.now() == START + timedelta(days=1)

@@ -9,7 +9,7 @@ from contextlib import suppress
 import attrs
 import trio
 
-from cronactors.actors.duties import CancelOverlapped, ClaimDue, FinishRun, Rebase
+from cronactors.actors.duties import CancelOverlapped, ClaimDue, FinishRun, Rebase, Registered
 from cronactors.actors.observable import Observable
 from cronactors.actors.runner import RunnerPool, Terms
 from cronactors.actors.service import JUMP, StoreService
@@ -36,10 +36,11 @@ class Clock:
         pool: Where runs are carried out.
         terms: Owner, slots and limits.
         tick: Seconds between two looks around; infinite on virtual time, where nothing happens unseen.
-        last_seen: The latest sign of life in the file; if it lies ahead the wall clock was set back meanwhile.
+        registered: The latest sign of life in the file; if it lies ahead the wall clock was set back meanwhile. So it was if the latest
+            entry does, but that tells nothing of how long an attempt that waits has to.
     """
 
-    def __init__(self, service: StoreService, pool: RunnerPool, terms: Terms, *, tick: float, last_seen: Millis | None) -> None:
+    def __init__(self, service: StoreService, pool: RunnerPool, terms: Terms, *, tick: float, registered: Registered) -> None:
         self._service = service
         self._mailbox = service.mailbox
         self._pool = pool
@@ -53,8 +54,12 @@ class Clock:
         self._waits_for_slot = False
         self._limited = False
         self._leaked: set[int] = set()
-        self._seen = max(service.wall(), last_seen or 0), trio.current_time()
+        self._seen = max(service.wall(), registered.last_seen or 0), trio.current_time()
         self._rebase: Rebase | None = None
+        if registered.latest_entry is not None and registered.latest_entry > service.wall() + JUMP:
+            entered_at = from_millis(registered.latest_entry).isoformat()
+            logger.warning("the wall clock was ahead when jobs or runs were entered, at %s", entered_at)
+            self._rebase = Rebase(0, PAGE, terms.owner, by=0, since=service.wall())
         self.turns = Observable(0)
         self.next_due: Millis | None = 0
         self.next_cancelling: Millis | None = None
@@ -68,7 +73,8 @@ class Clock:
         """Hear of a commit."""
         self.next_due, self.next_cancelling = commit.next_due, commit.next_cancelling
         self._commits += 1
-        if commit.stirred:
+        shared = self._service.virtual is not None and len(self._service.actor.listeners) > 1
+        if commit.stirred or shared:  # without ticks, the end of a run in the pool of another scheduler is heard of here alone
             self._pool.in_flight.wake_waiters()
         self._look_now |= commit.stirred
         if commit.stirred or self._earlier(self.next_cancelling) or (self._pool.free and self._earlier(self.next_due)):
@@ -184,11 +190,12 @@ class Clock:
         now_wall, now_mono = self._wall(), trio.current_time()
         wall, mono = self._seen
         self._seen = now_wall, now_mono
-        drift = (now_wall - wall) - round((now_mono - mono) * 1000)
+        since = now_wall - round((now_mono - mono) * 1000)  # the last look, in the time that the clock shows now
+        drift = since - wall
         if abs(drift) > JUMP:
             logger.warning("the wall clock was set by %+.1f s, to %s", drift / 1000, from_millis(now_wall).isoformat())
         if drift < -JUMP:
-            self._rebase = Rebase(0, PAGE, -drift)
+            self._rebase = Rebase(0, PAGE, self._terms.owner, by=-drift, since=since - JUMP)
         while self._rebase is not None:  # page by page, so that the store serves others in between
             page = await self._mailbox.ask(self._rebase)
             self._rebase = None if page is None else attrs.evolve(self._rebase, after=page)

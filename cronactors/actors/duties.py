@@ -26,10 +26,11 @@ STALE: Millis = 2_000
 
 @attrs.frozen
 class Registered:
-    """An owner's number, and the latest sign of life that any owner gave before."""
+    """An owner's number; the latest sign of life that any owner gave before, and the latest time at which users entered something."""
 
     owner: int
     last_seen: Millis | None
+    latest_entry: Millis | None
 
 
 @attrs.frozen
@@ -40,14 +41,15 @@ class Register(Request[Registered]):
 
     def apply(self, storage: Storage) -> Registered:
         """Answer its number."""
-        last_seen = recovery.last_seen(storage)
-        return Registered(recovery.register(storage, self.me), last_seen)
+        last_seen, latest_entry = recovery.last_seen(storage), recovery.latest_entry(storage)
+        return Registered(recovery.register(storage, self.me), last_seen, latest_entry)
 
 
 @attrs.frozen
 class Recover(Request[list[CronRun]]):
     """Take back the runs of dead owners. Asked a while ago it trusts no lease: all waited for the same lock."""
 
+    stirs: ClassVar[bool] = True
     me: Owner
     policy: RetryPolicy
     trust_leases: bool
@@ -63,18 +65,18 @@ class Recover(Request[list[CronRun]]):
 
 @attrs.frozen
 class Rebase(Request[int | None]):
-    """After the wall clock was set back: one page of jobs; the first page moves the pending runs too."""
+    """After the wall clock was set back: one page of jobs; the first page sets pending runs and leases back too."""
 
     patient: ClassVar[bool] = True
     after: int
     limit: int
+    owner: int
     by: Millis
+    since: Millis
 
     def apply(self, storage: Storage) -> int | None:
         """Answer where the next page begins."""
-        if self.after == 0:
-            storage.shift_pending(now=storage.now(), by=self.by)
-        return recovery.rebase(storage, after=self.after, limit=self.limit)
+        return recovery.rebase(storage, after=self.after, limit=self.limit, owner=self.owner, by=self.by, since=self.since)
 
 
 @attrs.frozen

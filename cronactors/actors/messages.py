@@ -179,6 +179,7 @@ class StartRun(Request[Claimed]):
 class CompleteRun(Request[CronRun]):
     """End a run of a loop of the caller's own."""
 
+    stirs: ClassVar[bool] = True
     run_id: str
     outcome: Outcome
     policy: RetryPolicy

@@ -158,11 +158,13 @@ class Notifier:
         result: outcome.Outcome[None] | None = None
         self._calling, self._alarm.deadline = run, trio.current_time() + CALL_LIMIT + STUCK_AFTER
         try:
-            with trio.move_on_after(CALL_LIMIT):
+            with trio.move_on_after(CALL_LIMIT) as limit:
                 result = await call_apart(function, *args)
         finally:
             self._calling, self._alarm.deadline = None, math.inf
-        if result is None:
+        if result is None and not limit.cancel_called:
+            logger.warning("notifying of run %s was cancelled before it ended", run.id)
+        elif result is None:
             logger.warning("notifying of run %s took longer than %.0f s and was cancelled", run.id, CALL_LIMIT)
         elif isinstance(result, outcome.Error):
             logger.warning("notifying of run %s failed: %s", run.id, one_line(describe(result.error)))

@@ -90,29 +90,31 @@ class StoreActor:
         self._told_at = -math.inf
         self._works_untold = False
         self.latency: float | None = None
+        self.held = 0  # requests that wait for a locked file
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Serve until the mailbox is closed and empty. Shielded: callers who wait for an answer get one, whatever happens."""
-        batch: list[Envelope] = []
+        held: list[Envelope] = []
         crash: BaseException | None = None
         try:
             with trio.CancelScope(shield=True):
                 while True:
-                    batch = [await self._mailbox.receive()]
+                    held = [await self._mailbox.receive(), *self._mailbox.receive_waiting(BATCH - 1)]
                     for pause in chain(_PAUSES, repeat(_PAUSES[-1])):
-                        batch += self._mailbox.receive_waiting(BATCH - len(batch))
-                        batch = await self._serve(batch)
-                        if not batch:
+                        held = await self._serve(held)
+                        self.held = len(held)
+                        if not held:
                             break
                         await trio.sleep(pause)
+                        held += self._mailbox.receive_waiting(self._mailbox.waiting)
         except trio.EndOfChannel:
             pass
         except BaseException as error:
             crash = error
             raise
         finally:
-            self._settle_rest(batch, crash)
+            self._settle_rest(held, crash)
 
     def _settle_rest(self, batch: list[Envelope], crash: BaseException | None) -> None:
         reason = SchedulerClosed("the store is closed") if crash is None else SchedulerCrashed("the store actor ended by a bug")
@@ -123,18 +125,21 @@ class StoreActor:
                 envelope.refuse(reason)
             batch = self._mailbox.receive_waiting(BATCH)
 
-    async def _serve(self, batch: list[Envelope]) -> list[Envelope]:
-        """Carry a batch out. While another process holds the lock its reads are answered; the rest is what comes back.
+    async def _serve(self, held: Sequence[Envelope]) -> list[Envelope]:
+        """Carry requests out, batch by batch. While another process holds the lock the reads are answered; the rest comes back.
 
-        A caller that is cancelled between two attempts withdraws its request.
+        All that wait are held then, however many, so that no read and nobody's patience waits behind them. A caller that is cancelled
+        between two attempts withdraws its request.
         """
-        taken = [envelope for envelope in batch if envelope.take()]
-        if not taken or await self._commit(taken):
-            return []
-        reads = [envelope for envelope in taken if envelope.request.reads]
-        if reads:
-            await self._commit(reads)
-        return [envelope for envelope in taken if self._put_back(envelope)]
+        while held:
+            taken = [envelope for envelope in held[:BATCH] if envelope.take()]
+            if taken and not await self._commit(taken):
+                break
+            held = held[BATCH:]
+        reads = [envelope for envelope in held if envelope.request.reads and envelope.take()]
+        for first in range(0, len(reads), BATCH):
+            await self._commit(reads[first : first + BATCH])
+        return [envelope for envelope in held if envelope.take() and self._put_back(envelope)]
 
     async def _commit(self, taken: list[Envelope]) -> bool:
         """Apply requests in one transaction and answer them; False if the file is locked."""

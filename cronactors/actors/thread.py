@@ -89,8 +89,9 @@ class StorageThread:
     def _kept(self) -> bool:
         try:
             return self.keep is None or self.keep()
-        except Exception:
-            logger.exception("leases could not be kept")
+        except BaseException:  # only the sentinel ends the thread: whoever waits for it could not even be cancelled
+            with suppress(BaseException):  # where the log fails there is nothing left to tell it to
+                logger.exception("leases could not be kept")
             return False
 
 

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 
 import trio
 
@@ -17,7 +18,10 @@ SILENCE = 5.0
 
 
 class Watchdog:
-    """Watches the loop that made it. A scheduler looks around once a tick, so that an idle one need not be asked."""
+    """Watches the loop that made it. A scheduler looks around once a tick, so that an idle one need not be asked.
+
+    It never raises: that would end the thread, or the loop, that it looks after. Where the log fails there is nothing left to tell it to.
+    """
 
     def __init__(self) -> None:
         self._loop = threading.get_ident()
@@ -28,9 +32,12 @@ class Watchdog:
 
     def heard(self) -> None:
         """Note that the loop lives."""
-        if self._reported:
-            logger.warning("the loop goes on after some %.0f s", time.monotonic() - self._heard_at)
-        self._heard_at, self._asked_at, self._reported = time.monotonic(), None, False
+        now = time.monotonic()
+        silent, reported = now - self._heard_at, self._reported
+        self._heard_at, self._asked_at, self._reported = now, None, False
+        if reported:
+            with suppress(BaseException):
+                logger.warning("the loop goes on after some %.0f s", silent)
 
     @property
     def next_look(self) -> float:
@@ -44,7 +51,8 @@ class Watchdog:
             return
         if self._asked_at is not None and not self._reported:
             self._reported = True
-            self._report(now - self._heard_at)
+            with suppress(BaseException):
+                self._report(now - self._heard_at)
         self._asked_at = now  # a process that was stopped finds itself asked long ago: the answer is on its way
         try:
             self._trio.run_sync_soon(self.heard, idempotent=True)

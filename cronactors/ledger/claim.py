@@ -203,7 +203,8 @@ def _cancel_other(storage: Storage, job: JobRow, now: Millis) -> None:
     if held is None:
         return
     if held.status == RunStatus.RUNNING:
-        storage.mark_runs([held.id], cause=Cause.REPLACED.value, cancel_asked=True)
+        going_on = [run.id for run in opened if run.status == RunStatus.RUNNING]  # several if the job allowed all until now
+        storage.mark_runs(going_on, cause=Cause.REPLACED.value, cancel_asked=True)
     else:  # it waits for its session
         close_run(storage, held, Outcome(status=RunStatus.CANCELLED, cause=Cause.REPLACED), RetryPolicy())
 

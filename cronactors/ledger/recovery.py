@@ -16,12 +16,21 @@ from cronactors.spec import RetryPolicy
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import JobRow, JobState, OwnerRow, RunRow
 
+_NEWEST = 1_000
+"""Among how many of the newest jobs and runs a time is looked for that lies ahead."""
+_ANY_LEASE: Millis = 2**62
+_SET_BACK = "the clock was set back"
+"""`OwnerRow.machine` of the row, no owner of runs, that tells when and by which owner (``pid``) attempts that wait were set back."""
+
 
 def register(storage: Storage, me: Owner) -> int:
-    """Enter an owner, with a lease from now; owners that have closed or died and own nothing are forgotten."""
+    """Enter an owner, with a lease from now; owners that have closed or died and own nothing are forgotten.
+
+    Not if their last sign of life lies ahead: it tells that the clock was set back, until a scheduler heeds that by `rebase`.
+    """
     now = storage.now()
     busy = {run.owner for run in storage.running()}
-    idle = [row for row in storage.owners() if row.id not in busy]
+    idle = [row for row in storage.owners() if row.id not in busy and row.seen_at <= now and row.machine != _SET_BACK]
     gone = [row.id for row in idle if row.lease_until == 0 or certainly_dead(Owner(row.machine, row.pid, row.born), me)]
     storage.delete_owners(gone)
     return storage.insert_owner(OwnerRow(0, me.machine, me.pid, me.born, seen_at=now, lease_until=now + LEASE))
@@ -32,6 +41,15 @@ def last_seen(storage: Storage) -> Millis | None:
     return max((row.seen_at for row in storage.owners()), default=None)
 
 
+def latest_entry(storage: Storage) -> Millis | None:
+    """The latest time at which a job was added or begun anew, or a run asked for, by a user whose wall clock may have been ahead.
+
+    It is looked for among the newest: what was entered ahead and lies behind a thousand other jobs or runs, and an old job that was
+    edited then, is found only if a scheduler, or a loop of a user's own, gave a sign of life meanwhile (`last_seen`).
+    """
+    return storage.latest_entry(among=_NEWEST)
+
+
 def keep_leases(storage: Storage, owners: Iterable[int]) -> None:
     """Give a sign of life of owners."""
     for owner in owners:
@@ -40,7 +58,7 @@ def keep_leases(storage: Storage, owners: Iterable[int]) -> None:
 
 def sign_off(storage: Storage, owner: int) -> None:
     """Note that an owner has closed: what it still runs, if anything, is run by nobody."""
-    storage.renew_lease(owner, now=storage.now(), until=0, unless_later_than=2**62)
+    storage.renew_lease(owner, now=storage.now(), until=0, unless_later_than=_ANY_LEASE)
 
 
 def orphans(storage: Storage, me: Owner, *, trust_leases: bool, mine: Collection[int] = ()) -> list[RunRow]:
@@ -91,33 +109,58 @@ def _count_crash(storage: Storage, job_ids: Collection[str]) -> None:
     storage.advance_jobs([JobState.of(job)._replace(crashes=job.crashes + 1) for job in jobs.values()])
 
 
-def rebase(storage: Storage, *, after: int, limit: int) -> int | None:
+def rebase(storage: Storage, *, after: int, limit: int, owner: int, by: Millis, since: Millis) -> int | None:
     """After the clock was set back: let one page of jobs come due from now on, instead of when the old time is reached again.
 
-    What was claimed is not run again: its moment is taken.
+    What was claimed is not run again: its moment is taken. With the first page pending runs and leases are set back too. What is
+    ahead of now is left nowhere, so that no later start finds it again.
+
+    Args:
+        storage: Inside a transaction.
+        after: 0, or where the page before ended.
+        limit: How many jobs a page has.
+        owner: Who asks.
+        by: How far the clock was set back since attempts that wait were told to.
+        since: When the asker last looked at the clock, in the time that it shows now.
 
     Returns:
         Where the next page begins; None after the last one.
     """
     now = storage.now()
+    if after == 0:
+        _set_back_pending(storage, owner, by=by, since=since, now=now)
+        for row in storage.owners():
+            if row.seen_at > now:
+                storage.renew_lease(row.id, now=now, until=min(row.lease_until, now + LEASE), unless_later_than=_ANY_LEASE)
     page = storage.page_of_jobs(after=after, limit=limit, user_id=None)
     for _, job in page:
         rebased = _rebased(job, now)
-        if rebased.anchor_at != job.anchor_at:
+        if (rebased.anchor_at, rebased.created_at) != (job.anchor_at, job.created_at):
             storage.edit_jobs([rebased])
         elif rebased != job:
             storage.advance_jobs([JobState.of(rebased)])
     return page[-1][0] if len(page) == limit else None
 
 
+def _set_back_pending(storage: Storage, owner: int, *, by: Millis, since: Millis, now: Millis) -> None:
+    """Move attempts that wait; not twice, where another scheduler has seen the same and done so since the asker's last look."""
+    marks = [row for row in storage.owners() if row.machine == _SET_BACK]
+    if not any(since <= mark.seen_at <= now and mark.pid != owner for mark in marks):
+        storage.shift_pending(now=now, by=by)
+        if by > 0:
+            storage.delete_owners([mark.id for mark in marks])
+            storage.insert_owner(OwnerRow(0, _SET_BACK, owner, "", seen_at=now, lease_until=0))
+
+
 def _rebased(job: JobRow, now: Millis) -> JobRow:
     schedule = stored_schedule(job)
-    if job.next_run_at is None or job.next_run_at <= now or not job.enabled or isinstance(schedule, OneShot | None):
-        return job
     if isinstance(schedule, Interval) and job.anchor_at > now:  # begun in what is the future again: the phase stays
         back = -(-(job.anchor_at - now) // schedule.every_ms)
         job = job._replace(anchor_at=job.anchor_at - back * schedule.every_ms)
+    job = job._replace(anchor_at=min(job.anchor_at, now), created_at=min(job.created_at, now))
+    if job.next_run_at is None or job.next_run_at <= now or not job.enabled or isinstance(schedule, OneShot | None):
+        return job
     following = next_moment(schedule, after=now, zone=job.timezone, anchor=job.anchor_at)
-    if following is None or job.next_run_at is None or following >= job.next_run_at:
+    if following is None or following >= job.next_run_at:
         return job
     return job._replace(next_run_at=following)

@@ -58,6 +58,8 @@ def finish_runs(storage: Storage, ends: Sequence[tuple[int, Outcome]], *, owner:
             told.append(None)
         else:
             as_said = (run.status, run.cause) == (outcome.status, outcome.cause)
+            if outcome.cause is Cause.INTERRUPTED and run.cancel_asked:
+                as_said |= run.status == RunStatus.CANCELLED  # as somebody had asked
             told.append(run if as_said or first.get(run_id) is outcome else None)
     return told
 

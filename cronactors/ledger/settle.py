@@ -67,11 +67,13 @@ def settle(job: JobRow, run: RunRow, outcome: Outcome, *, policy: RetryPolicy, o
         ready_at=run.ready_at,
         now=now,
     )
+    if run.cancel_asked and not outcome.crashed:
+        again = None  # it failed before it could be cancelled
     held = job.held_by == run.id
-    held_by, following = None if held else job.held_by, job.next_run_at
+    held_by, following = _heir(job, others) if held else job.held_by, job.next_run_at
     rows: list[RunRow] = []
     # Nobody knows how long a run went on that crashed, and so what it overlapped.
-    overlaps = held and run.started_at is not None and not outcome.crashed
+    overlaps = held and held_by is None and run.started_at is not None and not outcome.crashed
     if overlaps and following is not None and following <= now and job.overlap not in (Overlap.ALLOW_ALL, Overlap.CANCEL_OTHER):
         following = _settle_overlapped(job, run.started_at or 0, others, now, rows)
     fate = Fate.GOES_ON
@@ -83,6 +85,12 @@ def settle(job: JobRow, run: RunRow, outcome: Outcome, *, policy: RetryPolicy, o
             fate = Fate.HELD  # else new moments would let a job that kills its process go on
     last_error = _last_error(job, run, outcome)
     return Settled(JobState(following, held_by, job.last_run_at, last_error, job.enabled, crashes, job.id), rows, fate)
+
+
+def _heir(job: JobRow, others: Sequence[RunRow]) -> int | None:
+    """Which other run keeps the job waiting now, if any goes on: the job allowed all when they began, and does so no more."""
+    running = [run for run in others if run.status == RunStatus.RUNNING and job.overlap != Overlap.ALLOW_ALL]
+    return max(running, key=lambda run: (run.started_at, run.id)).id if running else None
 
 
 def _last_error(job: JobRow, run: RunRow, outcome: Outcome) -> str | None:
@@ -128,7 +136,8 @@ def _entries(job: JobRow, decision: Decision, cause: Cause, now: Millis) -> list
 def _fate(job: JobRow, run: RunRow, outcome: Outcome) -> Fate:
     """What becomes of the job, its moment having been decided: it may have been the last one."""
     decided = not run.manual and outcome.cause is not Cause.REPLACED
-    spent = decided and outcome.status in (RunStatus.SUCCESS, RunStatus.FAILED)
+    failed = outcome.status is RunStatus.FAILED and (not run.cancel_asked or outcome.crashed)
+    spent = decided and (failed or outcome.status is RunStatus.SUCCESS)
     if job.delete_after_run and (spent or (decided and isinstance(stored_schedule(job), OneShot))):
         return Fate.DELETED if job.origin is None else Fate.DONE
     return Fate.STOPPED if spent and outcome.crashed else Fate.GOES_ON

@@ -110,6 +110,33 @@ def _create(path: str) -> None:
     file = Path(os.path.realpath(path))  # SQLite would make the target of a link readable to all
     if not file.parent.is_dir():
         raise StoreUnavailable(f"{path} cannot be created: the folder {file.parent} does not exist")
+    try:
+        _create_unnamed(path, file)
+    except FileExistsError:
+        return  # another process was first
+    except (AttributeError, OSError):  # not Linux, or a file system that has no unnamed files
+        _create_named(path, file)
+    _sync(file.parent)
+
+
+def _create_unnamed(path: str, file: Path) -> None:
+    """Make it without a name, so that nothing is left of it if the process is killed (open(2) on O_TMPFILE has this way to link)."""
+    unnamed = os.open(file.parent, os.O_TMPFILE | os.O_RDWR, 0o600)
+    try:
+        with closing(sqlite3.connect(MEMORY, isolation_level=None)) as connection:
+            _set_up(connection, path)
+            content = bytearray(connection.serialize())
+        content[18:20] = b"\2\2"  # in WAL mode, which a database in memory has not (SQLite, "Database File Format", 1.3.3)
+        with open(unnamed, "wb", closefd=False) as made:
+            made.write(content)
+        os.fsync(unnamed)
+        os.link(f"/proc/self/fd/{unnamed}", file, src_dir_fd=unnamed, follow_symlinks=True)
+    finally:
+        os.close(unnamed)
+
+
+def _create_named(path: str, file: Path) -> None:
+    """Make it under another name; a process that is killed meanwhile leaves it there, with SQLite's log beside it."""
     unfinished = file.with_name(f"{file.name}.{secrets.token_hex(8)}.part")
     os.close(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     try:
@@ -122,7 +149,6 @@ def _create(path: str) -> None:
         except OSError:  # a file system without links
             if not file.exists():
                 unfinished.replace(file)
-        _sync(file.parent)
     finally:
         unfinished.unlink(missing_ok=True)
 

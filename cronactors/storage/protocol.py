@@ -84,6 +84,14 @@ class Storage(Protocol):
         """The jobs that the file lists."""
         ...
 
+    def latest_entry(self, *, among: int) -> Millis | None:
+        """The latest time at which one of the newest jobs was added or begun anew, or at which a run was to start that waits for its first.
+
+        Args:
+            among: How many of the newest jobs, and of the newest runs, are looked at.
+        """
+        ...
+
     def page_of_jobs(self, *, after: int, limit: int, user_id: str | None) -> list[tuple[int, JobRow]]:
         """Jobs in the order in which they were added, each with its number, from numbers greater than ``after``.
 
@@ -131,7 +139,10 @@ class Storage(Protocol):
         ...
 
     def shift_pending(self, *, now: Millis, by: Millis) -> None:
-        """Move pending runs that are ready later than ``now`` earlier by that much, not before ``now``."""
+        """Move pending runs that are ready later than ``now`` earlier: a further attempt by that much, not before ``now``.
+
+        A first attempt is ready at once: its time had come when it was entered.
+        """
         ...
 
     def runs(self, ids: Sequence[int]) -> dict[int, RunRow]:
@@ -185,7 +196,7 @@ class Storage(Protocol):
         ...
 
     def renew_lease(self, owner: int, *, now: Millis, until: Millis, unless_later_than: Millis) -> None:
-        """Let the lease end at ``until`` if it ends before ``unless_later_than``."""
+        """Let the lease end at ``until``, unless it lasts until ``unless_later_than`` and its last sign of life is none of the future."""
         ...
 
     def delete_owners(self, ids: Sequence[int]) -> None:

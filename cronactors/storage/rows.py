@@ -152,7 +152,7 @@ class Due(NamedTuple):
 
 
 class OwnerRow(NamedTuple):
-    """A scheduler, or a handle with a loop of its own, that has the file open.
+    """A scheduler, or a handle with a loop of its own, that has the file open; or a note of `cronactors.ledger.recovery`.
 
     Attributes:
         machine: Machine, boot and pid namespace.

@@ -204,6 +204,11 @@ class SqliteStorage:
             rows = self._all(sql.PAGE_OF_USER, (after, user_id, limit))
         return [(_int(row[0]), _job(row[1:])) for row in rows]
 
+    def latest_entry(self, *, among: int) -> Millis | None:
+        """The latest time that the newest jobs and runs bear."""
+        rows = self._all(sql.NEWEST_JOBS, (_MAX_ID, among)) + self._all(sql.NEWEST_RUNS, (_MAX_ID, among))
+        return max((_int(at) for (at,) in rows if at is not None), default=None)
+
     # The queue
 
     def due(self, *, now: Millis, limit: int) -> list[Due]:
@@ -318,8 +323,8 @@ class SqliteStorage:
         return [OwnerRow._make(row) for row in self._all(sql.OWNERS)]
 
     def renew_lease(self, owner: int, *, now: Millis, until: Millis, unless_later_than: Millis) -> None:
-        """Lengthen the lease, if it ends soon."""
-        self._execute(sql.RENEW_LEASE, (now, until, owner, unless_later_than))
+        """Lengthen the lease, if it ends soon; shorten it if time was set back since the last sign of life."""
+        self._execute(sql.RENEW_LEASE, (now, until, owner, unless_later_than, now))
 
     def delete_owners(self, ids: Sequence[int]) -> None:
         """Take owners away."""

@@ -42,6 +42,8 @@ JOBS = f"{_JOBS} WHERE id IN (?)"
 JOB_NAMED = f"{_JOBS} WHERE user_id = ? AND name = ?"
 JOBS_OF_ORIGIN = f"{_JOBS} WHERE origin = ?"
 PAGE_OF_JOBS = f"SELECT number, {_quoted(_JOB)} FROM jobs WHERE number > ? ORDER BY number LIMIT ?"
+NEWEST_JOBS = "SELECT max(created_at, anchor_at) FROM jobs WHERE number < ? ORDER BY number DESC LIMIT ?"
+NEWEST_RUNS = "SELECT iif(status = 'pending' AND attempt = 1, ready_at, NULL) FROM runs WHERE id < ? ORDER BY id DESC LIMIT ?"
 PAGE_OF_USER = f"SELECT number, {_quoted(_JOB)} FROM jobs WHERE number > ? AND user_id = ? ORDER BY number LIMIT ?"
 
 # A bare UNION ALL: SQLite merges two index walks; inside a subselect it would sort everything that is due.
@@ -69,7 +71,8 @@ END_RUN = """UPDATE runs SET status = ?, cause = ?, completed_at = max(?, coales
 MARK_RUN = (
     """UPDATE runs SET cause = coalesce(?, cause), cancel_asked = max(cancel_asked, ?) WHERE id = ? AND status = 'running'"""
 )
-SHIFT_PENDING = "UPDATE runs SET ready_at = max(:now, ready_at - :by) WHERE status = 'pending' AND ready_at > :now"
+SHIFT_PENDING = """UPDATE runs SET ready_at = iif(attempt = 1, :now, max(:now, ready_at - :by))
+ WHERE status = 'pending' AND ready_at > :now"""
 RUNS = f"{_RUNS} WHERE id IN (?)"
 OPEN_RUNS = f"""{_RUNS} WHERE job_id IN (?) AND status = 'pending'
 UNION ALL {_RUNS} WHERE job_id IN (?) AND status = 'running'"""
@@ -88,5 +91,5 @@ ORDER BY scheduled_at, manual, attempt LIMIT 1"""
 
 INSERT_OWNER = f"INSERT INTO schedulers ({_quoted(_NEW_OWNER)}) VALUES ({_marks(_NEW_OWNER)})"
 OWNERS = f"SELECT {_quoted(_OWNER)} FROM schedulers"
-RENEW_LEASE = "UPDATE schedulers SET seen_at = ?, lease_until = ? WHERE id = ? AND lease_until < ?"
+RENEW_LEASE = "UPDATE schedulers SET seen_at = ?, lease_until = ? WHERE id = ? AND (lease_until < ? OR seen_at > ?)"
 DELETE_OWNER = "DELETE FROM schedulers WHERE id = ?"

@@ -1,0 +1,191 @@
+"""The wall clock being set under a scheduler, or while none runs."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+import cronactors
+from cronactors import (
+    Cron,
+    Interval,
+    JobContext,
+    OneShot,
+    Retry,
+    RunStatus,
+    open_scheduler,
+    open_store,
+)
+from cronactors.testing import VirtualClock
+from tests.workers import START, after, history
+
+
+class Times:
+    """An executor that notes its moments and when they ran, on the wall clock, in seconds since the start."""
+
+    def __init__(self) -> None:
+        self.ran: list[float] = []
+        self.moments: list[float] = []
+
+    async def __call__(self, context: JobContext) -> None:
+        self.ran.append((cronactors.now() - START).total_seconds())
+        self.moments.append((context.scheduled_at - START).total_seconds())
+
+
+async def test_a_jump_forward_makes_one_late_run_of_all_that_was_missed(virtual_clock: VirtualClock) -> None:
+    times = Times()
+    async with open_scheduler(":memory:", times) as scheduler:
+        await scheduler.store.add_job("job", "it", Interval(60_000))
+        await trio.sleep(90)
+        virtual_clock.set_wall(after(3630))
+        await trio.sleep(60)
+        runs = await history(scheduler)
+        assert [run.coalesced for run in runs] == [1, 59, 1]
+        assert times.moments == [60, 3600, 3660]
+        assert times.ran == [60, 3630, 3660]
+
+
+async def test_a_jump_forward_does_not_move_a_timeout(virtual_clock: VirtualClock) -> None:
+    async def executor(context: JobContext) -> None:
+        await trio.sleep(20)
+
+    async with open_scheduler(":memory:", executor) as scheduler:
+        await scheduler.store.add_job("job", "it", OneShot(after(10)), timeout_secs=30)
+        await trio.sleep(15)
+        virtual_clock.set_wall(after(100_000))
+        await trio.sleep(30)
+        (run,) = await history(scheduler)
+        assert (run.status, run.started_at) == (RunStatus.SUCCESS, after(10))
+
+
+@pytest.mark.parametrize("back", [5, 45, 3600, 20_000])
+async def test_a_jump_back_runs_no_moment_twice_and_silences_no_job(virtual_clock: VirtualClock, back: float) -> None:
+    times = Times()
+    async with open_scheduler(":memory:", times) as scheduler:
+        await scheduler.store.add_job("interval", "it", Interval(60_000))
+        await scheduler.store.add_job("cron", "it", Cron("* * * * *"))
+        await scheduler.store.add_job("once", "it", OneShot(after(7230)))
+        await trio.sleep(7250)
+        assert len(times.ran) == 2 * 120 + 1
+        virtual_clock.set_wall(after(7250 - back))
+        before = len(times.ran)
+        await trio.sleep(back + 130)
+        runs = await history(scheduler)
+        keys = [(run.job_name, run.scheduled_at) for run in runs]
+        assert len(set(keys)) == len(keys)
+        for job in await scheduler.store.list_jobs():
+            assert job.name == "once" or (
+                job.next_run_at is not None and job.next_run_at <= cronactors.now() + timedelta(minutes=1)
+            )
+        # No moment comes a second time, so for the length of the jump there is nothing new, unless it goes before the first run.
+        new = [name for name, _ in keys[before:]]
+        assert new.count("interval") >= 2
+        assert new.count("cron") >= 2
+
+
+async def test_a_jump_back_found_at_the_next_start_silences_no_job(virtual_clock: VirtualClock, tmp_path: Path) -> None:
+    times = Times()
+    async with open_scheduler(tmp_path / "a.db", times) as scheduler:
+        await scheduler.store.add_job("job", "it", Cron("0 * * * *"))
+        await trio.sleep(7201)
+    virtual_clock.set_wall(after(-86_400 * 30))
+    async with open_scheduler(tmp_path / "a.db", times) as scheduler:
+        await trio.sleep(7201)
+        assert len(times.ran) == 4
+        moments = [run.scheduled_at for run in await history(scheduler)]
+        assert len(set(moments)) == 4
+
+
+@pytest.mark.parametrize("schedule", [Interval(60_000), Cron("* * * * *")], ids=["interval", "cron"])
+async def test_what_was_entered_while_the_clock_was_ahead_does_not_wait_for_that_time(
+    virtual_clock: VirtualClock, tmp_path: Path, schedule: Interval | Cron
+) -> None:
+    times = Times()
+    virtual_clock.set_wall(after(30 * 86_400))
+    async with open_store(tmp_path / "a.db") as store:
+        await store.add_job("ahead", "it", schedule)
+        asked = await store.request_run(await store.add_job("asked for", "it", OneShot(after(31 * 86_400))))
+    virtual_clock.set_wall(after(0))
+    async with open_store(tmp_path / "a.db") as store:
+        await store.add_job("neighbour", "it", Interval(86_400_000))
+    async with open_scheduler(tmp_path / "a.db", times) as scheduler:
+        await trio.sleep(150)
+        assert [run.job_name for run in await history(scheduler)] == ["asked for", "ahead", "ahead"]
+        assert (await scheduler.store.get_run(asked)).started_at == after(0)
+        assert all(job.created_at <= cronactors.now() for job in await scheduler.store.list_jobs())
+
+
+async def test_a_retry_waits_its_time_though_a_job_was_added_while_the_clock_was_ahead(
+    virtual_clock: VirtualClock, tmp_path: Path
+) -> None:
+    async def executor(context: JobContext) -> None:
+        raise Retry(after=3600)
+
+    async with open_scheduler(tmp_path / "a.db", executor) as scheduler:
+        await scheduler.store.add_job("job", "it", OneShot(after(10)))
+        await trio.sleep(20)
+    virtual_clock.set_wall(after(30 * 86_400))
+    async with open_store(tmp_path / "a.db") as store:
+        await store.add_job("ahead", "it", Interval(60_000))
+    virtual_clock.set_wall(after(20))
+    for _ in range(3):
+        async with open_scheduler(tmp_path / "a.db", executor) as scheduler:
+            await trio.sleep(10)
+            job = await scheduler.store.get_job_by_name("job")
+            assert job is not None
+            assert job.retry_at == after(3610)
+
+
+async def test_a_retry_is_not_put_off_by_a_jump_back(virtual_clock: VirtualClock) -> None:
+    ran: list[float] = []
+
+    async def executor(context: JobContext) -> None:
+        ran.append(trio.current_time())
+        if len(ran) == 1:
+            raise ValueError("no luck")
+
+    async with open_scheduler(":memory:", executor) as scheduler:
+        await scheduler.store.add_job("job", "it", OneShot(after(10)))
+        await trio.sleep(15)
+        virtual_clock.set_wall(after(-86_400))
+        await trio.sleep(100)
+        assert ran == pytest.approx([10, 40], abs=1.1)
+
+
+@pytest.mark.parametrize("schedulers", [1, 2, 3])
+async def test_a_retry_is_moved_once_however_many_schedulers_see_the_clock_set_back(
+    virtual_clock: VirtualClock, schedulers: int
+) -> None:
+    ran: list[float] = []
+
+    async def executor(context: JobContext) -> None:
+        ran.append(trio.current_time())
+        raise Retry(after=3600)
+
+    async with open_store(":memory:") as store, AsyncExitStack() as stack:
+        for _ in range(schedulers):
+            await stack.enter_async_context(open_scheduler(store, executor))
+        await store.add_job("job", "it", OneShot(after(10)), max_retries=1)
+        await trio.sleep(20)
+        virtual_clock.set_wall(after(-1800))
+        await trio.sleep(5000)
+        assert ran == pytest.approx([10, 3610], abs=1.1)
+
+
+async def test_small_steps_of_the_wall_clock_are_followed_without_a_word(
+    virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    times = Times()
+    async with open_scheduler(":memory:", times) as scheduler:
+        await scheduler.store.add_job("job", "it", Interval(60_000))
+        for _ in range(5):
+            await trio.sleep(55)
+            virtual_clock.set_wall(virtual_clock.now() - timedelta(milliseconds=400))
+        await trio.sleep(30)
+        assert times.ran == times.moments == [60, 120, 180, 240, 300]
+        assert caplog.text == ""

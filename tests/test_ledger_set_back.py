@@ -1,0 +1,166 @@
+"""The wall clock set back: what becomes of moments, attempts that wait and leases, and how it is found at the next start."""
+
+from __future__ import annotations
+
+import pytest
+
+from cronactors.instants import from_millis
+from cronactors.ledger.claim import LEASE
+from cronactors.ledger.recovery import keep_leases, last_seen, rebase, sign_off
+from cronactors.schedule import Cron, Interval
+from cronactors.spec import RetryPolicy
+from tests.ledger_world import (
+    DAY,
+    FAILURE,
+    HOUR,
+    HOURLY,
+    KINDS,
+    MINUTE,
+    SECOND,
+    T0,
+    World,
+    at,
+    process,
+)
+
+
+@pytest.fixture(params=KINDS)
+def world(request):
+    return World(request.param)
+
+
+def test_what_tells_that_the_clock_was_set_back_is_not_forgotten_before_it_is_heeded(world):
+    world.pass_time(DAY)
+    closed, dead = world.register(process("there")), world.register(process("here"))
+    world.do(sign_off, closed)
+    world.now = T0
+    for _ in range(2):  # handles, that heed nothing
+        world.register(process("here", 2))
+        assert world.do(last_seen) == T0 + DAY
+    world.set_back(0)
+    assert world.do(last_seen) == T0
+    world.register(process("here", 2))
+    assert not {closed, dead} & {row.id for row in world.do(lambda storage: storage.owners())}
+
+
+def test_no_lease_goes_on_until_the_old_time_is_reached(world):
+    lives = world.register(process("there"))
+    world.add()
+    world.pass_time(MINUTE)
+    (claimed,) = world.claim(owner=lives)
+    (other,) = [world.register(process("there"))]
+    world.do(sign_off, other)
+    world.set_back(30 * DAY)
+    leases = {row.id: row.lease_until for row in world.do(lambda storage: storage.owners())}
+    assert leases[lives] == world.now + LEASE
+    assert leases.get(other, 0) == 0
+    world.pass_time(LEASE)
+    assert [run.id for run in world.recover()] == [claimed.run.id]
+
+
+def test_a_sign_of_life_after_the_clock_was_set_back_shortens_the_lease(world):
+    other = world.register(process("there"))
+    world.now -= DAY
+    world.do(keep_leases, [other])
+    rows = {row.id: row for row in world.do(lambda storage: storage.owners())}
+    assert (rows[other].seen_at, rows[other].lease_until) == (world.now, world.now + LEASE)
+
+
+def test_the_latest_entry_is_of_the_newest_jobs_and_of_runs_that_wait_for_the_first_time(world):
+    entered = lambda: world.do(lambda storage: storage.latest_entry(among=2))  # noqa: E731
+    assert entered() is None
+    world.now = T0 + DAY
+    job = world.add(HOURLY)
+    run = world.request(job)
+    world.now = T0
+    assert entered() == T0 + DAY
+    world.set_back(0)
+    assert entered() == T0, "once it was heeded it is not found again"
+    assert world.run(run).ready_at == T0
+    assert world.view(job).created_at == from_millis(T0)
+
+
+@pytest.mark.parametrize("schedule", [Interval(MINUTE), Cron("* * * * *")])
+def test_nothing_that_was_claimed_runs_again_and_no_job_falls_silent(world, schedule):
+    jobs = [world.add(schedule) for _ in range(5)]
+    for _ in range(60):
+        world.pass_time(MINUTE)
+        for claimed in world.claim():
+            world.finish(claimed.run)
+    world.set_back(HOUR // 2)
+    for job in jobs:
+        assert world.job(job).next_run_at == T0 + 31 * MINUTE
+    for _ in range(60):
+        world.pass_time(MINUTE)
+        for claimed in world.claim():
+            world.finish(claimed.run)
+    for job in jobs:
+        assert world.told(job) == [("success", None, n * MINUTE, 1, 1) for n in range(1, 91)]
+
+
+def test_a_job_on_a_long_rhythm_that_was_added_in_the_future_comes_back(world):
+    world.now = T0 + 10 * DAY
+    job = world.add(Cron("0 9 * * *"))
+    world.set_back(10 * DAY)
+    assert world.job(job).next_run_at == T0 + 9 * HOUR
+
+
+def test_pending_retries_move_with_the_clock(world):
+    world.add(at(T0 + HOUR))
+    world.pass_time(HOUR)
+    world.finish(world.begin(), FAILURE)
+    world.set_back(HOUR)
+    assert world.do(lambda storage: storage.next_due()) == T0 + 30 * SECOND
+    world.pass_time(30 * SECOND)
+    assert world.begin().trigger == "retry"
+
+
+def test_of_several_schedulers_that_see_the_clock_set_back_one_moves_the_retries(world):
+    world.policy = RetryPolicy(delays=(3600,))
+    world.add(at(T0 + HOUR))
+    world.pass_time(HOUR)
+    world.finish(world.begin(), FAILURE)
+    world.pass_time(10 * MINUTE)
+    world.now -= 30 * MINUTE
+    looked_at = world.now - SECOND  # the last look of each, as the clock is now
+    due = world.now + 50 * MINUTE
+    for owner in (world.owner, world.register(process("there")), world.register(process("there"))):
+        world.do(rebase, after=0, limit=10, owner=owner, by=30 * MINUTE, since=looked_at)
+        assert world.do(lambda storage: storage.next_due()) == due
+        world.pass_time(SECOND // 4)
+        world.register(process("elsewhere"))
+    # Once more, less than what has passed since the last look, so that what was done then seems to have been done after it.
+    world.pass_time(10 * MINUTE)
+    world.now -= 5 * MINUTE
+    looked_at -= 5 * MINUTE
+    for owner in (world.owner, world.owner + 1):
+        world.do(rebase, after=0, limit=10, owner=owner, by=5 * MINUTE, since=looked_at)
+        assert world.do(lambda storage: storage.next_due()) == due - 5 * MINUTE
+
+
+def test_one_shots_paused_jobs_and_what_is_due_stay(world):
+    shot, paused, due = world.add(at(T0 + DAY)), world.add(HOURLY), world.add()
+    world.pause(paused)
+    world.pass_time(10 * MINUTE)
+    before = [world.job(job) for job in (shot, paused, due)]
+    world.set_back(MINUTE)
+    assert [world.job(job) for job in (shot, paused, due)] == before
+    run = world.begin()
+    assert (run.job_id, run.coalesced) == (due, 9)
+
+
+def test_the_clock_set_back_during_a_run(world):
+    job = world.add(HOURLY)
+    world.pass_time(5 * HOUR)
+    run = world.begin()
+    world.set_back(3 * HOUR)
+    assert world.job(job).next_run_at == T0 + 3 * HOUR
+    world.pass_time(2 * HOUR)
+    world.finish(run)
+    for _ in range(5):
+        for claimed in world.claim():
+            world.finish(claimed.run)
+        world.pass_time(HOUR)
+    runs = [told for told in world.told(job) if told[0] == "success"]
+    assert len({told[2] for told in runs}) == len(runs)
+    assert runs[-1][2] == 8 * HOUR
