@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 from cronactors.ledger.entries import end_of, ended
 from cronactors.ledger.lines import delete_job, free_lines, free_suspects, stop_job, withdraw
@@ -68,24 +69,25 @@ def by_job(runs: Iterable[RunRow]) -> dict[str, list[RunRow]]:
 
 def _write(storage: Storage, jobs: dict[str, JobRow], settled: dict[str, Settled], others: dict[str, list[RunRow]]) -> None:
     """Enter what is new, and let the jobs stand as they are to."""
+    entered = iter(storage.insert_runs([row for each in settled.values() for row in each.rows]))
     states = []
     for job_id, each in settled.items():
-        state, ids = each.state, storage.insert_runs(each.rows) if each.rows else []
+        state, ids = each.state, list(islice(entered, len(each.rows)))
         match each.fate:
-            case Fate.DELETED:
-                delete_job(storage, jobs[job_id].as_now(state))
-                continue
+            case Fate.GOES_ON:
+                if state.next_run_at is None and state.enabled and job_id not in others and not _waits(each.rows, ids):
+                    state = state.disabled()
+            case Fate.HELD:
+                state = state._replace(held_by=ids[-1])
+            case Fate.STOPPED:
+                state = JobState.of(stop_job(storage, jobs[job_id].as_now(state), Cause.INTERRUPTED))
             case Fate.DONE:
                 state = JobState.of(stop_job(storage, jobs[job_id].as_now(state), Cause.REMOVED))._replace(next_run_at=None)
                 paused = [run for run in storage.open_runs([job_id]) if run.waits_for == PAUSE]
                 withdraw(storage, paused, Cause.REMOVED)
-            case Fate.STOPPED:
-                state = JobState.of(stop_job(storage, jobs[job_id].as_now(state), Cause.INTERRUPTED))
-            case Fate.HELD:
-                state = state._replace(held_by=ids[-1])
-            case Fate.GOES_ON:
-                if state.next_run_at is None and state.enabled and job_id not in others and not _waits(each.rows, ids):
-                    state = state._replace(enabled=0)
+            case Fate.DELETED:
+                delete_job(storage, jobs[job_id].as_now(state))
+                continue
         states.append(state)
     storage.advance_jobs(states)
 

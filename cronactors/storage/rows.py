@@ -88,6 +88,10 @@ class JobState(NamedTuple):
         """The state that a job is in now."""
         return cls(job.next_run_at, job.held_by, job.last_run_at, job.last_error, job.enabled, job.crashes, job.id)
 
+    def disabled(self) -> JobState:
+        """The same of a job that is not to run any more."""
+        return JobState(self.next_run_at, self.held_by, self.last_run_at, self.last_error, 0, self.crashes, self.id)
+
 
 class RunRow(NamedTuple):
     """A run: one attempt of one moment. The order of the fields is the order in which statements name the columns.
