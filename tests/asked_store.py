@@ -51,7 +51,12 @@ class CountedSqlite(_Counts, SqliteStorage):
     def __init__(self, path: str = ":memory:", *, wall: Callable[[], Millis] = lambda: 0, create: bool = True) -> None:
         SqliteStorage.__init__(self, path, wall=wall, create=create)
         self.log = []
+        self.questions = 0
         opened.append(self)
+
+    def _all(self, statement: str, parameters: object = ()) -> list[tuple[object, ...]]:
+        self.questions += 1
+        return super()._all(statement, parameters)  # type: ignore[arg-type, return-value]  # as it is given
 
 
 opened: list[CountedSqlite] = []

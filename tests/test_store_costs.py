@@ -19,17 +19,22 @@ class Costs:
     def __init__(self) -> None:
         self.hops = 0
         self._from = 0
+        self._asked = 0
 
     async def hop(self, function: Callable[[], T], /) -> T:
         self.hops += 1
         return await in_place(function)
 
     def start(self) -> None:
-        self.hops, self._from = 0, len(opened[-1].log)
+        self.hops, self._from, self._asked = 0, len(opened[-1].log), opened[-1].questions
 
     @property
     def log(self) -> list[str]:
         return opened[-1].log[self._from :]
+
+    @property
+    def questions(self) -> int:
+        return opened[-1].questions - self._asked
 
 
 @pytest.fixture
@@ -66,6 +71,22 @@ async def test_a_run_under_load_costs_one_commit_and_one_hop(virtual_clock, cost
     # The claim that fills the slots, then the ends: each begins the next run of its slot.
     assert log == ["write", "commit"] * (1 + finishes)
     assert hops == 1 + finishes
+
+
+@pytest.mark.parametrize("slots", [4, 64])
+async def test_what_a_commit_reads_does_not_grow_with_its_runs(virtual_clock, costs, tmp_path, slots):
+    async def executor(ctx: JobContext) -> None:
+        await trio.sleep(1)
+
+    virtual_clock.set_wall("2026-01-01T00:00:00+00:00")
+    jobs = [JobSpec(f"j{number}", "p", OneShot("2026-01-01T00:01:00+00:00")) for number in range(4 * slots)]
+    async with open_scheduler(tmp_path / "agent.db", executor, jobs=jobs, config=CronConfig(max_concurrent_runs=slots)):
+        await trio.sleep(60.5)
+        costs.start()
+        await trio.sleep(1)
+        assert costs.log == ["write", "commit"]
+        # Runs, jobs and open runs of what ends; the queue, jobs and open runs of what begins, and the last id; when the clock wakes.
+        assert costs.questions == 3 + 4 + 3
 
 
 async def test_an_idle_scheduler_on_virtual_time_does_nothing(virtual_clock, costs, tmp_path):
