@@ -30,36 +30,36 @@ class JobRow(NamedTuple):
     """A job. The order of the fields is the order in which statements name the columns.
 
     Attributes:
-        anchor_at: Where an interval's moments are counted from.
-        delay_ms: How the one-shot was given, if it was given as a delay.
         origin: The file that lists the job.
         crashes: How often in a row its runs were interrupted by the end of their process.
         next_run_at: The first moment that is not decided yet; of a paused job too. None: none is left.
         held_by: The open run that must end before another may start.
-        prompt: Last, because it may be long.
+        schedule: The first of the fields that only users change, and that are kept apart.
+        anchor_at: Where an interval's moments are counted from.
+        delay_ms: How the one-shot was given, if it was given as a delay.
     """
 
     id: str
     user_id: str
     name: str
+    origin: str | None
+    overlap: str
+    enabled: int
+    crashes: int
+    next_run_at: Millis | None
+    held_by: int | None
+    last_run_at: Millis | None
+    last_error: str | None
     schedule: str
     timezone: str
     anchor_at: Millis
-    enabled: int
     delete_after_run: int
     max_retries: int
     timeout_secs: float
     session_mode: str
-    overlap: str
     misfire: str
-    origin: str | None
     delay_ms: Millis | None
     created_at: Millis
-    last_run_at: Millis | None
-    last_error: str | None
-    crashes: int
-    next_run_at: Millis | None
-    held_by: int | None
     prompt: str
 
     def as_now(self, state: JobState) -> JobRow:
@@ -70,6 +70,10 @@ class JobRow(NamedTuple):
     def session(self) -> str | None:
         """The session that runs of this job share with others, if any."""
         return session_of(self.user_id) if self.session_mode == "main" else None
+
+
+SPEC = JobRow._fields.index("schedule")
+"""Where in a `JobRow` the fields begin that only users change."""
 
 
 class JobState(NamedTuple):

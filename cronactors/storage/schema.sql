@@ -6,31 +6,36 @@ CREATE TABLE schedulers (
   seen_at INTEGER NOT NULL, lease_until INTEGER NOT NULL
 ) STRICT;
 
+-- What changes with each run stands apart from what users wrote: a run rewrites two small rows, and no prompt.
 CREATE TABLE jobs (
   number INTEGER PRIMARY KEY AUTOINCREMENT,
   id TEXT NOT NULL UNIQUE,
   user_id TEXT NOT NULL,
   name TEXT NOT NULL,
+  origin TEXT,
+  overlap TEXT NOT NULL,
+  enabled INTEGER NOT NULL,
+  crashes INTEGER NOT NULL,
+  next_run_at INTEGER,   -- first moment not decided yet; NULL: none left
+  held_by INTEGER,       -- the open run that must end first
+  last_run_at INTEGER,
+  last_error TEXT,
+  UNIQUE (user_id, name)
+) STRICT;
+
+CREATE TABLE job_specs (
+  number INTEGER PRIMARY KEY REFERENCES jobs (number) ON DELETE CASCADE,
   schedule TEXT NOT NULL,
   timezone TEXT NOT NULL,
   anchor_at INTEGER NOT NULL,
-  enabled INTEGER NOT NULL,
   delete_after_run INTEGER NOT NULL,
   max_retries INTEGER NOT NULL,
   timeout_secs REAL NOT NULL,
   session_mode TEXT NOT NULL,
-  overlap TEXT NOT NULL,
   misfire TEXT NOT NULL,
-  origin TEXT,
   delay_ms INTEGER,
   created_at INTEGER NOT NULL,
-  last_run_at INTEGER,
-  last_error TEXT,
-  crashes INTEGER NOT NULL,
-  next_run_at INTEGER,   -- first moment not decided yet; NULL: none left
-  held_by INTEGER,       -- the open run that must end first
-  prompt TEXT NOT NULL,
-  UNIQUE (user_id, name)
+  prompt TEXT NOT NULL
 ) STRICT;
 
 CREATE INDEX jobs_due ON jobs (next_run_at, number, id) WHERE enabled = 1 AND held_by IS NULL AND next_run_at IS NOT NULL;

@@ -13,7 +13,7 @@ from cronactors.errors import StoreUnavailable
 from cronactors.instants import LATEST, Millis
 from cronactors.storage import statements as sql
 from cronactors.storage.connection import MEMORY, connect, locked, ours
-from cronactors.storage.rows import Due, JobRow, JobState, OwnerRow, RunEnd, RunRow
+from cronactors.storage.rows import SPEC, Due, JobRow, JobState, OwnerRow, RunEnd, RunRow
 
 _Value: TypeAlias = str | int | float | None
 _Parameters: TypeAlias = Sequence[_Value] | dict[str, _Value]
@@ -115,7 +115,10 @@ class SqliteStorage:
     def check(self) -> str | None:
         """Ask SQLite; it does not see whether a text or a number is the one that was written."""
         row = self._one("PRAGMA integrity_check(1)")
-        return None if row is None or row[0] == "ok" else str(row[0])
+        if row is not None and row[0] != "ok":
+            return str(row[0])
+        half = self._one(sql.HALF_JOB)
+        return None if half is None else f"half of job {half[0]} is missing"
 
     # Transactions
 
@@ -169,11 +172,16 @@ class SqliteStorage:
 
     def insert_jobs(self, rows: Sequence[JobRow]) -> None:
         """Add jobs."""
-        self._many(sql.INSERT_JOB, rows)
+        last = self._one(sql.LAST_JOB) if rows else None
+        if last is not None:
+            numbered = list(enumerate(rows, _int(last[0]) + 1))
+            self._many(sql.INSERT_JOB, ((number, *row[:SPEC]) for number, row in numbered))
+            self._many(sql.INSERT_SPEC, ((number, *row[SPEC:]) for number, row in numbered))
 
     def edit_jobs(self, rows: Sequence[JobRow]) -> None:
         """Write every column of existing jobs."""
-        self._many(sql.EDIT_JOB, ((*row, row.id) for row in rows))
+        self._many(sql.EDIT_JOB, ((*row[:SPEC], row.id) for row in rows))
+        self._many(sql.EDIT_SPEC, ((*row[SPEC:], row.id) for row in rows))
 
     def advance_jobs(self, states: Sequence[JobState]) -> None:
         """Write the state of existing jobs."""
@@ -239,10 +247,10 @@ class SqliteStorage:
 
     def insert_runs(self, rows: Sequence[RunRow]) -> list[int | None]:
         """Add runs; None for one that exists already."""
-        row = self._one(sql.LAST_RUN) if rows else None
-        if row is None:
+        last = self._one(sql.LAST_RUN) if rows else None
+        if last is None:
             return []
-        first = _int(row[0]) + 1
+        first = _int(last[0]) + 1
         ids = range(first, first + len(rows))
         stored = self._many(sql.INSERT_RUN, [(run_id, *row[1:]) for run_id, row in zip(ids, rows, strict=True)])
         if stored == len(rows):

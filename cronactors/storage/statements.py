@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import NamedTuple
 
-from cronactors.storage.rows import JobRow, JobState, OwnerRow, RunRow
+from cronactors.storage.rows import SPEC, JobRow, JobState, OwnerRow, RunRow
 
 
 def _columns(row: type[NamedTuple], *, without: str = "") -> list[str]:
@@ -26,25 +26,34 @@ def _marks(names: list[str]) -> str:
     return ", ".join("?" for _ in names)
 
 
-_JOB = _columns(JobRow)
+_JOB = list(JobRow._fields[:SPEC])
+_SPEC = list(JobRow._fields[SPEC:])
 _STATE = _columns(JobState, without="id")
 _RUN = _columns(RunRow)
 _OWNER = _columns(OwnerRow)
 _NEW_OWNER = _columns(OwnerRow, without="id")
-_JOBS = f"SELECT {_quoted(_JOB)} FROM jobs"
+_WHOLE = f"{_quoted(_JOB + _SPEC)} FROM jobs CROSS JOIN job_specs ON job_specs.number = jobs.number"
+_JOBS = f"SELECT {_WHOLE}"
 _RUNS = f"SELECT {_quoted(_RUN)} FROM runs"
 
-INSERT_JOB = f"INSERT INTO jobs ({_quoted(_JOB)}) VALUES ({_marks(_JOB)})"
+LAST_JOB = (
+    "SELECT max(coalesce((SELECT max(number) FROM jobs), 0), coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'jobs'), 0))"
+)
+INSERT_JOB = f"INSERT INTO jobs (number, {_quoted(_JOB)}) VALUES (?, {_marks(_JOB)})"
+INSERT_SPEC = f"INSERT INTO job_specs (number, {_quoted(_SPEC)}) VALUES (?, {_marks(_SPEC)})"
 EDIT_JOB = f"UPDATE jobs SET ({_quoted(_JOB)}) = ({_marks(_JOB)}) WHERE id = ?"
+EDIT_SPEC = f"UPDATE job_specs SET ({_quoted(_SPEC)}) = ({_marks(_SPEC)}) WHERE number = (SELECT number FROM jobs WHERE id = ?)"
 ADVANCE_JOB = f"UPDATE jobs SET {', '.join(f'{name} = ?' for name in _STATE)} WHERE id = ?"
+HALF_JOB = """SELECT number FROM jobs WHERE number NOT IN (SELECT number FROM job_specs)
+UNION ALL SELECT number FROM job_specs WHERE number NOT IN (SELECT number FROM jobs) LIMIT 1"""
 DELETE_JOB = "DELETE FROM jobs WHERE id = ?"
 JOBS = f"{_JOBS} WHERE id IN (?)"
 JOB_NAMED = f"{_JOBS} WHERE user_id = ? AND name = ?"
 JOBS_OF_ORIGIN = f"{_JOBS} WHERE origin = ?"
-PAGE_OF_JOBS = f"SELECT number, {_quoted(_JOB)} FROM jobs WHERE number > ? ORDER BY number LIMIT ?"
-NEWEST_JOBS = "SELECT max(created_at, anchor_at) FROM jobs WHERE number < ? ORDER BY number DESC LIMIT ?"
+PAGE_OF_JOBS = f"SELECT jobs.number, {_WHOLE} WHERE jobs.number > ? ORDER BY jobs.number LIMIT ?"
+NEWEST_JOBS = "SELECT max(created_at, anchor_at) FROM job_specs WHERE number < ? ORDER BY number DESC LIMIT ?"
 NEWEST_RUNS = "SELECT iif(status = 'pending' AND attempt = 1, ready_at, NULL) FROM runs WHERE id < ? ORDER BY id DESC LIMIT ?"
-PAGE_OF_USER = f"SELECT number, {_quoted(_JOB)} FROM jobs WHERE number > ? AND user_id = ? ORDER BY number LIMIT ?"
+PAGE_OF_USER = f"SELECT jobs.number, {_WHOLE} WHERE jobs.number > ? AND user_id = ? ORDER BY jobs.number LIMIT ?"
 
 # A bare UNION ALL: SQLite merges two index walks; inside a subselect it would sort everything that is due.
 DUE = """SELECT NULL AS run_id, id AS job_id, next_run_at AS due_at, number AS place FROM jobs

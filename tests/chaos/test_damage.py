@@ -205,7 +205,7 @@ def test_flipped_bytes_are_found_or_harmless_and_nothing_but_an_error_of_ours_co
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("table", ["jobs", "runs", "schedulers", "jobs_due", "runs_of_job"])
+@pytest.mark.parametrize("table", ["jobs", "job_specs", "runs", "schedulers", "jobs_due", "runs_of_job"])
 async def test_damage_in_the_middle_is_told_when_it_is_met(table: str, whole: bytes, tmp_path: Path):
     """The root of a table or of an index, garbled while nobody looked: the file opens, and the scheduler ends with the reason."""
     file = tmp_path / "agent.db"
@@ -224,7 +224,7 @@ async def test_damage_in_the_middle_is_told_when_it_is_met(table: str, whole: by
 
 @pytest.mark.parametrize(
     "statement",
-    ["UPDATE jobs SET overlap = 'sometimes'", "UPDATE jobs SET misfire = '{'", "UPDATE jobs SET created_at = 1 << 62"],
+    ["UPDATE jobs SET overlap = 'sometimes'", "UPDATE job_specs SET misfire = '{'", "UPDATE job_specs SET created_at = 1 << 62"],
 )
 async def test_values_that_nobody_wrote_are_told_as_damage_and_not_as_a_bug(statement: str, whole: bytes, tmp_path: Path):
     file = tmp_path / "agent.db"
@@ -295,7 +295,7 @@ async def test_a_log_that_does_not_belong_to_the_file_is_left_aside_or_told(kind
         stale = logs.get(kind) or other.with_name("other.db-wal").read_bytes()
     file.write_bytes(whole)
     if kind == "of an earlier time":  # the file went on without that log
-        of_others("UPDATE jobs SET prompt = 'p' || prompt || prompt")(file)
+        of_others("UPDATE job_specs SET prompt = 'p' || prompt || prompt")(file)
     log.write_bytes(stale)
     error: CronError | None = None
     with trio.fail_after(IN_TIME):

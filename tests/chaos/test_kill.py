@@ -139,7 +139,7 @@ async def settle(options: Options) -> None:
         return await carry_out(ledger, ctx)
 
     config = CronConfig(max_concurrent_runs=SLOTS, retry=RETRY)
-    pending = "SELECT count(*) FROM jobs WHERE enabled = 1 AND schedule LIKE '%one_shot%'"
+    pending = "SELECT count(*) FROM jobs JOIN job_specs USING (number) WHERE enabled = 1 AND schedule LIKE '%one_shot%'"
     async with open_scheduler(options.db, executor, config=config, tick_interval=0.05):
         with trio.fail_after(120):
             while read(options.db, pending) != [(0,)]:
