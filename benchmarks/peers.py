@@ -16,6 +16,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import venv
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,11 +58,16 @@ def prepare(peer: str) -> None:
 
 
 def measure(peer: str, arguments: Sequence[str]) -> dict[str, Any]:
-    """The figures of one scenario, from a process of its own."""
+    """The figures of one scenario, from a process of its own; its files are removed even if it is killed."""
+    with tempfile.TemporaryDirectory() as folder:
+        return started(peer, arguments, folder)
+
+
+def started(peer: str, arguments: Sequence[str], folder: str) -> dict[str, Any]:
     command = [str(python_of(peer)), str(HERE / "peers" / f"with_{peer}.py"), *arguments]
     child = subprocess.Popen(
         command,
-        env={**os.environ, "PYTHONPATH": str(HERE)},  # for measuring.py
+        env={**os.environ, "PYTHONPATH": str(HERE), "TMPDIR": folder},  # for measuring.py
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -101,4 +107,5 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and so the scenario ends too
     main(sys.argv[1:])
