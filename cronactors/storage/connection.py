@@ -149,6 +149,18 @@ def _look(path: str) -> None:
         _recognise(connection, path)
 
 
+@contextmanager
+def beside(file: Path) -> Iterator[None]:
+    """Keep the file open, reading only, so that a connection which is closed in the block is not the last one and leaves the log.
+
+    The last one copies what its own index knows of the log, and deletes it, though others that made a new index may have gone on.
+    """
+    with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as reader:
+        with suppress(sqlite3.Error):
+            reader.execute("SELECT 1 FROM sqlite_master").fetchall()  # from now on it holds its lock
+        yield
+
+
 def _recognise(connection: sqlite3.Connection, path: str) -> None:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()

@@ -128,10 +128,10 @@ def watching(faults: Faults) -> Iterator[Faults]:
 
 
 @contextmanager
-def talking(program: str) -> Iterator[subprocess.Popen[str]]:
+def talking(program: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """Another program, which answers what it is told, for the length of a block."""
     with subprocess.Popen(
-        [sys.executable, program],
+        [sys.executable, program, *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         text=True,
         stdin=subprocess.PIPE,

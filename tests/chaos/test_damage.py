@@ -31,7 +31,7 @@ from cronactors import (
 )
 from cronactors.storage.connection import APPLICATION_ID, SCHEMA_VERSION
 from tests.chaos.fault_scenario import START, clock_at
-from tests.chaos.faults import in_memory
+from tests.chaos.faults import in_memory, talking
 from tests.chaos.judge import Ledger, judge
 from tests.chaos.sizes import quick_and_full
 
@@ -242,11 +242,12 @@ async def test_values_that_nobody_wrote_are_told_as_damage_and_not_as_a_bug(stat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["deleted", "deleted with its log", "replaced", "its log deleted"])
+@pytest.mark.parametrize("what", ["deleted", "deleted with its log", "replaced", "its log deleted", "its index deleted"])
 async def test_a_file_that_goes_while_it_is_open_is_told_and_not_made_anew(what: str, tmp_path: Path):
     file, away = tmp_path / "agent.db", tmp_path / "away"
     away.mkdir()
-    gone = {"deleted": ["agent.db"], "its log deleted": ["agent.db-wal"]}.get(what)
+    alone = {"deleted": "agent.db", "its log deleted": "agent.db-wal", "its index deleted": "agent.db-shm"}
+    gone = [alone[what]] if what in alone else ["agent.db", "agent.db-wal", "agent.db-shm"]
     ledger = Ledger(tmp_path / "ledger")
 
     async def execute(ctx: JobContext) -> None:
@@ -256,7 +257,7 @@ async def test_a_file_that_goes_while_it_is_open_is_told_and_not_made_anew(what:
     async with open_scheduler(file, execute, tick_interval=0.1) as scheduler:
         kept = await scheduler.store.add_job("kept", "p", Interval.every(ms=50))
         await trio.sleep(0.2)  # real time, so that there are runs
-        for name in gone or ["agent.db", "agent.db-wal", "agent.db-shm"]:
+        for name in gone:
             (tmp_path / name).rename(away / name)
         if what == "replaced":
             of_others("CREATE TABLE notes (text)")(file)
@@ -270,13 +271,33 @@ async def test_a_file_that_goes_while_it_is_open_is_told_and_not_made_anew(what:
         assert contents(tmp_path).keys() == there
         if what == "replaced":
             file.unlink()
-        for name in gone or ["agent.db", "agent.db-wal", "agent.db-shm"]:
+        for name in gone:
             (away / name).rename(tmp_path / name)
         with trio.fail_after(IN_TIME):
             second = await scheduler.store.add_job("second", "p", Interval.every(ms=50))
             while not await scheduler.store.list_runs(second):
                 await trio.sleep(0.02)
     judge(file, ledger, acknowledged=[kept, second])
+
+
+@pytest.mark.slow
+async def test_without_the_index_that_all_share_two_processes_do_not_write_over_each_other(tmp_path: Path):
+    """Who opens the file next makes a new index and knows nothing of the locks in the old one."""
+    file = tmp_path / "agent.db"
+    async with open_store(file) as store:
+        added = [await store.add_job(f"before {n}", "p" * 3_000, Cron("* * * * *")) for n in range(10)]
+        (tmp_path / "agent.db-shm").unlink()
+        with talking(str(Path(__file__).with_name("adding_child.py")), str(file)) as other:
+            assert other.stdin is not None
+            assert other.stdout is not None
+            for number in range(10):
+                print(f"theirs {number}", file=other.stdin, flush=True)
+                added.append(other.stdout.readline().strip())
+                with pytest.raises(StoreUnavailable, match=r"agent\.db was deleted or replaced"):
+                    await store.add_job(f"ours {number}", "p" * 3_000, Cron("* * * * *"))
+            other.stdin.close()
+            assert other.wait(timeout=30) == 0
+    judge(file, Ledger(tmp_path / "ledger"), acknowledged=added)
 
 
 # The log of another time
