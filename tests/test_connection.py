@@ -246,6 +246,39 @@ def test_a_damaged_file_is_refused_and_left_as_it_is(tmp_path: Path, path: str, 
     assert contents(tmp_path) == before
 
 
+BROKEN = {
+    "no number": "PRAGMA user_version = 0",
+    "a number below zero": "PRAGMA user_version = -1",
+    "no jobs": "DROP TABLE jobs",
+    "no runs": "DROP TABLE runs",
+    "no schedulers": "DROP TABLE schedulers",
+    "no prompt": "ALTER TABLE jobs DROP COLUMN prompt",
+    "another name": "ALTER TABLE runs RENAME COLUMN scheduled_at TO at",
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_file_of_ours_that_lacks_a_part_is_damaged_and_left_as_it_is(tmp_path: Path, path: str, kind: str) -> None:
+    filled(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute(BROKEN[kind])
+    before = contents(tmp_path)
+    for create in (True, False):
+        with pytest.raises(StoreCorrupt, match=r"jobs\.db is damaged \("):
+            connect(path, create=create)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("statement", ["DROP TABLE jobs", "ALTER TABLE jobs RENAME COLUMN prompt TO text"])
+def test_a_part_that_goes_while_the_file_is_open_is_told_as_damage(path: str, statement: str) -> None:
+    with closing(opened(path)) as storage:
+        add(storage, "a")
+        with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            db.execute(statement)
+        with pytest.raises(StoreCorrupt, match=r"jobs\.db is damaged"):
+            add(storage, "b")
+
+
 @pytest.fixture
 def of_nobody() -> Iterator[Path]:
     """A folder, and until the test ends a user without the rights of root."""

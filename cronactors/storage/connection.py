@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from cronactors.errors import StoreCorrupt, StoreUnavailable, shorten
+from cronactors.storage.rows import JobRow, OwnerRow, RunRow
 
 logger = logging.getLogger("cronactors.store")
 
@@ -24,6 +25,7 @@ SCHEMA_VERSION: Final = 1
 _OLDEST_SQLITE = (3, 37, 0)
 _BUSY_MS = 100
 _CORRUPT = frozenset({"SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_CORRUPT_INDEX", "SQLITE_CORRUPT_VTAB"})
+_MISSING = ("no such table", "no such column", "has no column named")
 _LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 
 
@@ -41,6 +43,8 @@ def ours(error: sqlite3.Error | UnicodeDecodeError, path: str) -> StoreUnavailab
     code = getattr(error, "sqlite_errorname", None)
     if code in _CORRUPT:
         return StoreCorrupt(f"{path} is damaged or not a database ({code}: {error})")
+    if code == "SQLITE_ERROR" and any(words in str(error) for words in _MISSING):  # of our own statements
+        return StoreCorrupt(f"{path} is damaged, or a newer version has upgraded it meanwhile ({error})")
     # Of the sqlite3 module itself, on a value or on SQLite's own words on a broken schema; it shows the text, which may be secret.
     if isinstance(error, UnicodeDecodeError) or (code is None and "UTF-8" in str(error)):
         return StoreCorrupt(f"{path} is damaged or not a database (text in it is not UTF-8)")
@@ -169,6 +173,18 @@ def _recognise(connection: sqlite3.Connection, path: str) -> None:
         raise StoreCorrupt(f"{path} is a database of another application, not of cronactors")
     if version > SCHEMA_VERSION:
         raise StoreCorrupt(f"{path} was written by a newer version (schema {version}, this version knows {SCHEMA_VERSION})")
+    if tables and version < 1:
+        raise StoreCorrupt(f"{path} is damaged (there are tables, but the number of their schema is {version})")
+    if version == SCHEMA_VERSION:
+        _compare(connection, path)
+
+
+def _compare(connection: sqlite3.Connection, path: str) -> None:
+    """Hold that each table has its columns; more do no harm."""
+    for table, row in (("jobs", JobRow), ("runs", RunRow), ("schedulers", OwnerRow)):
+        there = {name for (name,) in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))}
+        if lacking := [name for name in row._fields if name not in there]:
+            raise StoreCorrupt(f"{path} is damaged (the table {table} lacks {lacking[0]})")
 
 
 def _set_up(connection: sqlite3.Connection, path: str) -> None:
