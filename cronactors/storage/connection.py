@@ -145,10 +145,18 @@ def _look(path: str) -> None:
     """Refuse a file that is not ours, leaving nothing beside it.
 
     In WAL mode a reader makes a log and an index and, reading only, cannot take them away; "immutable" makes none, and is right
-    where there is no log, as then nobody has the file open (SQLite, "Write-Ahead Logging", "Read-Only Databases").
+    where there is no log, as then nobody has the file open (SQLite, "Write-Ahead Logging", "Read-Only Databases"). It does not read
+    a log; but whose a file is stands in the file itself, since `_create` made it, and a schema's number only grows. Only while the
+    log is copied into it, by another process or by one that was killed, SQLite may find that without the log it is no whole file.
     """
-    mode = "mode=ro" if Path(f"{os.path.realpath(path)}-wal").exists() else "mode=ro&immutable=1"
-    uri = f"{Path(path).absolute().as_uri()}?{mode}"
+    uri = f"{Path(path).absolute().as_uri()}?mode=ro"
+    log = Path(f"{os.path.realpath(path)}-wal").exists()
+    with closing(sqlite3.connect(f"{uri}&immutable=1", uri=True)) as connection:
+        if not log:
+            _recognise(connection, path)
+            return
+        with suppress(sqlite3.DatabaseError):
+            _recognise_numbers(connection, path)
     with closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_MS / 1000)) as connection:
         _recognise(connection, path)
 
@@ -166,17 +174,24 @@ def beside(file: Path) -> Iterator[None]:
 
 
 def _recognise(connection: sqlite3.Connection, path: str) -> None:
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if application != APPLICATION_ID and (application or version or tables):
-        raise StoreCorrupt(f"{path} is a database of another application, not of cronactors")
-    if version > SCHEMA_VERSION:
-        raise StoreCorrupt(f"{path} was written by a newer version (schema {version}, this version knows {SCHEMA_VERSION})")
+    version = _recognise_numbers(connection, path, new=not tables)
     if tables and version < 1:
         raise StoreCorrupt(f"{path} is damaged (there are tables, but the number of their schema is {version})")
     if version == SCHEMA_VERSION:
         _compare(connection, path)
+
+
+def _recognise_numbers(connection: sqlite3.Connection, path: str, *, new: bool = False) -> int:
+    """Answer the schema of a file that is ours; a ``new`` one need not have a number yet."""
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if application != APPLICATION_ID and not (new and application == version == 0):
+        raise StoreCorrupt(f"{path} is a database of another application, not of cronactors")
+    if version > SCHEMA_VERSION:
+        raise StoreCorrupt(f"{path} was written by a newer version (schema {version}, this version knows {SCHEMA_VERSION})")
+    assert isinstance(version, int)
+    return version
 
 
 def _compare(connection: sqlite3.Connection, path: str) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import sqlite3
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -99,13 +101,29 @@ def of_others(*statements: str) -> Callable[[Path], None]:
     return make
 
 
+def left_by_a_crash(*statements: str) -> Callable[[Path], None]:
+    """Its log beside it, as after a kill: nobody has closed it."""
+
+    def make(file: Path) -> None:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            closing(sqlite3.connect(f"{folder}/a.db", isolation_level=None)) as connection,
+        ):
+            for statement in statements:
+                connection.execute(statement)
+            for suffix in ("", "-wal"):
+                shutil.copyfile(f"{folder}/a.db{suffix}", f"{file}{suffix}")
+
+    return make
+
+
+NEWER = (f"PRAGMA application_id = {APPLICATION_ID}", f"PRAGMA user_version = {SCHEMA_VERSION + 1}", "CREATE TABLE j (x)")
 FILES: dict[str, Callable[[Path], None]] = {
     "directory": Path.mkdir,
     "foreign": of_others("CREATE TABLE notes (text)", "INSERT INTO notes VALUES ('mine')"),
-    "foreign with its log": of_others("PRAGMA journal_mode = WAL", "CREATE TABLE notes (text)"),
-    "newer": of_others(
-        f"PRAGMA application_id = {APPLICATION_ID}", f"PRAGMA user_version = {SCHEMA_VERSION + 1}", "CREATE TABLE j (x)"
-    ),
+    "foreign with its log": left_by_a_crash("PRAGMA journal_mode = WAL", "CREATE TABLE notes (text)"),
+    "newer": of_others(*NEWER),
+    "newer with its log": left_by_a_crash("PRAGMA journal_mode = WAL", *NEWER, "PRAGMA wal_checkpoint", "CREATE TABLE k (x)"),
     "pipe": os.mkfifo,
 }
 
@@ -119,6 +137,7 @@ async def test_what_cannot_be_used_is_refused_by_name_and_stays_as_it_is(kind: s
     else:
         file.write_bytes(BYTES[kind](whole) if kind in BYTES else whole)
     before = contents(tmp_path) if kind != "pipe" else {}
+    assert (f"{file.name}-wal" in before) == kind.endswith("with its log")
     permission = no_permission(tmp_path) if kind == "no permission" else nullcontext()
     with permission:  # noqa: SIM117 - it is given back last
         with trio.fail_after(IN_TIME), pytest.raises((StoreCorrupt, StoreUnavailable), match=r"agent\.db") as caught:
