@@ -71,6 +71,8 @@ async def carry_out(ledger: Ledger, ctx: JobContext) -> str:
         await trio.sleep(float(seconds))
     if verb == "die":
         die()
+    if verb in ("fail", "give-up"):
+        ledger.write("raise", ctx)
     if verb == "fail":
         raise RuntimeError(ctx.prompt)
     if verb == "give-up":

@@ -63,7 +63,7 @@ async def executor(ctx: JobContext) -> None:
     mark("started")
     ledger.write("start", ctx)
     await trio.sleep(random.uniform(0, 0.01))  # real time: the load is to be uneven
-    ledger.write("end", ctx)
+    ledger.write("raise" if ctx.prompt.startswith("fail") else "end", ctx)
     if ctx.prompt.startswith("fail"):
         raise ValueError("as it was told")
 

@@ -75,7 +75,7 @@ class World:
 
     async def execute(self, ctx: JobContext) -> None:
         self.ledger.write("start", ctx)
-        self.ledger.write("end", ctx)
+        self.ledger.write("raise" if ctx.prompt.startswith("fail") else "end", ctx)
         if ctx.prompt.startswith("fail"):
             raise ValueError("as it was told")
 
