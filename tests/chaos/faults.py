@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -111,6 +111,9 @@ class _Watched(sqlite3.Connection):
 
     def execute(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = (), /) -> sqlite3.Cursor:
         return self.faults.pass_on(self, sql, lambda: super(_Watched, self).execute(sql, parameters))
+
+    def executemany(self, sql: str, parameters: Iterable[Any], /) -> sqlite3.Cursor:
+        return self.faults.pass_on(self, sql, lambda: super(_Watched, self).executemany(sql, parameters))
 
     def backup(self, target: sqlite3.Connection, **options: Any) -> None:
         self.faults.pass_on(self, "backup", lambda: super(_Watched, self).backup(target, **options))
