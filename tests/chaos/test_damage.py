@@ -20,9 +20,9 @@ import trio
 from cronactors import (
     Cron,
     CronConfig,
-    CronError,
     Interval,
     JobContext,
+    JobSpec,
     OneShot,
     Overlap,
     SessionMode,
@@ -182,8 +182,9 @@ def damage(data: bytes, chance: random.Random) -> bytes:
     return bytes(damaged)
 
 
-async def _use(file: Path) -> None:
+async def _use(file: Path, opened: trio.Event) -> None:
     async with open_scheduler(file, execute, config=CronConfig(max_concurrent_runs=4)) as scheduler:
+        opened.set()
         await scheduler.store.list_jobs()
         await scheduler.store.list_runs(limit=1000)
         await trio.sleep(25)
@@ -192,12 +193,14 @@ async def _use(file: Path) -> None:
         await scheduler.store.list_runs(limit=1000)
 
 
-def error_of(file: Path) -> BaseException | None:
+def use(file: Path) -> tuple[bool, BaseException | None]:
+    """Whether it could be opened, and what went wrong."""
+    opened = trio.Event()
     try:
-        trio.run(_use, file, clock=clock_at(START + timedelta(seconds=300)))
+        trio.run(_use, file, opened, clock=clock_at(START + timedelta(seconds=300)))
     except BaseException as error:
-        return error
-    return None
+        return opened.is_set(), error
+    return True, None
 
 
 @quick_and_full("files", 40, 2000)
@@ -211,15 +214,18 @@ def test_flipped_bytes_are_found_or_harmless_and_nothing_but_an_error_of_ours_co
         with in_memory() as folder:
             file = folder / "agent.db"
             file.write_bytes(damage(whole, chance))
+            before = contents(folder)
             begun = time.monotonic()
-            error = error_of(file)
+            opened, error = use(file)
             longest = max(longest, time.monotonic() - begun)
+            assert opened or contents(folder) == before, f"file {number} was refused, and is another now"
         if error is not None:
             assert isinstance(error, StoreCorrupt | StoreUnavailable), f"file {number}: {error!r}"
             assert "agent.db" in str(error)
             assert "prompt" not in str(error), "what stands in the file may be secret"
         outcomes["not noticed" if error is None else type(error).__name__] += 1
     told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
+    assert longest < IN_TIME
     figures(f"{files} damaged files: {told}; the longest took {longest:.1f} s")
 
 
@@ -322,32 +328,52 @@ async def test_without_the_index_that_all_share_two_processes_do_not_write_over_
 # The log of another time
 
 
-@pytest.mark.parametrize("kind", ["junk", "zeros", "of another file", "of an earlier time"])
-async def test_a_log_that_does_not_belong_to_the_file_is_left_aside_or_told(kind: str, whole: bytes, tmp_path: Path):
-    """SQLite knows its own log by checksums, but not to which state of which file it belongs."""
-    file, log = tmp_path / "agent.db", tmp_path / "agent.db-wal"
-    other = tmp_path / "other.db"
+@pytest.mark.parametrize("log", [JUNK, bytes(9_000)], ids=["junk", "zeros"])
+async def test_a_log_that_is_none_is_left_aside(log: bytes, whole: bytes, tmp_path: Path):
+    file = tmp_path / "agent.db"
+    file.write_bytes(whole)
+    (tmp_path / "agent.db-wal").write_bytes(log)
+    async with open_store(file) as store:
+        assert len(await store.list_jobs()) == 150
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("kind", ["of another file", "of an earlier time"])
+async def test_a_log_that_does_not_belong_to_the_file_is_told_or_taken_for_its_own(
+    kind: str, told: bool, whole: bytes, tmp_path: Path
+):
+    """SQLite knows its own log by checksums, but not to which state of which file it belongs: docs/limits.md.
+
+    It is told if pages of the one do not fit to those of the other. Else the file is what it was when the log was written.
+    """
+    file, other = tmp_path / "agent.db", tmp_path / "other.db"
     if kind == "of an earlier time":
         other.write_bytes(whole)
     async with open_store(other) as store:
-        await store.add_job("other", "p" * 9_000, Cron("* * * * *"))
-        logs = {"junk": JUNK, "zeros": bytes(9_000)}
-        stale = logs.get(kind) or other.with_name("other.db-wal").read_bytes()
+        for number in range(1 if told else 5):
+            await store.add_job(f"other {number}", "p" * 9_000, Cron("* * * * *"))
+        then = {job.name for job in await store.list_jobs()}
+        log = other.with_name("other.db-wal").read_bytes()
     file.write_bytes(whole)
-    if kind == "of an earlier time":  # the file went on without that log
+    if kind == "of an earlier time" and told:  # the file went on without that log
         of_others("UPDATE jobs SET prompt = 'p' || prompt || prompt")(file)
-    log.write_bytes(stale)
-    error: CronError | None = None
-    with trio.fail_after(IN_TIME):
-        try:
+    elif not told:
+        if kind == "of an earlier time":
+            file.write_bytes(other.read_bytes())
+        else:
+            file.unlink()
+        async with open_store(file) as store:
+            await store.add_jobs([JobSpec(f"later {number}", "p" * 9_000, Cron("* * * * *")) for number in range(100)])
+    (tmp_path / "agent.db-wal").write_bytes(log)
+
+    async def read() -> set[str]:
+        with trio.fail_after(IN_TIME):
             async with open_store(file) as store:
-                jobs = await store.list_jobs()
                 await store.list_runs(limit=1000)
-        except CronError as found:
-            error = found
-    if kind in logs:
-        assert error is None
-        assert len(jobs) == 150
-    elif error is not None:
-        assert isinstance(error, StoreCorrupt | StoreUnavailable)
-        assert "agent.db" in str(error)
+                return {job.name for job in await store.list_jobs()}
+
+    if told:
+        with pytest.raises(StoreCorrupt, match=r"agent\.db"):
+            await read()
+    else:
+        assert await read() == then
