@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -245,6 +245,31 @@ async def test_damage_in_the_middle_is_told_when_it_is_met(table: str, whole: by
             await scheduler.store.list_runs()
             await trio.sleep_forever()
     assert file.stat().st_size >= len(data), "it is not made anew"
+
+
+@pytest.mark.parametrize("change", ["next_run_at = NULL", "id = 'another'"])
+@pytest.mark.parametrize("index", ["jobs_due", "jobs_cancelling"])
+async def test_an_index_that_tells_of_moments_which_its_table_does_not_have_makes_nobody_spin(
+    index: str, change: str, tmp_path: Path
+):
+    file = tmp_path / "agent.db"
+    held = "held_by = 77" if index == "jobs_cancelling" else "held_by = NULL"
+    async with open_store(file) as store:
+        await store.add_job("job", "p", Interval.every(ms=1), overlap=Overlap.CANCEL_OTHER)
+    of_others(f"UPDATE jobs SET {held}")(file)
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        row = connection.execute("SELECT * FROM sqlite_master WHERE name = ?", (index,)).fetchone()
+        connection.execute("DELETE FROM sqlite_master WHERE name = ?", (index,))
+    of_others(f"UPDATE jobs SET {change}")(file)
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("INSERT INTO sqlite_master VALUES (?, ?, ?, ?, ?)", row)
+    with suppress(StoreCorrupt):
+        async with open_scheduler(file, execute) as scheduler:
+            before = scheduler._clock.turns.value
+            await trio.sleep(0.5)  # real time, in which the clock would turn some 1,500 times
+            assert scheduler._clock.turns.value - before < 150, "ten to twenty are expected"
 
 
 @pytest.mark.parametrize(
