@@ -244,20 +244,43 @@ def test_a_database_of_others_is_refused_and_nothing_in_its_folder_changes(tmp_p
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("create", [True, False])
-def test_a_log_that_another_application_left_in_a_crash_is_read_but_not_put_into_its_file(
-    tmp_path: Path, path: str, create: bool
+@pytest.mark.parametrize("index", [True, False])
+@pytest.mark.parametrize("kind", ["tables", "newer"])
+def test_a_log_that_another_application_left_in_a_crash_is_not_put_into_its_file_nor_an_index_beside_it(
+    tmp_path: Path, path: str, kind: str, index: bool
 ) -> None:
     other = tmp_path / "other.db"
     with closing(sqlite3.connect(other, isolation_level=None)) as db:
         db.execute("PRAGMA journal_mode = WAL")
-        db.execute("CREATE TABLE t (x)")
-        crashed = {path: other.read_bytes(), f"{path}-wal": Path(f"{other}-wal").read_bytes()}
-    for name, data in crashed.items():
-        Path(name).write_bytes(data)
-    with pytest.raises(StoreCorrupt, match="another application"):
-        connect(path, create=create)
-    assert {name: Path(name).read_bytes() for name in crashed} == crashed
+        for statement in FOREIGN[kind]:
+            db.execute(statement)
+        if kind == "newer":  # else all of it stands in the log
+            db.execute("PRAGMA wal_checkpoint")
+            db.execute("CREATE TABLE more (x)")
+        for suffix in ("", "-wal", "-shm")[: 2 + index]:
+            Path(path + suffix).write_bytes(Path(f"{other}{suffix}").read_bytes())
+    before = contents(tmp_path)
+    for create in (True, False):
+        with pytest.raises(StoreCorrupt, match="newer version" if kind == "newer" else "another application"):
+            connect(path, create=create)
+    assert contents(tmp_path) == before
+
+
+def test_a_file_whose_log_was_being_copied_into_it_in_a_crash_is_opened(tmp_path: Path, path: str) -> None:
+    """The first page has been copied, and tells of pages that are still in the log alone."""
+    other = str(tmp_path / "other.db")
+    connect(other, create=True).close()
+    before = Path(other).read_bytes()
+    with closing(opened(other)) as storage:
+        for number in range(60):
+            add(storage, f"{number:03}")
+        log = Path(f"{other}-wal").read_bytes()
+    after = Path(other).read_bytes()
+    assert len(after) > len(before)
+    Path(path).write_bytes(after[:4096] + before[4096:])
+    Path(f"{path}-wal").write_bytes(log)
+    with closing(opened(path)) as storage:
+        assert len(job_ids(storage)) == 60
 
 
 def test_a_file_that_became_another_after_the_first_look_is_refused_too(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,6 +321,39 @@ def test_a_damaged_file_is_refused_and_left_as_it_is(tmp_path: Path, path: str, 
     with pytest.raises(StoreCorrupt, match=r"jobs\.db is damaged or not a database"):
         connect(path, create=True)
     assert contents(tmp_path) == before
+
+
+BROKEN = {
+    "no number": "PRAGMA user_version = 0",
+    "a number below zero": "PRAGMA user_version = -1",
+    "no jobs": "DROP TABLE jobs",
+    "no runs": "DROP TABLE runs",
+    "no schedulers": "DROP TABLE schedulers",
+    "no prompt": "ALTER TABLE job_specs DROP COLUMN prompt",
+    "another name": "ALTER TABLE runs RENAME COLUMN scheduled_at TO at",
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_file_of_ours_that_lacks_a_part_is_damaged_and_left_as_it_is(tmp_path: Path, path: str, kind: str) -> None:
+    filled(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute(BROKEN[kind])
+    before = contents(tmp_path)
+    for create in (True, False):
+        with pytest.raises(StoreCorrupt, match=r"jobs\.db is damaged \("):
+            connect(path, create=create)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("statement", ["DROP TABLE jobs", "ALTER TABLE job_specs RENAME COLUMN prompt TO text"])
+def test_a_part_that_goes_while_the_file_is_open_is_told_as_damage(path: str, statement: str) -> None:
+    with closing(opened(path)) as storage:
+        add(storage, "a")
+        with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            db.execute(statement)
+        with pytest.raises(StoreCorrupt, match=r"jobs\.db is damaged"):
+            add(storage, "b")
 
 
 @pytest.fixture

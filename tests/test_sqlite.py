@@ -55,7 +55,7 @@ def test_an_error_of_sqlite_in_a_verb_names_the_file(path: str) -> None:
         assert storage.begin(write=True)
         storage._db.execute("DROP TABLE runs")
         for verb in (lambda: storage.mark_runs([1]), storage.count_running, lambda: storage.runs([1])):
-            with pytest.raises(StoreUnavailable, match=r"jobs\.db .*no such table: runs"):
+            with pytest.raises(StoreCorrupt, match=r"jobs\.db .*no such table: runs"):
                 verb()
         storage.rollback()
         assert storage.begin(write=True)

@@ -53,6 +53,7 @@ class Clock:
         self._commits = 0
         self._waits_for_slot = False
         self._limited = False
+        self._cancels_nothing = False
         self._leaked: set[int] = set()
         self._seen = max(service.wall(), registered.last_seen or 0), trio.current_time()
         self._rebase: Rebase | None = None
@@ -126,9 +127,14 @@ class Clock:
 
     async def _cancel_overlapped(self) -> bool:
         """Where a moment is to take the place of the job's open run, let that be ended; a look finds it. Needs no free slot."""
-        if self.next_cancelling is None or self.next_cancelling > self._wall():
+        before = self.next_cancelling
+        self._cancels_nothing = False
+        if before is None or before > self._wall():
             return False
-        return await self._mailbox.ask(CancelOverlapped())
+        changed = await self._mailbox.ask(CancelOverlapped())
+        # An index of a damaged file may tell what its table does not bear out: it must not spin.
+        self._cancels_nothing = self.next_cancelling == before
+        return changed and not self._cancels_nothing
 
     async def _claim(self) -> bool:
         """Claim for the free slots; answer whether to try again at once."""
@@ -154,7 +160,10 @@ class Clock:
             wait = min(wait, self._service.until(self.next_due))
         elif self._waits_for_slot and not self._limited:
             wait = min(wait, _AGAIN)
-        if self.next_cancelling is not None:
+        if self._cancels_nothing:
+            wait = min(wait, _AGAIN)
+            self._empty_latch()  # of its own commit; of another's it hears soon enough
+        elif self.next_cancelling is not None:
             wait = min(wait, self._service.until(self.next_cancelling))
         self.next_wake = None if math.isinf(wait) else self._wall() + max(0, math.ceil(wait * 1000))
         with trio.move_on_after(max(0.0, wait)) as sleep:  # the tick may have passed while a claim was made

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from cronactors.errors import StoreCorrupt, StoreUnavailable, shorten
+from cronactors.storage.rows import SPEC, JobRow, OwnerRow, RunRow
 
 logger = logging.getLogger("cronactors.store")
 
@@ -24,6 +25,7 @@ SCHEMA_VERSION: Final = 1
 _OLDEST_SQLITE = (3, 37, 0)
 _BUSY_MS = 100
 _CORRUPT = frozenset({"SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_CORRUPT_INDEX", "SQLITE_CORRUPT_VTAB"})
+_MISSING = ("no such table", "no such column", "has no column named")
 _LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 
 
@@ -41,6 +43,8 @@ def ours(error: sqlite3.Error | UnicodeDecodeError, path: str) -> StoreUnavailab
     code = getattr(error, "sqlite_errorname", None)
     if code in _CORRUPT:
         return StoreCorrupt(f"{path} is damaged or not a database ({code}: {error})")
+    if code == "SQLITE_ERROR" and any(words in str(error) for words in _MISSING):  # of our own statements
+        return StoreCorrupt(f"{path} is damaged, or a newer version has upgraded it meanwhile ({error})")
     # Of the sqlite3 module itself, on a value or on SQLite's own words on a broken schema; it shows the text, which may be secret.
     if isinstance(error, UnicodeDecodeError) or (code is None and "UTF-8" in str(error)):
         return StoreCorrupt(f"{path} is damaged or not a database (text in it is not UTF-8)")
@@ -167,22 +171,67 @@ def _look(path: str) -> None:
     """Refuse a file that is not ours, leaving nothing beside it.
 
     In WAL mode a reader makes a log and an index and, reading only, cannot take them away; "immutable" makes none, and is right
-    where there is no log, as then nobody has the file open (SQLite, "Write-Ahead Logging", "Read-Only Databases").
+    where there is no log, as then nobody has the file open (SQLite, "Write-Ahead Logging", "Read-Only Databases"). It does not read
+    a log; but whose a file is stands in the file itself, since `_create` made it, and a schema's number only grows. Only while the
+    log is copied into it, by another process or by one that was killed, SQLite may find that without the log it is no whole file.
     """
-    mode = "mode=ro" if Path(f"{os.path.realpath(path)}-wal").exists() else "mode=ro&immutable=1"
-    uri = f"{Path(path).absolute().as_uri()}?{mode}"
+    uri = f"{Path(path).absolute().as_uri()}?mode=ro"
+    log = Path(f"{os.path.realpath(path)}-wal").exists()
+    with closing(sqlite3.connect(f"{uri}&immutable=1", uri=True)) as connection:
+        if not log:
+            _recognise(connection, path)
+            return
+        with suppress(sqlite3.DatabaseError):
+            _recognise_numbers(connection, path)
     with closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_MS / 1000)) as connection:
         _recognise(connection, path)
 
 
+@contextmanager
+def beside(file: Path) -> Iterator[None]:
+    """Keep the file open, reading only, so that a connection which is closed in the block is not the last one and leaves the log.
+
+    The last one copies what its own index knows of the log, and deletes it, though others that made a new index may have gone on.
+    """
+    with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as reader:
+        with suppress(sqlite3.Error):
+            reader.execute("SELECT 1 FROM sqlite_master").fetchall()  # from now on it holds its lock
+        yield
+
+
 def _recognise(connection: sqlite3.Connection, path: str) -> None:
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    version = _recognise_numbers(connection, path, new=not tables)
+    if tables and version < 1:
+        raise StoreCorrupt(f"{path} is damaged (there are tables, but the number of their schema is {version})")
+    if version == SCHEMA_VERSION:
+        _compare(connection, path)
+
+
+def _recognise_numbers(connection: sqlite3.Connection, path: str, *, new: bool = False) -> int:
+    """Answer the schema of a file that is ours; a ``new`` one need not have a number yet."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if application != APPLICATION_ID and (application or version or tables):
+    if application != APPLICATION_ID and not (new and application == version == 0):
         raise StoreCorrupt(f"{path} is a database of another application, not of cronactors")
     if version > SCHEMA_VERSION:
         raise StoreCorrupt(f"{path} was written by a newer version (schema {version}, this version knows {SCHEMA_VERSION})")
+    assert isinstance(version, int)
+    return version
+
+
+def _compare(connection: sqlite3.Connection, path: str) -> None:
+    """Hold that each table has its columns; more do no harm."""
+    tables = {
+        "jobs": JobRow._fields[:SPEC],
+        "job_specs": JobRow._fields[SPEC:],
+        "runs": RunRow._fields,
+        "schedulers": OwnerRow._fields,
+    }
+    for table, columns in tables.items():
+        there = {name for (name,) in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))}
+        if lacking := [name for name in columns if name not in there]:
+            raise StoreCorrupt(f"{path} is damaged (the table {table} lacks {lacking[0]})")
 
 
 def _set_up(connection: sqlite3.Connection, path: str) -> None:

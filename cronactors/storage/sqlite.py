@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TypeAlias
 from cronactors.errors import StoreUnavailable
 from cronactors.instants import LATEST, Millis
 from cronactors.storage import statements as sql
-from cronactors.storage.connection import MEMORY, connect, locked, ours
+from cronactors.storage.connection import MEMORY, beside, connect, locked, ours
 from cronactors.storage.rows import SPEC, Due, JobRow, JobState, OwnerRow, RunEnd, RunRow
 
 _Value: TypeAlias = str | int | float | None
@@ -60,12 +61,14 @@ class SqliteStorage:
         self._wall = wall
         self._db = connect(path, create=create)
         place = Path(path).resolve()  # as SQLite does, since the working directory may change
-        self._files = () if path == MEMORY else (place, Path(f"{place}-wal"))
+        self._files: tuple[Path, ...] = () if path == MEMORY else (place, Path(f"{place}-wal"), Path(f"{place}-shm"))
         self._opened = _standing(self._files)
 
     def close(self) -> None:
         """Close the connection; a second time does nothing."""
-        self._db.close()
+        index_gone = _standing(self._files[:2]) == self._opened[:2] and _standing(self._files) != self._opened
+        with beside(self._files[0]) if index_gone else nullcontext():
+            self._db.close()
 
     # Every statement passes here, so that errors are mapped once.
 
@@ -128,9 +131,10 @@ class SqliteStorage:
 
     def begin(self, *, write: bool) -> bool:
         """Begin a transaction; False if another process holds the lock."""
-        # SQLite would go on in the file that nobody can find any more ("How To Corrupt", "Unlinking or renaming a database file").
+        # SQLite would go on in the file that nobody can find any more ("How To Corrupt", "Unlinking or renaming a database file");
+        # without the index, which has the locks, whoever opens the file next would not know of us.
         if _standing(self._files) != self._opened:
-            raise StoreUnavailable(f"{self._path} was deleted or replaced, or its log was, while it was open")
+            raise StoreUnavailable(f"{self._path} was deleted or replaced, or its -wal or -shm was, while it was open")
         try:
             self._db.execute("BEGIN IMMEDIATE" if write else "BEGIN")
             if not write:

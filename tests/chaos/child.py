@@ -29,6 +29,7 @@ from tests.chaos.judge import Ledger
 
 ROOT = Path(__file__).parents[2]
 RETRY = RetryPolicy(delays=(0.2,))
+STEP = 0.01  # seconds
 
 
 @attrs.frozen(kw_only=True)
@@ -62,15 +63,23 @@ def die() -> None:
 
 
 async def carry_out(ledger: Ledger, ctx: JobContext) -> str:
-    """Do what the prompt says: ``sleep``, ``block``, ``fail``, ``give-up`` or ``die``, with the seconds before that."""
+    """Do what the prompt says: ``sleep``, ``toil``, ``block``, ``fail``, ``give-up`` or ``die``, with the seconds before that.
+
+    Who toils has as much left to do when it was stopped meanwhile; who sleeps may find that it is over.
+    """
     ledger.write("start", ctx)
     verb, _, seconds = ctx.prompt.partition(" ")
     if verb == "block":
         time.sleep(float(seconds))
+    elif verb == "toil":
+        for _ in range(int(float(seconds) / STEP)):
+            await trio.sleep(STEP)
     else:
         await trio.sleep(float(seconds))
     if verb == "die":
         die()
+    if verb in ("fail", "give-up"):
+        ledger.write("raise", ctx)
     if verb == "fail":
         raise RuntimeError(ctx.prompt)
     if verb == "give-up":

@@ -58,7 +58,7 @@ class Life:
         self.ledger.write("start", ctx)
         if ctx.prompt == "timeout":
             await trio.sleep_forever()
-        self.ledger.write("end", ctx)
+        self.ledger.write("raise" if ctx.prompt == "error" else "end", ctx)
         if ctx.prompt == "error":
             raise ValueError("as it was told")
 

@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -112,6 +112,9 @@ class _Watched(sqlite3.Connection):
     def execute(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = (), /) -> sqlite3.Cursor:
         return self.faults.pass_on(self, sql, lambda: super(_Watched, self).execute(sql, parameters))
 
+    def executemany(self, sql: str, parameters: Iterable[Any], /) -> sqlite3.Cursor:
+        return self.faults.pass_on(self, sql, lambda: super(_Watched, self).executemany(sql, parameters))
+
     def backup(self, target: sqlite3.Connection, **options: Any) -> None:
         self.faults.pass_on(self, "backup", lambda: super(_Watched, self).backup(target, **options))
 
@@ -128,10 +131,10 @@ def watching(faults: Faults) -> Iterator[Faults]:
 
 
 @contextmanager
-def talking(program: str) -> Iterator[subprocess.Popen[str]]:
+def talking(program: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """Another program, which answers what it is told, for the length of a block."""
     with subprocess.Popen(
-        [sys.executable, program],
+        [sys.executable, program, *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         text=True,
         stdin=subprocess.PIPE,

@@ -1,4 +1,7 @@
-"""The judge of every chaos test: a ledger that executors append to, held against the database, which is read without the library."""
+"""The judge of every chaos test: a ledger that executors append to, held against the database, which is read without the library.
+
+An executor writes ``start``, and as its last deed ``end`` if it is about to return what is a success, or ``raise`` if it is not.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ import attrs
 
 from cronactors import JobContext
 from cronactors.instants import Millis, to_millis
+from cronactors.model import COUNTED
 
 OPEN = ("pending", "running")
 
@@ -74,6 +78,15 @@ class Job:
     id: str
     enabled: int
     next_run_at: Millis | None
+    anchor_at: Millis
+    schedule: str
+    overlap: str
+
+    @property
+    def every(self) -> Millis | None:
+        """The length of an interval."""
+        length = json.loads(self.schedule).get("every_ms")
+        return None if length is None else int(length)
 
 
 def read_database(db: str | Path) -> tuple[list[Job], list[Row]]:
@@ -81,7 +94,12 @@ def read_database(db: str | Path) -> tuple[list[Job], list[Row]]:
     with closing(sqlite3.connect(f"{Path(db).absolute().as_uri()}?mode=ro", uri=True)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         connection.execute("BEGIN")
-        jobs = [Job(*row) for row in connection.execute("SELECT id, enabled, next_run_at FROM jobs")]
+        jobs = [
+            Job(*row)
+            for row in connection.execute(
+                "SELECT id, enabled, next_run_at, anchor_at, schedule, overlap FROM jobs JOIN job_specs USING (number)"
+            )
+        ]
         rows = [
             Row(*row)
             for row in connection.execute(
@@ -111,8 +129,11 @@ def judge(
     silent = [job for job in jobs if job.enabled and job.next_run_at is None and job.id not in opened]
     assert not silent, f"silent jobs: {silent[:3]}"
     if idle:
-        assert not [row for row in rows if row.status == "running"]
+        assert not [row for row in rows if row.status == "running"], "still running"
     _judge_runs(rows, entries)
+    _judge_ends(rows, entries)
+    _judge_moments(jobs, rows)
+    _judge_overlaps(jobs, entries)
     interrupted = sum(row.cause == "interrupted" for row in rows)
     ended = Counter(row.status for row in rows)
     told = ", ".join(f"{count} {status}" for status, count in sorted(ended.items()))
@@ -140,6 +161,43 @@ def _judge_runs(rows: list[Row], entries: list[Entry]) -> None:
             again = ("error", "timeout", "interrupted")
             assert earlier.status == "failed", f"run again after {earlier}: {moment}"
             assert earlier.cause in again, f"run again after {earlier}: {moment}"
+
+
+def _judge_ends(rows: list[Row], entries: list[Entry]) -> None:
+    """What an executor said last is what the file says, unless its process came to an end, or lost the run, before it was recorded."""
+    by_id = {row.id: row for row in rows}
+    for entry in entries:
+        row = by_id[entry.run]
+        if entry.what == "start" or row.status == "running" or row.cause == "interrupted":
+            continue
+        assert (row.status == "success") == (entry.what == "end"), f"{entry.what} became {row}"
+
+
+def _judge_moments(jobs: list[Job], rows: list[Row]) -> None:
+    """Each moment of an interval that was decided stands in one row, itself or merged."""
+    decided: Counter[str] = Counter()
+    uncounted: set[str] = set()
+    for row in rows:
+        if row.attempt == 1 and not row.manual:
+            decided[row.job] += row.coalesced
+            if row.coalesced >= COUNTED:
+                uncounted.add(row.job)
+    for job in jobs:
+        if job.every is not None and job.enabled and job.next_run_at is not None and job.id not in uncounted:
+            moments = (job.next_run_at - job.anchor_at) // job.every - 1
+            assert decided[job.id] == moments, f"{decided[job.id]} of {moments} moments are in the history of {job}"
+
+
+def _judge_overlaps(jobs: list[Job], entries: list[Entry]) -> None:
+    """A job that skips what overlaps is in one executor at a time. The order of the lines is that in which things happened."""
+    skipping = {job.id for job in jobs if job.overlap == "skip"}
+    ended = {entry.run: place for place, entry in enumerate(entries) if entry.what != "start"}
+    latest: dict[str, Entry] = {}
+    for place, entry in enumerate(entries):
+        if entry.what == "start" and entry.job in skipping:
+            before = latest.get(entry.job)
+            assert before is None or ended.get(before.run, 0) < place, f"{entry} began beside {before}"
+            latest[entry.job] = entry
 
 
 def judge_interrupted(db: str | Path, *, but: Collection[str] = ()) -> int:

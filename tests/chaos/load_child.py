@@ -69,11 +69,11 @@ class Program:
 
     async def _ask(self, nursery: trio.Nursery | None) -> None:
         """Wait for the end, or begin it."""
-        if self.ending == "SIGTERM":  # as a program does that wants to end in order
+        if self.ending == "SIGTERM":  # as docs/what-happens.md says it
             with trio.open_signal_receiver(signal.SIGTERM) as signals:
-                async for _ in signals:
-                    self.asked_at = time.monotonic()
-                    return
+                await anext(aiter(signals))
+            self.asked_at = time.monotonic()
+            return
         if nursery is not None:
             self.asked_at = time.monotonic()
             nursery.cancel_scope.cancel()

@@ -269,5 +269,5 @@ class Zoo:
         else:
             assert self.scheduler is not None
             result = await act.do(self.scheduler, ctx)
-        self._ledger.write("end", ctx)
+        self._ledger.write("end" if act is None or act.status is RunStatus.SUCCESS else "raise", ctx)
         return result

@@ -1,4 +1,4 @@
-"""A program with a scheduler under load whose power is to be cut: run by ``test_power_cut.py`` as ``power_child.py DB LEDGER MARKS``.
+"""A program with a scheduler under load whose power is to be cut: run by ``test_power_cut.py`` as ``power_child.py DB LEDGER MARKS SEED``.
 
 Before it writes down that anything was acknowledged it writes a mark: how far the log reaches that the acknowledgement rests on.
 """
@@ -21,7 +21,8 @@ from cronactors.storage.protocol import Storage
 from cronactors.storage.sqlite import SqliteStorage
 from tests.chaos.judge import Ledger
 
-DB, LEDGER, MARKS = sys.argv[1:]
+DB, LEDGER, MARKS, SEED = sys.argv[1:]
+chance = random.Random(int(SEED))
 ledger = Ledger(LEDGER)
 
 
@@ -62,8 +63,8 @@ class ReadSynchronous(Request[int]):
 async def executor(ctx: JobContext) -> None:
     mark("started")
     ledger.write("start", ctx)
-    await trio.sleep(random.uniform(0, 0.01))  # real time: the load is to be uneven
-    ledger.write("end", ctx)
+    await trio.sleep(chance.uniform(0, 0.01))  # real time: the load is to be uneven
+    ledger.write("raise" if ctx.prompt.startswith("fail") else "end", ctx)
     if ctx.prompt.startswith("fail"):
         raise ValueError("as it was told")
 
@@ -82,11 +83,11 @@ async def main() -> None:
 
         async def adds(name: str) -> None:
             for number in range(10**9):
-                at = datetime.now(UTC) + timedelta(seconds=random.uniform(0, 2))
-                prompt = random.choice(["succeed ", "fail "]) * random.randrange(1, 300)
+                at = datetime.now(UTC) + timedelta(seconds=chance.uniform(0, 2))
+                prompt = chance.choice(["succeed ", "fail "]) * chance.randrange(1, 300)
                 job_id = await scheduler.store.add_job(f"{name} {number}", prompt, OneShot(at), max_retries=1)
                 mark(f"added {job_id}")
-                await trio.sleep(random.uniform(0, 0.05))  # real time: that the file stays small
+                await trio.sleep(chance.uniform(0, 0.05))  # real time: that the file stays small
 
         async with trio.open_nursery() as nursery:
             for name in "abc":

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import sqlite3
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,9 +20,9 @@ import trio
 from cronactors import (
     Cron,
     CronConfig,
-    CronError,
     Interval,
     JobContext,
+    JobSpec,
     OneShot,
     Overlap,
     SessionMode,
@@ -31,7 +33,7 @@ from cronactors import (
 )
 from cronactors.storage.connection import APPLICATION_ID, SCHEMA_VERSION
 from tests.chaos.fault_scenario import START, clock_at
-from tests.chaos.faults import in_memory
+from tests.chaos.faults import in_memory, talking
 from tests.chaos.judge import Ledger, judge
 from tests.chaos.sizes import quick_and_full
 
@@ -99,13 +101,29 @@ def of_others(*statements: str) -> Callable[[Path], None]:
     return make
 
 
+def left_by_a_crash(*statements: str) -> Callable[[Path], None]:
+    """Its log beside it, as after a kill: nobody has closed it."""
+
+    def make(file: Path) -> None:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            closing(sqlite3.connect(f"{folder}/a.db", isolation_level=None)) as connection,
+        ):
+            for statement in statements:
+                connection.execute(statement)
+            for suffix in ("", "-wal"):
+                shutil.copyfile(f"{folder}/a.db{suffix}", f"{file}{suffix}")
+
+    return make
+
+
+NEWER = (f"PRAGMA application_id = {APPLICATION_ID}", f"PRAGMA user_version = {SCHEMA_VERSION + 1}", "CREATE TABLE j (x)")
 FILES: dict[str, Callable[[Path], None]] = {
     "directory": Path.mkdir,
     "foreign": of_others("CREATE TABLE notes (text)", "INSERT INTO notes VALUES ('mine')"),
-    "foreign with its log": of_others("PRAGMA journal_mode = WAL", "CREATE TABLE notes (text)"),
-    "newer": of_others(
-        f"PRAGMA application_id = {APPLICATION_ID}", f"PRAGMA user_version = {SCHEMA_VERSION + 1}", "CREATE TABLE j (x)"
-    ),
+    "foreign with its log": left_by_a_crash("PRAGMA journal_mode = WAL", "CREATE TABLE notes (text)"),
+    "newer": of_others(*NEWER),
+    "newer with its log": left_by_a_crash("PRAGMA journal_mode = WAL", *NEWER, "PRAGMA wal_checkpoint", "CREATE TABLE k (x)"),
     "pipe": os.mkfifo,
 }
 
@@ -119,6 +137,7 @@ async def test_what_cannot_be_used_is_refused_by_name_and_stays_as_it_is(kind: s
     else:
         file.write_bytes(BYTES[kind](whole) if kind in BYTES else whole)
     before = contents(tmp_path) if kind != "pipe" else {}
+    assert (f"{file.name}-wal" in before) == kind.endswith("with its log")
     permission = no_permission(tmp_path) if kind == "no permission" else nullcontext()
     with permission:  # noqa: SIM117 - it is given back last
         with trio.fail_after(IN_TIME), pytest.raises((StoreCorrupt, StoreUnavailable), match=r"agent\.db") as caught:
@@ -163,8 +182,9 @@ def damage(data: bytes, chance: random.Random) -> bytes:
     return bytes(damaged)
 
 
-async def _use(file: Path) -> None:
+async def _use(file: Path, opened: trio.Event) -> None:
     async with open_scheduler(file, execute, config=CronConfig(max_concurrent_runs=4)) as scheduler:
+        opened.set()
         await scheduler.store.list_jobs()
         await scheduler.store.list_runs(limit=1000)
         await trio.sleep(25)
@@ -173,12 +193,14 @@ async def _use(file: Path) -> None:
         await scheduler.store.list_runs(limit=1000)
 
 
-def error_of(file: Path) -> BaseException | None:
+def use(file: Path) -> tuple[bool, BaseException | None]:
+    """Whether it could be opened, and what went wrong."""
+    opened = trio.Event()
     try:
-        trio.run(_use, file, clock=clock_at(START + timedelta(seconds=300)))
+        trio.run(_use, file, opened, clock=clock_at(START + timedelta(seconds=300)))
     except BaseException as error:
-        return error
-    return None
+        return opened.is_set(), error
+    return True, None
 
 
 @quick_and_full("files", 40, 2000)
@@ -192,15 +214,18 @@ def test_flipped_bytes_are_found_or_harmless_and_nothing_but_an_error_of_ours_co
         with in_memory() as folder:
             file = folder / "agent.db"
             file.write_bytes(damage(whole, chance))
+            before = contents(folder)
             begun = time.monotonic()
-            error = error_of(file)
+            opened, error = use(file)
             longest = max(longest, time.monotonic() - begun)
+            assert opened or contents(folder) == before, f"file {number} was refused, and is another now"
         if error is not None:
             assert isinstance(error, StoreCorrupt | StoreUnavailable), f"file {number}: {error!r}"
             assert "agent.db" in str(error)
             assert "prompt" not in str(error), "what stands in the file may be secret"
         outcomes["not noticed" if error is None else type(error).__name__] += 1
     told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
+    assert longest < IN_TIME
     figures(f"{files} damaged files: {told}; the longest took {longest:.1f} s")
 
 
@@ -220,6 +245,31 @@ async def test_damage_in_the_middle_is_told_when_it_is_met(table: str, whole: by
             await scheduler.store.list_runs()
             await trio.sleep_forever()
     assert file.stat().st_size >= len(data), "it is not made anew"
+
+
+@pytest.mark.parametrize("change", ["next_run_at = NULL", "id = 'another'"])
+@pytest.mark.parametrize("index", ["jobs_due", "jobs_cancelling"])
+async def test_an_index_that_tells_of_moments_which_its_table_does_not_have_makes_nobody_spin(
+    index: str, change: str, tmp_path: Path
+):
+    file = tmp_path / "agent.db"
+    held = "held_by = 77" if index == "jobs_cancelling" else "held_by = NULL"
+    async with open_store(file) as store:
+        await store.add_job("job", "p", Interval.every(ms=1), overlap=Overlap.CANCEL_OTHER)
+    of_others(f"UPDATE jobs SET {held}")(file)
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        row = connection.execute("SELECT * FROM sqlite_master WHERE name = ?", (index,)).fetchone()
+        connection.execute("DELETE FROM sqlite_master WHERE name = ?", (index,))
+    of_others(f"UPDATE jobs SET {change}")(file)
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("INSERT INTO sqlite_master VALUES (?, ?, ?, ?, ?)", row)
+    with suppress(StoreCorrupt):
+        async with open_scheduler(file, execute) as scheduler:
+            before = scheduler._clock.turns.value
+            await trio.sleep(0.5)  # real time, in which the clock would turn some 1,500 times
+            assert scheduler._clock.turns.value - before < 150, "ten to twenty are expected"
 
 
 @pytest.mark.parametrize(
@@ -242,11 +292,12 @@ async def test_values_that_nobody_wrote_are_told_as_damage_and_not_as_a_bug(stat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["deleted", "deleted with its log", "replaced", "its log deleted"])
+@pytest.mark.parametrize("what", ["deleted", "deleted with its log", "replaced", "its log deleted", "its index deleted"])
 async def test_a_file_that_goes_while_it_is_open_is_told_and_not_made_anew(what: str, tmp_path: Path):
     file, away = tmp_path / "agent.db", tmp_path / "away"
     away.mkdir()
-    gone = {"deleted": ["agent.db"], "its log deleted": ["agent.db-wal"]}.get(what)
+    alone = {"deleted": "agent.db", "its log deleted": "agent.db-wal", "its index deleted": "agent.db-shm"}
+    gone = [alone[what]] if what in alone else ["agent.db", "agent.db-wal", "agent.db-shm"]
     ledger = Ledger(tmp_path / "ledger")
 
     async def execute(ctx: JobContext) -> None:
@@ -256,7 +307,7 @@ async def test_a_file_that_goes_while_it_is_open_is_told_and_not_made_anew(what:
     async with open_scheduler(file, execute, tick_interval=0.1) as scheduler:
         kept = await scheduler.store.add_job("kept", "p", Interval.every(ms=50))
         await trio.sleep(0.2)  # real time, so that there are runs
-        for name in gone or ["agent.db", "agent.db-wal", "agent.db-shm"]:
+        for name in gone:
             (tmp_path / name).rename(away / name)
         if what == "replaced":
             of_others("CREATE TABLE notes (text)")(file)
@@ -270,7 +321,7 @@ async def test_a_file_that_goes_while_it_is_open_is_told_and_not_made_anew(what:
         assert contents(tmp_path).keys() == there
         if what == "replaced":
             file.unlink()
-        for name in gone or ["agent.db", "agent.db-wal", "agent.db-shm"]:
+        for name in gone:
             (away / name).rename(tmp_path / name)
         with trio.fail_after(IN_TIME):
             second = await scheduler.store.add_job("second", "p", Interval.every(ms=50))
@@ -279,35 +330,75 @@ async def test_a_file_that_goes_while_it_is_open_is_told_and_not_made_anew(what:
     judge(file, ledger, acknowledged=[kept, second])
 
 
+@pytest.mark.slow
+async def test_without_the_index_that_all_share_two_processes_do_not_write_over_each_other(tmp_path: Path):
+    """Who opens the file next makes a new index and knows nothing of the locks in the old one."""
+    file = tmp_path / "agent.db"
+    async with open_store(file) as store:
+        added = [await store.add_job(f"before {n}", "p" * 3_000, Cron("* * * * *")) for n in range(10)]
+        (tmp_path / "agent.db-shm").unlink()
+        with talking(str(Path(__file__).with_name("adding_child.py")), str(file)) as other:
+            assert other.stdin is not None
+            assert other.stdout is not None
+            for number in range(10):
+                print(f"theirs {number}", file=other.stdin, flush=True)
+                added.append(other.stdout.readline().strip())
+                with pytest.raises(StoreUnavailable, match=r"agent\.db was deleted or replaced"):
+                    await store.add_job(f"ours {number}", "p" * 3_000, Cron("* * * * *"))
+            other.stdin.close()
+            assert other.wait(timeout=30) == 0
+    judge(file, Ledger(tmp_path / "ledger"), acknowledged=added)
+
+
 # The log of another time
 
 
-@pytest.mark.parametrize("kind", ["junk", "zeros", "of another file", "of an earlier time"])
-async def test_a_log_that_does_not_belong_to_the_file_is_left_aside_or_told(kind: str, whole: bytes, tmp_path: Path):
-    """SQLite knows its own log by checksums, but not to which state of which file it belongs."""
-    file, log = tmp_path / "agent.db", tmp_path / "agent.db-wal"
-    other = tmp_path / "other.db"
-    if kind == "of an earlier time":
+@pytest.mark.parametrize("log", [JUNK, bytes(9_000)], ids=["junk", "zeros"])
+async def test_a_log_that_is_none_is_left_aside(log: bytes, whole: bytes, tmp_path: Path):
+    file = tmp_path / "agent.db"
+    file.write_bytes(whole)
+    (tmp_path / "agent.db-wal").write_bytes(log)
+    async with open_store(file) as store:
+        assert len(await store.list_jobs()) == 150
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("kind", ["of another file", "of an earlier time"])
+async def test_a_log_that_does_not_belong_to_the_file_is_told_or_taken_for_its_own(
+    kind: str, told: bool, whole: bytes, tmp_path: Path
+):
+    """SQLite knows its own log by checksums, but not to which state of which file it belongs: docs/limits.md.
+
+    It is told if pages of the one do not fit to those of the other. Else the file is what it was when the log was written.
+    """
+    file, other = tmp_path / "agent.db", tmp_path / "other.db"
+    if kind == "of an earlier time" and told:  # else the log has every page that the file had then
         other.write_bytes(whole)
     async with open_store(other) as store:
-        await store.add_job("other", "p" * 9_000, Cron("* * * * *"))
-        logs = {"junk": JUNK, "zeros": bytes(9_000)}
-        stale = logs.get(kind) or other.with_name("other.db-wal").read_bytes()
+        for number in range(1 if told else 5):
+            await store.add_job(f"other {number}", "p" * 9_000, Cron("* * * * *"))
+        then = {job.name for job in await store.list_jobs()}
+        log = other.with_name("other.db-wal").read_bytes()
     file.write_bytes(whole)
-    if kind == "of an earlier time":  # the file went on without that log
+    if kind == "of an earlier time" and told:  # the file went on without that log
         of_others("UPDATE job_specs SET prompt = 'p' || prompt || prompt")(file)
-    log.write_bytes(stale)
-    error: CronError | None = None
-    with trio.fail_after(IN_TIME):
-        try:
+    elif not told:
+        if kind == "of an earlier time":
+            file.write_bytes(other.read_bytes())
+        else:
+            file.unlink()
+        async with open_store(file) as store:
+            await store.add_jobs([JobSpec(f"later {number}", "p" * 9_000, Cron("* * * * *")) for number in range(100)])
+    (tmp_path / "agent.db-wal").write_bytes(log)
+
+    async def read() -> set[str]:
+        with trio.fail_after(IN_TIME):
             async with open_store(file) as store:
-                jobs = await store.list_jobs()
                 await store.list_runs(limit=1000)
-        except CronError as found:
-            error = found
-    if kind in logs:
-        assert error is None
-        assert len(jobs) == 150
-    elif error is not None:
-        assert isinstance(error, StoreCorrupt | StoreUnavailable)
-        assert "agent.db" in str(error)
+                return {job.name for job in await store.list_jobs()}
+
+    if told:
+        with pytest.raises(StoreCorrupt, match=r"agent\.db"):
+            await read()
+    else:
+        assert await read() == then

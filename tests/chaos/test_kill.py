@@ -187,6 +187,7 @@ async def test_jobs_that_kill_their_process_slow_down_and_stop_and_neighbours_lo
         bad = [await store.add_job(f"killer {n}", "die 0.05", Interval(300), max_retries=budget) for n in range(killers)]
         long = [await store.add_job(f"long {n}", f"sleep {seconds}", moment, max_retries=spare) for n in range(2)]
         short = [await store.add_job(f"short {n}", "sleep 0.005", Interval(100), max_retries=0) for n in range(4)]
+        short.append(await store.add_job("overlaps", "sleep 0.25", Interval(100), max_retries=0))
     ledger, deaths = Ledger(options.ledger), 0
     active = "SELECT count(*) FROM jobs WHERE enabled = 1 AND name LIKE 'killer%'"
     async with open_lives(options, patience=120) as lives:

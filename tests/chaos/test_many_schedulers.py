@@ -118,7 +118,7 @@ async def test_a_stopped_process_is_relieved_when_its_lease_ends_and_goes_on_wor
     """They take turns at being stopped; the one that was woken has to do the work of the next round with the other one stopped."""
     options = attrs.evolve(options, lease=lease)
     seconds = (lease or 30_000) / 1000
-    length = seconds / 2  # so that it goes on when the process is woken, and has to be cancelled
+    length = seconds  # of work that is left when the process is woken, so that it has to be cancelled; that takes a tick
     waits, fenced, jobs, again = [], 0, [], 0
     async with open_lives(options, patience=30 + rounds * 10 * seconds) as lives:
         one, other = await lives.begin(), await lives.begin()
@@ -126,7 +126,7 @@ async def test_a_stopped_process_is_relieved_when_its_lease_ends_and_goes_on_wor
         await other.ready()
         await trio.sleep(1.2 * seconds)  # real time: nobody trusts the end of a lease before he has watched for as long
         for _ in range(rounds):
-            batch = await add(options, 2 * SLOTS, f"sleep {length}")
+            batch = await add(options, 2 * SLOTS, f"toil {length}")
             runs = await until_started(options, one, batch)
             while not stopped_outside_a_transaction(options, one):
                 again += 1
@@ -139,9 +139,11 @@ async def test_a_stopped_process_is_relieved_when_its_lease_ends_and_goes_on_wor
             await until_done(options, batch)
             before = [row for row in read_database(options.db)[1] if row.job in batch]
             one.send(signal.SIGCONT)
-            await trio.sleep(2 * length)  # real time, so that it comes to its end, or sees that it is cancelled
+            await trio.sleep(1.5 * length)  # real time, in which it would come to its end if it were not cancelled
             assert [row for row in read_database(options.db)[1] if row.job in batch] == before
-            fenced += sum(row.id in runs and row.cause == "interrupted" for row in before)
+            lost = {row.id for row in before if row.id in runs and row.cause == "interrupted"}
+            assert not lost & {entry.run for entry in Ledger(options.ledger).read() if entry.what == "end"}, "not cancelled"
+            fenced += len(lost)
             jobs += batch
             one, other = other, one  # who was woken goes on: the work of the next round falls to it
         for life in (one, other):

@@ -75,7 +75,7 @@ class World:
 
     async def execute(self, ctx: JobContext) -> None:
         self.ledger.write("start", ctx)
-        self.ledger.write("end", ctx)
+        self.ledger.write("raise" if ctx.prompt.startswith("fail") else "end", ctx)
         if ctx.prompt.startswith("fail"):
             raise ValueError("as it was told")
 
@@ -89,7 +89,7 @@ class World:
 
 
 @contextmanager
-def child(world: World) -> Iterator[subprocess.Popen[str]]:
+def child(world: World, seed: int) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
         [
             sys.executable,
@@ -97,6 +97,7 @@ def child(world: World) -> Iterator[subprocess.Popen[str]]:
             str(world.db),
             str(world.ledger.file),
             str(world.marks),
+            str(seed),
         ],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         text=True,
@@ -165,7 +166,7 @@ def test_after_a_power_cut_nothing_that_was_acknowledged_is_missing(
         world = World(tmp_path / str(number))
         world.folder.mkdir()
         copies = []
-        with in_memory() as folder, child(world) as process:
+        with in_memory() as folder, child(world, seed + number) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "2\n", "synchronous of the live connection: 2 is FULL"
             while len(copies) < min(CUTS_A_PROCESS, cuts):
