@@ -9,7 +9,7 @@ import attrs
 
 from cronactors.instants import Millis
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import Due, JobRow, JobState, OwnerRow, RunEnd, RunRow
+from cronactors.storage.rows import Due, JobRow, JobState, OwnerRow, PlainEnd, RunEnd, RunRow
 
 
 class NotUnique(Exception):
@@ -225,6 +225,25 @@ class FakeStorage:
             waits_for=None,
         )
         self._put_run(ended)
+        return True
+
+    def end_plainly(self, ends: Sequence[PlainEnd], *, owner: int) -> bool:
+        before = self._changed.copy()
+        if all(self._end_plainly(*each, owner) for each in ends):
+            return True
+        self._current = before
+        return False
+
+    def _end_plainly(self, end: RunEnd, job_id: str, next_run_at: Millis | None, owner: int) -> bool:
+        run, job = self._seen.runs.get(end.id), self.jobs([job_id]).get(job_id)
+        if run is None or job is None or run.owner != owner or run.cancel_asked or not self._end_run(end):
+            return False
+        if (job.held_by, job.next_run_at, job.enabled) != (end.id, next_run_at, 1) or job.crashes or job.delete_after_run:
+            return False
+        if self.open_runs([job_id]):
+            return False
+        state = JobState.of(job)._replace(held_by=None, last_error=None, enabled=int(next_run_at is not None))
+        self.advance_jobs([state])
         return True
 
     def mark_runs(self, ids: Sequence[int], *, cause: str | None = None, cancel_asked: bool = False) -> None:

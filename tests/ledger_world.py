@@ -9,6 +9,7 @@ from cronactors.errors import CronError
 from cronactors.instants import Millis, from_millis
 from cronactors.ledger import claim, jobs, recovery, runs, views
 from cronactors.ledger.claim import Claimed
+from cronactors.ledger.finish import Finish, finish_runs
 from cronactors.ledger.jobs import Defaults
 from cronactors.model import Cause, CronJob, JobChanges, RunStatus
 from cronactors.owner import Owner
@@ -59,6 +60,8 @@ class World:
         self.storage = make(lambda: self.now)
         self.policy = RetryPolicy()
         self.names = 0
+        self.claimed: dict[int, Claimed] = {}
+        self.knows_claims = True
         self.me = process("here")
         self.owner = self.register(self.me)
 
@@ -121,7 +124,9 @@ class World:
     # Runs
 
     def claim(self, limit: int = 10, *, owner: int | None = None, total: int | None = None) -> list[Claimed]:
-        return self.do(claim.claim_due, owner=self.owner if owner is None else owner, limit=limit, total=total)
+        claimed = self.do(claim.claim_due, owner=self.owner if owner is None else owner, limit=limit, total=total)
+        self.claimed |= {each.run.id: each for each in claimed}
+        return claimed
 
     def begin(self) -> RunRow:
         """Claim exactly one run."""
@@ -130,7 +135,8 @@ class World:
 
     def finish(self, run: RunRow, outcome: Outcome = SUCCESS, *, owner: int | None = None) -> RunRow | None:
         owner = self.owner if owner is None else owner
-        return self.do(runs.finish_runs, [(run.id, outcome)], owner=owner, policy=self.policy)[0]
+        ends = [Finish(run.id, outcome, self.claimed.get(run.id) if self.knows_claims else None)]
+        return self.do(finish_runs, ends, owner=owner, policy=self.policy)[0]
 
     def request(self, job_id: str) -> RunRow:
         return self.do(runs.request_run, job_id)

@@ -35,7 +35,7 @@ ledger.settle ledger.lines
 ledger.close ledger.damage
 ledger.claim
 ledger.jobs ledger.recovery
-ledger.runs ledger.explain
+ledger.runs ledger.finish ledger.explain
 actors.watchdog actors.observable actors.callbacks
 actors.thread
 actors.leaving actors.mailbox actors.verdicts

@@ -20,7 +20,7 @@ from cronactors import (
     open_scheduler,
     open_store,
 )
-from cronactors.ledger import claim as ledger_claim, jobs as ledger_jobs, runs as ledger_runs
+from cronactors.ledger import claim as ledger_claim, finish as ledger_finish, jobs as ledger_jobs
 from cronactors.testing import VirtualClock
 from tests.workers import Sleeper, after, begin, nothing, raising
 
@@ -64,7 +64,7 @@ async def test_an_exception_of_a_nursery_in_the_body_is_the_only_one(virtual_clo
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [(ledger_claim, "claim_due"), (ledger_runs, "finish_runs"), (ledger_jobs, "pause_job")],
+    [(ledger_claim, "claim_due"), (ledger_finish, "finish_runs"), (ledger_jobs, "pause_job")],
     ids=["claim", "finish", "request"],
 )
 async def test_a_bug_in_an_actor_leaves_as_scheduler_crashed_and_everybody_who_waits_is_answered(
@@ -172,7 +172,7 @@ async def test_an_end_that_could_not_be_recorded_is_found_by_the_next_scheduler_
         with monkeypatch.context() as patch:
             async with open_scheduler(store, sleeper) as scheduler:
                 await begin(scheduler)
-                patch.setattr(ledger_runs, "finish_runs", raising(StoreUnavailable("disk full")))
+                patch.setattr(ledger_finish, "finish_runs", raising(StoreUnavailable("disk full")))
         assert [run.status for run in await open_one.list_runs()] == [RunStatus.RUNNING]
         async with open_scheduler(store, sleeper) as scheduler:
             assert len(scheduler.recovered) == 1

@@ -53,6 +53,12 @@ SEARCHES = {
     "START_RUN": ["runs USING INTEGER PRIMARY KEY (rowid=?)"],
     "PARK_RUN": ["runs USING INTEGER PRIMARY KEY (rowid=?)"],
     "END_RUN": ["runs USING INTEGER PRIMARY KEY (rowid=?)"],
+    "END_OWN_RUN": ["runs USING INTEGER PRIMARY KEY (rowid=?)"],
+    "LET_GO_ON": [
+        "jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)",
+        "runs USING INDEX runs_pending (job_id=?)",
+        "runs USING INDEX runs_running (job_id=?)",
+    ],
     "MARK_RUN": ["runs USING INTEGER PRIMARY KEY (rowid=?)"],
     "RUNS": ["runs USING INTEGER PRIMARY KEY (rowid=?)"],
     # Not runs_of_job: that would walk the whole history of the job.

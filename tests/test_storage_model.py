@@ -9,7 +9,7 @@ from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import PAUSE, Due, JobRow, JobState, RunEnd, RunRow, line_of, session_of
+from cronactors.storage.rows import PAUSE, Due, JobRow, JobState, PlainEnd, RunEnd, RunRow, line_of, session_of
 from cronactors.storage.sqlite import SqliteStorage
 from tests.fake_storage import FakeStorage
 from tests.storages import NOT_UNIQUE, job, owner, run
@@ -190,6 +190,10 @@ class TwoStorages(RuleBasedStateMachine):
     @rule(ends=many(RUN_ENDS))
     def end_runs(self, ends: list[RunEnd]) -> None:
         self.both(lambda storage: storage.end_runs(ends))
+
+    @rule(ends=many(st.builds(PlainEnd, RUN_ENDS, JOB_IDS, st.none() | TIMES)), owner=OWNERS)
+    def end_plainly(self, ends: list[PlainEnd], owner: int) -> None:
+        self.both(lambda storage: storage.end_plainly(ends, owner=owner))
 
     @rule(ids=many(RUN_IDS), cause=st.sampled_from([None, "timeout"]), asked=st.booleans())
     def mark_runs(self, ids: list[int], cause: str | None, asked: bool) -> None:

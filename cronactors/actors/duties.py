@@ -11,7 +11,7 @@ import attrs
 
 from cronactors.actors.mailbox import Request
 from cronactors.instants import Millis
-from cronactors.ledger import claim, recovery, runs, views
+from cronactors.ledger import claim, finish, recovery, views
 from cronactors.ledger.claim import Claimed
 from cronactors.model import Cause, CronJob, CronRun
 from cronactors.owner import Owner
@@ -199,6 +199,7 @@ class FinishRun(Request[Finished]):
     outcome: Outcome
     claim_next: bool
     terms: FinishTerms
+    claimed: Claimed | None = None
 
     def apply(self, storage: Storage) -> Finished:
         """Answer the run as it stands, the job if it is wanted, and the run that has begun."""
@@ -214,8 +215,8 @@ class FinishRun(Request[Finished]):
 
 
 def _finish(storage: Storage, terms: FinishTerms, requests: Sequence[FinishRun]) -> list[Finished]:
-    ends = [(request.run_id, request.outcome) for request in requests]
-    ended = runs.finish_runs(storage, ends, owner=terms.owner, policy=terms.policy)
+    ends = [finish.Finish(request.run_id, request.outcome, request.claimed) for request in requests]
+    ended = finish.finish_runs(storage, ends, owner=terms.owner, policy=terms.policy)
     jobs: dict[str, CronJob] = {}
     if terms.shows_job:
         rows = storage.jobs([run.job_id for run in ended if run is not None])

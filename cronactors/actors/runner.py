@@ -339,7 +339,7 @@ class RunnerPool:
         pause = 0.1
         while True:
             claim_next = not self._stopping and ending.cause is not Cause.INTERRUPTED
-            request = FinishRun(claimed.run.id, ending, claim_next, self.finish_terms)
+            request = FinishRun(claimed.run.id, ending, claim_next, self.finish_terms, claimed)
             try:
                 return await self._mailbox.ask(request, partial(self._tell, claimed, untold) if self._notifier.listens else None)
             except StoreUnavailable as error:

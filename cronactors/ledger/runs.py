@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import attrs
 
 from cronactors.errors import AlreadyClaimed, JobBusy, RunClosed, RunNotFound, shorten
 from cronactors.instants import Millis, from_millis, to_millis
 from cronactors.ledger.claim import Claimed, claim_moment, claim_pending, hold_lease
-from cronactors.ledger.close import close_run, close_runs
+from cronactors.ledger.close import close_run
 from cronactors.ledger.jobs import find_job
 from cronactors.ledger.views import job_views
 from cronactors.model import Cause, CronJob, Overlap, RunStatus, Trigger
@@ -35,33 +33,6 @@ def find_run(storage: Storage, run_id: str) -> RunRow:
     if run is None:
         raise RunNotFound(f"no run has the id {shorten(run_id)}")
     return run
-
-
-def finish_runs(storage: Storage, ends: Sequence[tuple[int, Outcome]], *, owner: int, policy: RetryPolicy) -> list[RunRow | None]:
-    """End runs that the owner's runners hold; a second time, after a commit whose answer was lost, changes nothing more.
-
-    Returns:
-        Each run as it is now; None if it was taken over meanwhile, and the outcome has no effect.
-    """
-    runs = storage.runs([run_id for run_id, _ in ends])
-    first: dict[int, Outcome] = {}
-    for run_id, outcome in ends:
-        run = runs.get(run_id)
-        if run is not None and run.owner == owner and run.status == RunStatus.RUNNING:
-            first.setdefault(run_id, outcome)
-    closed = close_runs(storage, [(runs[run_id], outcome) for run_id, outcome in first.items()], policy)
-    told: list[RunRow | None] = []
-    now_ended = dict(zip(first, closed, strict=True))
-    for run_id, outcome in ends:
-        run = now_ended.get(run_id, runs.get(run_id))
-        if run is None or run.owner != owner:
-            told.append(None)
-        else:
-            as_said = (run.status, run.cause) == (outcome.status, outcome.cause)
-            if outcome.cause is Cause.INTERRUPTED and run.cancel_asked:
-                as_said |= run.status == RunStatus.CANCELLED  # as somebody had asked
-            told.append(run if as_said or first.get(run_id) is outcome else None)
-    return told
 
 
 def complete_run(storage: Storage, run_id: str, outcome: Outcome, *, policy: RetryPolicy) -> RunRow:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from cronactors.instants import Millis
-from cronactors.storage.rows import Due, JobRow, JobState, OwnerRow, RunEnd, RunRow
+from cronactors.storage.rows import Due, JobRow, JobState, OwnerRow, PlainEnd, RunEnd, RunRow
 
 
 class Storage(Protocol):
@@ -132,6 +132,17 @@ class Storage(Protocol):
 
     def end_runs(self, ends: Sequence[RunEnd]) -> list[bool]:
         """End runs; False for one that no longer has the status it was thought to have: nothing is changed."""
+        ...
+
+    def end_plainly(self, ends: Sequence[PlainEnd], *, owner: int) -> bool:
+        """End runs of an owner, and let their jobs go on, held by nothing and without an error; those that are done are disabled.
+
+        Only if nothing has changed since the claims: each run goes on and nobody has asked for its end; it holds its job, which has no
+        other open run, is enabled, has not crashed, is not to be deleted after the run, and has the next moment that is told.
+
+        Returns:
+            Whether that holds for all of them; else nothing is changed.
+        """
         ...
 
     def mark_runs(self, ids: Sequence[int], *, cause: str | None = None, cancel_asked: bool = False) -> None:

@@ -44,6 +44,7 @@ class JobRow(NamedTuple):
     name: str
     origin: str | None
     overlap: str
+    delete_after_run: int
     enabled: int
     crashes: int
     next_run_at: Millis | None
@@ -53,7 +54,6 @@ class JobRow(NamedTuple):
     schedule: str
     timezone: str
     anchor_at: Millis
-    delete_after_run: int
     max_retries: int
     timeout_secs: float
     session_mode: str
@@ -149,6 +149,20 @@ class RunEnd(NamedTuple):
     error: str | None
     id: int
     was: str
+
+
+class PlainEnd(NamedTuple):
+    """The end of a run that succeeded, of a job that is to go on as its claim left it: `end_plainly` says what must hold for that.
+
+    Attributes:
+        end: The end of the run.
+        job_id: Its job.
+        next_run_at: The job's first moment that is not decided yet, none of them due; None: none is left, and the job is done.
+    """
+
+    end: RunEnd
+    job_id: str
+    next_run_at: Millis | None
 
 
 class Due(NamedTuple):

@@ -14,6 +14,7 @@ CREATE TABLE jobs (
   name TEXT NOT NULL,
   origin TEXT,
   overlap TEXT NOT NULL,
+  delete_after_run INTEGER NOT NULL,
   enabled INTEGER NOT NULL,
   crashes INTEGER NOT NULL,
   next_run_at INTEGER,   -- first moment not decided yet; NULL: none left
@@ -28,7 +29,6 @@ CREATE TABLE job_specs (
   schedule TEXT NOT NULL,
   timezone TEXT NOT NULL,
   anchor_at INTEGER NOT NULL,
-  delete_after_run INTEGER NOT NULL,
   max_retries INTEGER NOT NULL,
   timeout_secs REAL NOT NULL,
   session_mode TEXT NOT NULL,

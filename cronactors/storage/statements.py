@@ -77,6 +77,11 @@ START_RUN = "UPDATE runs SET status = 'running', owner = ?, started_at = ? WHERE
 PARK_RUN = "UPDATE runs SET waits_for = ? WHERE id = ? AND status = 'pending'"
 END_RUN = """UPDATE runs SET status = ?, cause = ?, completed_at = max(?, coalesce(started_at, 0)), session_id = ?, result = ?,
  error = ?, waits_for = NULL WHERE id = ? AND status = ?"""
+END_OWN_RUN = f"{END_RUN} AND owner = ? AND cancel_asked = 0"
+LET_GO_ON = """UPDATE jobs SET held_by = NULL, last_error = NULL, enabled = next_run_at IS NOT NULL
+ WHERE id = ? AND held_by = ? AND next_run_at IS ? AND enabled = 1 AND crashes = 0 AND delete_after_run = 0
+ AND NOT EXISTS (SELECT 1 FROM runs WHERE job_id = jobs.id AND status = 'pending')
+ AND NOT EXISTS (SELECT 1 FROM runs WHERE job_id = jobs.id AND status = 'running')"""
 MARK_RUN = (
     """UPDATE runs SET cause = coalesce(?, cause), cancel_asked = max(cancel_asked, ?) WHERE id = ? AND status = 'running'"""
 )

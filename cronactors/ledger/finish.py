@@ -1,0 +1,86 @@
+"""The ends that runners tell, many at a time. Most find everything as the claim has left it, and are recorded without reading."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from cronactors.instants import Millis
+from cronactors.ledger.claim import Claimed
+from cronactors.ledger.close import close_runs
+from cronactors.ledger.entries import end_of, ended
+from cronactors.model import Cause, RunStatus
+from cronactors.policy import Outcome
+from cronactors.spec import RetryPolicy
+from cronactors.storage.protocol import Storage
+from cronactors.storage.rows import PlainEnd, RunRow
+
+
+class Finish(NamedTuple):
+    """The end of a run.
+
+    Attributes:
+        run_id: The run.
+        outcome: How it ended.
+        claimed: The run as its claim has left it; None: whoever tells the end does not know.
+    """
+
+    run_id: int
+    outcome: Outcome
+    claimed: Claimed | None
+
+
+def finish_runs(storage: Storage, ends: Sequence[Finish], *, owner: int, policy: RetryPolicy) -> list[RunRow | None]:
+    """End runs that the owner's runners hold; a second time, after a commit whose answer was lost, changes nothing more.
+
+    Returns:
+        Each run as it is now; None if it was taken over meanwhile, and the outcome has no effect.
+    """
+    now = storage.now()
+    plain = {end.run_id: found for end in ends if (found := _plain_end(end, now)) is not None}
+    if not plain or not storage.end_plainly(list(plain.values()), owner=owner):
+        return _finish_others(storage, ends, owner=owner, policy=policy)
+    others = [end for end in ends if end.run_id not in plain]
+    answers = iter(_finish_others(storage, others, owner=owner, policy=policy) if others else ())
+    return [next(answers) if (found := plain.get(end.run_id)) is None else _ended_plainly(end, found) for end in ends]
+
+
+def _plain_end(end: Finish, now: Millis) -> PlainEnd | None:
+    """What is to be written if nothing has changed since the claim; None if there is more to decide."""
+    claimed = end.claimed
+    if claimed is None or end.outcome.status is not RunStatus.SUCCESS:
+        return None
+    run, job, state = claimed.run, claimed.job, claimed.state
+    if run.session is not None or state.held_by != run.id or state.crashes or job.delete_after_run or not state.enabled:
+        return None
+    if state.next_run_at is not None and state.next_run_at <= now:
+        return None  # it has overlapped moments
+    return PlainEnd(end_of(run, end.outcome, now), job.id, state.next_run_at)
+
+
+def _ended_plainly(end: Finish, plain: PlainEnd) -> RunRow:
+    assert end.claimed is not None
+    return ended(end.claimed.run, plain.end)
+
+
+def _finish_others(storage: Storage, ends: Sequence[Finish], *, owner: int, policy: RetryPolicy) -> list[RunRow | None]:
+    """End runs as they and their jobs are now."""
+    runs = storage.runs([end.run_id for end in ends])
+    first: dict[int, Outcome] = {}
+    for end in ends:
+        run = runs.get(end.run_id)
+        if run is not None and run.owner == owner and run.status == RunStatus.RUNNING:
+            first.setdefault(end.run_id, end.outcome)
+    closed = close_runs(storage, [(runs[run_id], outcome) for run_id, outcome in first.items()], policy)
+    told: list[RunRow | None] = []
+    now_ended = dict(zip(first, closed, strict=True))
+    for run_id, outcome, _ in ends:
+        run = now_ended.get(run_id, runs.get(run_id))
+        if run is None or run.owner != owner:
+            told.append(None)
+        else:
+            as_said = (run.status, run.cause) == (outcome.status, outcome.cause)
+            if outcome.cause is Cause.INTERRUPTED and run.cancel_asked:
+                as_said |= run.status == RunStatus.CANCELLED  # as somebody had asked
+            told.append(run if as_said or first.get(run_id) is outcome else None)
+    return told
