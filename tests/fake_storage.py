@@ -9,7 +9,7 @@ import attrs
 
 from cronactors.instants import Millis
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import Due, JobRow, JobState, OwnerRow, PlainEnd, RunEnd, RunRow
+from cronactors.storage.rows import Due, JobRow, JobState, OwnerRow, PlainEnd, RunEnd, RunRow, Upcoming
 
 
 class NotUnique(Exception):
@@ -159,8 +159,9 @@ class FakeStorage:
     def due(self, *, now: Millis, limit: int) -> list[Due]:
         return [place for place in self._queue() if place.due_at <= now][:limit]
 
-    def next_due(self) -> Millis | None:
-        return min((place.due_at for place in self._queue()), default=None)
+    def upcoming(self) -> Upcoming:
+        due = min((place.due_at for place in self._queue()), default=None)
+        return Upcoming(due, min((due_at for due_at, _ in self._cancelling()), default=None))
 
     def _cancelling(self) -> list[tuple[Millis, str]]:
         return sorted(
@@ -171,9 +172,6 @@ class FakeStorage:
 
     def cancelling(self, *, now: Millis, limit: int) -> list[str]:
         return [job_id for due_at, job_id in self._cancelling() if due_at <= now][:limit]
-
-    def next_cancelling(self) -> Millis | None:
-        return min((due_at for due_at, _ in self._cancelling()), default=None)
 
     # Runs
 

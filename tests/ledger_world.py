@@ -138,6 +138,9 @@ class World:
         ends = [Finish(run.id, outcome, self.claimed.get(run.id) if self.knows_claims else None)]
         return self.do(finish_runs, ends, owner=owner, policy=self.policy)[0]
 
+    def orphans(self, *, trust_leases: bool) -> list[RunRow]:
+        return self.do(lambda storage: recovery.orphans(storage, self.me, storage.running(), trust_leases=trust_leases))
+
     def request(self, job_id: str) -> RunRow:
         return self.do(runs.request_run, job_id)
 

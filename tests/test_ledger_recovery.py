@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cronactors.ledger.claim import LEASE, cancel_overlapped
-from cronactors.ledger.recovery import keep_leases, last_seen, orphans, sign_off
+from cronactors.ledger.recovery import keep_leases, last_seen, sign_off
 from cronactors.model import Overlap, SessionMode
 from cronactors.schedule import Interval
 from tests.ledger_world import (
@@ -93,7 +93,7 @@ def test_from_the_third_crash_in_a_row_the_job_slows_down_and_stops(world):
     waits = []
     while world.job(job).enabled:
         before = world.now
-        ready = world.do(lambda storage: storage.next_due())
+        ready = world.do(lambda storage: storage.upcoming().due)
         world.now = max(world.now, ready)
         waits.append((world.now - before) // SECOND)
         world.begin()
@@ -213,8 +213,8 @@ def test_without_a_sign_of_life_the_lease_ends(world):
     world.pass_time(LEASE - 1)
     assert world.recover() == []
     world.pass_time(1)
-    assert world.do(orphans, world.me, trust_leases=False) == []
-    assert [run.id for run in world.do(orphans, world.me, trust_leases=True)] == [claimed.run.id]
+    assert world.orphans(trust_leases=False) == []
+    assert [run.id for run in world.orphans(trust_leases=True)] == [claimed.run.id]
     world.do(keep_leases, [other])
     assert world.recover() == []
     world.pass_time(LEASE)
@@ -227,7 +227,7 @@ def test_nobody_takes_his_own_runs_for_orphans(world):
     run = world.begin()
     world.pass_time(DAY)
     assert world.recover(mine=[world.owner]) == []
-    assert [orphan.id for orphan in world.do(orphans, world.me, trust_leases=True)] == [run.id]
+    assert [orphan.id for orphan in world.orphans(trust_leases=True)] == [run.id]
 
 
 @pytest.mark.parametrize("trust_leases", [False, True])

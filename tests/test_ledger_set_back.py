@@ -110,7 +110,7 @@ def test_pending_retries_move_with_the_clock(world):
     world.pass_time(HOUR)
     world.finish(world.begin(), FAILURE)
     world.set_back(HOUR)
-    assert world.do(lambda storage: storage.next_due()) == T0 + 30 * SECOND
+    assert world.do(lambda storage: storage.upcoming().due) == T0 + 30 * SECOND
     world.pass_time(30 * SECOND)
     assert world.begin().trigger == "retry"
 
@@ -126,7 +126,7 @@ def test_of_several_schedulers_that_see_the_clock_set_back_one_moves_the_retries
     due = world.now + 50 * MINUTE
     for owner in (world.owner, world.register(process("there")), world.register(process("there"))):
         world.do(rebase, after=0, limit=10, owner=owner, by=30 * MINUTE, since=looked_at)
-        assert world.do(lambda storage: storage.next_due()) == due
+        assert world.do(lambda storage: storage.upcoming().due) == due
         world.pass_time(SECOND // 4)
         world.register(process("elsewhere"))
     # Once more, less than what has passed since the last look, so that what was done then seems to have been done after it.
@@ -135,7 +135,7 @@ def test_of_several_schedulers_that_see_the_clock_set_back_one_moves_the_retries
     looked_at -= 5 * MINUTE
     for owner in (world.owner, world.owner + 1):
         world.do(rebase, after=0, limit=10, owner=owner, by=5 * MINUTE, since=looked_at)
-        assert world.do(lambda storage: storage.next_due()) == due - 5 * MINUTE
+        assert world.do(lambda storage: storage.upcoming().due) == due - 5 * MINUTE
 
 
 def test_one_shots_paused_jobs_and_what_is_due_stay(world):

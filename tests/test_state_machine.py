@@ -259,7 +259,7 @@ class Machine(Model):
 
     @rule()
     def advance_to_the_next(self) -> None:
-        next_due = self.world.do(lambda s: s.next_due())
+        next_due = self.world.do(lambda s: s.upcoming().due)
         if next_due is not None and 0 < next_due - self.world.now <= 10 * MINUTE:
             self.advance(next_due - self.world.now)
 

@@ -25,7 +25,7 @@ def test_jobs_and_runs_stand_in_one_queue_in_order_of_time(store: Storage) -> No
     for now in range(7):
         for limit in range(7):
             assert store.due(now=now, limit=limit) == [place for place in whole if place.due_at <= now][:limit]
-    assert store.next_due() == 1
+    assert store.upcoming().due == 1
 
 
 def test_everything_of_one_moment_is_in_the_queue(store: Storage) -> None:
@@ -43,38 +43,38 @@ def test_everything_of_one_moment_is_in_the_queue(store: Storage) -> None:
 def test_a_job_that_cannot_start_is_not_in_the_queue(store: Storage, fields: dict[str, object]) -> None:
     store.insert_jobs([job("a", **{"next_run_at": 1, **fields})])
     assert store.due(now=LATEST, limit=9) == []
-    assert store.next_due() is None
+    assert store.upcoming().due is None
     store.advance_jobs([JobState.of(job("a", next_run_at=2))])
     assert store.due(now=LATEST, limit=9) == [Due(None, "a", 2)]
-    assert store.next_due() == 2
+    assert store.upcoming().due == 2
 
 
 @pytest.mark.parametrize("key", [PAUSE, session_of("u"), session_of(""), line_of("a"), ""])
 def test_a_parked_run_is_not_in_the_queue(store: Storage, key: str) -> None:
     run_id = add_run(store, job_id="a", waits_for=key, ready_at=1)
-    assert (store.due(now=LATEST, limit=9), store.next_due()) == ([], None)
+    assert (store.due(now=LATEST, limit=9), store.upcoming().due) == ([], None)
     store.park_runs([(run_id, None)])
-    assert (store.due(now=LATEST, limit=9), store.next_due()) == ([Due(run_id, "a", 1)], 1)
+    assert (store.due(now=LATEST, limit=9), store.upcoming().due) == ([Due(run_id, "a", 1)], 1)
     store.park_runs([(run_id, key)])
-    assert (store.due(now=LATEST, limit=9), store.next_due()) == ([], None)
+    assert (store.due(now=LATEST, limit=9), store.upcoming().due) == ([], None)
 
 
 @pytest.mark.parametrize("status", ["running", "success", "failed", "cancelled", "skipped"])
 def test_only_pending_runs_are_in_the_queue(store: Storage, status: str) -> None:
     add_run(store, status=status, ready_at=1)
-    assert (store.due(now=LATEST, limit=9), store.next_due()) == ([], None)
+    assert (store.due(now=LATEST, limit=9), store.upcoming().due) == ([], None)
 
 
 def test_the_first_of_the_queue_may_be_a_job_or_a_run_and_far_away(store: Storage) -> None:
-    assert store.next_due() is None
+    assert store.upcoming().due is None
     store.insert_jobs([job("a", next_run_at=LATEST)])
-    assert store.next_due() == LATEST
+    assert store.upcoming().due == LATEST
     run_id = add_run(store, ready_at=7)
-    assert store.next_due() == 7
+    assert store.upcoming().due == 7
     store.start_runs([run_id], owner=1, now=7)
-    assert store.next_due() == LATEST
+    assert store.upcoming().due == LATEST
     add_run(store, attempt=2, ready_at=0)
-    assert store.next_due() == 0
+    assert store.upcoming().due == 0
 
 
 # Runs

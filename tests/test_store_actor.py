@@ -9,6 +9,7 @@ import trio.testing
 from cronactors.actors import store as store_module
 from cronactors.actors.store import Committed
 from cronactors.errors import InvalidJob, StoreCorrupt, StoreUnavailable
+from cronactors.storage.rows import Upcoming
 from tests.asked_store import CountedFake, CountedSqlite, Fails, GatedHop, Names, Put, Refused, Stirring, asking, serving
 
 
@@ -92,7 +93,7 @@ async def test_listeners_hear_of_commits_that_changed_something(storage):
         await mailbox.ask(Stirring("b"))
         with pytest.raises(StoreUnavailable):
             await mailbox.ask(Fails("c", StoreUnavailable("no")))
-    assert heard == [Committed(None, None, stirred=False), Committed(None, None, stirred=True)]
+    assert heard == [Committed(Upcoming(None, None), stirred=False), Committed(Upcoming(None, None), stirred=True)]
 
 
 # Cancelled means that it did not happen

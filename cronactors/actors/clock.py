@@ -72,7 +72,7 @@ class Clock:
 
     def committed(self, commit: Committed) -> None:
         """Hear of a commit."""
-        self.next_due, self.next_cancelling = commit.next_due, commit.next_cancelling
+        self.next_due, self.next_cancelling = commit.upcoming
         self._commits += 1
         shared = self._service.virtual is not None and len(self._service.actor.listeners) > 1
         if commit.stirred or shared:  # without ticks, the end of a run in the pool of another scheduler is heard of here alone
@@ -179,7 +179,7 @@ class Clock:
         sight = await self._service.look(self._terms.owner)
         self.last_tick = self._wall()
         if heard == self._commits:  # else a commit after the look has told better
-            self.next_due, self.next_cancelling = sight.next_due, sight.next_cancelling
+            self.next_due, self.next_cancelling = sight.upcoming
         await self._put_back(self._pool.in_flight.reconcile(sight.running))
         await self._pool.in_flight.report_stuck()
         if sight.orphaned:

@@ -18,7 +18,7 @@ from cronactors.owner import Owner
 from cronactors.policy import Outcome
 from cronactors.spec import RetryPolicy
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import RunRow
+from cronactors.storage.rows import RunRow, Upcoming
 
 STALE: Millis = 2_000
 """How old what was seen of a lease may be when it is acted upon."""
@@ -86,14 +86,12 @@ class Sight:
     Attributes:
         running: The scheduler's own runs, and why they are to be cancelled, if they are.
         orphaned: There are runs of a dead owner.
-        next_due: When the first of the queue comes due.
-        next_cancelling: When the first run is to be cancelled for the next moment of its job.
+        upcoming: When something is to be done next.
     """
 
     running: dict[int, Cause | None]
     orphaned: bool
-    next_due: Millis | None
-    next_cancelling: Millis | None
+    upcoming: Upcoming
 
 
 @attrs.frozen
@@ -108,11 +106,12 @@ class Look(Request[Sight]):
 
     def apply(self, storage: Storage) -> Sight:
         """Answer what there is to see."""
+        running = storage.running()
+        orphaned = recovery.orphans(storage, self.me, running, trust_leases=self.trust_leases, mine=self.mine)
         return Sight(
-            running={run.id: _why_ended(run) for run in storage.running(owner=self.owner)},
-            orphaned=bool(recovery.orphans(storage, self.me, trust_leases=self.trust_leases, mine=self.mine)),
-            next_due=storage.next_due(),
-            next_cancelling=storage.next_cancelling(),
+            running={run.id: _why_ended(run) for run in running if run.owner == self.owner},
+            orphaned=bool(orphaned),
+            upcoming=storage.upcoming(),
         )
 
 

@@ -16,9 +16,9 @@ import trio
 from cronactors.actors.mailbox import Envelope, Mailbox, Request
 from cronactors.actors.thread import Hop
 from cronactors.errors import CronError, SchedulerClosed, SchedulerCrashed, StoreCorrupt, StoreUnavailable
-from cronactors.instants import Millis
 from cronactors.ledger.damage import find_damage
 from cronactors.storage.protocol import Storage
+from cronactors.storage.rows import Upcoming
 
 logger = logging.getLogger("cronactors.store")
 
@@ -36,13 +36,11 @@ class Committed:
     """What the clock wants to know of a commit.
 
     Attributes:
-        next_due: When the first of the queue comes due, past or future.
-        next_cancelling: When the first run is to be cancelled for the next moment of its job.
+        upcoming: When something is to be done next.
         stirred: Runs may have been ended by it, or asked to end.
     """
 
-    next_due: Millis | None
-    next_cancelling: Millis | None
+    upcoming: Upcoming
     stirred: bool = False
 
 
@@ -218,7 +216,7 @@ def run_batch(storage: Storage, requests: Sequence[Request[object]]) -> Ending:
 
 
 def _seen(storage: Storage, requests: Sequence[Request[object]]) -> Committed:
-    return Committed(storage.next_due(), storage.next_cancelling(), any(request.stirs for request in requests))
+    return Committed(storage.upcoming(), any(request.stirs for request in requests))
 
 
 def _apply(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from cronactors.instants import Millis
 from cronactors.ledger.claim import LEASE, hold_lease
@@ -61,17 +61,19 @@ def sign_off(storage: Storage, owner: int) -> None:
     storage.renew_lease(owner, now=storage.now(), until=0, unless_later_than=_ANY_LEASE)
 
 
-def orphans(storage: Storage, me: Owner, *, trust_leases: bool, mine: Collection[int] = ()) -> list[RunRow]:
+def orphans(
+    storage: Storage, me: Owner, running: Sequence[RunRow], *, trust_leases: bool, mine: Collection[int] = ()
+) -> list[RunRow]:
     """Runs whose owner has certainly died, or has given no sign of life for as long as its lease.
 
     Args:
         storage: Inside a transaction.
         me: Who asks.
+        running: All runs that go on.
         trust_leases: False for a while after the wall clock was set, when the end of a lease says nothing.
         mine: Owners that the asker itself keeps alive.
     """
-    running = storage.running()
-    if not running:
+    if all(run.owner in mine for run in running):
         return []
     now = storage.now()
     alive = {row.id for row in storage.owners() if row.id in mine or _may_live(row, me, now if trust_leases else None)}
@@ -88,7 +90,7 @@ def recover(storage: Storage, me: Owner, *, policy: RetryPolicy, trust_leases: b
     """End the orphans as interrupted and put their moments back; from the third crash in a row of a job it costs a retry and waits."""
     recovered = []
     closed = {row.id for row in storage.owners() if row.lease_until == 0}
-    left = orphans(storage, me, trust_leases=trust_leases, mine=mine)
+    left = orphans(storage, me, storage.running(), trust_leases=trust_leases, mine=mine)
     _count_crash(storage, {run.job_id for run in left if run.owner not in closed})
     for run in left:
         crashed = run.owner not in closed

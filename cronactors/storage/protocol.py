@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from cronactors.instants import Millis
-from cronactors.storage.rows import Due, JobRow, JobState, OwnerRow, PlainEnd, RunEnd, RunRow
+from cronactors.storage.rows import Due, JobRow, JobState, OwnerRow, PlainEnd, RunEnd, RunRow, Upcoming
 
 
 class Storage(Protocol):
@@ -106,16 +106,12 @@ class Storage(Protocol):
         """What may start, jobs and pending runs in one queue: in order of time, then of adding."""
         ...
 
-    def next_due(self) -> Millis | None:
-        """When the first of the queue comes due, past or future; None if the queue is empty."""
+    def upcoming(self) -> Upcoming:
+        """When something is to be done next: the first of the queue, and the first of `cancelling`."""
         ...
 
     def cancelling(self, *, now: Millis, limit: int) -> list[str]:
         """Jobs with an open run that is to be cancelled, because their next moment has come; in order of time."""
-        ...
-
-    def next_cancelling(self) -> Millis | None:
-        """When the first of those comes due, past or future."""
         ...
 
     def insert_runs(self, rows: Sequence[RunRow]) -> list[int | None]:

@@ -173,6 +173,18 @@ class Due(NamedTuple):
     due_at: Millis
 
 
+class Upcoming(NamedTuple):
+    """When something is to be done next, past or future; None: never.
+
+    Attributes:
+        due: The first of the queue.
+        cancelling: The first run that is to be cancelled for the next moment of its job.
+    """
+
+    due: Millis | None
+    cancelling: Millis | None
+
+
 class OwnerRow(NamedTuple):
     """A scheduler, or a handle with a loop of its own, that has the file open; or a note of `cronactors.ledger.recovery`.
 

@@ -14,7 +14,7 @@ from cronactors.errors import StoreUnavailable
 from cronactors.instants import LATEST, Millis
 from cronactors.storage import statements as sql
 from cronactors.storage.connection import MEMORY, beside, connect, locked, ours
-from cronactors.storage.rows import SPEC, Due, JobRow, JobState, OwnerRow, PlainEnd, RunEnd, RunRow
+from cronactors.storage.rows import SPEC, Due, JobRow, JobState, OwnerRow, PlainEnd, RunEnd, RunRow, Upcoming
 
 _Value: TypeAlias = str | int | float | None
 _Parameters: TypeAlias = Sequence[_Value] | dict[str, _Value]
@@ -228,24 +228,15 @@ class SqliteStorage:
         rows = self._all(sql.DUE, {"now": now, "limit": limit})
         return [Due._make(row[:3]) for row in rows]
 
-    def next_due(self) -> Millis | None:
-        """When the first of the queue comes due."""
-        found = [
-            value
-            for statement in (sql.NEXT_MOMENT, sql.NEXT_PENDING)
-            for value in self._one(statement) or ()
-            if value is not None
-        ]
-        return min(map(_int, found), default=None)
+    def upcoming(self) -> Upcoming:
+        """When something is to be done next."""
+        moment, pending, cancelling = self._all(sql.UPCOMING)[0]
+        due = [_int(value) for value in (moment, pending) if value is not None]
+        return Upcoming(min(due, default=None), None if cancelling is None else _int(cancelling))
 
     def cancelling(self, *, now: Millis, limit: int) -> list[str]:
         """Jobs whose open run is to be cancelled."""
         return [str(row[0]) for row in self._all(sql.CANCELLING, (now, limit))]
-
-    def next_cancelling(self) -> Millis | None:
-        """When the first of those comes due."""
-        row = self._one(sql.NEXT_CANCELLING)
-        return None if row is None or row[0] is None else _int(row[0])
 
     # Runs
 

@@ -60,12 +60,13 @@ DUE = """SELECT NULL AS run_id, id AS job_id, next_run_at AS due_at, number AS p
  WHERE enabled = 1 AND held_by IS NULL AND next_run_at <= :now
 UNION ALL SELECT id, job_id, ready_at, id FROM runs WHERE status = 'pending' AND waits_for IS NULL AND ready_at <= :now
 ORDER BY due_at, place LIMIT :limit"""
-NEXT_MOMENT = "SELECT min(next_run_at) FROM jobs WHERE enabled = 1 AND held_by IS NULL AND next_run_at IS NOT NULL"
-NEXT_PENDING = "SELECT min(ready_at) FROM runs WHERE status = 'pending' AND waits_for IS NULL"
 
 _CANCELLING = "overlap = 'cancel_other' AND enabled = 1 AND held_by IS NOT NULL"
 CANCELLING = f"SELECT id FROM jobs WHERE {_CANCELLING} AND next_run_at <= ? ORDER BY next_run_at LIMIT ?"
-NEXT_CANCELLING = f"SELECT min(next_run_at) FROM jobs WHERE {_CANCELLING} AND next_run_at IS NOT NULL"
+UPCOMING = f"""SELECT
+ (SELECT min(next_run_at) FROM jobs WHERE enabled = 1 AND held_by IS NULL AND next_run_at IS NOT NULL),
+ (SELECT min(ready_at) FROM runs WHERE status = 'pending' AND waits_for IS NULL),
+ (SELECT min(next_run_at) FROM jobs WHERE {_CANCELLING} AND next_run_at IS NOT NULL)"""
 
 INSERT_RUN = f"""INSERT INTO runs ({_quoted(_RUN)}) VALUES ({_marks(_RUN)})
  ON CONFLICT (job_id, scheduled_at, manual, attempt) DO NOTHING"""
