@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
@@ -34,10 +35,10 @@ def _int(value: _Value) -> int:
     return value
 
 
-def _standing(files: Iterable[Path]) -> list[tuple[int, int]]:
-    """Which files stand at those paths now; none if one is missing."""
+def _standing(files: Iterable[str]) -> list[tuple[int, int]]:
+    """Which files stand at those paths now; none if one is missing. Asked for each transaction, and so without `pathlib`."""
     try:
-        return [(found.st_dev, found.st_ino) for found in [file.stat() for file in files]]
+        return [(found.st_dev, found.st_ino) for found in map(os.stat, files)]
     except OSError:
         return []
 
@@ -60,14 +61,14 @@ class SqliteStorage:
         self._path = path
         self._wall = wall
         self._db = connect(path, create=create)
-        place = Path(path).resolve()  # as SQLite does, since the working directory may change
-        self._files: tuple[Path, ...] = () if path == MEMORY else (place, Path(f"{place}-wal"), Path(f"{place}-shm"))
+        place = os.path.realpath(path)  # as SQLite does, since the working directory may change
+        self._files: tuple[str, ...] = () if path == MEMORY else (place, f"{place}-wal", f"{place}-shm")
         self._opened = _standing(self._files)
 
     def close(self) -> None:
         """Close the connection; a second time does nothing."""
         index_gone = _standing(self._files[:2]) == self._opened[:2] and _standing(self._files) != self._opened
-        with beside(self._files[0]) if index_gone else nullcontext():
+        with beside(Path(self._files[0])) if index_gone else nullcontext():
             self._db.close()
 
     # Every statement passes here, so that errors are mapped once.
