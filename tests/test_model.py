@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from datetime import UTC, datetime, timedelta
+from uuid import RFC_4122, UUID
 
 import pytest
 
-from cronactors import Coalesce, Cron, CronConfig, CronJob, InvalidJob, JobSpec, Misfire, Retry, RunStatus
+from cronactors import Coalesce, Cron, CronConfig, CronJob, Interval, InvalidJob, JobSpec, Misfire, Retry, RunStatus
+from cronactors.arguments import with_ids
 from cronactors.testing import make_context
 
 
@@ -66,3 +69,13 @@ def test_a_retry_is_after_so_many_seconds(after):
     with pytest.raises(InvalidJob, match="after must be a number of seconds"):
         Retry(after=after)
     assert Retry("no luck", after=0).after == 0
+
+
+def test_ids_grow_and_do_not_depend_on_the_programs_random_numbers():
+    made = []
+    for _ in range(2):
+        random.seed(1)
+        made.append([job_id for job_id, _ in with_ids([JobSpec(f"job {number}", "it", Interval(1)) for number in range(1000)])])
+    assert len({*made[0], *made[1]}) == 2000
+    assert all(ids == sorted(ids) for ids in made)
+    assert all(UUID(job_id).version == 7 and UUID(job_id).variant == RFC_4122 for job_id in made[0])

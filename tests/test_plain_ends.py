@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from cronactors.model import Overlap, SessionMode
+from cronactors.ledger.finish import Finish, finish_runs
+from cronactors.model import Cause, Overlap, RunStatus, SessionMode
+from cronactors.policy import Outcome
 from cronactors.schedule import Cron, Interval, OneShot
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import PlainEnd
@@ -139,3 +141,16 @@ def test_the_claim_saves_reading_and_decides_nothing(kind, meanwhile, of, outcom
     knows, does_not = World(kind), World(kind)
     does_not.knows_claims = False
     assert outcome_in(knows) == outcome_in(does_not)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_two_ends_of_one_run_in_a_batch_the_first_counts(kind) -> None:
+    world = World(kind)
+    world.add()
+    world.pass_time(MINUTE)
+    (claimed,) = world.claim()
+    put_back = Outcome(status=RunStatus.FAILED, cause=Cause.INTERRUPTED)
+    ends = [Finish(claimed.run.id, SUCCESS, claimed), Finish(claimed.run.id, put_back, None)]
+    first, second = world.do(finish_runs, ends, owner=world.owner, policy=world.policy)
+    assert first is not None
+    assert (first.status, second, world.run(claimed.run).status) == ("success", None, "success")

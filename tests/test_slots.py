@@ -21,11 +21,13 @@ from cronactors import (
     RunStatus,
     SchedulerCrashed,
     StoreCorrupt,
+    StoreUnavailable,
     now,
     open_scheduler,
     open_store,
 )
 from cronactors.actors import runner
+from cronactors.ledger import claim as ledger_claim, finish as ledger_finish
 from cronactors.storage import connection
 from cronactors.testing import VirtualClock
 from tests.workers import after, nothing, raising
@@ -198,10 +200,11 @@ async def test_what_an_executor_starts_in_the_nursery_it_is_called_in_ends_with_
 
     with trio.fail_after(1000):
         async with open_scheduler(":memory:", executor) as scheduler:
-            await scheduler.store.add_job("job", "it", OneShot(after(1)))
-            await trio.sleep(10)
-            assert not ended
-    assert len(ended) == 1
+            await scheduler.store.add_job("job", "it", Interval(1000))
+            await trio.sleep(2.5)
+            assert len(ended) == 2
+            runs = await scheduler.store.list_runs()
+    assert [run.status for run in runs] == [RunStatus.SUCCESS] * 2
 
 
 @pytest.fixture
@@ -260,3 +263,97 @@ async def test_a_run_whose_end_waits_for_the_store_is_not_reported_as_stuck(
 
 async def nothing_after_a_second(context: JobContext) -> None:
     await trio.sleep(1)
+
+
+async def test_one_that_cancels_its_nursery_costs_no_other_run(virtual_clock: VirtualClock) -> None:
+    async def executor(context: JobContext) -> None:
+        nursery = trio.lowlevel.current_task().parent_nursery
+        assert nursery is not None
+        if context.job_name == "bad":
+            nursery.cancel_scope.cancel()
+        await trio.sleep(1)
+
+    async with open_scheduler(":memory:", executor) as scheduler:  # one slot: the others follow in it
+        for name in ("bad", "a", "b", "c"):
+            await scheduler.store.add_job(name, "it", OneShot(after(1)), max_retries=0)
+        await trio.sleep(60)
+        runs = await scheduler.store.list_runs()
+    assert {run.job_name for run in runs if run.status is RunStatus.SUCCESS} == {"a", "b", "c"}
+
+
+async def test_a_nursery_left_open_whose_tasks_do_not_end_is_reported(
+    virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def stubborn() -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(1000)
+
+    async def executor(context: JobContext) -> None:
+        nursery = await trio.open_nursery().__aenter__()
+        nursery.start_soon(stubborn)
+        await trio.sleep(1)
+
+    async with open_scheduler(":memory:", executor, shutdown_grace=1) as scheduler:
+        await scheduler.store.add_job("job", "it", OneShot(after(1)), timeout_secs=5, max_retries=0)
+        await trio.sleep(100)
+        assert scheduler.health().free_slots == 0
+    assert len([record.message for record in caplog.records if "goes on" in record.message]) == 1
+
+
+async def test_a_claim_that_nobody_took_up_does_not_hold_up_the_end_where_the_store_fails(
+    virtual_clock: VirtualClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim_due = ledger_claim.claim_due
+    with trio.CancelScope() as outer:
+
+        def claim_and_cancel(*args: object, **named: object) -> list[ledger_claim.Claimed]:
+            begun = claim_due(*args, **named)  # type: ignore[arg-type]
+            if begun:
+                outer.cancel()
+                monkeypatch.setattr(ledger_finish, "finish_runs", raising(StoreUnavailable("disk full")))
+            return begun
+
+        monkeypatch.setattr(ledger_claim, "claim_due", claim_and_cancel)
+        config = CronConfig(max_concurrent_runs=5)
+        async with open_scheduler(tmp_path / "a.db", nothing, config=config) as scheduler:
+            for number in range(5):
+                await scheduler.store.add_job(f"job {number}", "it", OneShot(after(1)))
+            await trio.sleep_forever()
+    assert outer.cancelled_caught
+    assert trio.current_time() < 30
+
+
+async def test_a_run_that_followed_while_runs_were_interrupted_is_recorded_however_late_it_ends(
+    virtual_clock: VirtualClock, no_wait: None, tmp_path: Path
+) -> None:
+    """It was claimed by an end that waited for the lock, and whose patience must not be the limit of its own end."""
+
+    async def executor(context: JobContext) -> str | None:
+        if context.job_name == "first":
+            await trio.sleep(2)
+            return None
+        with trio.CancelScope(shield=True):
+            await trio.sleep(15)
+        return "worked"
+
+    async with open_store(tmp_path / "a.db"):
+        pass
+    with closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as other:
+        async with trio.open_nursery() as nursery:
+
+            async def unlock() -> None:
+                await trio.sleep(6)
+                other.execute("ROLLBACK")
+
+            with trio.CancelScope() as outer:
+                async with open_scheduler(tmp_path / "a.db", executor) as scheduler:
+                    await scheduler.store.add_job("first", "it", OneShot(after(1)))
+                    await scheduler.store.add_job("second", "it", OneShot(after(1)))
+                    await trio.sleep(2)
+                    other.execute("BEGIN IMMEDIATE")
+                    nursery.start_soon(unlock)
+                    await trio.sleep(3)
+                    outer.cancel()
+                    await trio.lowlevel.checkpoint()
+        rows = other.execute("SELECT job_name, status, result FROM runs").fetchall()
+    assert ("second", "success", "worked") in rows

@@ -127,14 +127,12 @@ class Clock:
 
     async def _cancel_overlapped(self) -> bool:
         """Where a moment is to take the place of the job's open run, let that be ended; a look finds it. Needs no free slot."""
-        before = self.next_cancelling
         self._cancels_nothing = False
-        if before is None or before > self._wall():
+        if self.next_cancelling is None or self.next_cancelling > self._wall():
             return False
         changed = await self._mailbox.ask(CancelOverlapped())
-        # An index of a damaged file may tell what its table does not bear out: it must not spin.
-        self._cancels_nothing = self.next_cancelling == before
-        return changed and not self._cancels_nothing
+        self._cancels_nothing = not changed  # an index of a damaged file tells what its table does not bear out: it must not spin
+        return changed
 
     async def _claim(self) -> bool:
         """Claim for the free slots; answer whether to try again at once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -48,14 +49,14 @@ class Shift:
 
     Attributes:
         claimed: The run to begin with; None: one that is handed over.
-        scope: Of the nursery that the task is in.
+        nursery: The one that the task is in.
         spoilt: A run whose executor has left nurseries open in the task, and how it ended: to be concluded in another one.
         untold: An end for which the notifier has no place; another runner has taken over the slot.
         done: There is nothing more to do for this runner.
     """
 
     claimed: Claimed | None
-    scope: trio.CancelScope
+    nursery: trio.Nursery
     spoilt: tuple[Running, Outcome] | None = None
     untold: list[RunFinished] = attrs.field(factory=list)
     done: bool = False
@@ -145,10 +146,11 @@ class RunnerPool:
 
     async def end(self) -> None:
         """After `interrupt`: wait for the ends of all runs, however long they take. Runs shielded."""
-        with trio.CancelScope() as scope:
-            while self._receive.statistics().current_buffer_used:  # left there by runners that were cancelled
+        until = trio.current_time() + RECORDING_PATIENCE
+        while self._receive.statistics().current_buffer_used:  # left there by runners that were cancelled
+            with trio.CancelScope(deadline=until) as scope:
                 await self._record(self._receive.receive_nowait(), INTERRUPTED, [], scope)
-                self._free_slot()
+            self._free_slot()
         while self.busy.value:
             with trio.move_on_after(max(self._terms.cancel_grace, 0.1)):
                 await self.settled()
@@ -177,14 +179,14 @@ class RunnerPool:
                 shift: Shift | None = None
                 try:
                     async with trio.open_nursery() as nursery:
-                        shift = Shift(claimed, nursery.cancel_scope, untold=untold)
+                        shift = Shift(claimed, nursery, untold=untold)
                         nursery.start_soon(self._serve, shift)
                 except BaseExceptionGroup:
                     if shift is None or shift.spoilt is None:
                         raise  # else it is trio's word on the nursery that was left open
                 if shift.done:
                     break
-                claimed = None
+                claimed = shift.claimed
                 if shift.spoilt is not None:
                     running, ending = shift.spoilt
                     await tasks_ended(running.task.child_nurseries)
@@ -201,7 +203,7 @@ class RunnerPool:
 
         Cancelled from outside, the end of the run at hand is still recorded.
         """
-        claimed = shift.claimed
+        claimed, shift.claimed = shift.claimed, None
         with trio.CancelScope() as scope:
             while not shift.untold:
                 if claimed is None:
@@ -218,13 +220,16 @@ class RunnerPool:
                 except BaseException:  # a bug of ours, or damage: it ends the scheduler, which must not wait for this run
                     self._leave_slot(running)
                     raise
-                running.over = True
                 if running.task.child_nurseries:
                     shift.spoilt = running, ending
                     return
+                if len(shift.nursery.child_tasks) > 1:
+                    shift.nursery.cancel_scope.cancel()  # what the executor has started in it ends with the run
                 claimed = await self._conclude(running, ending, shift.untold, scope)
+                if not shift.untold and (shift.nursery.cancel_scope.cancel_called or scope.cancel_called):
+                    shift.claimed = claimed  # for the next task: in this one it would be cancelled
+                    return
             shift.done = True
-            shift.scope.cancel()  # what executors have started in it
 
     async def _conclude(
         self, running: Running, ending: Outcome, untold: list[RunFinished], scope: trio.CancelScope
@@ -235,6 +240,7 @@ class RunnerPool:
         for the place, outside of the pool.
         """
         following: Claimed | None = None
+        running.over = True
         try:
             following = (await self._record(running.claimed, ending, untold, scope)).following
         finally:
@@ -291,7 +297,7 @@ class RunnerPool:
                 self.interrupt()  # a second Ctrl-C ends the grace, wherever it lands
             if isinstance(escaped, KeyboardInterrupt):
                 return INTERRUPTED
-        if shift.scope.cancel_called:
+        if shift.nursery.cancel_scope.cancel_called:
             error = RuntimeError("the executor cancelled the nursery that it was called in")
         elif cancelled_from_outside():
             return INTERRUPTED
@@ -326,7 +332,7 @@ class RunnerPool:
             finished = await self._finish(claimed, ending, untold)
         finally:
             self._recording.discard(scope)
-            scope.shield = False
+            scope.shield, scope.deadline = False, math.inf
             if finished is None:
                 logger.warning(
                     "the end of run %s (%s) could not be recorded: the store did not answer", claimed.run.id, ending.status

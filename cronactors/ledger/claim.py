@@ -8,10 +8,10 @@ import attrs
 
 from cronactors.errors import InvalidSchedule
 from cronactors.instants import Millis
-from cronactors.ledger.close import by_job, close_run
+from cronactors.ledger.close import close_run
 from cronactors.ledger.entries import begun_run, buffered_run, is_braked, is_first_start, skipped_run
 from cronactors.ledger.lines import free_first, stop_job, withdraw
-from cronactors.ledger.views import timing_of, unreadable
+from cronactors.ledger.views import by_job, timing_of, unreadable
 from cronactors.model import Cause, Overlap, RunStatus, Trigger
 from cronactors.policy import Decision, Moments, Outcome, decide_due, is_suspect, misfire_from_text
 from cronactors.spec import RetryPolicy
@@ -175,9 +175,10 @@ def cancel_overlapped(storage: Storage) -> bool:
     """
     now = storage.now()
     ids = storage.cancelling(now=now, limit=_LOOKS)
-    for job in storage.jobs(ids).values():
+    due = [job for job in storage.jobs(ids).values() if job.next_run_at is not None and job.next_run_at <= now]
+    for job in due:
         _cancel_other(storage, job, now)
-    return bool(ids)
+    return bool(due)
 
 
 def _cancel_other(storage: Storage, job: JobRow, now: Millis) -> None:
@@ -229,7 +230,7 @@ def _held(job: JobRow, state: JobState, run: RunRow) -> JobState:
 
 def _disable_if_done(storage: Storage, state: JobState) -> JobState:
     if state.next_run_at is None and not storage.open_runs([state.id]):
-        return state._replace(enabled=0)
+        return state.disabled()
     return state
 
 

@@ -7,7 +7,8 @@ from itertools import islice
 
 from cronactors.ledger.entries import end_of, ended
 from cronactors.ledger.lines import delete_job, free_lines, free_suspects, stop_job, withdraw
-from cronactors.ledger.settle import Fate, Settled, settle
+from cronactors.ledger.settle import Sequel, Settled, settle
+from cronactors.ledger.views import by_job
 from cronactors.model import Cause, RunStatus
 from cronactors.policy import FREE_CRASHES, Outcome, is_suspect
 from cronactors.spec import RetryPolicy
@@ -59,33 +60,25 @@ def _as_asked(run: RunRow, outcome: Outcome, job: JobRow | None) -> Outcome:
     return Outcome(status=RunStatus.CANCELLED, cause=cause, error=outcome.error, crashed=outcome.crashed)
 
 
-def by_job(runs: Iterable[RunRow]) -> dict[str, list[RunRow]]:
-    """Runs sorted into those of each job."""
-    found: dict[str, list[RunRow]] = {}
-    for run in runs:
-        found.setdefault(run.job_id, []).append(run)
-    return found
-
-
 def _write(storage: Storage, jobs: dict[str, JobRow], settled: dict[str, Settled], others: dict[str, list[RunRow]]) -> None:
     """Enter what is new, and let the jobs stand as they are to."""
     entered = iter(storage.insert_runs([row for each in settled.values() for row in each.rows]))
     states = []
     for job_id, each in settled.items():
         state, ids = each.state, list(islice(entered, len(each.rows)))
-        match each.fate:
-            case Fate.GOES_ON:
+        match each.sequel:
+            case Sequel.GOES_ON:
                 if state.next_run_at is None and state.enabled and job_id not in others and not _waits(each.rows, ids):
                     state = state.disabled()
-            case Fate.HELD:
+            case Sequel.HELD:
                 state = state._replace(held_by=ids[-1])
-            case Fate.STOPPED:
+            case Sequel.STOPPED:
                 state = JobState.of(stop_job(storage, jobs[job_id].as_now(state), Cause.INTERRUPTED))
-            case Fate.DONE:
+            case Sequel.DONE:
                 state = JobState.of(stop_job(storage, jobs[job_id].as_now(state), Cause.REMOVED))._replace(next_run_at=None)
                 paused = [run for run in storage.open_runs([job_id]) if run.waits_for == PAUSE]
                 withdraw(storage, paused, Cause.REMOVED)
-            case Fate.DELETED:
+            case Sequel.DELETED:
                 delete_job(storage, jobs[job_id].as_now(state))
                 continue
         states.append(state)

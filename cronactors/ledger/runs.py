@@ -1,4 +1,4 @@
-"""What users and runners do with runs: finish, ask for one, cancel one, start one in a loop of their own."""
+"""What users do with runs: end one of their own loop, ask for one, cancel one, start one in a loop of their own."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from cronactors.spec import RetryPolicy
 from cronactors.storage.rows import JobRow, JobState, RunRow, line_of
 
 
-class Fate(Enum):
+class Sequel(Enum):
     """What becomes of a job."""
 
     GOES_ON = auto()
@@ -34,14 +34,14 @@ class Settled:
     """What is to be written.
 
     Attributes:
-        state: How the job is to stand, unless its fate says more.
+        state: How the job is to stand, unless its sequel says more.
         rows: What is entered beside: moments that were overlapped, and last the further attempt.
-        fate: What becomes of the job.
+        sequel: What becomes of the job.
     """
 
     state: JobState
     rows: list[RunRow]
-    fate: Fate
+    sequel: Sequel
 
 
 def settle(job: JobRow, run: RunRow, outcome: Outcome, *, policy: RetryPolicy, others: Sequence[RunRow], now: Millis) -> Settled:
@@ -76,15 +76,15 @@ def settle(job: JobRow, run: RunRow, outcome: Outcome, *, policy: RetryPolicy, o
     overlaps = held and held_by is None and run.started_at is not None and not outcome.crashed
     if overlaps and following is not None and following <= now and job.overlap not in (Overlap.ALLOW_ALL, Overlap.CANCEL_OTHER):
         following = _settle_overlapped(job, run.started_at or 0, others, now, rows)
-    fate = Fate.GOES_ON
+    sequel = Sequel.GOES_ON
     if again is None:
-        fate = _fate(job, run, outcome)
+        sequel = _sequel(job, run, outcome)
     else:
         rows.append(next_attempt(job, run, again))
         if outcome.crashed and again.failures > run.failures and held_by is None and job.enabled:
-            fate = Fate.HELD  # else new moments would let a job that kills its process go on
+            sequel = Sequel.HELD  # else new moments would let a job that kills its process go on
     last_error = _last_error(job, run, outcome)
-    return Settled(JobState(following, held_by, job.last_run_at, last_error, job.enabled, crashes, job.id), rows, fate)
+    return Settled(JobState(following, held_by, job.last_run_at, last_error, job.enabled, crashes, job.id), rows, sequel)
 
 
 def _heir(job: JobRow, others: Sequence[RunRow]) -> int | None:
@@ -133,11 +133,11 @@ def _entries(job: JobRow, decision: Decision, cause: Cause, now: Millis) -> list
     return waiting + [skipped_run(job, moments, cause, now) for moments in decision.skipped]
 
 
-def _fate(job: JobRow, run: RunRow, outcome: Outcome) -> Fate:
+def _sequel(job: JobRow, run: RunRow, outcome: Outcome) -> Sequel:
     """What becomes of the job, its moment having been decided: it may have been the last one."""
     decided = not run.manual and outcome.cause is not Cause.REPLACED
     failed = outcome.status is RunStatus.FAILED and (not run.cancel_asked or outcome.crashed)
     spent = decided and (failed or outcome.status is RunStatus.SUCCESS)
     if job.delete_after_run and (spent or (decided and isinstance(stored_schedule(job), OneShot))):
-        return Fate.DELETED if job.origin is None else Fate.DONE
-    return Fate.STOPPED if spent and outcome.crashed else Fate.GOES_ON
+        return Sequel.DELETED if job.origin is None else Sequel.DONE
+    return Sequel.STOPPED if spent and outcome.crashed else Sequel.GOES_ON

@@ -73,10 +73,16 @@ def job_view(job: JobRow, open_runs: Iterable[RunRow]) -> CronJob:
 def job_views(storage: Storage, jobs: Iterable[JobRow]) -> list[CronJob]:
     """Jobs with what their open runs say of retries."""
     rows = list(jobs)
-    by_job: dict[str, list[RunRow]] = {}
-    for run in storage.open_runs([job.id for job in rows]):
-        by_job.setdefault(run.job_id, []).append(run)
-    return [job_view(job, by_job.get(job.id, ())) for job in rows]
+    opened = by_job(storage.open_runs([job.id for job in rows]))
+    return [job_view(job, opened.get(job.id, ())) for job in rows]
+
+
+def by_job(runs: Iterable[RunRow]) -> dict[str, list[RunRow]]:
+    """Runs sorted into those of each job."""
+    found: dict[str, list[RunRow]] = {}
+    for run in runs:
+        found.setdefault(run.job_id, []).append(run)
+    return found
 
 
 def run_view(run: RunRow) -> CronRun:

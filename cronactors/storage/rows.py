@@ -34,7 +34,7 @@ class JobRow(NamedTuple):
         crashes: How often in a row its runs were interrupted by the end of their process.
         next_run_at: The first moment that is not decided yet; of a paused job too. None: none is left.
         held_by: The open run that must end before another may start.
-        schedule: The first of the fields that only users change, and that are kept apart.
+        schedule: The first of the fields that no run changes, and that are kept apart.
         anchor_at: Where an interval's moments are counted from.
         delay_ms: How the one-shot was given, if it was given as a delay.
     """
@@ -73,7 +73,7 @@ class JobRow(NamedTuple):
 
 
 SPEC = JobRow._fields.index("schedule")
-"""Where in a `JobRow` the fields begin that only users change."""
+"""Where in a `JobRow` the fields begin that no run changes."""
 
 
 class JobState(NamedTuple):

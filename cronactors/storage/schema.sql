@@ -64,7 +64,7 @@ CREATE TABLE runs (
   status TEXT NOT NULL,
   cause TEXT,
   ready_at INTEGER NOT NULL,
-  waits_for TEXT,        -- NULL | session:USER | job:JOB | pause
+  waits_for TEXT,        -- NULL | session:USER | job:JOB | suspects | pause
   session TEXT,
   owner INTEGER,
   cancel_asked INTEGER NOT NULL,

@@ -149,9 +149,13 @@ class SqliteStorage:
 
     def commit(self) -> None:
         """Make the transaction durable."""
-        if not self._db.in_transaction:  # SQLite may roll back by itself, as on a full disk; the rest must not pass for done
-            raise StoreUnavailable(f"{self._path}: the transaction was rolled back")
+        self._hold_open()
         self._execute("COMMIT")
+
+    def _hold_open(self) -> None:
+        """SQLite may roll back by itself, as on a full disk. Then the rest must not pass for done, nor a savepoint begin anew."""
+        if not self._db.in_transaction:
+            raise StoreUnavailable(f"{self._path}: the transaction was rolled back")
 
     def rollback(self) -> None:
         """Undo the transaction, if one is open."""
@@ -160,8 +164,7 @@ class SqliteStorage:
 
     def savepoint(self) -> None:
         """Mark the point to which `undo` returns."""
-        if not self._db.in_transaction:  # else SAVEPOINT would begin a transaction that RELEASE commits
-            raise StoreUnavailable(f"{self._path}: the transaction was rolled back")
+        self._hold_open()
         self._execute("SAVEPOINT request")
 
     def release(self) -> None:
@@ -268,6 +271,7 @@ class SqliteStorage:
 
     def end_plainly(self, ends: Sequence[PlainEnd], *, owner: int) -> bool:
         """End runs whose jobs are as their claims left them: what need not be read costs nothing."""
+        self._hold_open()
         self._execute("SAVEPOINT plain")
         ended = self._many(sql.END_OWN_RUN, ((*each.end, owner) for each in ends))
         plain = ended == len(ends) and len(ends) == self._many(
