@@ -204,7 +204,7 @@ GOALS = (
 
 def table(figures: Figures) -> Iterator[str]:
     """Goals, in Markdown; those whose scenarios were not run are left out."""
-    yield "| what | must | aim | measured | |"
+    yield "| what | must | aim | measured | reached |"
     yield "|---|---|---|---|---|"
     for goal in GOALS:
         try:
