@@ -143,9 +143,9 @@ def _decide(storage: Storage, job: JobRow, now: Millis) -> Decision | None:
 
 def _decided(job: JobRow, now: Millis) -> Decision | None:
     first = job.next_run_at
-    if first is None:
+    if first is None or first > now:  # the index of a damaged file may say otherwise: nothing runs ahead of its time
         return None
-    return decide_due(timing_of(job), first=first, now=max(now, first), misfire=misfire_from_text(job.misfire))
+    return decide_due(timing_of(job), first=first, now=now, misfire=misfire_from_text(job.misfire))
 
 
 def _begin(storage: Storage, job: JobRow, moments: Moments, *, owner: int, now: Millis) -> RunRow | None:

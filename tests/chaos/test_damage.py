@@ -247,9 +247,9 @@ async def test_damage_in_the_middle_is_told_when_it_is_met(table: str, whole: by
     assert file.stat().st_size >= len(data), "it is not made anew"
 
 
-@pytest.mark.parametrize("change", ["next_run_at = NULL", "id = 'another'"])
+@pytest.mark.parametrize("change", ["next_run_at = NULL", "id = 'another'", "next_run_at = 5000000000000"])
 @pytest.mark.parametrize("index", ["jobs_due", "jobs_cancelling"])
-async def test_an_index_that_tells_of_moments_which_its_table_does_not_have_makes_nobody_spin(
+async def test_an_index_that_tells_of_moments_which_its_table_does_not_have_makes_nobody_spin_nor_run_ahead(
     index: str, change: str, tmp_path: Path
 ):
     file = tmp_path / "agent.db"
@@ -270,6 +270,7 @@ async def test_an_index_that_tells_of_moments_which_its_table_does_not_have_make
             before = scheduler._clock.turns.value
             await trio.sleep(0.5)  # real time, in which the clock would turn some 1,500 times
             assert scheduler._clock.turns.value - before < 150, "ten to twenty are expected"
+            assert await scheduler.store.list_runs() == []
 
 
 @pytest.mark.parametrize(
