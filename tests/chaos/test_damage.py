@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import signal
 import sqlite3
 import tempfile
 import time
@@ -193,11 +194,28 @@ async def _use(file: Path, opened: trio.Event) -> None:
         await scheduler.store.list_runs(limit=1000)
 
 
+@contextmanager
+def ending(seconds: float) -> Iterator[None]:
+    """Fail a block that goes on for ever, so that the seed and the number of the file are told."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError(f"it went on for {seconds:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def use(file: Path) -> tuple[bool, BaseException | None]:
     """Whether it could be opened, and what went wrong."""
     opened = trio.Event()
     try:
-        trio.run(_use, file, opened, clock=clock_at(START + timedelta(seconds=300)))
+        with ending(10 * IN_TIME):
+            trio.run(_use, file, opened, clock=clock_at(START + timedelta(seconds=300)))
     except BaseException as error:
         return opened.is_set(), error
     return True, None
