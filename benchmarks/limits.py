@@ -208,14 +208,5 @@ def trio_alone() -> dict[str, float]:
     return {"import_ms": measuring.import_ms("trio"), "rss_mb": measuring.rss_of("import trio; trio.run(trio.sleep, 0.5)")}
 
 
-SCENARIOS = {
-    "raw_runs": raw_runs,
-    "raw_commits": raw_commits,
-    "raw_bulk": raw_bulk,
-    "bare_actor": bare_actor,
-    "timers": timers,
-    "trio_alone": trio_alone,
-}
-
 if __name__ == "__main__":
-    measuring.answer(SCENARIOS, sys.argv[1:])
+    measuring.answer(sys.argv[1:], raw_runs, raw_commits, raw_bulk, bare_actor, timers, trio_alone)

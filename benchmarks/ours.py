@@ -249,19 +249,18 @@ def weight() -> dict[str, float]:
     return {"import_ms": measuring.import_ms("cronactors"), "rss_mb": measuring.rss_of(IDLE)}
 
 
-SCENARIOS = {
-    "throughput": throughput,
-    "heartbeat": heartbeat,
-    "lateness": lateness,
-    "every_second": every_second,
-    "add_sequential": add_sequential,
-    "add_concurrent": add_concurrent,
-    "add_bulk": add_bulk,
-    "burst": burst,
-    "stored": stored,
-    "history": history,
-    "weight": weight,
-}
-
 if __name__ == "__main__":
-    measuring.answer(SCENARIOS, sys.argv[1:])
+    measuring.answer(
+        sys.argv[1:],
+        throughput,
+        heartbeat,
+        lateness,
+        every_second,
+        add_sequential,
+        add_concurrent,
+        add_bulk,
+        burst,
+        stored,
+        history,
+        weight,
+    )

@@ -141,14 +141,5 @@ def weight() -> dict[str, Any]:
     return {"import_ms": measuring.import_ms("apscheduler.schedulers.background, apscheduler.jobstores.sqlalchemy")}
 
 
-SCENARIOS = {
-    "throughput": throughput,
-    "lateness": lateness,
-    "every_second": every_second,
-    "add_sequential": add_sequential,
-    "stored": stored,
-    "weight": weight,
-}
-
 if __name__ == "__main__":
-    measuring.answer(SCENARIOS, sys.argv[1:])
+    measuring.answer(sys.argv[1:], throughput, lateness, every_second, add_sequential, stored, weight)

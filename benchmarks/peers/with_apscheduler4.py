@@ -163,15 +163,5 @@ def weight() -> dict[str, Any]:
     return {"import_ms": measuring.import_ms("apscheduler, apscheduler.datastores.sqlalchemy, sqlalchemy.ext.asyncio, aiosqlite")}
 
 
-SCENARIOS = {
-    "throughput": throughput,
-    "throughput_unscheduled": throughput_unscheduled,
-    "lateness": lateness,
-    "every_second": every_second,
-    "add_sequential": add_sequential,
-    "stored": stored,
-    "weight": weight,
-}
-
 if __name__ == "__main__":
-    measuring.answer(SCENARIOS, sys.argv[1:])
+    measuring.answer(sys.argv[1:], throughput, throughput_unscheduled, lateness, every_second, add_sequential, stored, weight)

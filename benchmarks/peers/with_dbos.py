@@ -153,14 +153,5 @@ def weight() -> dict[str, Any]:
     return {"import_ms": measuring.import_ms("dbos")}
 
 
-SCENARIOS = {
-    "throughput": throughput,
-    "lateness": lateness,
-    "every_second": every_second,
-    "add_sequential": add_sequential,
-    "stored": stored,
-    "weight": weight,
-}
-
 if __name__ == "__main__":
-    measuring.answer(SCENARIOS, sys.argv[1:])
+    measuring.answer(sys.argv[1:], throughput, lateness, every_second, add_sequential, stored, weight)

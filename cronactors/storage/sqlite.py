@@ -111,6 +111,11 @@ class SqliteStorage:
         rows = self._all(statement, parameters)
         return rows[0] if rows else None
 
+    def _new_numbers(self, last: str, count: int) -> range:
+        """Numbers for so many new rows, behind the last one that was ever given."""
+        first = _int(self._all(last)[0][0]) + 1 if count else 1
+        return range(first, first + count)
+
     @property
     def name(self) -> str:
         """The file."""
@@ -180,11 +185,9 @@ class SqliteStorage:
 
     def insert_jobs(self, rows: Sequence[JobRow]) -> None:
         """Add jobs."""
-        last = self._one(sql.LAST_JOB) if rows else None
-        if last is not None:
-            numbered = list(enumerate(rows, _int(last[0]) + 1))
-            self._many(sql.INSERT_JOB, ((number, *row[:SPEC]) for number, row in numbered))
-            self._many(sql.INSERT_SPEC, ((number, *row[SPEC:]) for number, row in numbered))
+        numbers = self._new_numbers(sql.LAST_JOB, len(rows))
+        self._many(sql.INSERT_JOB, ((number, *row[:SPEC]) for number, row in zip(numbers, rows, strict=True)))
+        self._many(sql.INSERT_SPEC, ((number, *row[SPEC:]) for number, row in zip(numbers, rows, strict=True)))
 
     def edit_jobs(self, rows: Sequence[JobRow]) -> None:
         """Write every column of existing jobs."""
@@ -246,15 +249,11 @@ class SqliteStorage:
 
     def insert_runs(self, rows: Sequence[RunRow]) -> list[int | None]:
         """Add runs; None for one that exists already."""
-        last = self._one(sql.LAST_RUN) if rows else None
-        if last is None:
-            return []
-        first = _int(last[0]) + 1
-        ids = range(first, first + len(rows))
+        ids = self._new_numbers(sql.LAST_RUN, len(rows))
         stored = self._many(sql.INSERT_RUN, [(run_id, *row[1:]) for run_id, row in zip(ids, rows, strict=True)])
         if stored == len(rows):
             return list(ids)
-        found = {run_id for (run_id,) in self._all(sql.RUNS_SINCE, (first,))}
+        found = {run_id for (run_id,) in self._all(sql.RUNS_SINCE, (ids.start,))}
         return [run_id if run_id in found else None for run_id in ids]
 
     def start_runs(self, ids: Sequence[int], *, owner: int, now: Millis) -> None:

@@ -22,6 +22,12 @@ def widened(statement: str, width: int) -> str:
     return statement.replace("(?)", f"({', '.join('?' * width)})")
 
 
+def _last(table: str, key: str) -> str:
+    """The largest number that was ever given, as AUTOINCREMENT goes on from it; the rows count too, since SQLite's own note may be damaged."""
+    noted = f"SELECT seq FROM sqlite_sequence WHERE name = '{table}'"
+    return f"SELECT max(coalesce((SELECT max({key}) FROM {table}), 0), coalesce(({noted}), 0))"
+
+
 def _marks(names: list[str]) -> str:
     return ", ".join("?" for _ in names)
 
@@ -36,9 +42,7 @@ _WHOLE = f"{_quoted(_JOB + _SPEC)} FROM jobs CROSS JOIN job_specs ON job_specs.n
 _JOBS = f"SELECT {_WHOLE}"
 _RUNS = f"SELECT {_quoted(_RUN)} FROM runs"
 
-LAST_JOB = (
-    "SELECT max(coalesce((SELECT max(number) FROM jobs), 0), coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'jobs'), 0))"
-)
+LAST_JOB = _last("jobs", "number")
 INSERT_JOB = f"INSERT INTO jobs (number, {_quoted(_JOB)}) VALUES (?, {_marks(_JOB)})"
 INSERT_SPEC = f"INSERT INTO job_specs (number, {_quoted(_SPEC)}) VALUES (?, {_marks(_SPEC)})"
 EDIT_JOB = f"UPDATE jobs SET ({_quoted(_JOB)}) = ({_marks(_JOB)}) WHERE id = ?"
@@ -70,9 +74,7 @@ UPCOMING = f"""SELECT
 
 INSERT_RUN = f"""INSERT INTO runs ({_quoted(_RUN)}) VALUES ({_marks(_RUN)})
  ON CONFLICT (job_id, scheduled_at, manual, attempt) DO NOTHING"""
-LAST_RUN = (
-    "SELECT max(coalesce((SELECT max(id) FROM runs), 0), coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'runs'), 0))"
-)
+LAST_RUN = _last("runs", "id")
 RUNS_SINCE = "SELECT id FROM runs WHERE id >= ?"
 START_RUN = "UPDATE runs SET status = 'running', owner = ?, started_at = ? WHERE id = ? AND status = 'pending'"
 PARK_RUN = "UPDATE runs SET waits_for = ? WHERE id = ? AND status = 'pending'"
