@@ -125,6 +125,9 @@ class FakeStorage:
     def jobs(self, ids: Sequence[str]) -> dict[str, JobRow]:
         return {job_id: self._seen.jobs[job_id][1] for job_id in ids if job_id in self._seen.jobs}
 
+    def idle_jobs(self, ids: Sequence[str]) -> dict[str, JobRow]:
+        return {job_id: job for job_id, job in self.jobs(ids).items() if not self.open_runs([job_id])}
+
     def jobs_named(self, names: Sequence[tuple[str, str]]) -> dict[tuple[str, str], JobRow]:
         named = {(job.user_id, job.name): job for _, job in self._seen.jobs.values()}
         return {name: named[name] for name in names if name in named}
@@ -187,6 +190,17 @@ class FakeStorage:
         self._put_run(row.stored_as(self._changed.last_run))
         return self._changed.last_run
 
+    def new_run_ids(self, count: int) -> range:
+        return range(self._seen.last_run + 1, self._seen.last_run + 1 + count)
+
+    def begin_runs(self, rows: Sequence[RunRow]) -> list[bool]:
+        begun = []
+        for row in rows:
+            assert row.id > self._changed.last_run
+            self._changed.last_run = row.id - 1
+            begun.append(self._insert_run(row) is not None)
+        return begun
+
     def _put_run(self, row: RunRow) -> None:
         if row.status == "running" and any(row.session == run.session is not None and run.id != row.id for run in self.running()):
             raise NotUnique(row.session)
@@ -227,20 +241,21 @@ class FakeStorage:
 
     def end_plainly(self, ends: Sequence[PlainEnd], *, owner: int) -> bool:
         before = self._changed.copy()
-        if all(self._end_plainly(*each, owner) for each in ends):
+        if all(self._end_plainly(each, owner) for each in ends):
             return True
         self._current = before
         return False
 
-    def _end_plainly(self, end: RunEnd, job_id: str, next_run_at: Millis | None, owner: int) -> bool:
-        run, job = self._seen.runs.get(end.id), self.jobs([job_id]).get(job_id)
+    def _end_plainly(self, plain: PlainEnd, owner: int) -> bool:
+        run, job = self._seen.runs.get(plain.run_id), self.jobs([plain.job_id]).get(plain.job_id)
+        end = RunEnd("success", None, plain.completed_at, plain.session_id, plain.result, None, plain.run_id, "running")
         if run is None or job is None or run.owner != owner or run.cancel_asked or not self._end_run(end):
             return False
-        if (job.held_by, job.next_run_at, job.enabled) != (end.id, next_run_at, 1) or job.crashes or job.delete_after_run:
+        if (job.held_by, job.next_run_at, job.enabled) != (run.id, plain.next_run_at, 1) or job.crashes or job.delete_after_run:
             return False
-        if self.open_runs([job_id]):
+        if self.open_runs([job.id]):
             return False
-        state = JobState.of(job)._replace(held_by=None, last_error=None, enabled=int(next_run_at is not None))
+        state = JobState.of(job)._replace(held_by=None, last_error=None, enabled=int(plain.next_run_at is not None))
         self.advance_jobs([state])
         return True
 

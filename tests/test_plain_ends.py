@@ -25,7 +25,7 @@ def held_job(store: Storage, job_id: str = "a", **fields: object) -> PlainEnd:
     run_id = add_run(store, job_id=job_id, status="running", owner=1, started_at=2000, scheduled_at=2000)
     known = {"held_by": run_id, "next_run_at": 9000, "last_run_at": 2000, "last_error": "of old"}
     store.insert_jobs([job(job_id, **(known | fields))])
-    return PlainEnd(run_end(run_id, "running", completed_at=2500, result="done"), job_id, 9000)
+    return PlainEnd(run_id, 2500, "s", "done", job_id, 9000)
 
 
 def content(store: Storage) -> object:
@@ -37,8 +37,8 @@ def test_a_plain_end_lets_the_job_go_on(store: Storage) -> None:
     before = store.jobs(["a", "b"])
     assert store.end_plainly([one, two], owner=1)
     assert store.jobs(["a", "b"]) == {key: row._replace(held_by=None, last_error=None) for key, row in before.items()}
-    ended = store.runs([one.end.id])[one.end.id]
-    assert (ended.status, ended.cause, ended.completed_at, ended.result) == ("success", None, 2500, "done")
+    ended = store.runs([one.run_id])[one.run_id]
+    assert (ended.status, ended.cause, ended.completed_at, ended.session_id, ended.result) == ("success", None, 2500, "s", "done")
 
 
 def test_a_job_without_a_further_moment_is_done(store: Storage) -> None:
@@ -70,8 +70,8 @@ def test_a_job_that_has_changed_is_no_plain_end(store: Storage, change: dict[str
 @pytest.mark.parametrize(
     "meddle",
     [
-        pytest.param(lambda store, end: store.mark_runs([end.end.id], cancel_asked=True), id="asked to end"),
-        pytest.param(lambda store, end: store.end_runs([end.end]), id="ended"),
+        pytest.param(lambda store, end: store.mark_runs([end.run_id], cancel_asked=True), id="asked to end"),
+        pytest.param(lambda store, end: store.end_runs([run_end(end.run_id, "running")]), id="ended"),
         pytest.param(lambda store, _: store.delete_jobs(["a"]), id="removed"),
         pytest.param(lambda store, _: add_run(store, job_id="a", attempt=2), id="another waits"),
         pytest.param(lambda store, _: add_run(store, job_id="a", attempt=2, status="running"), id="another goes on"),

@@ -11,8 +11,11 @@ import pytest
 from cronactors.storage import statements
 from cronactors.storage.connection import MEMORY, connect
 
-STATEMENTS = {
-    name: text for name, text in vars(statements).items() if name.isupper() and isinstance(text, str) and name[0] != "_"
+TEXTS = {name: text for name, text in vars(statements).items() if name.isupper() and isinstance(text, str) and name[0] != "_"}
+WIDTHS = {"ADVANCE_JOBS": 7, "BEGIN_RUNS": 8, "END_PLAINLY": 5, "LET_GO_ON": 3}
+STATEMENTS = {name: text for name, text in TEXTS.items() if name not in WIDTHS}
+TOGETHER = {
+    (name, count): statements.together(TEXTS[name], width, count) for name, width in WIDTHS.items() for count in (1, 2, 128)
 }
 
 # A full walk is right where the table or the partial index is as small as what is asked for.
@@ -28,10 +31,16 @@ SCANS = {
 }
 SEARCHES = {
     "EDIT_JOB": ["jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)"],
-    "ADVANCE_JOB": ["jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)"],
+    "ADVANCE_JOBS": ["jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)"],
     "DELETE_JOB": ["jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)", "job_specs USING INTEGER PRIMARY KEY (rowid=?)"],
     "EDIT_SPEC": ["job_specs USING INTEGER PRIMARY KEY (rowid=?)", "jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)"],
     "JOBS": ["jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)", "job_specs USING INTEGER PRIMARY KEY (rowid=?)"],
+    "IDLE_JOBS": [
+        "jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)",
+        "runs USING INDEX runs_pending (job_id=?)",
+        "runs USING INDEX runs_running (job_id=?)",
+        "job_specs USING INTEGER PRIMARY KEY (rowid=?)",
+    ],
     "JOB_NAMED": [
         "jobs USING INDEX sqlite_autoindex_jobs_2 (user_id=? AND name=?)",
         "job_specs USING INTEGER PRIMARY KEY (rowid=?)",
@@ -55,7 +64,7 @@ SEARCHES = {
     "START_RUN": ["runs USING INTEGER PRIMARY KEY (rowid=?)"],
     "PARK_RUN": ["runs USING INTEGER PRIMARY KEY (rowid=?)"],
     "END_RUN": ["runs USING INTEGER PRIMARY KEY (rowid=?)"],
-    "END_OWN_RUN": ["runs USING INTEGER PRIMARY KEY (rowid=?)"],
+    "END_PLAINLY": ["runs USING INTEGER PRIMARY KEY (rowid=?)"],
     "LET_GO_ON": [
         "jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)",
         "runs USING INDEX runs_pending (job_id=?)",
@@ -86,7 +95,7 @@ def db() -> Iterator[sqlite3.Connection]:
 def plan(db: sqlite3.Connection, statement: str) -> list[str]:
     """The steps of SQLite's plan; a covering index counts as an index."""
     named = re.findall(r":(\w+)", statement)
-    values = dict.fromkeys(named, 0) if named else [0] * statement.count("?")
+    values = dict.fromkeys(named, 0) if named else [0] * (len(set(re.findall(r"\?\d+", statement))) or statement.count("?"))
     steps = db.execute(f"EXPLAIN QUERY PLAN {statement}", values)
     return [str(step[3]).replace("COVERING INDEX", "INDEX") for step in steps]
 
@@ -109,6 +118,15 @@ def test_each_search_uses_the_index_made_for_it(db: sqlite3.Connection, name: st
     assert found == SEARCHES[name], "a new statement belongs into the table above"
 
 
+@pytest.mark.parametrize(("name", "count"), TOGETHER)
+def test_rows_that_are_written_together_are_walked_once_and_searched_for_each(
+    db: sqlite3.Connection, name: str, count: int
+) -> None:
+    steps = [step for step in plan(db, TOGETHER[name, count]) if touches_a_table(step)]
+    assert [step.removeprefix("SEARCH ") for step in steps if step != "SCAN given"] == SEARCHES.get(name, [])
+    assert steps.count("SCAN given") == (count > 1)
+
+
 def test_the_queue_is_a_merge_of_two_walks_in_order(db: sqlite3.Connection) -> None:
     assert plan(db, statements.DUE) == [
         "MERGE (UNION ALL)",
@@ -120,7 +138,7 @@ def test_the_queue_is_a_merge_of_two_walks_in_order(db: sqlite3.Connection) -> N
 
 
 def test_the_lists_above_name_only_statements_that_exist() -> None:
-    assert (SCANS.keys() | SEARCHES.keys()) <= STATEMENTS.keys()
+    assert (SCANS.keys() | SEARCHES.keys()) <= TEXTS.keys()
     assert not SCANS.keys() & SEARCHES.keys()
 
 
@@ -128,5 +146,9 @@ def test_every_index_is_used(db: sqlite3.Connection) -> None:
     made = {
         name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name IN ('jobs', 'runs')")
     }
-    used = {name for text in STATEMENTS.values() for name in re.findall(r"USING INDEX (\w+)", " ".join(plan(db, text)))}
+    used = {
+        name
+        for text in (*STATEMENTS.values(), *TOGETHER.values())
+        for name in re.findall(r"USING INDEX (\w+)", " ".join(plan(db, text)))
+    }
     assert used == made

@@ -257,6 +257,16 @@ def test_advancing_writes_the_state_and_nothing_else(store: Storage) -> None:
     assert store.jobs(["a", "b"]) == {"a": expected, "b": job("b")}
 
 
+@pytest.mark.parametrize("count", [1, 2, 5, 128, 300])
+def test_many_jobs_are_advanced_each_to_its_own_state(store: Storage, count: int) -> None:
+    store.insert_jobs([job(f"{n}") for n in range(count)])
+    store.advance_jobs([JobState(n, None, n + 1, f"e{n}", n % 2, n, f"{n}") for n in range(count)])
+    after = store.jobs([f"{n}" for n in range(count)])
+    assert [JobState.of(after[f"{n}"]) for n in range(count)] == [
+        JobState(n, None, n + 1, f"e{n}", n % 2, n, f"{n}") for n in range(count)
+    ]
+
+
 def test_removing_a_job_leaves_its_runs(store: Storage) -> None:
     store.insert_jobs([job("a"), job("b")])
     run_id = add_run(store, job_id="a")

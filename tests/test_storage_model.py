@@ -73,6 +73,8 @@ RUN_ENDS = st.builds(
     result=TEXTS,
 )
 
+PLAIN_ENDS = st.builds(PlainEnd, RUN_IDS, TIMES, st.sampled_from(["", "s"]), TEXTS, JOB_IDS, st.none() | TIMES)
+
 
 def place(due: Due) -> tuple[int, int, str]:
     return (due.due_at, due.run_id or 0, due.job_id)
@@ -163,7 +165,7 @@ class TwoStorages(RuleBasedStateMachine):
     def edit_jobs(self, rows: list[JobRow]) -> None:
         self.both(lambda storage: storage.edit_jobs(rows))
 
-    @rule(rows=many(jobs()))
+    @rule(rows=st.lists(jobs(), max_size=3, unique_by=lambda row: row.id))
     def advance_jobs(self, rows: list[JobRow]) -> None:
         self.both(lambda storage: storage.advance_jobs([JobState.of(row) for row in rows]))
 
@@ -173,11 +175,25 @@ class TwoStorages(RuleBasedStateMachine):
 
     @rule(ids=many(JOB_IDS), names=many(st.tuples(USERS, st.sampled_from(["x", "y", "w"]))))
     def look_up(self, ids: list[str], names: list[tuple[str, str]]) -> None:
-        self.both(lambda storage: (storage.jobs(ids), storage.jobs_named(names), storage.open_runs(ids)))
+        self.both(lambda storage: (storage.jobs(ids), storage.idle_jobs(ids), storage.jobs_named(names), storage.open_runs(ids)))
 
     @rule(rows=many(new_runs()))
     def insert_runs(self, rows: list[RunRow]) -> None:
         self.both(lambda storage: storage.insert_runs(rows))
+
+    @rule(keys=st.lists(st.tuples(JOB_IDS, st.integers(0, 3)), max_size=3, unique=True), number=OWNERS, now=TIMES)
+    def begin_runs(self, keys: list[tuple[str, int]], number: int, now: int) -> None:
+        begun = [
+            run(job_id=job_id, scheduled_at=at, ready_at=at, owner=number, started_at=now, status="running")
+            for job_id, at in keys
+        ]
+
+        def begin(storage: Storage) -> list[bool]:
+            return storage.begin_runs(
+                [row.stored_as(run_id) for run_id, row in zip(storage.new_run_ids(len(begun)), begun, strict=True)]
+            )
+
+        self.both(begin)
 
     @rule(ids=many(RUN_IDS), number=OWNERS, now=TIMES)
     def start_runs(self, ids: list[int], number: int, now: int) -> None:
@@ -191,7 +207,7 @@ class TwoStorages(RuleBasedStateMachine):
     def end_runs(self, ends: list[RunEnd]) -> None:
         self.both(lambda storage: storage.end_runs(ends))
 
-    @rule(ends=many(st.builds(PlainEnd, RUN_ENDS, JOB_IDS, st.none() | TIMES)), owner=OWNERS)
+    @rule(ends=st.lists(PLAIN_ENDS, max_size=3, unique_by=lambda end: end.run_id), owner=OWNERS)
     def end_plainly(self, ends: list[PlainEnd], owner: int) -> None:
         self.both(lambda storage: storage.end_plainly(ends, owner=owner))
 

@@ -118,6 +118,30 @@ def test_a_moment_is_inserted_once(store: Storage) -> None:
     assert len(store.page_of_runs(job_id=None, before=None, limit=99)) == 5
 
 
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 128, 200])
+def test_runs_that_begin_together_are_stored_as_they_are(store: Storage, count: int) -> None:
+    add_run(store)
+    moment = {"trigger": "schedule", "manual": 0, "attempt": 1, "status": "running", "owner": 3, "started_at": 9}
+    rows = [
+        run(
+            **moment, id=run_id, job_id=f"j{run_id}", job_name="n", user_id="u", scheduled_at=run_id, ready_at=run_id, coalesced=2
+        )
+        for run_id in store.new_run_ids(count)
+    ]
+    assert store.begin_runs(rows) == [True] * count
+    assert store.runs([row.id for row in rows]) == {row.id: row for row in rows}
+
+
+def test_of_runs_that_begin_together_those_are_told_whose_moment_is_taken(store: Storage) -> None:
+    add_run(store, job_id="j1", scheduled_at=1)
+    first = store.new_run_ids(4).start
+    begun = run(status="running", owner=3, started_at=9, scheduled_at=1, ready_at=1)
+    rows = [begun._replace(id=first + n, job_id=f"j{n}") for n in range(4)]
+    assert store.begin_runs(rows) == [True, False, True, True]
+    assert [row.job_id for row in store.running()] == ["j0", "j2", "j3"]
+    assert add_run(store, job_id="later") > rows[-1].id
+
+
 def test_ids_of_runs_grow(store: Storage) -> None:
     first = add_run(store, attempt=1)
     (none,) = store.insert_runs([run(attempt=1)])

@@ -211,7 +211,8 @@ class RunnerPool:
                         claimed = await self._receive.receive()
                     except trio.EndOfChannel:
                         break
-                running = Running(claimed, trio.lowlevel.current_task(), trio.CancelScope())
+                deadline = trio.current_time() + claimed.job.timeout_secs
+                running = Running(claimed, trio.lowlevel.current_task(), trio.CancelScope(deadline=deadline))
                 self.in_flight.add(running)
                 if self._interrupted:
                     running.cancel(INTERRUPTED)
@@ -278,7 +279,6 @@ class RunnerPool:
         claimed = running.claimed
         result: outcome.Outcome[object] | None = None
         context = running.task.context.copy()
-        running.scope.deadline = trio.current_time() + claimed.job.timeout_secs
         try:
             with running.scope:
                 result = await call(self._terms.executor, context_of(claimed.run, claimed.job))
@@ -332,7 +332,9 @@ class RunnerPool:
             finished = await self._finish(claimed, ending, untold)
         finally:
             self._recording.discard(scope)
-            scope.shield, scope.deadline = False, math.inf
+            scope.shield = False
+            if scope.deadline != math.inf:
+                scope.deadline = math.inf
             if finished is None:
                 logger.warning(
                     "the end of run %s (%s) could not be recorded: the store did not answer", claimed.run.id, ending.status

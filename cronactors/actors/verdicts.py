@@ -26,9 +26,9 @@ def success(value: object) -> Outcome:
 
 
 def _success(value: object) -> Outcome:
-    if value is None:
-        value = JobResult()
-    elif isinstance(value, str):
+    if value is None or type(value) is str:
+        return Outcome(status=RunStatus.SUCCESS, result=kept(value or "", MAX_SUMMARY))
+    if isinstance(value, str):
         value = JobResult(summary=value)
     if not isinstance(value, JobResult):
         return failure(TypeError(f"the executor returned {name_of(type(value))}, not JobResult, str or None"))

@@ -11,7 +11,7 @@ from cronactors.instants import Millis
 from cronactors.ledger.close import close_run
 from cronactors.ledger.entries import begun_run, buffered_run, is_braked, is_first_start, skipped_run
 from cronactors.ledger.lines import free_first, stop_job, withdraw
-from cronactors.ledger.views import by_job, timing_of, unreadable
+from cronactors.ledger.views import timing_of, unreadable
 from cronactors.model import Cause, Overlap, RunStatus, Trigger
 from cronactors.policy import Decision, Moments, Outcome, decide_due, is_suspect, misfire_from_text
 from cronactors.spec import RetryPolicy
@@ -84,29 +84,31 @@ def _claim_together(storage: Storage, places: Sequence[Due], *, owner: int, now:
     Returns:
         What has begun, by job; all other places are for `claim_moment` and `claim_pending`.
     """
-    pending = {place.job_id for place in places if place.run_id is not None}
-    job_ids = [place.job_id for place in places if place.job_id not in pending]
-    jobs, opened = storage.jobs(job_ids), by_job(storage.open_runs(job_ids))
-    begins: list[tuple[JobRow, RunRow, Millis | None]] = []
-    for job_id in job_ids:
-        job = jobs[job_id]
-        if job.session is not None or job_id in opened or is_suspect(job.crashes):
+    job_ids = [place.job_id for place in places if place.run_id is None]
+    jobs = storage.idle_jobs(job_ids)
+    begins: list[tuple[JobRow, Decision]] = []
+    decided: dict[tuple[object, ...], Decision | None] = {}  # once for all jobs with one schedule, one zone and one moment
+    for job in map(jobs.get, job_ids):
+        if job is None or job.session is not None or is_suspect(job.crashes):
             continue
-        try:
-            decision = _decided(job, now)
-        except InvalidSchedule:
-            continue
+        alike = (job.next_run_at, job.schedule, job.anchor_at, job.timezone, job.misfire)
+        if alike not in decided:
+            try:
+                decided[alike] = _decided(job, now)
+            except InvalidSchedule:
+                decided[alike] = None  # `claim_moment` stops the job
+        decision = decided[alike]
         if decision is not None and len(decision.runs) == 1 and not decision.skipped:
-            begins.append((job, begun_run(job, decision.runs[0], owner=owner, now=now), decision.following))
-    ids = storage.insert_runs([run for _, run, _ in begins])
-    claimed: dict[str, Claimed] = {}
-    for (job, run, following), run_id in zip(begins, ids, strict=True):
-        if run_id is not None:
-            held_by = None if job.overlap == Overlap.ALLOW_ALL else run_id
-            state = JobState(following, held_by, now, job.last_error, job.enabled, job.crashes, job.id)
-            claimed[job.id] = Claimed(run.stored_as(run_id), job, state)
-    storage.advance_jobs([each.state for each in claimed.values()])
-    return claimed
+            begins.append((job, decision))
+    claims: list[Claimed] = []
+    for run_id, (job, decision) in zip(storage.new_run_ids(len(begins)), begins, strict=True):
+        held_by = None if job.overlap == Overlap.ALLOW_ALL else run_id
+        state = JobState(decision.following, held_by, now, job.last_error, job.enabled, job.crashes, job.id)
+        claims.append(Claimed(begun_run(job, decision.runs[0], owner=owner, now=now, run_id=run_id), job, state))
+    begun = storage.begin_runs([each.run for each in claims])
+    claims = [each for each, done in zip(claims, begun, strict=True) if done]  # else decided before the clock went back
+    storage.advance_jobs([each.state for each in claims])
+    return {each.job.id: each for each in claims}
 
 
 def claim_moment(storage: Storage, job_id: str, *, owner: int, now: Millis) -> Claimed | None:

@@ -30,9 +30,9 @@ def buffered_run(job: JobRow, moments: Moments, waits_for: str | None) -> RunRow
     return _moment(job, moments, RunStatus.PENDING, waits_for=waits_for)
 
 
-def begun_run(job: JobRow, moments: Moments, *, owner: int, now: Millis) -> RunRow:
+def begun_run(job: JobRow, moments: Moments, *, owner: int, now: Millis, run_id: int = 0) -> RunRow:
     """A moment whose run begins."""
-    return _moment(job, moments, RunStatus.RUNNING, owner=owner, started_at=now)
+    return _moment(job, moments, RunStatus.RUNNING, owner=owner, started_at=now, run_id=run_id)
 
 
 def _moment(
@@ -43,9 +43,10 @@ def _moment(
     waits_for: str | None = None,
     owner: int | None = None,
     started_at: Millis | None = None,
+    run_id: int = 0,
 ) -> RunRow:
     return RunRow(
-        id=0,
+        id=run_id,
         job_id=job.id,
         job_name=job.name,
         user_id=job.user_id,
@@ -106,14 +107,13 @@ def end_of(run: RunRow, outcome: Outcome, now: Millis) -> RunEnd:
 
 def ended(run: RunRow, end: RunEnd) -> RunRow:
     """A run after its end."""
-    return run._replace(
+    return run.ended(
         status=end.status,
         cause=end.cause,
         completed_at=end.completed_at,
         session_id=end.session_id,
         result=end.result,
         error=end.error,
-        waits_for=None,
     )
 
 

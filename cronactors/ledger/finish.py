@@ -8,7 +8,6 @@ from typing import NamedTuple
 from cronactors.instants import Millis
 from cronactors.ledger.claim import Claimed
 from cronactors.ledger.close import close_runs
-from cronactors.ledger.entries import end_of, ended
 from cronactors.model import Cause, RunStatus
 from cronactors.policy import Outcome
 from cronactors.spec import RetryPolicy
@@ -56,12 +55,20 @@ def _plain_end(end: Finish, now: Millis) -> PlainEnd | None:
         return None
     if state.next_run_at is not None and state.next_run_at <= now:
         return None  # it has overlapped moments
-    return PlainEnd(end_of(run, end.outcome, now), job.id, state.next_run_at)
+    outcome = end.outcome
+    return PlainEnd(run.id, max(now, run.started_at or 0), outcome.session_id, outcome.result, job.id, state.next_run_at)
 
 
 def _ended_plainly(end: Finish, plain: PlainEnd) -> RunRow:
     assert end.claimed is not None
-    return ended(end.claimed.run, plain.end)
+    return end.claimed.run.ended(
+        status=RunStatus.SUCCESS.value,
+        cause=None,
+        completed_at=plain.completed_at,
+        session_id=plain.session_id,
+        result=plain.result,
+        error=None,
+    )
 
 
 def _finish_others(storage: Storage, ends: Sequence[Finish], *, owner: int, policy: RetryPolicy) -> list[RunRow | None]:

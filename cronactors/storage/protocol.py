@@ -65,7 +65,7 @@ class Storage(Protocol):
         ...
 
     def advance_jobs(self, states: Sequence[JobState]) -> None:
-        """Write the state of existing jobs."""
+        """Write the state of existing jobs, each of them once."""
         ...
 
     def delete_jobs(self, ids: Sequence[str]) -> None:
@@ -74,6 +74,10 @@ class Storage(Protocol):
 
     def jobs(self, ids: Sequence[str]) -> dict[str, JobRow]:
         """The jobs of those ids that exist."""
+        ...
+
+    def idle_jobs(self, ids: Sequence[str]) -> dict[str, JobRow]:
+        """The jobs of those ids that exist and have no open run."""
         ...
 
     def jobs_named(self, names: Sequence[tuple[str, str]]) -> dict[tuple[str, str], JobRow]:
@@ -118,6 +122,18 @@ class Storage(Protocol):
         """Add runs and answer their ids; None for one whose (job, moment, manual, attempt) exists already: nothing is changed."""
         ...
 
+    def new_run_ids(self, count: int) -> range:
+        """Ids for so many runs to begin, greater than any that was given before."""
+        ...
+
+    def begin_runs(self, rows: Sequence[RunRow]) -> list[bool]:
+        """Add runs that begin at once, under ids of `new_run_ids`: first attempts of moments, that use no session.
+
+        Returns:
+            False for one whose (job, moment, manual, attempt) exists already: nothing is changed.
+        """
+        ...
+
     def start_runs(self, ids: Sequence[int], *, owner: int, now: Millis) -> None:
         """Let pending runs begin."""
         ...
@@ -133,7 +149,7 @@ class Storage(Protocol):
     def end_plainly(self, ends: Sequence[PlainEnd], *, owner: int) -> bool:
         """End runs of an owner, and let their jobs go on, held by nothing and without an error; those that are done are disabled.
 
-        Only if nothing has changed since the claims: each run goes on and nobody has asked for its end; it holds its job, which has no
+        Only if nothing has changed since the claims: each of the runs, none of them told twice, goes on and nobody has asked for its end; it holds its job, which has no
         other open run, is enabled, has not crashed, is not to be deleted after the run, and has the next moment that is told.
 
         Returns:

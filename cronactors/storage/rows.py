@@ -103,6 +103,7 @@ class RunRow(NamedTuple):
     Attributes:
         id: Grows with every run, and so is the fencing token. 0 in a row that is not stored yet.
         manual: 1 for a run that was asked for, its attempts included; part of the unique key (job, moment, manual, attempt).
+        status: The first of the fields that the end of the run changes.
         failures: How many earlier attempts of the moment failed or timed out.
         ready_at: When it may start, and its place in the queue.
         waits_for: None, `PAUSE`, `SUSPECTS`, `session_of` or `line_of`: what must end before the run may start.
@@ -118,24 +119,33 @@ class RunRow(NamedTuple):
     manual: int
     scheduled_at: Millis
     attempt: int
-    status: str
     ready_at: Millis
     failures: int = 0
     coalesced: int = 1
-    cause: str | None = None
-    waits_for: str | None = None
     session: str | None = None
     owner: int | None = None
     cancel_asked: int = 0
     started_at: Millis | None = None
+    status: str = "pending"
+    cause: str | None = None
     completed_at: Millis | None = None
     session_id: str = ""
     result: str | None = None
     error: str | None = None
+    waits_for: str | None = None
 
     def stored_as(self, run_id: int) -> RunRow:
         """The same row once it has its id."""
         return RunRow(run_id, *self[1:])
+
+    def ended(
+        self, *, status: str, cause: str | None, completed_at: Millis, session_id: str, result: str | None, error: str | None
+    ) -> RunRow:
+        """The same run after its end."""
+        return tuple.__new__(RunRow, (*self[:_END], status, cause, completed_at, session_id, result, error, None))
+
+
+_END = RunRow._fields.index("status")
 
 
 class RunEnd(NamedTuple):
@@ -155,12 +165,13 @@ class PlainEnd(NamedTuple):
     """The end of a run that succeeded, of a job that is to go on as its claim left it: `end_plainly` says what must hold for that.
 
     Attributes:
-        end: The end of the run.
-        job_id: Its job.
         next_run_at: The job's first moment that is not decided yet, none of them due; None: none is left, and the job is done.
     """
 
-    end: RunEnd
+    run_id: int
+    completed_at: Millis
+    session_id: str
+    result: str | None
     job_id: str
     next_run_at: Millis | None
 

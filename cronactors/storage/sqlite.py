@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from functools import partial
+from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 from typing import TypeAlias
@@ -23,6 +24,7 @@ _Parameters: TypeAlias = Sequence[_Value] | dict[str, _Value]
 _MAX_ID = 2**63 - 1
 _WIDEST = 128
 _PLACE = attrgetter("ready_at", "id")
+_BEGIN = attrgetter("id", "job_id", "job_name", "user_id", "scheduled_at", "coalesced", "owner", "started_at")
 
 
 # What the columns hold is typed by the STRICT schema. `_make` does the same, at twice the cost.
@@ -89,6 +91,16 @@ class SqliteStorage:
             raise  # a bug of ours
         except (sqlite3.Error, UnicodeDecodeError) as error:
             raise ours(error, self._path) from error
+
+    def _together(self, statement: str, rows: Sequence[Sequence[_Value]]) -> int:
+        """The same with as few calls of SQLite as can be, each of which costs as much as a row. No two may concern the same row."""
+        changed = first = 0
+        while first < len(rows):
+            count = min(_WIDEST, 1 << (len(rows) - first).bit_length() - 1)  # few widths, as in `_among`
+            part = rows[first : first + count]
+            changed += self._execute(sql.together(statement, len(part[0]), count), tuple(chain.from_iterable(part))).rowcount
+            first += count
+        return changed
 
     def _all(self, statement: str, parameters: _Parameters = ()) -> list[tuple[_Value, ...]]:
         try:
@@ -196,7 +208,7 @@ class SqliteStorage:
 
     def advance_jobs(self, states: Sequence[JobState]) -> None:
         """Write the state of existing jobs."""
-        self._many(sql.ADVANCE_JOB, states)
+        self._together(sql.ADVANCE_JOBS, states)
 
     def delete_jobs(self, ids: Sequence[str]) -> None:
         """Take jobs away; their runs stay."""
@@ -205,6 +217,10 @@ class SqliteStorage:
     def jobs(self, ids: Sequence[str]) -> dict[str, JobRow]:
         """The jobs of those ids that exist."""
         return {job.id: job for job in map(_job, self._among(sql.JOBS, ids))}
+
+    def idle_jobs(self, ids: Sequence[str]) -> dict[str, JobRow]:
+        """The jobs of those ids that have no open run."""
+        return {job.id: job for job in map(_job, self._among(sql.IDLE_JOBS, ids))}
 
     def jobs_named(self, names: Sequence[tuple[str, str]]) -> dict[tuple[str, str], JobRow]:
         """The jobs of those (user_id, name) that exist."""
@@ -256,6 +272,17 @@ class SqliteStorage:
         found = {run_id for (run_id,) in self._all(sql.RUNS_SINCE, (ids.start,))}
         return [run_id if run_id in found else None for run_id in ids]
 
+    def new_run_ids(self, count: int) -> range:
+        """Ids for runs to begin."""
+        return self._new_numbers(sql.LAST_RUN, count)
+
+    def begin_runs(self, rows: Sequence[RunRow]) -> list[bool]:
+        """Add runs that begin at once; False for one that exists already."""
+        if self._together(sql.BEGIN_RUNS, list(map(_BEGIN, rows))) == len(rows):
+            return [True] * len(rows)
+        found = {run_id for (run_id,) in self._all(sql.RUNS_SINCE, (rows[0].id,))}
+        return [row.id in found for row in rows]
+
     def start_runs(self, ids: Sequence[int], *, owner: int, now: Millis) -> None:
         """Let pending runs begin."""
         self._many(sql.START_RUN, ((owner, now, run_id) for run_id in ids))
@@ -272,9 +299,9 @@ class SqliteStorage:
         """End runs whose jobs are as their claims left them: what need not be read costs nothing."""
         self._hold_open()
         self._execute("SAVEPOINT plain")
-        ended = self._many(sql.END_OWN_RUN, ((*each.end, owner) for each in ends))
-        plain = ended == len(ends) and len(ends) == self._many(
-            sql.LET_GO_ON, ((each.job_id, each.end.id, each.next_run_at) for each in ends)
+        ended = self._together(sql.END_PLAINLY, [(*each[:4], owner) for each in ends])
+        plain = ended == len(ends) and len(ends) == self._together(
+            sql.LET_GO_ON, [(each.job_id, each.run_id, each.next_run_at) for each in ends]
         )
         if not plain:
             self._execute("ROLLBACK TO plain")

@@ -22,6 +22,17 @@ def widened(statement: str, width: int) -> str:
     return statement.replace("(?)", f"({', '.join('?' * width)})")
 
 
+@cache
+def together(statement: str, width: int, count: int) -> str:
+    """The statement for ``count`` rows of ``width`` values at once: `{1}` is the first value of a row, `{0}` where rows come from."""
+    if count == 1:
+        return statement.format("", *(f"?{place}" for place in range(1, width + 1)))
+    names = [f"v{place}" for place in range(1, width + 1)]
+    rows = ", ".join([f"({_marks(names)})"] * count)
+    given = f"(WITH given ({', '.join(names)}) AS (VALUES {rows}) SELECT * FROM given)"
+    return statement.format(f"FROM {given}", *names)
+
+
 def _last(table: str, key: str) -> str:
     """The largest number that was ever given, as AUTOINCREMENT goes on from it; the rows count too, since SQLite's own note may be damaged."""
     noted = f"SELECT seq FROM sqlite_sequence WHERE name = '{table}'"
@@ -47,11 +58,14 @@ INSERT_JOB = f"INSERT INTO jobs (number, {_quoted(_JOB)}) VALUES (?, {_marks(_JO
 INSERT_SPEC = f"INSERT INTO job_specs (number, {_quoted(_SPEC)}) VALUES (?, {_marks(_SPEC)})"
 EDIT_JOB = f"UPDATE jobs SET ({_quoted(_JOB)}) = ({_marks(_JOB)}) WHERE id = ?"
 EDIT_SPEC = f"UPDATE job_specs SET ({_quoted(_SPEC)}) = ({_marks(_SPEC)}) WHERE number = (SELECT number FROM jobs WHERE id = ?)"
-ADVANCE_JOB = f"UPDATE jobs SET {', '.join(f'{name} = ?' for name in _STATE)} WHERE id = ?"
+ADVANCE_JOBS = f"""UPDATE jobs SET {", ".join(f"{name} = {{{place}}}" for place, name in enumerate(_STATE, 1))} {{0}}
+ WHERE id = {{{len(_STATE) + 1}}}"""
 HALF_JOB = """SELECT number FROM jobs WHERE number NOT IN (SELECT number FROM job_specs)
 UNION ALL SELECT number FROM job_specs WHERE number NOT IN (SELECT number FROM jobs) LIMIT 1"""
 DELETE_JOB = "DELETE FROM jobs WHERE id = ?"
 JOBS = f"{_JOBS} WHERE id IN (?)"
+IDLE_JOBS = f"""{_JOBS} WHERE id IN (?) AND NOT EXISTS (SELECT 1 FROM runs WHERE job_id = jobs.id AND status = 'pending')
+ AND NOT EXISTS (SELECT 1 FROM runs WHERE job_id = jobs.id AND status = 'running')"""
 JOB_NAMED = f"{_JOBS} WHERE user_id = ? AND name = ?"
 JOBS_OF_ORIGIN = f"{_JOBS} WHERE origin = ?"
 PAGE_OF_JOBS = f"SELECT jobs.number, {_WHOLE} WHERE jobs.number > ? ORDER BY jobs.number LIMIT ?"
@@ -74,15 +88,20 @@ UPCOMING = f"""SELECT
 
 INSERT_RUN = f"""INSERT INTO runs ({_quoted(_RUN)}) VALUES ({_marks(_RUN)})
  ON CONFLICT (job_id, scheduled_at, manual, attempt) DO NOTHING"""
+BEGIN_RUNS = """INSERT INTO runs (id, job_id, job_name, user_id, scheduled_at, ready_at, coalesced, owner, started_at,
+  "trigger", manual, attempt, failures, status, cancel_asked, session_id)
+ SELECT {1}, {2}, {3}, {4}, {5}, {5}, {6}, {7}, {8}, 'schedule', 0, 1, 0, 'running', 0, '' {0} WHERE true
+ ON CONFLICT (job_id, scheduled_at, manual, attempt) DO NOTHING"""
 LAST_RUN = _last("runs", "id")
 RUNS_SINCE = "SELECT id FROM runs WHERE id >= ?"
 START_RUN = "UPDATE runs SET status = 'running', owner = ?, started_at = ? WHERE id = ? AND status = 'pending'"
 PARK_RUN = "UPDATE runs SET waits_for = ? WHERE id = ? AND status = 'pending'"
 END_RUN = """UPDATE runs SET status = ?, cause = ?, completed_at = max(?, coalesce(started_at, 0)), session_id = ?, result = ?,
  error = ?, waits_for = NULL WHERE id = ? AND status = ?"""
-END_OWN_RUN = f"{END_RUN} AND owner = ? AND cancel_asked = 0"
-LET_GO_ON = """UPDATE jobs SET held_by = NULL, last_error = NULL, enabled = next_run_at IS NOT NULL
- WHERE id = ? AND held_by = ? AND next_run_at IS ? AND enabled = 1 AND crashes = 0 AND delete_after_run = 0
+END_PLAINLY = """UPDATE runs SET status = 'success', cause = NULL, completed_at = max({2}, coalesce(started_at, 0)),
+ session_id = {3}, result = {4}, error = NULL {0} WHERE id = {1} AND status = 'running' AND owner = {5} AND cancel_asked = 0"""
+LET_GO_ON = """UPDATE jobs SET held_by = NULL, last_error = NULL, enabled = next_run_at IS NOT NULL {0}
+ WHERE id = {1} AND held_by = {2} AND next_run_at IS {3} AND enabled = 1 AND crashes = 0 AND delete_after_run = 0
  AND NOT EXISTS (SELECT 1 FROM runs WHERE job_id = jobs.id AND status = 'pending')
  AND NOT EXISTS (SELECT 1 FROM runs WHERE job_id = jobs.id AND status = 'running')"""
 MARK_RUN = (

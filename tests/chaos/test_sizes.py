@@ -67,7 +67,18 @@ def job(model: JobRow, number: int, schedule: str, at: Millis) -> JobRow:
 def past_run(number: int, of: int) -> RunRow:
     at = AT - YEAR + number
     return RunRow(
-        0, f"j{of}", f"stored {of}", "", "schedule", 0, at, 1, RunStatus.SUCCESS.value, at, started_at=at, completed_at=at
+        id=0,
+        job_id=f"j{of}",
+        job_name=f"stored {of}",
+        user_id="",
+        trigger="schedule",
+        manual=0,
+        scheduled_at=at,
+        attempt=1,
+        ready_at=at,
+        status=RunStatus.SUCCESS.value,
+        started_at=at,
+        completed_at=at,
     )
 
 
