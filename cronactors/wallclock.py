@@ -47,6 +47,16 @@ def system_wall() -> Millis:
     return time.time_ns() // 1_000_000
 
 
+def sleep_until(instant: Millis, *, longest: Millis) -> None:
+    """Block the thread until the system's clock shows an instant, for ``longest`` at most.
+
+    It is some 0.1 ms late, where a sleep of trio's is one or two: the timeouts of epoll are whole milliseconds.
+    """
+    wait = instant / 1000 - time.time()
+    if wait > 0:
+        time.sleep(min(wait, longest / 1000))
+
+
 def virtual_time() -> VirtualTime | None:
     """The virtual clock that drives the current trio run, if one does.
 

@@ -61,14 +61,17 @@ def die_at(point: str) -> None:
     """Die between two steps of a run."""
     ask = Mailbox.ask
 
+    def die(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
     async def dying(self: Mailbox, request: Request[Any], heard: Callable[[Any], None] | None = None) -> Any:
         if point == "finishing" and isinstance(request, FinishRun):
-            os.kill(os.getpid(), signal.SIGKILL)
+            die()
+        if point == "claimed" and isinstance(request, ClaimDue):
+            heard = die  # before the runs are handed over
         answer = await ask(self, request, heard)
-        if (point == "claimed" and isinstance(request, ClaimDue) and answer) or (
-            point == "recorded" and isinstance(request, FinishRun)
-        ):
-            os.kill(os.getpid(), signal.SIGKILL)
+        if point == "recorded" and isinstance(request, FinishRun):
+            die()
         return answer
 
     Mailbox.ask = dying  # type: ignore[method-assign, assignment]

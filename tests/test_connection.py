@@ -15,7 +15,8 @@ import pytest
 
 from cronactors.errors import StoreCorrupt, StoreUnavailable
 from cronactors.storage import connection, migrations
-from cronactors.storage.connection import APPLICATION_ID, MEMORY, SCHEMA_VERSION, connect
+from cronactors.storage.connection import APPLICATION_ID, SCHEMA_VERSION, connect
+from cronactors.storage.files import MEMORY
 from tests import storages
 from tests.storages import add, filled, job, job_ids, opened, pragma
 

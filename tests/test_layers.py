@@ -25,7 +25,7 @@ model
 spec
 previews policy config owner
 findings
-storage.rows
+storage.rows storage.files
 storage.protocol storage.statements storage.migrations
 storage.connection
 storage.sqlite

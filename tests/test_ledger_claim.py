@@ -353,3 +353,11 @@ def test_a_claim_of_nothing_writes_nothing(world):
     assert world.do(claim_due, owner=world.owner, limit=3) == []
     (row,) = world.do(lambda storage: storage.owners())
     assert row.seen_at == T0
+
+
+def test_an_index_that_tells_of_what_is_not_due_is_asked_twice_and_no_more(world, monkeypatch):
+    job = world.add()
+    asked = []
+    monkeypatch.setattr(world.storage, "due", lambda *, now, limit: asked.append(now) or [Due(None, job, now)])
+    assert world.claim() == []
+    assert len(asked) == 2

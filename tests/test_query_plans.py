@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from cronactors.storage import statements
-from cronactors.storage.connection import MEMORY, connect
+from cronactors.storage.connection import connect
+from cronactors.storage.files import MEMORY
 
 TEXTS = {name: text for name, text in vars(statements).items() if name.isupper() and isinstance(text, str) and name[0] != "_"}
 WIDTHS = {"ADVANCE_JOBS": 7, "BEGIN_RUNS": 8, "END_PLAINLY": 5, "LET_GO_ON": 3}

@@ -9,7 +9,8 @@ from contextlib import suppress
 import attrs
 import trio
 
-from cronactors.actors.duties import CancelOverlapped, ClaimDue, FinishRun, Rebase, Registered
+from cronactors.actors.duties import CancelOverlapped, ClaimDue, Claims, FinishRun, Rebase, Registered
+from cronactors.actors.mailbox import EARLY
 from cronactors.actors.observable import Observable
 from cronactors.actors.runner import RunnerPool, Terms
 from cronactors.actors.service import JUMP, StoreService
@@ -17,6 +18,7 @@ from cronactors.actors.store import Committed
 from cronactors.actors.verdicts import INTERRUPTED
 from cronactors.errors import StoreUnavailable, shorten
 from cronactors.instants import Millis, from_millis
+from cronactors.storage.files import LogWatch
 
 logger = logging.getLogger("cronactors.clock")
 
@@ -47,9 +49,12 @@ class Clock:
         self._terms = terms
         self._wall = service.wall
         self._tick_interval = tick
+        self._early = EARLY if service.virtual is None else 0
         # A latch: what is set while nobody waits is not forgotten. Emptied BEFORE the claim.
         self._set_latch, self._latch = trio.open_memory_channel[None](1)
         self._look_now = False
+        self._log = LogWatch(service.path)
+        self._idle = False
         self._commits = 0
         self._waits_for_slot = False
         self._limited = False
@@ -136,26 +141,35 @@ class Clock:
 
     async def _claim(self) -> bool:
         """Claim for the free slots; answer whether to try again at once."""
-        if not self._pool.free or self.next_due is None or self.next_due > self._wall():
-            self._waits_for_slot = False
+        self._waits_for_slot = False
+        due = self.next_due
+        if not self._pool.free or due is None or due > self._wall() + self._early:
             return False
         unused = self._pool.reserve()
         try:
-            claims = await self._mailbox.ask(ClaimDue(self._terms.owner, min(unused, MOST_CLAIMS), self._terms.total))
-            for each in claims.runs:
-                self._pool.hand_over(each)
-                unused -= 1
+            limit = min(unused, MOST_CLAIMS)
+            request = ClaimDue(self._terms.owner, limit, self._terms.total, due if self._early else 0)
+            claims = await self._mailbox.ask(request, self._hand_over)
+            unused -= len(claims.runs)
         finally:
             self._pool.give_back(unused)
         # Due and yet not claimed: it must not spin. If the limit over all schedulers is reached, a finish or a tick goes on.
-        self._waits_for_slot = not claims.runs
+        self._waits_for_slot = not claims.runs and self._overdue()
         self._limited = claims.limited
         return bool(claims.runs)
+
+    def _overdue(self) -> bool:
+        return self.next_due is not None and self.next_due <= self._wall()
+
+    def _hand_over(self, claims: Claims) -> None:
+        """Give runs that have begun to runners; by the store itself, so that none waits for a turn of this actor."""
+        for each in claims.runs:
+            self._pool.hand_over(each)
 
     async def _sleep(self, next_tick: float) -> None:
         wait = min(next_tick, self._pool.in_flight.next_report()) - trio.current_time()
         if self.next_due is not None and self._pool.free and not self._waits_for_slot:
-            wait = min(wait, self._service.until(self.next_due))
+            wait = min(wait, self._service.until(self.next_due - self._early))
         elif self._waits_for_slot and not self._limited:
             wait = min(wait, _AGAIN)
         if self._cancels_nothing:
@@ -171,10 +185,19 @@ class Clock:
     # The tick
 
     async def _tick(self) -> None:
-        """Look around: what others have changed, runs asked to cancel, runs that do not end, owners that have died."""
+        """Look around: what others have changed, runs asked to cancel, runs that do not end, owners that have died.
+
+        Where nothing ran at the last look, and nobody has written since, there is nothing to see.
+        """
+        quiet = self._log.quiet() and self._idle and not self._look_now
+        if quiet:
+            self._service.leases.trusted()  # compares the clocks, as each look does
+            self.last_tick = self._wall()
+            return
         self._look_now = False
         heard = self._commits
         sight = await self._service.look(self._terms.owner)
+        self._idle = sight.idle
         self.last_tick = self._wall()
         if heard == self._commits:  # else a commit after the look has told better
             self.next_due, self.next_cancelling = sight.upcoming

@@ -85,11 +85,13 @@ class Sight:
 
     Attributes:
         running: The scheduler's own runs, and why they are to be cancelled, if they are.
+        idle: Nothing runs anywhere.
         orphaned: There are runs of a dead owner.
         upcoming: When something is to be done next.
     """
 
     running: dict[int, Cause | None]
+    idle: bool
     orphaned: bool
     upcoming: Upcoming
 
@@ -110,6 +112,7 @@ class Look(Request[Sight]):
         orphaned = recovery.orphans(storage, self.me, running, trust_leases=self.trust_leases, mine=self.mine)
         return Sight(
             running={run.id: _why_ended(run) for run in running if run.owner == self.owner},
+            idle=not running,
             orphaned=bool(orphaned),
             upcoming=storage.upcoming(),
         )
@@ -137,6 +140,7 @@ class ClaimDue(Request[Claims]):
     owner: int
     limit: int
     total: int | None
+    not_before: Millis
 
     def apply(self, storage: Storage) -> Claims:
         """Answer the runs that have begun."""

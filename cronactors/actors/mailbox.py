@@ -10,11 +10,14 @@ import outcome
 import trio
 
 from cronactors.errors import CronError, SchedulerClosed
+from cronactors.instants import Millis
 from cronactors.storage.protocol import Storage
 
 R_co = TypeVar("R_co", covariant=True)
 R = TypeVar("R")
 
+EARLY: Millis = 2
+"""How far ahead a request may be handed in: what trio's timers, and the way to the storage, may take."""
 CAPACITY = 1_000
 """How many requests wait in a mailbox before callers wait to hand theirs in."""
 
@@ -27,12 +30,14 @@ class Request(Generic[R_co]):
         certain: It never raises a `CronError` once it has changed something, so that it needs no savepoint.
         patient: It waits for a locked file as long as it takes.
         stirs: It may end runs, or ask for their end: whoever waits for one is to look at once.
+        not_before: When it may be carried out, some `EARLY` ahead at most: the store waits for it, as exactly as a thread can.
     """
 
     reads: ClassVar[bool] = False
     certain: ClassVar[bool] = False
     patient: ClassVar[bool] = False
     stirs: ClassVar[bool] = False
+    not_before: Millis = 0
 
     def apply(self, storage: Storage) -> R_co:
         """Carry the request out inside the store's transaction; a `CronError` refuses it and leaves no trace."""

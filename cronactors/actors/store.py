@@ -13,12 +13,13 @@ import attrs
 import outcome
 import trio
 
-from cronactors.actors.mailbox import Envelope, Mailbox, Request
+from cronactors.actors.mailbox import EARLY, Envelope, Mailbox, Request
 from cronactors.actors.thread import Hop
 from cronactors.errors import CronError, SchedulerClosed, SchedulerCrashed, StoreCorrupt, StoreUnavailable
 from cronactors.ledger.damage import find_damage
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import Upcoming
+from cronactors.wallclock import sleep_until
 
 logger = logging.getLogger("cronactors.store")
 
@@ -193,6 +194,7 @@ def run_batch(storage: Storage, requests: Sequence[Request[object]]) -> Ending:
     What should never be raised may come of a damaged file, in which SQLite does not see everything.
     """
     writes = not all(request.reads for request in requests)
+    sleep_until(max(request.not_before for request in requests), longest=EARLY)
     try:
         if not storage.begin(write=writes):
             return Locked()

@@ -53,10 +53,12 @@ def claim_due(storage: Storage, *, owner: int, limit: int, total: int | None = N
         limit = min(limit, total - storage.count_running())
     claimed: list[Claimed] = []
     looks = _LOOKS
+    before: list[Due] = []
     while len(claimed) < limit and looks > 0:
         places = storage.due(now=now, limit=min(limit - len(claimed), looks))
-        if not places:
+        if places == before:  # nothing more; or an index of a damaged file tells what its table does not bear out
             break
+        before = places
         together = _claim_together(storage, places, owner=owner, now=now)
         for place in places:
             looks -= 1

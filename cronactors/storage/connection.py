@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from cronactors.errors import StoreCorrupt, StoreUnavailable, shorten
+from cronactors.storage.files import MEMORY
 from cronactors.storage.rows import SPEC, JobRow, OwnerRow, RunRow
 
 logger = logging.getLogger("cronactors.store")
 
-MEMORY: Final = ":memory:"
 APPLICATION_ID: Final = 0x43524E41
 """Marks the file as ours ("CRNA"); see SQLite's ``PRAGMA application_id``."""
 SCHEMA_VERSION: Final = 1

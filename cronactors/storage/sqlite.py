@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
@@ -15,7 +14,8 @@ from typing import TypeAlias
 from cronactors.errors import StoreUnavailable
 from cronactors.instants import LATEST, Millis
 from cronactors.storage import statements as sql
-from cronactors.storage.connection import MEMORY, beside, connect, locked, ours
+from cronactors.storage.connection import beside, connect, locked, ours
+from cronactors.storage.files import files_of, standing
 from cronactors.storage.rows import SPEC, Due, JobRow, JobState, OwnerRow, PlainEnd, RunEnd, RunRow, Upcoming
 
 _Value: TypeAlias = str | int | float | None
@@ -37,14 +37,6 @@ def _int(value: _Value) -> int:
     return value
 
 
-def _standing(files: Iterable[str]) -> list[tuple[int, int]]:
-    """Which files stand at those paths now; none if one is missing. Asked for each transaction, and so without `pathlib`."""
-    try:
-        return [(found.st_dev, found.st_ino) for found in map(os.stat, files)]
-    except OSError:
-        return []
-
-
 class SqliteStorage:
     """A `Storage` in a SQLite file (or ``":memory:"``).
 
@@ -63,13 +55,12 @@ class SqliteStorage:
         self._path = path
         self._wall = wall
         self._db = connect(path, create=create)
-        place = os.path.realpath(path)  # as SQLite does, since the working directory may change
-        self._files: tuple[str, ...] = () if path == MEMORY else (place, f"{place}-wal", f"{place}-shm")
-        self._opened = _standing(self._files)
+        self._files = files_of(path)
+        self._opened = standing(self._files)
 
     def close(self) -> None:
         """Close the connection; a second time does nothing."""
-        index_gone = _standing(self._files[:2]) == self._opened[:2] and _standing(self._files) != self._opened
+        index_gone = standing(self._files[:2]) == self._opened[:2] and standing(self._files) != self._opened
         with beside(Path(self._files[0])) if index_gone else nullcontext():
             self._db.close()
 
@@ -151,7 +142,7 @@ class SqliteStorage:
         """Begin a transaction; False if another process holds the lock."""
         # SQLite would go on in the file that nobody can find any more ("How To Corrupt", "Unlinking or renaming a database file");
         # without the index, which has the locks, whoever opens the file next would not know of us.
-        if _standing(self._files) != self._opened:
+        if standing(self._files) != self._opened:
             raise StoreUnavailable(f"{self._path} was deleted or replaced, or its -wal or -shm was, while it was open")
         try:
             self._db.execute("BEGIN IMMEDIATE" if write else "BEGIN")
