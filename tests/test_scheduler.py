@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 import trio
@@ -302,3 +304,23 @@ async def test_a_busy_job_skips_its_own_moments_unless_it_allows_all(virtual_clo
         ]
         assert [run.scheduled_at for run in await history(scheduler, allows)] == [after(60 * n) for n in range(1, 6)]
         assert worker.most == 4
+
+
+@pytest.mark.parametrize("early", [2, 50], ids=["as long ahead as the store waits", "longer"])
+async def test_in_real_time_no_run_begins_before_its_moment(tmp_path: Path, early: int) -> None:
+    began: list[float] = []
+
+    async def executor(context: JobContext) -> None:
+        began.append((datetime.now(UTC) - context.scheduled_at).total_seconds())
+
+    async with open_scheduler(tmp_path / "agent.db", executor) as scheduler:
+        scheduler._clock._early = early
+        start = datetime.now(UTC) + timedelta(milliseconds=100)
+        specs = [JobSpec(f"j{n}", "p", OneShot(start + timedelta(milliseconds=7 * n))) for n in range(20)]
+        await scheduler.store.add_jobs(specs)
+        with trio.fail_after(20):
+            while len(began) < 20:
+                await trio.sleep(0.05)  # in real time, as threads sleep
+        runs = await scheduler.store.list_runs(limit=20)
+    assert min(began) >= 0
+    assert all(run.started_at >= run.scheduled_at for run in runs)

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import time
+
+import attrs
 import pytest
 import trio
 import trio.testing
 
 from cronactors.actors import store as store_module
+from cronactors.actors.mailbox import EARLY
 from cronactors.actors.store import Committed
 from cronactors.errors import InvalidJob, StoreCorrupt, StoreUnavailable
 from cronactors.storage.rows import Upcoming
 from tests.asked_store import CountedFake, CountedSqlite, Fails, GatedHop, Names, Put, Refused, Stirring, asking, serving
+
+
+@attrs.frozen
+class Ahead(Put):
+    not_before: int = attrs.field(kw_only=True)
 
 
 @pytest.fixture(params=["fake", "sqlite"])
@@ -33,6 +42,16 @@ async def test_an_idle_store_answers_at_once_with_one_hop_and_one_commit(storage
         assert (hop.count, storage.log) == (1, ["write", "commit"])
         assert await mailbox.ask(Names()) == ["a"]
         assert (hop.count, storage.log[2:]) == (2, ["read", "commit"])
+
+
+async def test_a_request_that_is_handed_in_ahead_waits_for_its_time(storage, monkeypatch):
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    monkeypatch.setattr(time, "time", lambda: 1000.0)
+    async with serving(storage, GatedHop()) as (mailbox, _):
+        for ahead in (-5, 0, 1.5, 5000):
+            await mailbox.ask(Ahead("a", not_before=1_000_000 + ahead))
+    assert slept == [pytest.approx(0.0015), EARLY / 1000]
 
 
 async def test_what_is_asked_during_a_commit_shares_the_next_one(storage):
