@@ -9,7 +9,7 @@ import attrs
 
 from cronactors.instants import Millis
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import Due, JobRow, JobState, OwnerRow, PlainEnd, RunEnd, RunRow, Upcoming
+from cronactors.storage.rows import Claimed, Due, JobRow, JobState, OwnerRow, PlainEnd, RunEnd, RunRow, Upcoming
 
 
 class NotUnique(Exception):
@@ -193,12 +193,16 @@ class FakeStorage:
     def new_run_ids(self, count: int) -> range:
         return range(self._seen.last_run + 1, self._seen.last_run + 1 + count)
 
-    def begin_runs(self, rows: Sequence[RunRow]) -> list[bool]:
+    def begin_runs(self, claims: Sequence[Claimed]) -> list[Claimed]:
         begun = []
-        for row in rows:
-            assert row.id > self._changed.last_run
-            self._changed.last_run = row.id - 1
-            begun.append(self._insert_run(row) is not None)
+        for each in claims:
+            assert each.run.id > self._changed.last_run
+            self._changed.last_run = each.run.id - 1
+            if self._insert_run(each.run) is not None:
+                begun.append(each)
+                for job in self.jobs([each.job.id]).values():
+                    state = JobState.of(job)._replace(next_run_at=each.next_run_at, held_by=each.held_by)
+                    self.advance_jobs([state._replace(last_run_at=each.run.started_at)])
         return begun
 
     def _put_run(self, row: RunRow) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from cronactors.errors import CronError
 from cronactors.instants import Millis, from_millis
 from cronactors.ledger import claim, jobs, recovery, runs, views
-from cronactors.ledger.claim import Claimed
-from cronactors.ledger.finish import Finish, finish_runs
+from cronactors.ledger.finish import finish_runs
 from cronactors.ledger.jobs import Defaults
 from cronactors.model import Cause, CronJob, JobChanges, RunStatus
 from cronactors.owner import Owner
@@ -17,7 +16,7 @@ from cronactors.policy import Outcome
 from cronactors.schedule import Interval, OneShot, Schedule
 from cronactors.spec import Delay, JobSpec, RetryPolicy
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import JobRow, RunRow
+from cronactors.storage.rows import Claimed, JobRow, PlainEnd, RunRow
 from cronactors.storage.sqlite import SqliteStorage
 from tests.fake_storage import FakeStorage
 
@@ -50,6 +49,14 @@ def process(name: str, boot: int = 1) -> Owner:
 
 def at(moment: Millis) -> OneShot:
     return OneShot(from_millis(moment))
+
+
+class End(NamedTuple):
+    """The end of a run, as a runner tells it."""
+
+    run_id: int
+    outcome: Outcome
+    claimed: Claimed | None
 
 
 class World:
@@ -135,8 +142,9 @@ class World:
 
     def finish(self, run: RunRow, outcome: Outcome = SUCCESS, *, owner: int | None = None) -> RunRow | None:
         owner = self.owner if owner is None else owner
-        ends = [Finish(run.id, outcome, self.claimed.get(run.id) if self.knows_claims else None)]
-        return self.do(finish_runs, ends, owner=owner, policy=self.policy)[0]
+        ends = [End(run.id, outcome, self.claimed.get(run.id) if self.knows_claims else None)]
+        (end,) = self.do(finish_runs, ends, owner=owner, policy=self.policy)
+        return end.of(self.claimed[run.id].run) if isinstance(end, PlainEnd) else end
 
     def orphans(self, *, trust_leases: bool) -> list[RunRow]:
         return self.do(lambda storage: recovery.orphans(storage, self.me, storage.running(), trust_leases=trust_leases))

@@ -13,7 +13,7 @@ from cronactors.storage.connection import connect
 from cronactors.storage.files import MEMORY
 
 TEXTS = {name: text for name, text in vars(statements).items() if name.isupper() and isinstance(text, str) and name[0] != "_"}
-WIDTHS = {"ADVANCE_JOBS": 7, "BEGIN_RUNS": 8, "END_PLAINLY": 5, "LET_GO_ON": 3}
+WIDTHS = {"ADVANCE_JOBS": 7, "BEGIN_RUNS": 8, "HOLD_JOBS": 4, "END_PLAINLY": 5, "LET_GO_ON": 3}
 STATEMENTS = {name: text for name, text in TEXTS.items() if name not in WIDTHS}
 TOGETHER = {
     (name, count): statements.together(TEXTS[name], width, count) for name, width in WIDTHS.items() for count in (1, 2, 128)
@@ -33,6 +33,7 @@ SCANS = {
 SEARCHES = {
     "EDIT_JOB": ["jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)"],
     "ADVANCE_JOBS": ["jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)"],
+    "HOLD_JOBS": ["jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)"],
     "DELETE_JOB": ["jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)", "job_specs USING INTEGER PRIMARY KEY (rowid=?)"],
     "EDIT_SPEC": ["job_specs USING INTEGER PRIMARY KEY (rowid=?)", "jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)"],
     "JOBS": ["jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)", "job_specs USING INTEGER PRIMARY KEY (rowid=?)"],

@@ -29,6 +29,7 @@ from cronactors import (
 from cronactors.actors import runner
 from cronactors.ledger import claim as ledger_claim, finish as ledger_finish
 from cronactors.storage import connection
+from cronactors.storage.rows import Claimed
 from cronactors.testing import VirtualClock
 from tests.workers import after, nothing, raising
 
@@ -306,7 +307,7 @@ async def test_a_claim_that_nobody_took_up_does_not_hold_up_the_end_where_the_st
     claim_due = ledger_claim.claim_due
     with trio.CancelScope() as outer:
 
-        def claim_and_cancel(*args: object, **named: object) -> list[ledger_claim.Claimed]:
+        def claim_and_cancel(*args: object, **named: object) -> list[Claimed]:
             begun = claim_due(*args, **named)  # type: ignore[arg-type]
             if begun:
                 outer.cancel()

@@ -9,7 +9,7 @@ from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import PAUSE, Due, JobRow, JobState, PlainEnd, RunEnd, RunRow, line_of, session_of
+from cronactors.storage.rows import PAUSE, Claimed, Due, JobRow, JobState, PlainEnd, RunEnd, RunRow, line_of, session_of
 from cronactors.storage.sqlite import SqliteStorage
 from tests.fake_storage import FakeStorage
 from tests.storages import NOT_UNIQUE, job, owner, run
@@ -181,16 +181,25 @@ class TwoStorages(RuleBasedStateMachine):
     def insert_runs(self, rows: list[RunRow]) -> None:
         self.both(lambda storage: storage.insert_runs(rows))
 
-    @rule(keys=st.lists(st.tuples(JOB_IDS, st.integers(0, 3)), max_size=3, unique=True), number=OWNERS, now=TIMES)
-    def begin_runs(self, keys: list[tuple[str, int]], number: int, now: int) -> None:
+    @rule(
+        keys=st.lists(st.tuples(JOB_IDS, st.integers(0, 3)), max_size=3, unique_by=lambda key: key[0]),
+        states=st.lists(st.tuples(st.none() | TIMES, st.sampled_from([None, 1])), min_size=3, max_size=3),
+        number=OWNERS,
+        now=TIMES,
+    )
+    def begin_runs(self, keys: list[tuple[str, int]], states: list[tuple[int | None, int | None]], number: int, now: int) -> None:
         begun = [
             run(job_id=job_id, scheduled_at=at, ready_at=at, owner=number, started_at=now, status="running")
             for job_id, at in keys
         ]
 
-        def begin(storage: Storage) -> list[bool]:
+        def begin(storage: Storage) -> list[Claimed]:
+            ids = storage.new_run_ids(len(begun))
             return storage.begin_runs(
-                [row.stored_as(run_id) for run_id, row in zip(storage.new_run_ids(len(begun)), begun, strict=True)]
+                [
+                    Claimed(row.stored_as(run_id), job(row.job_id), following, held_by and run_id)
+                    for run_id, row, (following, held_by) in zip(ids, begun, states, strict=False)
+                ]
             )
 
         self.both(begin)

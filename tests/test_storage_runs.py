@@ -8,7 +8,7 @@ import pytest
 
 from cronactors.instants import LATEST
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import PAUSE, Due, JobState, line_of, session_of
+from cronactors.storage.rows import PAUSE, Claimed, Due, JobState, line_of, session_of
 from tests import storages
 from tests.storages import NOT_UNIQUE, add_run, job, run, run_end
 
@@ -118,28 +118,37 @@ def test_a_moment_is_inserted_once(store: Storage) -> None:
     assert len(store.page_of_runs(job_id=None, before=None, limit=99)) == 5
 
 
+def begun(run_id: int, job_id: str, **fields: object) -> Claimed:
+    """A run of the moment 1, whose job goes on with its own number."""
+    row = run(id=run_id, job_id=job_id, status="running", owner=3, started_at=9, scheduled_at=1, ready_at=1, **fields)
+    return Claimed(row, job(job_id), next_run_at=run_id + 100, held_by=run_id)
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 128, 200])
-def test_runs_that_begin_together_are_stored_as_they_are(store: Storage, count: int) -> None:
+def test_runs_that_begin_together_are_stored_as_they_are_and_change_their_jobs(store: Storage, count: int) -> None:
     add_run(store)
-    moment = {"trigger": "schedule", "manual": 0, "attempt": 1, "status": "running", "owner": 3, "started_at": 9}
-    rows = [
-        run(
-            **moment, id=run_id, job_id=f"j{run_id}", job_name="n", user_id="u", scheduled_at=run_id, ready_at=run_id, coalesced=2
-        )
-        for run_id in store.new_run_ids(count)
+    store.insert_jobs([job(f"j{n}", last_error="of old") for n in range(count + 1)])
+    ids = store.new_run_ids(count)
+    claims = [begun(run_id, f"j{n}", job_name="n", user_id="u", coalesced=2) for n, run_id in enumerate(ids)]
+    assert store.begin_runs(claims) == claims
+    assert store.runs(ids) == {each.run.id: each.run for each in claims}
+    after = store.jobs([f"j{n}" for n in range(count + 1)])
+    assert after.pop(f"j{count}") == job(f"j{count}", last_error="of old")
+    expected = {"next_run_at": 101, "last_run_at": 9, "last_error": "of old"}
+    assert [row._replace(next_run_at=101, held_by=None) for row in after.values()] == [
+        job(job_id, **expected) for job_id in after
     ]
-    assert store.begin_runs(rows) == [True] * count
-    assert store.runs([row.id for row in rows]) == {row.id: row for row in rows}
+    assert [(after[f"j{n}"].next_run_at, after[f"j{n}"].held_by) for n in range(count)] == [(i + 100, i) for i in ids]
 
 
-def test_of_runs_that_begin_together_those_are_told_whose_moment_is_taken(store: Storage) -> None:
+def test_of_runs_that_begin_together_those_whose_moment_is_taken_change_nothing(store: Storage) -> None:
+    store.insert_jobs([job(f"j{n}") for n in range(4)])
     add_run(store, job_id="j1", scheduled_at=1)
-    first = store.new_run_ids(4).start
-    begun = run(status="running", owner=3, started_at=9, scheduled_at=1, ready_at=1)
-    rows = [begun._replace(id=first + n, job_id=f"j{n}") for n in range(4)]
-    assert store.begin_runs(rows) == [True, False, True, True]
+    claims = [begun(run_id, f"j{n}") for n, run_id in enumerate(store.new_run_ids(4))]
+    assert store.begin_runs(claims) == [claims[0], claims[2], claims[3]]
     assert [row.job_id for row in store.running()] == ["j0", "j2", "j3"]
-    assert add_run(store, job_id="later") > rows[-1].id
+    assert store.jobs(["j1"])["j1"] == job("j1")
+    assert add_run(store, job_id="later") > claims[-1].run.id
 
 
 def test_ids_of_runs_grow(store: Storage) -> None:

@@ -211,7 +211,7 @@ class Clock:
         """Put back runs of ours that no runner holds: the answer to their claim was lost. Seen twice, since it may be on its way."""
         for run_id in self._leaked.intersection(unheld):
             finished = await self._mailbox.ask(FinishRun(run_id, INTERRUPTED, claim_next=False, terms=self._pool.finish_terms))
-            if finished.run is not None:  # else it began after one look and ended during the next
+            if finished.end is not None:  # else it began after one look and ended during the next
                 logger.warning("run %s was claimed and never started: it was put back", run_id)
         self._leaked = set(unheld)
 

@@ -12,13 +12,12 @@ import attrs
 from cronactors.actors.mailbox import Request
 from cronactors.instants import Millis
 from cronactors.ledger import claim, finish, recovery, views
-from cronactors.ledger.claim import Claimed
 from cronactors.model import Cause, CronJob, CronRun
 from cronactors.owner import Owner
 from cronactors.policy import Outcome
 from cronactors.spec import RetryPolicy
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import RunRow, Upcoming
+from cronactors.storage.rows import Claimed, PlainEnd, RunRow, Upcoming
 
 STALE: Millis = 2_000
 """How old what was seen of a lease may be when it is acted upon."""
@@ -165,12 +164,12 @@ class Finished:
     """The end of a run as it stands in the file.
 
     Attributes:
-        run: The run; None if it was taken over meanwhile, and the outcome has no effect.
+        end: The run, or its plain end; None if it was taken over meanwhile, and the outcome has no effect.
         job: The job as it is now; None if it was removed, or not asked for.
         following: The run that has begun in the same slot, in the same transaction.
     """
 
-    run: RunRow | None
+    end: RunRow | PlainEnd | None
     job: CronJob | None
     following: Claimed | None
 
@@ -218,22 +217,21 @@ class FinishRun(Request[Finished]):
 
 
 def _finish(storage: Storage, terms: FinishTerms, requests: Sequence[FinishRun]) -> list[Finished]:
-    ends = [finish.Finish(request.run_id, request.outcome, request.claimed) for request in requests]
-    ended = finish.finish_runs(storage, ends, owner=terms.owner, policy=terms.policy)
+    ended = finish.finish_runs(storage, requests, owner=terms.owner, policy=terms.policy)
     jobs: dict[str, CronJob] = {}
     if terms.shows_job:
-        rows = storage.jobs([run.job_id for run in ended if run is not None])
+        rows = storage.jobs([end.job_id for end in ended if end is not None])
         jobs = {job.id: job for job in views.job_views(storage, rows.values())}
     wanted = sum(request.claim_next for request in requests)
     begun = claim.claim_due(storage, owner=terms.owner, limit=wanted, total=terms.total) if wanted else []
     following = iter(begun)
     return [
         Finished(
-            run=run,
-            job=None if run is None else jobs.get(run.job_id),
+            end=end,
+            job=None if end is None else jobs.get(end.job_id),
             following=next(following, None) if request.claim_next else None,
         )
-        for request, run in zip(requests, ended, strict=True)
+        for request, end in zip(requests, ended, strict=True)
     ]
 
 

@@ -9,13 +9,12 @@ import attrs
 from cronactors.actors.mailbox import Request
 from cronactors.instants import Millis
 from cronactors.ledger import explain, jobs, runs, views
-from cronactors.ledger.claim import Claimed
 from cronactors.ledger.jobs import Defaults
 from cronactors.model import CronJob, CronRun, Explanation, JobChanges
 from cronactors.policy import Outcome
 from cronactors.spec import JobSpec, RetryPolicy
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import RunRow
+from cronactors.storage.rows import Claimed, RunRow
 
 # Jobs
 

@@ -19,11 +19,11 @@ from cronactors.actors.observable import Observable
 from cronactors.actors.running import Running, RunsInFlight
 from cronactors.actors.verdicts import INTERRUPTED, failure, success, timed_out
 from cronactors.errors import StoreUnavailable, shorten
-from cronactors.ledger.claim import Claimed
 from cronactors.ledger.views import context_of, job_view
 from cronactors.model import Cause, JobExecutor
 from cronactors.policy import Outcome
 from cronactors.spec import RetryPolicy
+from cronactors.storage.rows import Claimed, PlainEnd
 
 logger = logging.getLogger("cronactors.runner")
 
@@ -255,16 +255,17 @@ class RunnerPool:
 
     def _tell(self, claimed: Claimed, untold: list[RunFinished], finished: Finished) -> None:
         """Put an end into the notifier's queue; called by the store in the order of its commits."""
-        if finished.run is None or not self._notifier.wants(finished.run):
+        run = finished.end.of(claimed.run) if isinstance(finished.end, PlainEnd) else finished.end
+        if run is None or not self._notifier.wants(run):
             return
         job = (finished.job or job_view(claimed.job_now, ())) if self._notifier.shows_jobs else None
-        told = RunFinished(finished.run, job)
+        told = RunFinished(run, job)
         try:
             self._notifier.tell_nowait(told)
         except trio.WouldBlock:
             untold.append(told)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            logger.warning("nobody was told of the end of run %s: the notifier has ended", finished.run.id)
+            logger.warning("nobody was told of the end of run %s: the notifier has ended", run.id)
 
     def _leave_slot(self, running: Running) -> None:
         self.in_flight.remove(running)
@@ -324,12 +325,22 @@ class RunnerPool:
             scope: The innermost scope of this task; shielded meanwhile. A new one for each run would cost 5 us.
         """
         finished: Finished | None = None
+        heard = partial(self._tell, claimed, untold) if self._notifier.listens else None
+        pause = 0.1
         scope.shield = True
         if self._interrupted:
             scope.deadline = min(scope.deadline, trio.current_time() + RECORDING_PATIENCE)
         self._recording.add(scope)
         try:
-            finished = await self._finish(claimed, ending, untold)
+            while finished is None:
+                claim_next = not self._stopping and ending.cause is not Cause.INTERRUPTED
+                request = FinishRun(claimed.run.id, ending, claim_next, self.finish_terms, claimed)
+                try:
+                    finished = await self._mailbox.ask(request, heard)
+                except StoreUnavailable as error:
+                    logger.debug("the end of run %s will be recorded later: %s", claimed.run.id, error)  # the store has told it
+                    await trio.sleep(pause)
+                    pause = min(2 * pause, 1.0)
         finally:
             self._recording.discard(scope)
             scope.shield = False
@@ -339,18 +350,6 @@ class RunnerPool:
                 logger.warning(
                     "the end of run %s (%s) could not be recorded: the store did not answer", claimed.run.id, ending.status
                 )
-        if finished.run is None:
+        if finished.end is None:
             logger.warning("run %s of job %s was taken over: its end has no effect", claimed.run.id, shorten(claimed.job.name))
         return finished
-
-    async def _finish(self, claimed: Claimed, ending: Outcome, untold: list[RunFinished]) -> Finished:
-        pause = 0.1
-        while True:
-            claim_next = not self._stopping and ending.cause is not Cause.INTERRUPTED
-            request = FinishRun(claimed.run.id, ending, claim_next, self.finish_terms, claimed)
-            try:
-                return await self._mailbox.ask(request, partial(self._tell, claimed, untold) if self._notifier.listens else None)
-            except StoreUnavailable as error:
-                logger.debug("the end of run %s will be recorded later: %s", claimed.run.id, error)  # the store has told it
-                await trio.sleep(pause)
-                pause = min(2 * pause, 1.0)

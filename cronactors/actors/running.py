@@ -16,9 +16,9 @@ from cronactors.actors.duties import NoteStuck
 from cronactors.actors.mailbox import Mailbox
 from cronactors.actors.verdicts import CANCELLED, INTERRUPTED, REPLACED
 from cronactors.errors import CronError, shorten
-from cronactors.ledger.claim import Claimed
 from cronactors.model import Cause
 from cronactors.policy import Outcome
+from cronactors.storage.rows import Claimed
 
 logger = logging.getLogger("cronactors.runner")
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import attrs
-
 from cronactors.errors import InvalidSchedule
 from cronactors.instants import Millis
 from cronactors.ledger.close import close_run
@@ -16,27 +14,13 @@ from cronactors.model import Cause, Overlap, RunStatus, Trigger
 from cronactors.policy import Decision, Moments, Outcome, decide_due, is_suspect, misfire_from_text
 from cronactors.spec import RetryPolicy
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import SUSPECTS, Due, JobRow, JobState, RunRow, line_of
+from cronactors.storage.rows import SUSPECTS, Claimed, Due, JobRow, JobState, RunRow, line_of
 
 LEASE: Millis = 30_000
 """How long an owner is taken to live without a sign of life."""
 
 _LOOKS = 200
 """How many places of the queue that start nothing one claim goes through; the next claim goes on from there."""
-
-
-@attrs.frozen
-class Claimed:
-    """A run that has begun, in the file, the job as it was just before, and the state in which that left the job."""
-
-    run: RunRow
-    job: JobRow
-    state: JobState
-
-    @property
-    def job_now(self) -> JobRow:
-        """The job as it was when the run had begun."""
-        return self.job.as_now(self.state)
 
 
 def claim_due(storage: Storage, *, owner: int, limit: int, total: int | None = None) -> list[Claimed]:
@@ -105,12 +89,9 @@ def _claim_together(storage: Storage, places: Sequence[Due], *, owner: int, now:
     claims: list[Claimed] = []
     for run_id, (job, decision) in zip(storage.new_run_ids(len(begins)), begins, strict=True):
         held_by = None if job.overlap == Overlap.ALLOW_ALL else run_id
-        state = JobState(decision.following, held_by, now, job.last_error, job.enabled, job.crashes, job.id)
-        claims.append(Claimed(begun_run(job, decision.runs[0], owner=owner, now=now, run_id=run_id), job, state))
-    begun = storage.begin_runs([each.run for each in claims])
-    claims = [each for each, done in zip(claims, begun, strict=True) if done]  # else decided before the clock went back
-    storage.advance_jobs([each.state for each in claims])
-    return {each.job.id: each for each in claims}
+        run = begun_run(job, decision.runs[0], owner=owner, now=now, run_id=run_id)
+        claims.append(Claimed(run, job, decision.following, held_by))
+    return {each.job.id: each for each in storage.begin_runs(claims)}  # the others were decided before the clock went back
 
 
 def claim_moment(storage: Storage, job_id: str, *, owner: int, now: Millis) -> Claimed | None:
@@ -131,7 +112,7 @@ def claim_moment(storage: Storage, job_id: str, *, owner: int, now: Millis) -> C
             _replace_retries(storage, run)
             state = _held(job, state, run)
             storage.advance_jobs([state])
-            return None if run.started_at is None else Claimed(run, job, state)
+            return None if run.started_at is None else Claimed(run, job, state.next_run_at, state.held_by)
     storage.advance_jobs([_disable_if_done(storage, state)])
     return None
 
@@ -262,4 +243,4 @@ def claim_pending(storage: Storage, run_id: int, *, owner: int, now: Millis) -> 
     run = run._replace(status=RunStatus.RUNNING.value, owner=owner, started_at=now)
     state = _held(job, JobState.of(job), run)
     storage.advance_jobs([state])
-    return Claimed(run, job, state)
+    return Claimed(run, job, state.next_run_at, state.held_by)

@@ -3,75 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Protocol
 
 from cronactors.instants import Millis
-from cronactors.ledger.claim import Claimed
 from cronactors.ledger.close import close_runs
 from cronactors.model import Cause, RunStatus
 from cronactors.policy import Outcome
 from cronactors.spec import RetryPolicy
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import PlainEnd, RunRow
+from cronactors.storage.rows import Claimed, PlainEnd, RunRow
 
 
-class Finish(NamedTuple):
-    """The end of a run.
+class End(Protocol):
+    """The end of a run, as a runner tells it."""
 
-    Attributes:
-        run_id: The run.
-        outcome: How it ended.
-        claimed: The run as its claim has left it; None: whoever tells the end does not know.
-    """
+    @property
+    def run_id(self) -> int:
+        """The run."""
 
-    run_id: int
-    outcome: Outcome
-    claimed: Claimed | None
+    @property
+    def outcome(self) -> Outcome:
+        """How it ended."""
+
+    @property
+    def claimed(self) -> Claimed | None:
+        """The run as its claim has left it; None: whoever tells the end does not know."""
 
 
-def finish_runs(storage: Storage, ends: Sequence[Finish], *, owner: int, policy: RetryPolicy) -> list[RunRow | None]:
+def finish_runs(storage: Storage, ends: Sequence[End], *, owner: int, policy: RetryPolicy) -> list[RunRow | PlainEnd | None]:
     """End runs that the owner's runners hold; a second time, after a commit whose answer was lost, changes nothing more.
 
     Returns:
-        Each run as it is now; None if it was taken over meanwhile, and the outcome has no effect.
+        Each run as it is now, or the plain end that it has come to; None if it was taken over meanwhile, and the outcome has no effect.
     """
     now = storage.now()
     plain = {end.run_id: found for end in ends if (found := _plain_end(end, now)) is not None}
     twice = len({end.run_id for end in ends}) < len(ends)  # the first one counts
     if twice or not plain or not storage.end_plainly(list(plain.values()), owner=owner):
-        return _finish_others(storage, ends, owner=owner, policy=policy)
+        return [*_finish_others(storage, ends, owner=owner, policy=policy)]
     others = [end for end in ends if end.run_id not in plain]
     answers = iter(_finish_others(storage, others, owner=owner, policy=policy) if others else ())
-    return [next(answers) if (found := plain.get(end.run_id)) is None else _ended_plainly(end, found) for end in ends]
+    return [plain.get(end.run_id) or next(answers) for end in ends]
 
 
-def _plain_end(end: Finish, now: Millis) -> PlainEnd | None:
+def _plain_end(end: End, now: Millis) -> PlainEnd | None:
     """What is to be written if nothing has changed since the claim; None if there is more to decide."""
     claimed = end.claimed
     if claimed is None or end.outcome.status is not RunStatus.SUCCESS:
         return None
-    run, job, state = claimed.run, claimed.job, claimed.state
-    if run.session is not None or state.held_by != run.id or state.crashes or job.delete_after_run or not state.enabled:
+    run, job, following, held_by = claimed
+    if run.session is not None or held_by != run.id or job.crashes or job.delete_after_run or not job.enabled:
         return None
-    if state.next_run_at is not None and state.next_run_at <= now:
+    if following is not None and following <= now:
         return None  # it has overlapped moments
     outcome = end.outcome
-    return PlainEnd(run.id, max(now, run.started_at or 0), outcome.session_id, outcome.result, job.id, state.next_run_at)
+    return PlainEnd(run.id, max(now, run.started_at or 0), outcome.session_id, outcome.result, job.id, following)
 
 
-def _ended_plainly(end: Finish, plain: PlainEnd) -> RunRow:
-    assert end.claimed is not None
-    return end.claimed.run.ended(
-        status=RunStatus.SUCCESS.value,
-        cause=None,
-        completed_at=plain.completed_at,
-        session_id=plain.session_id,
-        result=plain.result,
-        error=None,
-    )
-
-
-def _finish_others(storage: Storage, ends: Sequence[Finish], *, owner: int, policy: RetryPolicy) -> list[RunRow | None]:
+def _finish_others(storage: Storage, ends: Sequence[End], *, owner: int, policy: RetryPolicy) -> list[RunRow | None]:
     """End runs as they and their jobs are now."""
     runs = storage.runs([end.run_id for end in ends])
     first: dict[int, Outcome] = {}
@@ -82,7 +71,8 @@ def _finish_others(storage: Storage, ends: Sequence[Finish], *, owner: int, poli
     closed = close_runs(storage, [(runs[run_id], outcome) for run_id, outcome in first.items()], policy)
     told: list[RunRow | None] = []
     now_ended = dict(zip(first, closed, strict=True))
-    for run_id, outcome, _ in ends:
+    for end in ends:
+        run_id, outcome = end.run_id, end.outcome
         run = now_ended.get(run_id, runs.get(run_id))
         if run is None or run.owner != owner:
             told.append(None)

@@ -6,7 +6,7 @@ import attrs
 
 from cronactors.errors import AlreadyClaimed, JobBusy, RunClosed, RunNotFound, shorten
 from cronactors.instants import Millis, from_millis, to_millis
-from cronactors.ledger.claim import Claimed, claim_moment, claim_pending, hold_lease
+from cronactors.ledger.claim import claim_moment, claim_pending, hold_lease
 from cronactors.ledger.close import close_run
 from cronactors.ledger.jobs import find_job
 from cronactors.ledger.views import job_views
@@ -14,7 +14,7 @@ from cronactors.model import Cause, CronJob, Overlap, RunStatus, Trigger
 from cronactors.policy import Outcome
 from cronactors.spec import RetryPolicy
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import SUSPECTS, Due, JobRow, RunRow
+from cronactors.storage.rows import SUSPECTS, Claimed, Due, JobRow, RunRow
 
 _ALL = 2**31 - 1
 _MORE = 4

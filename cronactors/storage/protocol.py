@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from cronactors.instants import Millis
-from cronactors.storage.rows import Due, JobRow, JobState, OwnerRow, PlainEnd, RunEnd, RunRow, Upcoming
+from cronactors.storage.rows import Claimed, Due, JobRow, JobState, OwnerRow, PlainEnd, RunEnd, RunRow, Upcoming
 
 
 class Storage(Protocol):
@@ -126,11 +126,13 @@ class Storage(Protocol):
         """Ids for so many runs to begin, greater than any that was given before."""
         ...
 
-    def begin_runs(self, rows: Sequence[RunRow]) -> list[bool]:
-        """Add runs that begin at once, under ids of `new_run_ids`: first attempts of moments, that use no session.
+    def begin_runs(self, claims: Sequence[Claimed]) -> list[Claimed]:
+        """Add runs that begin at once, under ids of `new_run_ids`, and write what that changes in their jobs, no two of one job.
+
+        They are first attempts of moments, and use no session.
 
         Returns:
-            False for one whose (job, moment, manual, attempt) exists already: nothing is changed.
+            Those that have begun; the others' (job, moment, manual, attempt) exists already, and nothing is changed.
         """
         ...
 

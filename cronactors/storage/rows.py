@@ -161,6 +161,25 @@ class RunEnd(NamedTuple):
     was: str
 
 
+class Claimed(NamedTuple):
+    """A run that has begun, the job as it was just before, and what that has changed in it.
+
+    Attributes:
+        next_run_at: The job's first moment that is not decided yet.
+        held_by: The open run that must end before another one of the job may start.
+    """
+
+    run: RunRow
+    job: JobRow
+    next_run_at: Millis | None
+    held_by: int | None
+
+    @property
+    def job_now(self) -> JobRow:
+        """The job as it was when the run had begun."""
+        return self.job._replace(next_run_at=self.next_run_at, held_by=self.held_by, last_run_at=self.run.started_at)
+
+
 class PlainEnd(NamedTuple):
     """The end of a run that succeeded, of a job that is to go on as its claim left it: `end_plainly` says what must hold for that.
 
@@ -174,6 +193,17 @@ class PlainEnd(NamedTuple):
     result: str | None
     job_id: str
     next_run_at: Millis | None
+
+    def of(self, run: RunRow) -> RunRow:
+        """The run after this end."""
+        return run.ended(
+            status="success",
+            cause=None,
+            completed_at=self.completed_at,
+            session_id=self.session_id,
+            result=self.result,
+            error=None,
+        )
 
 
 class Due(NamedTuple):

@@ -16,7 +16,7 @@ from cronactors.instants import LATEST, Millis
 from cronactors.storage import statements as sql
 from cronactors.storage.connection import beside, connect, locked, ours
 from cronactors.storage.files import files_of, standing
-from cronactors.storage.rows import SPEC, Due, JobRow, JobState, OwnerRow, PlainEnd, RunEnd, RunRow, Upcoming
+from cronactors.storage.rows import SPEC, Claimed, Due, JobRow, JobState, OwnerRow, PlainEnd, RunEnd, RunRow, Upcoming
 
 _Value: TypeAlias = str | int | float | None
 _Parameters: TypeAlias = Sequence[_Value] | dict[str, _Value]
@@ -267,12 +267,14 @@ class SqliteStorage:
         """Ids for runs to begin."""
         return self._new_numbers(sql.LAST_RUN, count)
 
-    def begin_runs(self, rows: Sequence[RunRow]) -> list[bool]:
-        """Add runs that begin at once; False for one that exists already."""
-        if self._together(sql.BEGIN_RUNS, list(map(_BEGIN, rows))) == len(rows):
-            return [True] * len(rows)
-        found = {run_id for (run_id,) in self._all(sql.RUNS_SINCE, (rows[0].id,))}
-        return [row.id in found for row in rows]
+    def begin_runs(self, claims: Sequence[Claimed]) -> list[Claimed]:
+        """Add runs that begin at once, and what that changes in their jobs; answer those that did not exist already."""
+        begun = claims = list(claims)
+        if self._together(sql.BEGIN_RUNS, [_BEGIN(each.run) for each in claims]) < len(claims):
+            found = {run_id for (run_id,) in self._all(sql.RUNS_SINCE, (claims[0].run.id,))}
+            begun = [each for each in claims if each.run.id in found]
+        self._together(sql.HOLD_JOBS, [(each.job.id, each.next_run_at, each.held_by, each.run.started_at) for each in begun])
+        return begun
 
     def start_runs(self, ids: Sequence[int], *, owner: int, now: Millis) -> None:
         """Let pending runs begin."""
