@@ -59,12 +59,12 @@ class _State(Enum):
 class Envelope:
     """A request on its way, and the place where its answer arrives."""
 
-    __slots__ = ("_answer", "_heard", "_raise_cancel", "_state", "_task", "request", "sent_at")
+    __slots__ = ("_answer", "_heard", "_raise_cancel", "_state", "_task", "held_at", "request")
 
     def __init__(self, request: Request[object], heard: Callable[[object], None] | None = None) -> None:
         self.request = request
         self._heard = heard
-        self.sent_at = trio.current_time()
+        self.held_at: float | None = None  # when the store found out that it cannot be carried out yet
         self._state = _State.OPEN
         self._task: trio.lowlevel.Task | None = None
         self._raise_cancel: trio.lowlevel.RaiseCancelT | None = None

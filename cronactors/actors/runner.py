@@ -227,7 +227,8 @@ class RunnerPool:
                 if len(shift.nursery.child_tasks) > 1:
                     shift.nursery.cancel_scope.cancel()  # what the executor has started in it ends with the run
                 claimed = await self._conclude(running, ending, shift.untold, scope)
-                if not shift.untold and (shift.nursery.cancel_scope.cancel_called or scope.cancel_called):
+                lost = shift.nursery.cancel_scope.cancel_called or (self._interrupted and scope.cancel_called)
+                if lost and not shift.untold:
                     shift.claimed = claimed  # for the next task: in this one it would be cancelled
                     return
             shift.done = True
@@ -322,12 +323,11 @@ class RunnerPool:
             claimed: The run.
             ending: How it ended.
             untold: Where to put the end if the notifier has no place for it.
-            scope: The innermost scope of this task; shielded meanwhile. A new one for each run would cost 5 us.
+            scope: The innermost scope of this task; shielded if need be. A new one for each run would cost 5 us.
         """
         finished: Finished | None = None
         heard = partial(self._tell, claimed, untold) if self._notifier.listens else None
         pause = 0.1
-        scope.shield = True
         if self._interrupted:
             scope.deadline = min(scope.deadline, trio.current_time() + RECORDING_PATIENCE)
         self._recording.add(scope)
@@ -337,15 +337,19 @@ class RunnerPool:
                 request = FinishRun(claimed.run.id, ending, claim_next, self.finish_terms, claimed)
                 try:
                     finished = await self._mailbox.ask(request, heard)
+                except trio.Cancelled:
+                    if scope.shield:
+                        raise  # the time is up
+                    scope.shield = True  # withdrawn without effect; it is asked again, and the next checkpoint tells us once more
                 except StoreUnavailable as error:
+                    scope.shield = True
                     logger.debug("the end of run %s will be recorded later: %s", claimed.run.id, error)  # the store has told it
                     await trio.sleep(pause)
                     pause = min(2 * pause, 1.0)
         finally:
             self._recording.discard(scope)
-            scope.shield = False
-            if scope.deadline != math.inf:
-                scope.deadline = math.inf
+            if scope.shield or self._interrupted:
+                scope.shield, scope.deadline = False, math.inf
             if finished is None:
                 logger.warning(
                     "the end of run %s (%s) could not be recorded: the store did not answer", claimed.run.id, ending.status

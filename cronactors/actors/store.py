@@ -166,7 +166,9 @@ class StoreActor:
         """Let a request wait for the next attempt, as long as its caller has patience."""
         if not envelope.put_back():
             return False
-        if envelope.request.patient or trio.current_time() - envelope.sent_at <= PATIENCE:
+        if envelope.held_at is None:
+            envelope.held_at = trio.current_time()
+        if envelope.request.patient or trio.current_time() - envelope.held_at <= PATIENCE:
             return True
         reason = f"the file was locked by another process for {PATIENCE:.0f} s"
         self._fails(reason)
