@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from cronactors.actors.duties import ClaimDue
+from cronactors.actors.store import Failed, run_batch
 from cronactors.errors import StoreCorrupt, StoreUnavailable
 from cronactors.storage import connection
 from cronactors.storage.connection import APPLICATION_ID, SCHEMA_VERSION, connect
@@ -196,6 +198,19 @@ def test_a_part_that_goes_while_the_file_is_open_is_told_as_damage(path: str, st
             db.execute(statement)
         with pytest.raises(StoreCorrupt, match=r"jobs\.db is damaged"):
             add(storage, "b")
+
+
+def test_a_job_of_which_half_is_missing_is_told_when_it_is_due(path: str) -> None:
+    with closing(opened(path)) as storage:
+        add(storage, "a", "b")
+        with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            db.execute("DELETE FROM job_specs WHERE number = 2")
+        storage._wall = lambda: 10_000
+        match run_batch(storage, [ClaimDue(1, 9, None, 0)]):
+            case Failed(error):
+                assert "half of job 2 is missing" in str(error)
+            case other:
+                pytest.fail(f"{other}")
 
 
 @pytest.fixture

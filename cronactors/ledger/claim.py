@@ -96,8 +96,8 @@ def _claim_together(storage: Storage, places: Sequence[Due], *, owner: int, now:
 
 def claim_moment(storage: Storage, job_id: str, *, owner: int, now: Millis) -> Claimed | None:
     """Decide the due moments of a job that holds no run: one begins, or waits for its session; others wait or are skipped."""
-    job = storage.jobs([job_id]).get(job_id)
-    if job is None or job.held_by is not None:
+    job = storage.jobs([job_id])[job_id]  # a KeyError tells of a damaged file, as `run_batch` finds out
+    if job.held_by is not None:
         return None
     decision = _decide(storage, job, now)
     if decision is None:
