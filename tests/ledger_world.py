@@ -8,7 +8,7 @@ from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 from cronactors.errors import CronError
 from cronactors.instants import Millis, from_millis
 from cronactors.ledger import claim, jobs, recovery, runs, views
-from cronactors.ledger.finish import finish_runs
+from cronactors.ledger.finish import ended_plainly, finish_runs
 from cronactors.ledger.jobs import Defaults
 from cronactors.model import Cause, CronJob, JobChanges, RunStatus
 from cronactors.owner import Owner
@@ -16,7 +16,7 @@ from cronactors.policy import Outcome
 from cronactors.schedule import Interval, OneShot, Schedule
 from cronactors.spec import Delay, JobSpec, RetryPolicy
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import Claimed, JobRow, PlainEnd, RunRow
+from cronactors.storage.rows import Claimed, JobRow, RunRow
 from cronactors.storage.sqlite import SqliteStorage
 from tests.fake_storage import FakeStorage
 
@@ -144,7 +144,7 @@ class World:
         owner = self.owner if owner is None else owner
         ends = [End(run.id, outcome, self.claimed.get(run.id) if self.knows_claims else None)]
         (end,) = self.do(finish_runs, ends, owner=owner, policy=self.policy)
-        return end.of(self.claimed[run.id].run) if isinstance(end, PlainEnd) else end
+        return ended_plainly(self.claimed[run.id].run, outcome, end) if isinstance(end, int) else end
 
     def orphans(self, *, trust_leases: bool) -> list[RunRow]:
         return self.do(lambda storage: recovery.orphans(storage, self.me, storage.running(), trust_leases=trust_leases))

@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from cronactors.actors import mailbox as mailbox_module
-from cronactors.actors.mailbox import Envelope, Mailbox, Request
+from cronactors.actors.mailbox import Envelope, Mailbox, Refused, Request
 from cronactors.errors import InvalidJob, SchedulerClosed, SchedulerCrashed
 
 
@@ -62,7 +62,7 @@ async def test_an_answer_reaches_its_caller():
         assert [text_of(envelope) for envelope in envelopes] == ["a", "b", "c"]
         for envelope in reversed(envelopes):
             assert envelope.take()
-            envelope.settle(outcome.Value(text_of(envelope).upper()))
+            envelope.settle(text_of(envelope).upper())
     assert [caller.result for caller in callers] == [outcome.Value("A"), outcome.Value("B"), outcome.Value("C")]
 
 
@@ -72,14 +72,14 @@ async def test_a_refusal_reaches_its_caller_as_itself():
         caller = await waiting(nursery, mailbox)
         envelope = await mailbox.receive()
         envelope.take()
-        envelope.settle(outcome.Error(refusal))
+        envelope.settle(Refused(refusal))
     assert caller.error() is refusal
 
 
 async def test_an_answer_that_is_there_before_the_caller_waits_is_not_lost():
     envelope = Envelope(Ask())
     assert envelope.take()
-    envelope.settle(outcome.Value("early"))
+    envelope.settle("early")
     assert await envelope.answer() == "early"
 
 
@@ -89,8 +89,8 @@ async def test_the_first_answer_counts():
         caller = await waiting(nursery, mailbox)
         envelope = await mailbox.receive()
         envelope.take()
-        envelope.settle(outcome.Value("first"))
-        envelope.settle(outcome.Value("second"))
+        envelope.settle("first")
+        envelope.settle("second")
     assert caller.result == outcome.Value("first")
     assert not envelope.take()
 
@@ -106,7 +106,7 @@ async def test_cancelled_before_the_store_takes_it_a_request_is_withdrawn():
         await caller.ended.wait()
         envelope = await mailbox.receive()
         assert not envelope.take()
-        envelope.settle(outcome.Value("nobody waits"))
+        envelope.settle("nobody waits")
     assert caller.result is None
     assert caller.scope.cancelled_caught
 
@@ -129,7 +129,7 @@ async def test_cancelled_after_the_store_took_it_the_caller_gets_the_answer():
         caller.scope.cancel()
         await trio.testing.wait_all_tasks_blocked()
         assert not caller.ended.is_set()
-        envelope.settle(outcome.Value("done"))
+        envelope.settle("done")
     assert caller.result == outcome.Value("done")
     assert not caller.scope.cancelled_caught
 
@@ -141,7 +141,7 @@ async def test_cancelled_after_the_store_took_it_the_caller_gets_the_error():
         envelope = await mailbox.receive()
         envelope.take()
         caller.scope.cancel()
-        envelope.settle(outcome.Error(InvalidJob("no")))
+        envelope.settle(Refused(InvalidJob("no")))
     assert isinstance(caller.error(), InvalidJob)
 
 
@@ -182,7 +182,7 @@ async def test_not_cancelled_a_request_survives_being_put_back():
             assert envelope.take()
             envelope.put_back()
         assert envelope.take()
-        envelope.settle(outcome.Value("at last"))
+        envelope.settle("at last")
     assert caller.result == outcome.Value("at last")
 
 
@@ -199,7 +199,7 @@ async def test_an_outer_cancellation_after_an_inner_one_changes_nothing():
             with trio.CancelScope(shield=True):
                 await trio.testing.wait_all_tasks_blocked()
             assert not caller.ended.is_set()
-            envelope.settle(outcome.Value("done"))
+            envelope.settle("done")
     assert caller.result == outcome.Value("done")
 
 
@@ -218,7 +218,7 @@ async def test_in_a_full_mailbox_callers_wait_for_a_place(monkeypatch):
             assert mailbox._send.statistics().current_buffer_used <= 2
             seen += text_of(envelope)
             envelope.take()
-            envelope.settle(outcome.Value(text_of(envelope)))
+            envelope.settle(text_of(envelope))
     assert seen == "abcd"
     assert [caller.result for caller in callers] == [outcome.Value(text) for text in "abcd"]
 
@@ -234,7 +234,7 @@ async def test_cancelled_while_waiting_for_a_place_a_request_is_never_handed_in(
         assert [text_of(envelope) for envelope in left] == ["a", "c"]
         for envelope in left:
             envelope.take()
-            envelope.settle(outcome.Value("ok"))
+            envelope.settle("ok")
     assert second.scope.cancelled_caught
     assert first.result == third.result == outcome.Value("ok")
 
@@ -265,7 +265,7 @@ async def test_closed_the_mailbox_gives_up_what_waits_and_takes_nothing_more(mon
         late = await waiting(nursery, mailbox, "d")
         for envelope in [await mailbox.receive(), await mailbox.receive()]:
             envelope.take()
-            envelope.settle(outcome.Value(text_of(envelope)))
+            envelope.settle(text_of(envelope))
         with pytest.raises(trio.EndOfChannel):
             await mailbox.receive()
         assert mailbox.receive_waiting(5) == []

@@ -11,7 +11,7 @@ from cronactors.model import Cause, Overlap, RunStatus, SessionMode
 from cronactors.policy import Outcome
 from cronactors.schedule import Cron, Interval, OneShot
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import PlainEnd
+from cronactors.storage.rows import PlainEnd, RunRow
 from tests import storages
 from tests.ledger_world import FAILURE, KINDS, SUCCESS, T0, End, World
 from tests.storages import add_run, job, run_end
@@ -152,5 +152,5 @@ def test_of_two_ends_of_one_run_in_a_batch_the_first_counts(kind) -> None:
     put_back = Outcome(status=RunStatus.FAILED, cause=Cause.INTERRUPTED)
     ends = [End(claimed.run.id, SUCCESS, claimed), End(claimed.run.id, put_back, None)]
     first, second = world.do(finish_runs, ends, owner=world.owner, policy=world.policy)
-    assert first is not None
+    assert isinstance(first, RunRow)
     assert (first.status, second, world.run(claimed.run).status) == ("success", None, "success")

@@ -17,7 +17,7 @@ from cronactors.owner import Owner
 from cronactors.policy import Outcome
 from cronactors.spec import RetryPolicy
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import Claimed, PlainEnd, RunRow, Upcoming
+from cronactors.storage.rows import Claimed, RunRow, Upcoming
 
 STALE: Millis = 2_000
 """How old what was seen of a lease may be when it is acted upon."""
@@ -164,12 +164,12 @@ class Finished:
     """The end of a run as it stands in the file.
 
     Attributes:
-        end: The run, or its plain end; None if it was taken over meanwhile, and the outcome has no effect.
+        end: What `cronactors.ledger.finish` answers: the run, or only when it ended; None if the outcome has no effect.
         job: The job as it is now; None if it was removed, or not asked for.
         following: The run that has begun in the same slot, in the same transaction.
     """
 
-    end: RunRow | PlainEnd | None
+    end: RunRow | Millis | None
     job: CronJob | None
     following: Claimed | None
 
@@ -218,9 +218,9 @@ class FinishRun(Request[Finished]):
 
 def _finish(storage: Storage, terms: FinishTerms, requests: Sequence[FinishRun]) -> list[Finished]:
     ended = finish.finish_runs(storage, requests, owner=terms.owner, policy=terms.policy)
-    jobs: dict[str, CronJob] = {}
+    jobs: dict[str | None, CronJob] = {}
     if terms.shows_job:
-        rows = storage.jobs([end.job_id for end in ended if end is not None])
+        rows = storage.jobs([job_id for job_id in map(_job_of, requests, ended) if job_id is not None])
         jobs = {job.id: job for job in views.job_views(storage, rows.values())}
     wanted = sum(request.claim_next for request in requests)
     begun = claim.claim_due(storage, owner=terms.owner, limit=wanted, total=terms.total) if wanted else []
@@ -228,11 +228,18 @@ def _finish(storage: Storage, terms: FinishTerms, requests: Sequence[FinishRun])
     return [
         Finished(
             end=end,
-            job=None if end is None else jobs.get(end.job_id),
+            job=jobs.get(_job_of(request, end)) if terms.shows_job else None,
             following=next(following, None) if request.claim_next else None,
         )
         for request, end in zip(requests, ended, strict=True)
     ]
+
+
+def _job_of(request: FinishRun, end: RunRow | Millis | None) -> str | None:
+    """The job of a run that has ended."""
+    if isinstance(end, RunRow):
+        return end.job_id
+    return None if end is None or request.claimed is None else request.claimed.job.id
 
 
 @attrs.frozen

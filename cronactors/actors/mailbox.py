@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from typing import ClassVar, Generic, Self, TypeVar, cast
 
+import attrs
 import outcome
 import trio
 
@@ -49,6 +50,13 @@ class Request(Generic[R_co]):
         return [request.apply(storage) for request in requests]
 
 
+@attrs.frozen
+class Refused:
+    """The answer to a request that was refused, or could not be carried out."""
+
+    error: CronError
+
+
 class _State(Enum):
     OPEN = auto()
     TAKEN = auto()
@@ -68,15 +76,16 @@ class Envelope:
         self._state = _State.OPEN
         self._task: trio.lowlevel.Task | None = None
         self._raise_cancel: trio.lowlevel.RaiseCancelT | None = None
-        self._answer: outcome.Outcome[object] | None = None
+        self._answer: object = None
 
     async def answer(self) -> object:
         """Wait for the answer. Cancelled before the store has taken the request it is withdrawn; from then on the answer comes."""
-        if self._answer is None:
+        if self._state is not _State.ANSWERED:
             self._task = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(self._abort)
-        assert self._answer is not None
-        return self._answer.unwrap()
+        if isinstance(self._answer, Refused):
+            raise self._answer.error
+        return self._answer
 
     def _abort(self, raise_cancel: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
         if self._state is _State.OPEN:
@@ -101,14 +110,14 @@ class Envelope:
             trio.lowlevel.reschedule(self._task, outcome.capture(self._raise_cancel))
         return self._state is _State.OPEN
 
-    def settle(self, answer: outcome.Outcome[object]) -> None:
-        """Give the answer."""
+    def settle(self, answer: object) -> None:
+        """Give the answer, or `Refused`."""
         if self._state in (_State.WITHDRAWN, _State.ANSWERED):
             return
         self._state = _State.ANSWERED
         self._answer = answer
-        if self._heard is not None and isinstance(answer, outcome.Value):
-            self._heard(answer.value)
+        if self._heard is not None and not isinstance(answer, Refused):
+            self._heard(answer)
         if self._task is not None:
             trio.lowlevel.reschedule(self._task)
 
@@ -116,7 +125,7 @@ class Envelope:
         """Answer with an error of its own: one object raised in many tasks would collect their tracebacks."""
         fresh = type(error)(str(error))
         fresh.__cause__ = error.__cause__
-        self.settle(outcome.Error(fresh))
+        self.settle(Refused(fresh))
 
 
 class Mailbox:

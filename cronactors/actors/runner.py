@@ -19,11 +19,12 @@ from cronactors.actors.observable import Observable
 from cronactors.actors.running import Running, RunsInFlight
 from cronactors.actors.verdicts import INTERRUPTED, failure, success, timed_out
 from cronactors.errors import StoreUnavailable, shorten
+from cronactors.ledger.finish import ended_plainly
 from cronactors.ledger.views import context_of, job_view
 from cronactors.model import Cause, JobExecutor
 from cronactors.policy import Outcome
 from cronactors.spec import RetryPolicy
-from cronactors.storage.rows import Claimed, PlainEnd
+from cronactors.storage.rows import Claimed
 
 logger = logging.getLogger("cronactors.runner")
 
@@ -254,9 +255,10 @@ class RunnerPool:
                 self.in_flight.remove(running)
         return following
 
-    def _tell(self, claimed: Claimed, untold: list[RunFinished], finished: Finished) -> None:
+    def _tell(self, claimed: Claimed, ending: Outcome, untold: list[RunFinished], finished: Finished) -> None:
         """Put an end into the notifier's queue; called by the store in the order of its commits."""
-        run = finished.end.of(claimed.run) if isinstance(finished.end, PlainEnd) else finished.end
+        end = finished.end
+        run = ended_plainly(claimed.run, ending, end) if isinstance(end, int) else end
         if run is None or not self._notifier.wants(run):
             return
         job = (finished.job or job_view(claimed.job_now, ())) if self._notifier.shows_jobs else None
@@ -326,7 +328,7 @@ class RunnerPool:
             scope: The innermost scope of this task; shielded if need be. A new one for each run would cost 5 us.
         """
         finished: Finished | None = None
-        heard = partial(self._tell, claimed, untold) if self._notifier.listens else None
+        heard = partial(self._tell, claimed, ending, untold) if self._notifier.listens else None
         pause = 0.1
         if self._interrupted:
             scope.deadline = min(scope.deadline, trio.current_time() + RECORDING_PATIENCE)

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 import attrs
-import outcome
 import trio
 
 from cronactors.actors.callbacks import leaves
@@ -149,7 +148,7 @@ def _keep(service: StoreService) -> bool:
     """On the storage thread: keep the leases while runs are open, also when the loop is blocked. False: try again soon."""
     storage, owners = service.actor.storage, tuple(service.owners)
     match run_batch(storage, [OwnersBusy(owners)]):
-        case Done([outcome.Value(False)], _):
+        case Done([False], _):
             return True
         case Done():
             return isinstance(run_batch(storage, [KeepLeases(owners)]), Done)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain, groupby, repeat
 from typing import TypeAlias
 
 import attrs
-import outcome
 import trio
 
-from cronactors.actors.mailbox import EARLY, Envelope, Mailbox, Request
+from cronactors.actors.mailbox import EARLY, Envelope, Mailbox, Refused, Request
 from cronactors.actors.thread import Hop
 from cronactors.errors import CronError, SchedulerClosed, SchedulerCrashed, StoreCorrupt, StoreUnavailable
 from cronactors.ledger.damage import find_damage
@@ -49,7 +48,7 @@ class Committed:
 class Done:
     """A batch was carried out; ``committed`` is None if it only read."""
 
-    answers: list[outcome.Outcome[object]]
+    answers: list[object]
     committed: Committed | None
 
 
@@ -223,21 +222,19 @@ def _seen(storage: Storage, requests: Sequence[Request[object]]) -> Committed:
     return Committed(storage.upcoming(), any(request.stirs for request in requests))
 
 
-def _apply(
-    storage: Storage, kind: type[Request[object]], requests: Sequence[Request[object]]
-) -> Iterable[outcome.Outcome[object]]:
+def _apply(storage: Storage, kind: type[Request[object]], requests: Sequence[Request[object]]) -> Sequence[object]:
     """Apply requests of one kind that stand one behind the other."""
     if not kind.certain:
         return [_ask(storage, request) for request in requests]
     try:
-        return map(outcome.Value, kind.apply_all(storage, requests))
+        return kind.apply_all(storage, requests)
     except (StoreUnavailable, StoreCorrupt):
         raise
     except CronError as refusal:
         raise AssertionError(f"{kind.__name__} must not refuse") from refusal
 
 
-def _ask(storage: Storage, request: Request[object]) -> outcome.Outcome[object]:
+def _ask(storage: Storage, request: Request[object]) -> object:
     """Apply a request that may be refused."""
     if not request.reads:
         storage.savepoint()
@@ -248,10 +245,10 @@ def _ask(storage: Storage, request: Request[object]) -> outcome.Outcome[object]:
     except CronError as refusal:
         if not request.reads:
             storage.undo()
-        return outcome.Error(refusal)
+        return Refused(refusal)
     if not request.reads:
         storage.release()
-    return outcome.Value(answer)
+    return answer
 
 
 def _roll_back(storage: Storage) -> None:

@@ -30,11 +30,12 @@ class End(Protocol):
         """The run as its claim has left it; None: whoever tells the end does not know."""
 
 
-def finish_runs(storage: Storage, ends: Sequence[End], *, owner: int, policy: RetryPolicy) -> list[RunRow | PlainEnd | None]:
+def finish_runs(storage: Storage, ends: Sequence[End], *, owner: int, policy: RetryPolicy) -> list[RunRow | Millis | None]:
     """End runs that the owner's runners hold; a second time, after a commit whose answer was lost, changes nothing more.
 
     Returns:
-        Each run as it is now, or the plain end that it has come to; None if it was taken over meanwhile, and the outcome has no effect.
+        Each run as it is now; only when it ended, if nothing else has changed but what `ended_plainly` tells; None if it was taken over
+        meanwhile, and the outcome has no effect.
     """
     now = storage.now()
     plain = {end.run_id: found for end in ends if (found := _plain_end(end, now)) is not None}
@@ -43,7 +44,19 @@ def finish_runs(storage: Storage, ends: Sequence[End], *, owner: int, policy: Re
         return [*_finish_others(storage, ends, owner=owner, policy=policy)]
     others = [end for end in ends if end.run_id not in plain]
     answers = iter(_finish_others(storage, others, owner=owner, policy=policy) if others else ())
-    return [plain.get(end.run_id) or next(answers) for end in ends]
+    return [found.completed_at if (found := plain.get(end.run_id)) else next(answers) for end in ends]
+
+
+def ended_plainly(run: RunRow, outcome: Outcome, at: Millis) -> RunRow:
+    """A run that ended as it was told, at the moment that `finish_runs` has answered."""
+    return run.ended(
+        status=outcome.status.value,
+        cause=None,
+        completed_at=at,
+        session_id=outcome.session_id,
+        result=outcome.result,
+        error=None,
+    )
 
 
 def _plain_end(end: End, now: Millis) -> PlainEnd | None:

@@ -194,17 +194,6 @@ class PlainEnd(NamedTuple):
     job_id: str
     next_run_at: Millis | None
 
-    def of(self, run: RunRow) -> RunRow:
-        """The run after this end."""
-        return run.ended(
-            status="success",
-            cause=None,
-            completed_at=self.completed_at,
-            session_id=self.session_id,
-            result=self.result,
-            error=None,
-        )
-
 
 class Due(NamedTuple):
     """A place in the queue: a job whose moment has come (``run_id`` None), or a pending run that may start."""
