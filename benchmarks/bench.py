@@ -71,6 +71,7 @@ def plan(*, quick: bool, peers: bool) -> Iterator[Scenario]:
     yield ours("lateness")
     yield ours("every_second")
     yield limit("raw_commits")
+    yield limit("hopped_commits")
     yield ours("add_sequential")
     yield ours("add_concurrent")
     yield limit("raw_bulk")

@@ -223,6 +223,7 @@ def history(count: int = 1_000_000, slots: int = 100) -> dict[str, float]:
                 f"INSERT INTO runs ({', '.join(chr(34) + column + chr(34) for column in chosen)}) "
                 f"SELECT {', '.join(values[column] for column in chosen)} FROM c"
             )
+        os.sync()  # else the system writes it to disk while we measure: 1.6 GB with 10,000,000 runs
         return trio.run(_drained, file, slots)
 
 
