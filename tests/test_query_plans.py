@@ -27,6 +27,7 @@ SCANS = {
     "SHIFT_PENDING": ["SCAN runs USING INDEX runs_pending"],  # all that waits, once after the clock was set back
     "LAST_JOB": ["SCAN sqlite_sequence"],
     "LAST_RUN": ["SCAN sqlite_sequence"],  # one row for each table; the largest id is one step from the end of runs
+    "LATEST_ENTRY": ["SCAN job_specs", "SCAN runs"],  # backwards, and no further than its limit
     "HALF_JOB": ["SCAN jobs USING INDEX jobs_of_user", "SCAN job_specs"],  # only where the file seems to be damaged
     "OWNERS": ["SCAN schedulers"],  # one row for each scheduler
 }
@@ -49,8 +50,6 @@ SEARCHES = {
     ],
     "JOBS_OF_ORIGIN": ["jobs USING INDEX jobs_origin (origin=?)", "job_specs USING INTEGER PRIMARY KEY (rowid=?)"],
     "PAGE_OF_JOBS": ["jobs USING INTEGER PRIMARY KEY (rowid>?)", "job_specs USING INTEGER PRIMARY KEY (rowid=?)"],
-    "NEWEST_JOBS": ["job_specs USING INTEGER PRIMARY KEY (rowid<?)"],
-    "NEWEST_RUNS": ["runs USING INTEGER PRIMARY KEY (rowid<?)"],
     "PAGE_OF_USER": ["jobs USING INDEX jobs_of_user (user_id=? AND rowid>?)", "job_specs USING INTEGER PRIMARY KEY (rowid=?)"],
     "DUE": [
         "jobs USING INDEX jobs_due (next_run_at<?)",

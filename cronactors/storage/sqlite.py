@@ -232,8 +232,7 @@ class SqliteStorage:
 
     def latest_entry(self, *, among: int) -> Millis | None:
         """The latest time that the newest jobs and runs bear."""
-        rows = self._all(sql.NEWEST_JOBS, (_MAX_ID, among)) + self._all(sql.NEWEST_RUNS, (_MAX_ID, among))
-        return max((_int(at) for (at,) in rows if at is not None), default=None)
+        return max((_int(at) for (at,) in self._all(sql.LATEST_ENTRY, (among,)) if at is not None), default=None)
 
     # The queue
 

@@ -70,8 +70,9 @@ IDLE_JOBS = f"""{_JOBS} WHERE id IN (?) AND NOT EXISTS (SELECT 1 FROM runs WHERE
 JOB_NAMED = f"{_JOBS} WHERE user_id = ? AND name = ?"
 JOBS_OF_ORIGIN = f"{_JOBS} WHERE origin = ?"
 PAGE_OF_JOBS = f"SELECT jobs.number, {_WHOLE} WHERE jobs.number > ? ORDER BY jobs.number LIMIT ?"
-NEWEST_JOBS = "SELECT max(created_at, anchor_at) FROM job_specs WHERE number < ? ORDER BY number DESC LIMIT ?"
-NEWEST_RUNS = "SELECT iif(status = 'pending' AND attempt = 1, ready_at, NULL) FROM runs WHERE id < ? ORDER BY id DESC LIMIT ?"
+LATEST_ENTRY = """SELECT max(at) FROM (SELECT max(created_at, anchor_at) AS at FROM job_specs ORDER BY number DESC LIMIT ?1)
+UNION ALL SELECT max(at) FROM
+ (SELECT iif(status = 'pending' AND attempt = 1, ready_at, NULL) AS at FROM runs ORDER BY id DESC LIMIT ?1)"""
 PAGE_OF_USER = f"SELECT jobs.number, {_WHOLE} WHERE jobs.number > ? AND user_id = ? ORDER BY jobs.number LIMIT ?"
 
 # A bare UNION ALL: SQLite merges two index walks; inside a subselect it would sort everything that is due.
