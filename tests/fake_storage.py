@@ -159,8 +159,8 @@ class FakeStorage:
         ]
         return sorted(jobs + runs, key=attrgetter("due_at"))
 
-    def due(self, *, now: Millis, limit: int) -> list[Due]:
-        return [place for place in self._queue() if place.due_at <= now][:limit]
+    def due(self, *, now: Millis, limit: int, only_runs: bool = False) -> list[Due]:
+        return [place for place in self._queue() if place.due_at <= now and (place.run_id is not None or not only_runs)][:limit]
 
     def upcoming(self) -> Upcoming:
         due = min((place.due_at for place in self._queue()), default=None)

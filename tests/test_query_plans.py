@@ -55,6 +55,7 @@ SEARCHES = {
         "jobs USING INDEX jobs_due (next_run_at<?)",
         "runs USING INDEX runs_queue (waits_for=? AND ready_at<?)",
     ],
+    "DUE_RUNS": ["runs USING INDEX runs_queue (waits_for=? AND ready_at<?)"],
     "CANCELLING": ["jobs USING INDEX jobs_cancelling (next_run_at<?)"],
     "UPCOMING": [
         "jobs USING INDEX jobs_due (next_run_at>?)",

@@ -100,6 +100,7 @@ def everything(storage: Storage) -> object:
         [storage.first_waiter(key) for key in (PAUSE, session_of(""), session_of("u"), line_of("a"))],
         sorted(due, key=place),
         [[entry.due_at for entry in storage.due(now=now, limit=limit)] for now in (0, 3) for limit in (0, 1, 2)],
+        [[entry.due_at for entry in storage.due(now=now, limit=limit, only_runs=True)] for now in (0, 3) for limit in (0, 1, 2)],
         storage.upcoming().due,
         sorted(storage.owners(), key=lambda row: row.id),
     )

@@ -124,15 +124,16 @@ def due_jobs(storage: Storage, *, retries: bool, limit: int | None) -> list[Cron
 def _places_of(storage: Storage, *, retries: bool, limit: int) -> tuple[dict[str, Millis], dict[str, JobRow]]:
     """When the first place of each job came, if it is of the kind, and the jobs; at least ``limit`` of them, or all that there are.
 
-    Read a few more each time: what is read is in proportion to the limit, not to what is due, unless the other kind comes first.
+    Read a few more each time: what is read is in proportion to the limit, not to what is due, unless many of it are not wanted.
     """
     now, size = storage.now(), limit
     while True:
         first: dict[str, Due] = {}
-        places = storage.due(now=now, limit=size)
+        places = storage.due(now=now, limit=size, only_runs=retries)
         jobs = storage.jobs(list({place.job_id for place in places}))
         for place in places:
-            if _its_turn(jobs.get(place.job_id), place):
+            job = jobs.get(place.job_id)
+            if place.run_id is None or (_its_turn(job, place) and not _moment_first(job, place)):
                 first.setdefault(place.job_id, place)
         wanted = {job_id: place.due_at for job_id, place in first.items() if retries is (place.run_id is not None)}
         if len(wanted) >= limit or len(places) < size:
@@ -143,6 +144,13 @@ def _places_of(storage: Storage, *, retries: bool, limit: int) -> tuple[dict[str
 def _its_turn(job: JobRow | None, place: Due) -> bool:
     """Whether no other run of the job must come first; one that was let go may find the job held by an attempt made since."""
     return job is None or job.held_by in (None, place.run_id) or job.overlap == Overlap.ALLOW_ALL
+
+
+def _moment_first(job: JobRow | None, place: Due) -> bool:
+    """Whether a moment of the job is due as well, and was not later than this attempt of an earlier one."""
+    if job is None or not job.enabled or job.held_by is not None or job.next_run_at is None:
+        return False
+    return job.next_run_at <= place.due_at
 
 
 def _places(storage: Storage, job: JobRow, now: Millis) -> list[Due]:

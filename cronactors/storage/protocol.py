@@ -106,8 +106,8 @@ class Storage(Protocol):
         """
         ...
 
-    def due(self, *, now: Millis, limit: int) -> list[Due]:
-        """What may start, jobs and pending runs in one queue: in order of time, then of adding."""
+    def due(self, *, now: Millis, limit: int, only_runs: bool = False) -> list[Due]:
+        """What may start, jobs and pending runs in one queue, or only the runs of it: in order of time, then of adding."""
         ...
 
     def upcoming(self) -> Upcoming:

@@ -236,9 +236,9 @@ class SqliteStorage:
 
     # The queue
 
-    def due(self, *, now: Millis, limit: int) -> list[Due]:
+    def due(self, *, now: Millis, limit: int, only_runs: bool = False) -> list[Due]:
         """What may start, in order of time."""
-        rows = self._all(sql.DUE, {"now": now, "limit": limit})
+        rows = self._all(sql.DUE_RUNS if only_runs else sql.DUE, {"now": now, "limit": limit})
         return [Due._make(row[:3]) for row in rows]
 
     def upcoming(self) -> Upcoming:

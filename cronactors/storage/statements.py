@@ -80,6 +80,8 @@ DUE = """SELECT NULL AS run_id, id AS job_id, next_run_at AS due_at, number AS p
  WHERE enabled = 1 AND held_by IS NULL AND next_run_at <= :now
 UNION ALL SELECT id, job_id, ready_at, id FROM runs WHERE status = 'pending' AND waits_for IS NULL AND ready_at <= :now
 ORDER BY due_at, place LIMIT :limit"""
+DUE_RUNS = """SELECT id, job_id, ready_at FROM runs WHERE status = 'pending' AND waits_for IS NULL AND ready_at <= :now
+ORDER BY ready_at, id LIMIT :limit"""
 
 _CANCELLING = "overlap = 'cancel_other' AND enabled = 1 AND held_by IS NOT NULL"
 CANCELLING = f"SELECT id FROM jobs WHERE {_CANCELLING} AND next_run_at <= ? ORDER BY next_run_at LIMIT ?"

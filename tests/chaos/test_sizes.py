@@ -164,6 +164,7 @@ async def test_a_limit_bounds_the_work_however_much_is_due(
     (ten, fifty, retries), (ten_due, fifty_due, retries_due) = told.values()
     assert 0 < ten_due <= 1.1 * ten
     assert 0 < fifty_due <= 1.1 * fifty
+    assert 0 < retries_due <= 1.1 * retries
     figures(
         f"of {due:,} due jobs (of {SMALL_JOBS}): 10 in {ten_due:,} ({ten:,}) steps of SQLite, 50 in {fifty_due:,} ({fifty:,}); "
         f"10 attempts that wait behind them in {retries_due:,} ({retries:,})"
