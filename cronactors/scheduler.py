@@ -36,13 +36,14 @@ class Health:
     """How a scheduler is doing.
 
     Attributes:
-        last_tick: When the clock last looked around, UTC.
+        last_tick: When the clock last looked around, or saw that nobody had written, UTC.
         next_wake: When it means to wake next, UTC; None: nothing is planned.
         clock_lag: Seconds by which it woke later than it meant to, the last time: the loop was busy or blocked.
         runs_in_flight: How many runs go on in this scheduler.
         free_slots: How many more could.
         store_queue: How many requests wait for the store.
-        store_latency: Seconds that the store took for its last transaction, commit included; None before the first.
+        store_latency: Seconds that the store took for its last transaction, commit and the wait for a moment included; None before the
+            first.
         last_store_error: What the store failed with last; None once it works again.
         notifier_queue: How many ended runs somebody is still to be told of.
     """

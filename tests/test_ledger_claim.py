@@ -361,3 +361,11 @@ def test_an_index_that_tells_of_what_is_not_due_is_asked_twice_and_no_more(world
     monkeypatch.setattr(world.storage, "due", lambda *, now, limit: asked.append(now) or [Due(None, job, now)])
     assert world.claim() == []
     assert len(asked) == 2
+
+
+def test_a_place_that_an_index_tells_of_twice_is_claimed_once(world, monkeypatch):
+    world.add()
+    world.pass_time(MINUTE)
+    due = world.storage.due
+    monkeypatch.setattr(world.storage, "due", lambda *, now, limit: due(now=now, limit=limit) * 2)
+    assert len(world.claim()) == 1

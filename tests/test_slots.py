@@ -27,10 +27,13 @@ from cronactors import (
     open_store,
 )
 from cronactors.actors import runner
+from cronactors.actors.mailbox import Mailbox
+from cronactors.actors.running import Running, RunsInFlight
 from cronactors.ledger import claim as ledger_claim, finish as ledger_finish
 from cronactors.storage import connection
 from cronactors.storage.rows import Claimed
 from cronactors.testing import VirtualClock
+from tests.ledger_world import KINDS, MINUTE, World
 from tests.workers import after, nothing, raising
 
 
@@ -358,3 +361,18 @@ async def test_a_run_that_followed_while_runs_were_interrupted_is_recorded_howev
                     await trio.lowlevel.checkpoint()
         rows = other.execute("SELECT job_name, status, result FROM runs").fetchall()
     assert ("second", "success", "worked") in rows
+
+
+@pytest.mark.parametrize("over", [True, False], ids=["its end is on the way", "it goes on"])
+async def test_a_run_that_two_looks_have_not_found_was_taken_over_unless_it_is_over(over: bool, caplog) -> None:
+    world = World(KINDS[0])
+    world.add()
+    world.pass_time(MINUTE)
+    (claimed,) = world.claim()
+    in_flight = RunsInFlight(Mailbox(), 1.0)
+    running = Running(claimed, trio.lowlevel.current_task(), trio.CancelScope(), over=over)
+    in_flight.add(running)
+    for _ in range(3):
+        in_flight.reconcile({})
+    assert (running.asked_at is None) == over
+    assert ("was taken over" in caplog.text) != over

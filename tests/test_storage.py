@@ -349,4 +349,5 @@ def test_the_protocol_has_no_verb_that_a_storage_lacks() -> None:
     def public(kind: type) -> set[str]:
         return {name for name in dir(kind) if not name.startswith("_")}
 
-    assert public(SqliteStorage) - {"close"} == verbs == public(FakeStorage)
+    of_files = {"close", "watch"}
+    assert public(SqliteStorage) - of_files == verbs == public(FakeStorage)

@@ -18,7 +18,6 @@ from cronactors.actors.store import Committed
 from cronactors.actors.verdicts import INTERRUPTED
 from cronactors.errors import StoreUnavailable, shorten
 from cronactors.instants import Millis, from_millis
-from cronactors.storage.files import LogWatch
 
 logger = logging.getLogger("cronactors.clock")
 
@@ -26,6 +25,8 @@ PAGE = 500
 """How many jobs one request computes anew after the clock was set back."""
 MOST_CLAIMS = 100
 """How many runs one request begins; with more slots there are more requests."""
+LOOK_EVERY = 10.0
+"""Seconds after which a tick looks inside the file though nobody seems to have written: a slow disk may show late what was."""
 _LONGEST_PAUSE = 1.0
 _AGAIN = 0.05  # after a claim that only went past moments that were decided before
 
@@ -53,8 +54,9 @@ class Clock:
         # A latch: what is set while nobody waits is not forgotten. Emptied BEFORE the claim.
         self._set_latch, self._latch = trio.open_memory_channel[None](1)
         self._look_now = False
-        self._log = LogWatch(service.path)
+        self._log = service.watch()
         self._idle = False
+        self._look_by = 0.0
         self._commits = 0
         self._waits_for_slot = False
         self._limited = False
@@ -189,15 +191,16 @@ class Clock:
 
         Where nothing ran at the last look, and nobody has written since, there is nothing to see.
         """
-        quiet = self._log.quiet() and self._idle and not self._look_now
-        if quiet:
+        quiet = self._log.quiet() and self._idle and not self._look_now and not len(self._pool.in_flight)
+        if quiet and trio.current_time() < self._look_by:
             self._service.leases.trusted()  # compares the clocks, as each look does
             self.last_tick = self._wall()
             return
-        self._look_now = False
+        self._look_now = self._idle = False  # not idle, should the look fail
         heard = self._commits
         sight = await self._service.look(self._terms.owner)
         self._idle = sight.idle
+        self._look_by = trio.current_time() + LOOK_EVERY
         self.last_tick = self._wall()
         if heard == self._commits:  # else a commit after the look has told better
             self.next_due, self.next_cancelling = sight.upcoming

@@ -132,7 +132,7 @@ class RunsInFlight:
             cause = in_file.get(run_id)
             if cause is not None:
                 running.cancel(REPLACED if cause is Cause.REPLACED else CANCELLED)
-            running.missed = 0 if run_id in in_file else running.missed + 1
+            running.missed = 0 if run_id in in_file or running.over else running.missed + 1
             if running.missed > 1:  # the first time its claim or its end may just be on the way
                 logger.warning("run %s of job %s was taken over: it is cancelled here", run_id, shorten(running.claimed.job.name))
                 running.cancel(INTERRUPTED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -24,6 +24,7 @@ from cronactors.model import CronRun
 from cronactors.owner import Owner, this_process
 from cronactors.spec import RetryPolicy
 from cronactors.storage.connection import FileLocked
+from cronactors.storage.files import LogWatch
 from cronactors.storage.sqlite import SqliteStorage
 from cronactors.wallclock import VirtualTime, Wall, system_wall, virtual_time
 
@@ -68,6 +69,7 @@ class StoreService:
         mailbox: Takes requests.
         actor: Tells of commits.
         path: The file.
+        watch: Makes something to ask whether others have written to it.
         wall: The wall clock.
         virtual: The virtual clock that drives the run, if one does.
         me: This process, as owners see each other.
@@ -79,6 +81,7 @@ class StoreService:
     mailbox: Mailbox
     actor: StoreActor
     path: str
+    watch: Callable[[], LogWatch]
     wall: Wall
     virtual: VirtualTime | None
     me: Owner
@@ -175,6 +178,7 @@ async def _serving(hop: Hop, path: str, wall: Wall, *, create: bool, virtual: Vi
         mailbox=(mailbox := Mailbox()),
         actor=StoreActor(mailbox, storage, hop),
         path=path,
+        watch=storage.watch,
         wall=wall,
         virtual=virtual,
         me=this_process(),

@@ -49,7 +49,7 @@ def claim_due(storage: Storage, *, owner: int, limit: int, total: int | None = N
             if place.run_id is not None:
                 begun = claim_pending(storage, place.run_id, owner=owner, now=now)
             else:
-                begun = together.get(place.job_id) or claim_moment(storage, place.job_id, owner=owner, now=now)
+                begun = together.pop(place.job_id, None) or claim_moment(storage, place.job_id, owner=owner, now=now)
             if begun is not None:
                 claimed.append(begun)
                 looks += 1

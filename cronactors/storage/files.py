@@ -34,29 +34,33 @@ def _ids(found: Iterable[os.stat_result]) -> Standing:
 
 
 class LogWatch:
-    """Tells for a few microseconds that nobody has written to a database in WAL mode, where a look inside wakes a thread.
+    """Tells for a few microseconds whether anybody has written to a database in WAL mode, where a look inside wakes a thread.
+
+    It is no proof: what somebody has written becomes visible only once the disk has it, which may take longer than `SETTLED`.
 
     Args:
-        path: The database.
+        files: Those of the database.
+        opened: Which ones they were when it was opened.
     """
 
-    def __init__(self, path: str) -> None:
-        self._files = files_of(path)
-        self._seen: tuple[Standing, int, int] | None = None
+    def __init__(self, files: tuple[str, ...], opened: Standing) -> None:
+        self._files = files
+        self._opened = opened
+        self._seen: tuple[int, int] | None = None
 
     def quiet(self) -> bool:
-        """Whether certainly nothing was written, and no file replaced, since this was asked before."""
+        """Whether nothing was written, and no file replaced, since this was asked before."""
         before, self._seen = self._seen, self._look()
         return self._seen is not None and before == self._seen
 
-    def _look(self) -> tuple[Standing, int, int] | None:
-        """The files, and size and last write of the log; None where a further write need not show."""
+    def _look(self) -> tuple[int, int] | None:
+        """Size and last write of the log; None where a further write need not show, or where another file stands in its place."""
         if not self._files or os.name == "nt":  # Windows notes the time of a write when the file is closed
             return None
         try:
             file, log, index = map(os.stat, self._files)
         except OSError:
             return None
-        if abs(time.time() - log.st_mtime) < SETTLED:
+        if _ids((file, log, index)) != self._opened or abs(time.time() - log.st_mtime) < SETTLED:
             return None
-        return _ids((file, log, index)), log.st_size, log.st_mtime_ns
+        return log.st_size, log.st_mtime_ns

@@ -15,7 +15,7 @@ from cronactors.errors import StoreUnavailable
 from cronactors.instants import LATEST, Millis
 from cronactors.storage import statements as sql
 from cronactors.storage.connection import beside, connect, locked, ours
-from cronactors.storage.files import files_of, standing
+from cronactors.storage.files import LogWatch, files_of, standing
 from cronactors.storage.rows import SPEC, Claimed, Due, JobRow, JobState, OwnerRow, PlainEnd, RunEnd, RunRow, Upcoming
 
 _Value: TypeAlias = str | int | float | None
@@ -118,6 +118,10 @@ class SqliteStorage:
         """Numbers for so many new rows, behind the last one that was ever given."""
         first = _int(self._all(last)[0][0]) + 1 if count else 1
         return range(first, first + count)
+
+    def watch(self) -> LogWatch:
+        """Something to ask whether others have written."""
+        return LogWatch(self._files, self._opened)
 
     @property
     def name(self) -> str:
