@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 FACTORS = {"s": 1, "ms": 0.001, "days": 86_400}
-IN_MILLISECONDS = {"MAX_INTERVAL", "GRACE", "LEASE", "JUMP", "STALE"}
+IN_MILLISECONDS = {"EARLY", "MAX_INTERVAL", "GRACE", "LEASE", "JUMP", "STALE"}
 
 
 def marked(name: str) -> str:

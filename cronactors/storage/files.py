@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 
 MEMORY: Final = ":memory:"
 """The path of a database that has no files."""
-SETTLED: Final = 2.5
+LOG_SETTLED: Final = 3.0
 """Seconds after which a write shows another time than the last one: FAT keeps it in steps of two seconds, Linux of milliseconds."""
 
 Standing: TypeAlias = list[tuple[int, int]]
@@ -36,7 +36,7 @@ def _ids(found: Iterable[os.stat_result]) -> Standing:
 class LogWatch:
     """Tells for a few microseconds whether anybody has written to a database in WAL mode, where a look inside wakes a thread.
 
-    It is no proof: what somebody has written becomes visible only once the disk has it, which may take longer than `SETTLED`.
+    It is no proof: what somebody has written becomes visible only once the disk has it, which may take longer than `LOG_SETTLED`.
 
     Args:
         files: Those of the database.
@@ -61,6 +61,6 @@ class LogWatch:
             file, log, index = map(os.stat, self._files)
         except OSError:
             return None
-        if _ids((file, log, index)) != self._opened or abs(time.time() - log.st_mtime) < SETTLED:
+        if _ids((file, log, index)) != self._opened or abs(time.time() - log.st_mtime) < LOG_SETTLED:
             return None
         return log.st_size, log.st_mtime_ns
