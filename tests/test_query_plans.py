@@ -13,7 +13,7 @@ from cronactors.storage.connection import connect
 from cronactors.storage.files import MEMORY
 
 TEXTS = {name: text for name, text in vars(statements).items() if name.isupper() and isinstance(text, str) and name[0] != "_"}
-WIDTHS = {"ADVANCE_JOBS": 7, "BEGIN_RUNS": 8, "HOLD_JOBS": 4, "END_PLAINLY": 5, "LET_GO_ON": 3}
+WIDTHS = {"IDS_NAMED": 2, "ADVANCE_JOBS": 7, "BEGIN_RUNS": 8, "HOLD_JOBS": 4, "END_PLAINLY": 5, "LET_GO_ON": 3}
 STATEMENTS = {name: text for name, text in TEXTS.items() if name not in WIDTHS}
 TOGETHER = {
     (name, count): statements.together(TEXTS[name], width, count) for name, width in WIDTHS.items() for count in (1, 2, 128)
@@ -44,10 +44,7 @@ SEARCHES = {
         "runs USING INDEX runs_running (job_id=?)",
         "job_specs USING INTEGER PRIMARY KEY (rowid=?)",
     ],
-    "JOB_NAMED": [
-        "jobs USING INDEX sqlite_autoindex_jobs_2 (user_id=? AND name=?)",
-        "job_specs USING INTEGER PRIMARY KEY (rowid=?)",
-    ],
+    "IDS_NAMED": ["jobs USING INDEX sqlite_autoindex_jobs_2 (user_id=? AND name=?)"],
     "JOBS_OF_ORIGIN": ["jobs USING INDEX jobs_origin (origin=?)", "job_specs USING INTEGER PRIMARY KEY (rowid=?)"],
     "PAGE_OF_JOBS": ["jobs USING INTEGER PRIMARY KEY (rowid>?)", "job_specs USING INTEGER PRIMARY KEY (rowid=?)"],
     "PAGE_OF_USER": ["jobs USING INDEX jobs_of_user (user_id=? AND rowid>?)", "job_specs USING INTEGER PRIMARY KEY (rowid=?)"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
 from itertools import chain
@@ -35,6 +35,16 @@ _run: Callable[[tuple[_Value, ...]], RunRow] = partial(tuple.__new__, RunRow)
 def _int(value: _Value) -> int:
     assert isinstance(value, int)
     return value
+
+
+def _parts(statement: str, rows: Sequence[Sequence[_Value]]) -> Iterator[tuple[str, tuple[_Value, ...]]]:
+    """The statement for few parts of the rows, which are of few lengths: SQLite need not read it anew for each number of rows."""
+    first = 0
+    while first < len(rows):
+        count = min(_WIDEST, 1 << (len(rows) - first).bit_length() - 1)
+        part = rows[first : first + count]
+        yield sql.together(statement, len(part[0]), count), tuple(chain.from_iterable(part))
+        first += count
 
 
 class SqliteStorage:
@@ -85,13 +95,7 @@ class SqliteStorage:
 
     def _together(self, statement: str, rows: Sequence[Sequence[_Value]]) -> int:
         """The same with as few calls of SQLite as can be, each of which costs as much as a row. No two may concern the same row."""
-        changed = first = 0
-        while first < len(rows):
-            count = min(_WIDEST, 1 << (len(rows) - first).bit_length() - 1)  # few widths, as in `_among`
-            part = rows[first : first + count]
-            changed += self._execute(sql.together(statement, len(part[0]), count), tuple(chain.from_iterable(part))).rowcount
-            first += count
-        return changed
+        return sum(self._execute(text, values).rowcount for text, values in _parts(statement, rows))
 
     def _all(self, statement: str, parameters: _Parameters = ()) -> list[tuple[_Value, ...]]:
         try:
@@ -219,8 +223,8 @@ class SqliteStorage:
 
     def jobs_named(self, names: Sequence[tuple[str, str]]) -> dict[tuple[str, str], JobRow]:
         """The jobs of those (user_id, name) that exist."""
-        rows = (self._one(sql.JOB_NAMED, name) for name in names)
-        return {(job.user_id, job.name): job for job in map(_job, filter(None, rows))}
+        ids = [str(row[0]) for part in _parts(sql.IDS_NAMED, names) for row in self._all(*part) if row[0] is not None]
+        return {(job.user_id, job.name): job for job in self.jobs(ids).values()}
 
     def jobs_of_origin(self, origin: str) -> list[JobRow]:
         """The jobs that the file lists."""

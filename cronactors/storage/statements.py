@@ -67,7 +67,7 @@ DELETE_JOB = "DELETE FROM jobs WHERE id = ?"
 JOBS = f"{_JOBS} WHERE id IN (?)"
 IDLE_JOBS = f"""{_JOBS} WHERE id IN (?) AND NOT EXISTS (SELECT 1 FROM runs WHERE job_id = jobs.id AND status = 'pending')
  AND NOT EXISTS (SELECT 1 FROM runs WHERE job_id = jobs.id AND status = 'running')"""
-JOB_NAMED = f"{_JOBS} WHERE user_id = ? AND name = ?"
+IDS_NAMED = "SELECT (SELECT id FROM jobs WHERE user_id = {1} AND name = {2}) {0}"
 JOBS_OF_ORIGIN = f"{_JOBS} WHERE origin = ?"
 PAGE_OF_JOBS = f"SELECT jobs.number, {_WHOLE} WHERE jobs.number > ? ORDER BY jobs.number LIMIT ?"
 LATEST_ENTRY = """SELECT max(at) FROM (SELECT max(created_at, anchor_at) AS at FROM job_specs ORDER BY number DESC LIMIT ?1)
