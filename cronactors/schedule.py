@@ -321,6 +321,7 @@ def schedule_from_dict(mapping: Mapping[str, object]) -> Schedule:
     return make(mapping[key])
 
 
+@lru_cache(maxsize=256)
 def schedule_to_json(schedule: Schedule) -> str:
     """Write a schedule as compact, stable JSON text: what the database stores."""
     return _ENCODER.encode(schedule_to_dict(schedule))
