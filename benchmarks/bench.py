@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import shutil
 import sqlite3
@@ -97,6 +98,7 @@ def measure(scenarios: list[Scenario], rounds: int) -> dict[str, list[dict[str, 
         for scenario in scenarios:
             if number < rounds - scenario.rounds:
                 continue
+            os.sync()  # what the one before has left to be written must not disturb this one
             pin = ["taskset", "-c", "0"] if scenario.pinned else []
             began = time.perf_counter()
             figures = measuring.run([*pin, sys.executable, str(HERE / scenario.command[0]), *scenario.command[1:]])
