@@ -132,6 +132,11 @@ def filled(path: str, count: int = 3) -> None:
         add(storage, *(f"{n:03}" for n in range(count)))
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
 def pragma(db: sqlite3.Connection, name: str) -> object:
     (value,) = db.execute(f"PRAGMA {name}").fetchone()
     return value

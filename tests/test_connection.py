@@ -18,13 +18,9 @@ from cronactors.storage import connection, migrations
 from cronactors.storage.connection import APPLICATION_ID, SCHEMA_VERSION, connect
 from cronactors.storage.files import MEMORY
 from tests import storages
-from tests.storages import add, filled, job, job_ids, opened, pragma
+from tests.storages import add, contents, filled, job, job_ids, opened, pragma
 
 path = storages.path
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
 
 
 # What is made

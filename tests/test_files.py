@@ -114,10 +114,6 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[Look]:
     return looked
 
 
-async def nothing(_: JobContext) -> None:
-    pass
-
-
 class Ran:
     """An executor that tells when it was called."""
 

@@ -18,13 +18,9 @@ from cronactors.errors import StoreCorrupt, StoreUnavailable
 from cronactors.storage import connection
 from cronactors.storage.connection import APPLICATION_ID, SCHEMA_VERSION, connect
 from tests import storages
-from tests.storages import add, filled, job_ids, opened
+from tests.storages import add, contents, filled, job_ids, opened
 
 path = storages.path
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
 
 
 def test_a_missing_file_is_not_made_unasked(tmp_path: Path, path: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
-from cronactors.ledger.entries import end_of, ended
+from cronactors.ledger.entries import end_of
 from cronactors.ledger.lines import delete_job, free_lines, free_suspects, stop_job, withdraw
 from cronactors.ledger.settle import Sequel, Settled, settle
 from cronactors.ledger.views import by_job
@@ -39,7 +39,7 @@ def close_runs(storage: Storage, endings: Sequence[tuple[RunRow, Outcome]], poli
     closed: list[RunRow | None] = []
     settled: dict[str, Settled] = {}
     for (run, outcome), end, done in zip(asked, ends, took_effect, strict=True):
-        row = ended(run, end) if done else None
+        row = run.ended(end) if done else None
         closed.append(row)
         job = jobs.get(run.job_id)
         if row is not None and job is not None:

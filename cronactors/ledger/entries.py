@@ -105,18 +105,6 @@ def end_of(run: RunRow, outcome: Outcome, now: Millis) -> RunEnd:
     )
 
 
-def ended(run: RunRow, end: RunEnd) -> RunRow:
-    """A run after its end."""
-    return run.ended(
-        status=end.status,
-        cause=end.cause,
-        completed_at=end.completed_at,
-        session_id=end.session_id,
-        result=end.result,
-        error=end.error,
-    )
-
-
 def is_first_start(run: RunRow) -> bool:
     """Whether a pending run is a moment that has not been started at all."""
     return run.status == RunStatus.PENDING and run.attempt == 1 and not run.manual

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from cronactors.instants import Millis
 from cronactors.ledger.close import close_runs
+from cronactors.ledger.entries import end_of
 from cronactors.model import Cause, RunStatus
 from cronactors.policy import Outcome
 from cronactors.spec import RetryPolicy
@@ -49,14 +50,7 @@ def finish_runs(storage: Storage, ends: Sequence[End], *, owner: int, policy: Re
 
 def ended_plainly(run: RunRow, outcome: Outcome, at: Millis) -> RunRow:
     """A run that ended as it was told, at the moment that `finish_runs` has answered."""
-    return run.ended(
-        status=outcome.status.value,
-        cause=None,
-        completed_at=at,
-        session_id=outcome.session_id,
-        result=outcome.result,
-        error=None,
-    )
+    return run.ended(end_of(run, outcome, at))
 
 
 def _plain_end(end: End, now: Millis) -> PlainEnd | None:

@@ -133,7 +133,8 @@ def _places_of(storage: Storage, *, retries: bool, limit: int) -> tuple[dict[str
         jobs = storage.jobs(list({place.job_id for place in places}))
         for place in places:
             job = jobs.get(place.job_id)
-            if place.run_id is None or (_its_turn(job, place) and not _moment_first(job, place)):
+            # A moment that is due as well, and was not later than this attempt of an earlier one, comes first.
+            if place.run_id is None or (_its_turn(job, place) and not _moment_due(job, place.due_at)):
                 first.setdefault(place.job_id, place)
         wanted = {job_id: place.due_at for job_id, place in first.items() if retries is (place.run_id is not None)}
         if len(wanted) >= limit or len(places) < size:
@@ -146,11 +147,11 @@ def _its_turn(job: JobRow | None, place: Due) -> bool:
     return job is None or job.held_by in (None, place.run_id) or job.overlap == Overlap.ALLOW_ALL
 
 
-def _moment_first(job: JobRow | None, place: Due) -> bool:
-    """Whether a moment of the job is due as well, and was not later than this attempt of an earlier one."""
+def _moment_due(job: JobRow | None, at: Millis) -> bool:
+    """Whether a moment of the job is in the queue, and has come by then."""
     if job is None or not job.enabled or job.held_by is not None or job.next_run_at is None:
         return False
-    return job.next_run_at <= place.due_at
+    return job.next_run_at <= at
 
 
 def _places(storage: Storage, job: JobRow, now: Millis) -> list[Due]:
@@ -161,7 +162,7 @@ def _places(storage: Storage, job: JobRow, now: Millis) -> list[Due]:
         if run.status == RunStatus.PENDING and run.waits_for is None and run.ready_at <= now
     ]
     places = [Due(run.id, job.id, run.ready_at) for run in ready]
-    if job.enabled and job.held_by is None and job.next_run_at is not None and job.next_run_at <= now:
+    if job.next_run_at is not None and _moment_due(job, now):
         places.append(Due(None, job.id, job.next_run_at))
     return sorted(places, key=lambda place: place.due_at)
 

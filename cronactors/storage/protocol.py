@@ -151,8 +151,9 @@ class Storage(Protocol):
     def end_plainly(self, ends: Sequence[PlainEnd], *, owner: int) -> bool:
         """End runs of an owner, and let their jobs go on, held by nothing and without an error; those that are done are disabled.
 
-        Only if nothing has changed since the claims: each of the runs, none of them told twice, goes on and nobody has asked for its end; it holds its job, which has no
-        other open run, is enabled, has not crashed, is not to be deleted after the run, and has the next moment that is told.
+        Only if nothing has changed since the claims: each of the runs, none of them told twice, goes on and nobody has asked for its end;
+        it holds its job, which has no other open run, is enabled, has not crashed, is not to be deleted after the run, and has the next
+        moment that is told.
 
         Returns:
             Whether that holds for all of them; else nothing is changed.

@@ -138,18 +138,16 @@ class RunRow(NamedTuple):
         """The same row once it has its id."""
         return RunRow(run_id, *self[1:])
 
-    def ended(
-        self, *, status: str, cause: str | None, completed_at: Millis, session_id: str, result: str | None, error: str | None
-    ) -> RunRow:
+    def ended(self, end: RunEnd) -> RunRow:
         """The same run after its end."""
-        return tuple.__new__(RunRow, (*self[:_END], status, cause, completed_at, session_id, result, error, None))
+        return tuple.__new__(RunRow, (*self[:_END], *end[:-2], None))
 
 
 _END = RunRow._fields.index("status")
 
 
 class RunEnd(NamedTuple):
-    """The end of a run: it takes effect only while the run still has the status ``was``."""
+    """The end of a run: it takes effect only while the run still has the status ``was``. All but the last two in the order of `RunRow`."""
 
     status: str
     cause: str | None

@@ -267,8 +267,12 @@ class SqliteStorage:
         stored = self._many(sql.INSERT_RUN, [(run_id, *row[1:]) for run_id, row in zip(ids, rows, strict=True)])
         if stored == len(rows):
             return list(ids)
-        found = {run_id for (run_id,) in self._all(sql.RUNS_SINCE, (ids.start,))}
+        found = self._stored_since(ids.start)
         return [run_id if run_id in found else None for run_id in ids]
+
+    def _stored_since(self, first: int) -> set[int]:
+        """Which ids of runs there are from this one on."""
+        return {_int(run_id) for (run_id,) in self._all(sql.RUNS_SINCE, (first,))}
 
     def new_run_ids(self, count: int) -> range:
         """Ids for runs to begin."""
@@ -278,7 +282,7 @@ class SqliteStorage:
         """Add runs that begin at once, and what that changes in their jobs; answer those that did not exist already."""
         begun = claims = list(claims)
         if self._together(sql.BEGIN_RUNS, [_BEGIN(each.run) for each in claims]) < len(claims):
-            found = {run_id for (run_id,) in self._all(sql.RUNS_SINCE, (claims[0].run.id,))}
+            found = self._stored_since(claims[0].run.id)
             begun = [each for each in claims if each.run.id in found]
         self._together(sql.HOLD_JOBS, [(each.job.id, each.next_run_at, each.held_by, each.run.started_at) for each in begun])
         return begun

@@ -29,6 +29,7 @@ def together(statement: str, width: int, count: int) -> str:
         return statement.format("", *(f"?{place}" for place in range(1, width + 1)))
     names = [f"v{place}" for place in range(1, width + 1)]
     rows = ", ".join([f"({_marks(names)})"] * count)
+    # Not in front: Python tells how many rows were changed only of what begins with INSERT or UPDATE.
     given = f"(WITH given ({', '.join(names)}) AS (VALUES {rows}) SELECT * FROM given)"
     return statement.format(f"FROM {given}", *names)
 
@@ -52,6 +53,8 @@ _NEW_OWNER = _columns(OwnerRow, without="id")
 _WHOLE = f"{_quoted(_JOB + _SPEC)} FROM jobs CROSS JOIN job_specs ON job_specs.number = jobs.number"
 _JOBS = f"SELECT {_WHOLE}"
 _RUNS = f"SELECT {_quoted(_RUN)} FROM runs"
+_ALONE = """NOT EXISTS (SELECT 1 FROM runs WHERE job_id = jobs.id AND status = 'pending')
+ AND NOT EXISTS (SELECT 1 FROM runs WHERE job_id = jobs.id AND status = 'running')"""
 
 LAST_JOB = _last("jobs", "number")
 INSERT_JOB = f"INSERT INTO jobs (number, {_quoted(_JOB)}) VALUES (?, {_marks(_JOB)})"
@@ -65,8 +68,7 @@ HALF_JOB = """SELECT number FROM jobs WHERE number NOT IN (SELECT number FROM jo
 UNION ALL SELECT number FROM job_specs WHERE number NOT IN (SELECT number FROM jobs) LIMIT 1"""
 DELETE_JOB = "DELETE FROM jobs WHERE id = ?"
 JOBS = f"{_JOBS} WHERE id IN (?)"
-IDLE_JOBS = f"""{_JOBS} WHERE id IN (?) AND NOT EXISTS (SELECT 1 FROM runs WHERE job_id = jobs.id AND status = 'pending')
- AND NOT EXISTS (SELECT 1 FROM runs WHERE job_id = jobs.id AND status = 'running')"""
+IDLE_JOBS = f"{_JOBS} WHERE id IN (?) AND {_ALONE}"
 IDS_NAMED = "SELECT (SELECT id FROM jobs WHERE user_id = {1} AND name = {2}) {0}"
 JOBS_OF_ORIGIN = f"{_JOBS} WHERE origin = ?"
 PAGE_OF_JOBS = f"SELECT jobs.number, {_WHOLE} WHERE jobs.number > ? ORDER BY jobs.number LIMIT ?"
@@ -75,13 +77,12 @@ UNION ALL SELECT max(at) FROM
  (SELECT iif(status = 'pending' AND attempt = 1, ready_at, NULL) AS at FROM runs ORDER BY id DESC LIMIT ?1)"""
 PAGE_OF_USER = f"SELECT jobs.number, {_WHOLE} WHERE jobs.number > ? AND user_id = ? ORDER BY jobs.number LIMIT ?"
 
+_DUE_RUNS = "SELECT id, job_id, ready_at, id FROM runs WHERE status = 'pending' AND waits_for IS NULL AND ready_at <= :now"
+DUE_RUNS = f"{_DUE_RUNS} ORDER BY ready_at, id LIMIT :limit"
 # A bare UNION ALL: SQLite merges two index walks; inside a subselect it would sort everything that is due.
-DUE = """SELECT NULL AS run_id, id AS job_id, next_run_at AS due_at, number AS place FROM jobs
+DUE = f"""SELECT NULL AS run_id, id AS job_id, next_run_at AS due_at, number AS place FROM jobs
  WHERE enabled = 1 AND held_by IS NULL AND next_run_at <= :now
-UNION ALL SELECT id, job_id, ready_at, id FROM runs WHERE status = 'pending' AND waits_for IS NULL AND ready_at <= :now
-ORDER BY due_at, place LIMIT :limit"""
-DUE_RUNS = """SELECT id, job_id, ready_at FROM runs WHERE status = 'pending' AND waits_for IS NULL AND ready_at <= :now
-ORDER BY ready_at, id LIMIT :limit"""
+UNION ALL {_DUE_RUNS} ORDER BY due_at, place LIMIT :limit"""
 
 _CANCELLING = "overlap = 'cancel_other' AND enabled = 1 AND held_by IS NOT NULL"
 CANCELLING = f"SELECT id FROM jobs WHERE {_CANCELLING} AND next_run_at <= ? ORDER BY next_run_at LIMIT ?"
@@ -104,10 +105,8 @@ END_RUN = """UPDATE runs SET status = ?, cause = ?, completed_at = max(?, coales
  error = ?, waits_for = NULL WHERE id = ? AND status = ?"""
 END_PLAINLY = """UPDATE runs SET status = 'success', cause = NULL, completed_at = max({2}, coalesce(started_at, 0)),
  session_id = {3}, result = {4}, error = NULL {0} WHERE id = {1} AND status = 'running' AND owner = {5} AND cancel_asked = 0"""
-LET_GO_ON = """UPDATE jobs SET held_by = NULL, last_error = NULL, enabled = next_run_at IS NOT NULL {0}
- WHERE id = {1} AND held_by = {2} AND next_run_at IS {3} AND enabled = 1 AND crashes = 0 AND delete_after_run = 0
- AND NOT EXISTS (SELECT 1 FROM runs WHERE job_id = jobs.id AND status = 'pending')
- AND NOT EXISTS (SELECT 1 FROM runs WHERE job_id = jobs.id AND status = 'running')"""
+LET_GO_ON = f"""UPDATE jobs SET held_by = NULL, last_error = NULL, enabled = next_run_at IS NOT NULL {{0}}
+ WHERE id = {{1}} AND held_by = {{2}} AND next_run_at IS {{3}} AND enabled = 1 AND crashes = 0 AND delete_after_run = 0 AND {_ALONE}"""
 MARK_RUN = (
     """UPDATE runs SET cause = coalesce(?, cause), cancel_asked = max(cancel_asked, ?) WHERE id = ? AND status = 'running'"""
 )

@@ -33,7 +33,8 @@ from tests.chaos import whole_file
 from tests.chaos.fault_scenario import START, clock_at
 from tests.chaos.faults import in_memory
 from tests.chaos.sizes import quick_and_full
-from tests.chaos.whole_file import IN_TIME, JUNK, contents, execute, of_others
+from tests.chaos.whole_file import IN_TIME, JUNK, execute, of_others
+from tests.storages import contents
 
 whole = whole_file.whole
 

@@ -20,7 +20,8 @@ from cronactors import (
 from tests.chaos import whole_file
 from tests.chaos.faults import talking
 from tests.chaos.judge import Ledger, judge
-from tests.chaos.whole_file import IN_TIME, JUNK, contents, of_others
+from tests.chaos.whole_file import IN_TIME, JUNK, of_others
+from tests.storages import contents
 
 whole = whole_file.whole
 
