@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from cronactors import schedule
 from cronactors.errors import AlreadyClaimed, JobBusy, JobNotFound, RunClosed
 from cronactors.ledger.claim import LEASE, claim_due
 from cronactors.model import Overlap, SessionMode
@@ -369,3 +370,18 @@ def test_a_place_that_an_index_tells_of_twice_is_claimed_once(world, monkeypatch
     due = world.storage.due
     monkeypatch.setattr(world.storage, "due", lambda *, now, limit: due(now=now, limit=limit) * 2)
     assert len(world.claim()) == 1
+
+
+@pytest.mark.parametrize("jobs", [2, 300])
+def test_what_follows_equal_moments_is_computed_once_however_many_jobs_share_it(world, monkeypatch, jobs):
+    computed = []
+    next_instant = schedule.next_instant
+    monkeypatch.setattr(schedule, "next_instant", lambda *args: computed.append(args) or next_instant(*args))
+    schedule._next_of_cron.cache_clear()
+    for _ in range(jobs):
+        world.add(Cron("0 9 * * *"), timezone="Europe/Rome")
+    world.pass_time(DAY)
+    while claimed := world.claim(limit=100):
+        for each in claimed:
+            world.finish(each.run)
+    assert len(computed) == len(set(computed)) == 2  # nine o'clock today, when they were added, and tomorrow
