@@ -213,7 +213,7 @@ def past_runs(file: Path, count: int) -> None:
             "job_id": "printf('%032x', n % 1000)", "job_name": "'old'", "user_id": "''", "trigger": "'schedule'",
             "scheduled_at": "n * 1000", "status": "'success'", "ready_at": "n", "session_id": "''", "started_at": "n * 1000",
             "completed_at": "n * 1000 + 5", "result": "'done'", "attempt": "1",
-            "owner": "1", "coalesced": "1", "manual": "0", "failures": "0", "cancel_asked": "0",
+            "owner": "1", "coalesced": "1", "manual": "0", "failures": "0", "cancel_requested": "0",
         }  # fmt: skip
         chosen = [column for column in columns if column in values]
         db.execute(

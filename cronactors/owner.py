@@ -34,18 +34,18 @@ class Owner:
     Attributes:
         machine: ``machine/boot/namespaces``; a part that cannot be told is empty.
         pid: Its process id, as it sees it itself.
-        born: When it was started, as the system counts it; "" if that cannot be told.
+        process_start: When it was started, as the system counts it; "" if that cannot be told.
     """
 
     machine: str
     pid: int
-    born: str
+    process_start: str
 
 
 def this_process() -> Owner:
     """Tell who we are, also right after a fork. Takes some 20 microseconds and never raises."""
     pid = os.getpid()
-    return Owner(machine=_machine(pid), pid=pid, born=look_at(pid) or "")
+    return Owner(machine=_machine(pid), pid=pid, process_start=look_at(pid) or "")
 
 
 def look_at(pid: int, *, proc: Path = _PROC, system: str = sys.platform) -> str | None:
@@ -89,8 +89,8 @@ def certainly_dead(owner: Owner, me: Owner, *, look: Look = look_at) -> bool:
         return bool(machine) and machine == my_machine
     if not spaces or spaces != my_spaces:
         return False
-    born = look(owner.pid)
-    return born is None or bool(born and owner.born and born != owner.born)
+    process_start = look(owner.pid)
+    return process_start is None or bool(process_start and owner.process_start and process_start != owner.process_start)
 
 
 def machine_name(*, system: str = sys.platform, proc: Path = _PROC, machine_ids: tuple[Path, ...] = _MACHINE_IDS) -> str:

@@ -10,8 +10,9 @@ import attrs
 
 from cronactors.instants import LATEST, Millis
 from cronactors.model import COUNTED, Cause, Coalesce, Misfire, Overlap, RunStatus
-from cronactors.schedule import Schedule, count_moments, latest_moment, next_moment
+from cronactors.schedule import Cron, Schedule, count_moments, latest_moment, next_moment
 from cronactors.spec import RetryPolicy
+from cronactors.zones import furthest_local
 
 MAX_SUMMARY = 10_000
 """How many characters of a result are kept."""
@@ -48,10 +49,24 @@ class Outcome:
 
 @attrs.frozen
 class Moments:
-    """Moments in a row: ``count`` of them, known by the one at ``at``, the first or the last."""
+    """Moments in a row, known by the first or the last of them; `Timing.merged` makes several.
+
+    Attributes:
+        at: The one by which they are known.
+        count: How many there are, counted to 1,000.
+        range_at: The other end; None: there is only one.
+    """
 
     at: Millis
     count: int = 1
+    range_at: Millis | None = None
+
+    @property
+    def by_first(self) -> Moments:
+        """The same, known by the first: a row that stands for moments which do not run bears the first one's time."""
+        if self.range_at is None or self.range_at > self.at:
+            return self
+        return Moments(self.range_at, self.count, self.at)
 
 
 @attrs.frozen(kw_only=True)
@@ -62,11 +77,13 @@ class Decision:
         runs: What is run, in order of time; each stands for so many moments.
         skipped: What is not run.
         following: The first moment that is not decided; None: none is left.
+        decided_local: Of a cron schedule: until when its moments are decided, in seconds of the local clock.
     """
 
     runs: tuple[Moments, ...]
     skipped: tuple[Moments, ...] = ()
     following: Millis | None
+    decided_local: int | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -89,6 +106,18 @@ class Timing:
         """How many moments lie between, both ends included, counted to 1,000."""
         return count_moments(self.schedule, first=first, until=until, zone=self.zone, anchor=self.anchor, cap=COUNTED)
 
+    def merged(self, first: Millis, until: Millis, *, by_last: bool = False) -> Moments:
+        """The moments from ``first``, which is one of them, to the latest not later than ``until``, as one."""
+        last = max(first, self.until(until) or first)
+        if last == first:
+            return Moments(first)
+        at, range_at = (last, first) if by_last else (first, last)
+        return Moments(at, self.count(first, until), range_at)
+
+    def local_until(self, instant: Millis) -> int | None:
+        """The local clock of a cron schedule at an instant, in seconds, as far as it had ever been; None of other schedules."""
+        return furthest_local(self.zone, instant // 1000) if isinstance(self.schedule, Cron) else None
+
     def listed(self, first: Millis, until: Millis, most: int) -> list[Millis]:
         """The moments between, both ends included, the first ``most`` of them."""
         found: list[Millis] = []
@@ -110,25 +139,26 @@ class Again:
 
 def decide_due(timing: Timing, *, first: Millis, now: Millis, misfire: Misfire) -> Decision:
     """Decide what becomes of the moments from ``first``, which is due, to ``now``: on time, late, or too late."""
-    following = timing.after(first)
+    following, decided_local = timing.after(first), timing.local_until(now)
     window = None if misfire.window is None else misfire.window // timedelta(milliseconds=1)
     if (following is None or following > now) and (window is None or now - first <= window):
-        return Decision(runs=(Moments(first),), following=following)
+        return Decision(runs=(Moments(first),), following=following, decided_local=decided_local)
     start: Millis | None = first
     skipped: tuple[Moments, ...] = ()
     if window is not None and now - first > window:
         too_late = now - window - 1
-        skipped = (Moments(first, timing.count(first, too_late)),)
+        skipped = (timing.merged(first, too_late),)
         start = timing.after(too_late)
     if start is None or start > now:
-        return Decision(runs=(), skipped=skipped, following=start)
+        return Decision(runs=(), skipped=skipped, following=start, decided_local=decided_local)
     latest = timing.until(now)
     latest = start if latest is None else max(start, latest)
     if misfire.coalesce is Coalesce.ALL:
         runs, left_out = _each(timing, start, latest, misfire.max_runs)
-        return Decision(runs=runs, skipped=skipped + left_out, following=timing.after(latest))
-    at = start if misfire.coalesce is Coalesce.EARLIEST else latest
-    return Decision(runs=(Moments(at, timing.count(start, now)),), skipped=skipped, following=timing.after(latest))
+        skipped += left_out
+    else:
+        runs = (timing.merged(start, latest, by_last=misfire.coalesce is Coalesce.LATEST),)
+    return Decision(runs=runs, skipped=skipped, following=timing.after(latest), decided_local=decided_local)
 
 
 def _each(timing: Timing, start: Millis, latest: Millis, most: int) -> tuple[tuple[Moments, ...], tuple[Moments, ...]]:
@@ -140,7 +170,7 @@ def _each(timing: Timing, start: Millis, latest: Millis, most: int) -> tuple[tup
             break
         moments.append(before)
     moments.reverse()
-    left_out = (Moments(start, timing.count(start, moments[0] - 1)),) if moments[0] > start else ()
+    left_out = (timing.merged(start, moments[0] - 1),) if moments[0] > start else ()
     return tuple(map(Moments, moments)), left_out
 
 
@@ -157,8 +187,10 @@ def decide_overlapped(timing: Timing, *, first: Millis, now: Millis, overlap: Ov
     most = {Overlap.BUFFER_ONE: max(0, 1 - waiting), Overlap.BUFFER_ALL: COUNTED}.get(overlap, 0)
     buffered = timing.listed(first, now, most)
     rest = timing.after(buffered[-1]) if buffered else first
-    skipped = (Moments(rest, timing.count(rest, now)),) if rest is not None and rest <= now else ()
-    return Decision(runs=tuple(map(Moments, buffered)), skipped=skipped, following=timing.after(now))
+    skipped = (timing.merged(rest, now),) if rest is not None and rest <= now else ()
+    return Decision(
+        runs=tuple(map(Moments, buffered)), skipped=skipped, following=timing.after(now), decided_local=timing.local_until(now)
+    )
 
 
 @lru_cache(maxsize=256)

@@ -66,7 +66,7 @@ opened: list[CountedSqlite] = []
 
 
 def keep(storage: Storage, name: str) -> None:
-    storage.insert_owner(OwnerRow(0, name, 1, "", seen_at=0, lease_until=0))
+    storage.insert_owner(OwnerRow(0, name, 1, "", heartbeat_at=0, lease_until=0))
 
 
 @attrs.frozen

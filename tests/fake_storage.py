@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 
@@ -9,7 +10,7 @@ import attrs
 
 from cronactors.instants import Millis
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import Claimed, Due, JobRow, JobState, OwnerRow, PlainEnd, RunEnd, RunRow, Upcoming
+from cronactors.storage.rows import Claimed, Due, JobRow, JobState, OriginRow, OwnerRow, PlainEnd, RunEnd, RunRow, Upcoming
 
 
 class NotUnique(Exception):
@@ -24,12 +25,22 @@ class Rows:
     runs: dict[int, RunRow] = attrs.field(factory=dict)
     keys: set[tuple[str, Millis, int, int]] = attrs.field(factory=set)
     owners: dict[int, OwnerRow] = attrs.field(factory=dict)
+    meta: dict[str, str] = attrs.field(factory=dict)
+    origins: dict[str, str] = attrs.field(factory=dict)
     last_job: int = 0
     last_run: int = 0
     last_owner: int = 0
 
     def copy(self) -> Rows:
-        return attrs.evolve(self, jobs=dict(self.jobs), runs=dict(self.runs), keys=set(self.keys), owners=dict(self.owners))
+        return attrs.evolve(
+            self,
+            jobs=dict(self.jobs),
+            runs=dict(self.runs),
+            keys=set(self.keys),
+            owners=dict(self.owners),
+            meta=dict(self.meta),
+            origins=dict(self.origins),
+        )
 
 
 class FakeStorage:
@@ -201,8 +212,8 @@ class FakeStorage:
             if self._insert_run(each.run) is not None:
                 begun.append(each)
                 for job in self.jobs([each.job.id]).values():
-                    state = JobState.of(job)._replace(next_run_at=each.next_run_at, held_by=each.held_by)
-                    self.advance_jobs([state._replace(last_run_at=each.run.started_at)])
+                    state = JobState.of(job)._replace(next_run_at=each.next_run_at, decided_local=each.decided_local)
+                    self.advance_jobs([state._replace(held_by=each.held_by, last_run_at=each.run.started_at)])
         return begun
 
     def _put_run(self, row: RunRow) -> None:
@@ -253,7 +264,7 @@ class FakeStorage:
     def _end_plainly(self, plain: PlainEnd, owner: int) -> bool:
         run, job = self._seen.runs.get(plain.run_id), self.jobs([plain.job_id]).get(plain.job_id)
         end = RunEnd("success", None, plain.completed_at, plain.session_id, plain.result, None, plain.run_id, "running")
-        if run is None or job is None or run.owner != owner or run.cancel_asked or not self._end_run(end):
+        if run is None or job is None or run.owner != owner or run.cancel_requested or not self._end_run(end):
             return False
         if (job.held_by, job.next_run_at, job.enabled) != (run.id, plain.next_run_at, 1) or job.crashes or job.delete_after_run:
             return False
@@ -263,11 +274,11 @@ class FakeStorage:
         self.advance_jobs([state])
         return True
 
-    def mark_runs(self, ids: Sequence[int], *, cause: str | None = None, cancel_asked: bool = False) -> None:
+    def mark_runs(self, ids: Sequence[int], *, cause: str | None = None, cancel_requested: bool = False) -> None:
         for run_id in ids:
             if run := self._with_status(run_id, "running"):
-                asked = int(run.cancel_asked or cancel_asked)
-                self._put_run(run._replace(cause=run.cause if cause is None else cause, cancel_asked=asked))
+                asked = int(run.cancel_requested or cancel_requested)
+                self._put_run(run._replace(cause=run.cause if cause is None else cause, cancel_requested=asked))
 
     def shift_pending(self, *, now: Millis, by: Millis) -> None:
         for run in list(self._changed.runs.values()):
@@ -318,12 +329,31 @@ class FakeStorage:
 
     def renew_lease(self, owner: int, *, now: Millis, until: Millis, unless_later_than: Millis) -> None:
         row = self._changed.owners.get(owner)
-        if row is not None and (row.lease_until < unless_later_than or row.seen_at > now):
-            self._changed.owners[owner] = row._replace(seen_at=now, lease_until=until)
+        if row is not None and (row.lease_until < unless_later_than or row.heartbeat_at > now):
+            self._changed.owners[owner] = row._replace(heartbeat_at=now, lease_until=until)
 
     def delete_owners(self, ids: Sequence[int]) -> None:
         for owner in ids:
             self._changed.owners.pop(owner, None)
+
+    # Facts, and where lists of jobs come from
+
+    def meta(self, key: str) -> str | None:
+        return self._seen.meta.get(key)
+
+    def set_meta(self, key: str, value: str | None) -> None:
+        self._changed.meta.pop(key, None)
+        if value is not None:
+            self._changed.meta[key] = value
+
+    def origins(self) -> list[OriginRow]:
+        counted = Counter(job.origin for _, job in self._seen.jobs.values() if job.origin is not None)
+        return [OriginRow(name, self._seen.origins.get(name), jobs) for name, jobs in sorted(counted.items())]
+
+    def set_origin(self, name: str, file: str | None) -> None:
+        self._changed.origins.pop(name, None)
+        if file is not None:
+            self._changed.origins[name] = file
 
 
 _: type[Storage] = FakeStorage

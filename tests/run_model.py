@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant
 from cronactors.instants import Millis
 from cronactors.policy import is_suspect
 from cronactors.schedule import Interval, OneShot, Schedule
-from cronactors.storage.rows import PAUSE, SUSPECTS, JobRow, RunRow
+from cronactors.storage.rows import CRASH_LOOP, PAUSE, JobRow, RunRow
 from cronactors.timestamps import read_timestamp
 from tests.ledger_world import (
     World,
@@ -164,7 +164,7 @@ class Model(RuleBasedStateMachine):
             others = [run for run in opened if run.waits_for is None]
             if waiter.waits_for.startswith("session:"):
                 assert any(run.session == waiter.waits_for for run in others), waiter
-            elif waiter.waits_for == SUSPECTS:
+            elif waiter.waits_for == CRASH_LOOP:
                 running = [run.job_id for run in others if run.status == "running"]
                 assert any(job_id not in jobs or is_suspect(jobs[job_id].crashes) for job_id in running), waiter
             else:

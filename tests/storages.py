@@ -34,10 +34,13 @@ _JOB = JobRow(
     origin=None,
     delay_ms=None,
     created_at=1000,
+    rules="",
+    executor_options="{}",
     last_run_at=None,
     last_error=None,
     crashes=0,
     next_run_at=2000,
+    decided_local=None,
     held_by=None,
     prompt="say it",
 )
@@ -54,7 +57,7 @@ _RUN = RunRow(
     ready_at=2000,
 )
 _END = RunEnd(status="success", cause=None, completed_at=1, session_id="", result=None, error=None, id=0, was="running")
-_OWNER = OwnerRow(id=0, machine="m", pid=1, born="1", seen_at=0, lease_until=0)
+_OWNER = OwnerRow(id=0, machine="m", pid=1, process_start="1", heartbeat_at=0, lease_until=0)
 
 
 def job(job_id: str = "a", **fields: object) -> JobRow:

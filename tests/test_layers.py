@@ -23,7 +23,7 @@ moments
 schedule
 model
 spec
-previews policy config owner
+previews policy config owner rules
 findings
 storage.rows storage.files
 storage.protocol storage.statements storage.migrations
@@ -60,7 +60,7 @@ RANK = {module: rank for rank, line in enumerate(LAYERS.split("\n")) for module 
 EMPTY = {"storage", "ledger", "actors"}
 PURE = {
     "errors", "instants", "checks", "zones", "days", "expression", "timestamps", "moments", "schedule", "model", "spec", "policy",
-    "previews", "findings",
+    "previews", "findings", "rules",
 }  # fmt: skip
 
 # What is hidden in one place each, so that it can be replaced there.

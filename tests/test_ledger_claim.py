@@ -99,7 +99,7 @@ def test_a_claim_lengthens_the_lease(world):
     world.pass_time(MINUTE)
     world.claim()
     (row,) = world.do(lambda storage: storage.owners())
-    assert (row.seen_at, row.lease_until) == (world.now, world.now + LEASE)
+    assert (row.heartbeat_at, row.lease_until) == (world.now, world.now + LEASE)
 
 
 def test_moments_of_a_job_that_allows_all_begin_beside_each_other(world):
@@ -353,7 +353,7 @@ def test_a_claim_of_nothing_writes_nothing(world):
     world.add()
     assert world.do(claim_due, owner=world.owner, limit=3) == []
     (row,) = world.do(lambda storage: storage.owners())
-    assert row.seen_at == T0
+    assert row.heartbeat_at == T0
 
 
 def test_an_index_that_tells_of_what_is_not_due_is_asked_twice_and_no_more(world, monkeypatch):

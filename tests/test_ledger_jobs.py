@@ -303,7 +303,7 @@ def test_a_job_that_comes_to_cancel_others_cancels_all_its_runs(world):
     world.do(cancel_overlapped)
     for run in reversed(runs):
         assert world.claim() == []
-        assert world.run(run).cancel_asked
+        assert world.run(run).cancel_requested
         world.finish(run, CANCELLED)
     assert world.begin().scheduled_at == T0 + 3 * MINUTE
 

@@ -271,9 +271,9 @@ def test_a_running_run_is_only_asked_to_end(world):
     world.add(HOURLY)
     world.pass_time(HOUR)
     run = world.begin()
-    assert world.cancel(run).cancel_asked == 1
+    assert world.cancel(run).cancel_requested == 1
     row = world.run(run)
-    assert (row.status, row.cancel_asked) == ("running", 1)
+    assert (row.status, row.cancel_requested) == ("running", 1)
     world.finish(run, CANCELLED)
     assert world.claim() == []
     with pytest.raises(RunClosed):

@@ -63,7 +63,7 @@ def test_a_sign_of_life_after_the_clock_was_set_back_shortens_the_lease(world):
     world.now -= DAY
     world.do(keep_leases, [other])
     rows = {row.id: row for row in world.do(lambda storage: storage.owners())}
-    assert (rows[other].seen_at, rows[other].lease_until) == (world.now, world.now + LEASE)
+    assert (rows[other].heartbeat_at, rows[other].lease_until) == (world.now, world.now + LEASE)
 
 
 def test_the_latest_entry_is_of_the_newest_jobs_and_of_runs_that_wait_for_the_first_time(world):

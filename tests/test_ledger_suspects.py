@@ -12,7 +12,7 @@ from cronactors.ledger.claim import cancel_overlapped
 from cronactors.model import Overlap, SessionMode
 from cronactors.policy import FREE_CRASHES, is_suspect
 from cronactors.schedule import Interval
-from cronactors.storage.rows import SUSPECTS, RunRow
+from cronactors.storage.rows import CRASH_LOOP, RunRow
 from tests.ledger_world import DAY, FAILURE, HOUR, KINDS, MINUTE, MINUTELY, T0, World, at, process
 
 
@@ -43,7 +43,7 @@ def test_suspects_start_one_at_a_time_and_others_beside_them(world):
     first, *beside = world.claim()
     assert first.run.job_id == suspects[0]
     assert [claimed.run.job_id for claimed in beside] == others
-    assert [world.history(job)[-1].waits_for for job in suspects[1:]] == [SUSPECTS] * 2
+    assert [world.history(job)[-1].waits_for for job in suspects[1:]] == [CRASH_LOOP] * 2
     for claimed in beside:
         world.finish(claimed.run)
     assert world.claim() == []
@@ -128,7 +128,7 @@ def test_a_suspect_waits_for_its_session_and_for_other_suspects_and_loses_no_tur
     assert world.history(in_session)[-1].waits_for == "session:ann"
     world.finish(first.run)
     assert world.claim() == []
-    assert world.history(in_session)[-1].waits_for == SUSPECTS
+    assert world.history(in_session)[-1].waits_for == CRASH_LOOP
     another = world.add(at(world.now), **main)
     (third,) = world.claim()  # the session is not kept for one that waits for something else
     assert third.run.job_id == another

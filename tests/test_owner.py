@@ -44,7 +44,7 @@ def test_this_process_is_itself_and_alive():
 @linux
 def test_every_part_is_known_on_linux():
     assert all(this_process().machine.split("/")[1:])
-    assert this_process().born.isdigit()
+    assert this_process().process_start.isdigit()
 
 
 def test_living_child_is_not_dead(child):
@@ -64,7 +64,7 @@ def test_killed_child_is_dead_as_zombie_and_when_reaped(child):
 @linux
 def test_process_id_that_was_used_again_is_dead(child):
     owner = owner_of(child.pid)
-    assert certainly_dead(attrs.evolve(owner, born=str(int(owner.born) - 1)), this_process())
+    assert certainly_dead(attrs.evolve(owner, process_start=str(int(owner.process_start) - 1)), this_process())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -81,7 +81,7 @@ def test_fork_is_another_owner():
 
 
 @pytest.mark.parametrize(
-    ("machine", "born", "seen", "dead"),
+    ("machine", "process_start", "seen", "dead"),
     [
         ("m@host/boot-1/pid:[1]", "5000", "5000", False),
         ("m@host/boot-1/pid:[1]", "5000", None, True),
@@ -102,8 +102,8 @@ def test_fork_is_another_owner():
         ("nonsense", "5000", None, False),
     ],
 )
-def test_certainly_dead(machine, born, seen, dead):
-    assert certainly_dead(Owner(machine, 77, born), ME, look=lambda pid: seen if pid == 77 else "") is dead
+def test_certainly_dead(machine, process_start, seen, dead):
+    assert certainly_dead(Owner(machine, 77, process_start), ME, look=lambda pid: seen if pid == 77 else "") is dead
 
 
 @pytest.mark.parametrize("machine", ["", "//", "m@host//", "m@host/boot-1/"])
@@ -125,10 +125,12 @@ def test_any_name_of_a_process(tmp_path, name):
     assert look_at(7, proc=tmp_path) == "4242"
 
 
-@pytest.mark.parametrize(("state", "threads", "born"), [("Z", 1, None), ("X", 0, None), ("Z", 2, "4242"), ("D", 1, "4242")])
-def test_zombie_is_gone_unless_threads_go_on(tmp_path, state, threads, born):
+@pytest.mark.parametrize(
+    ("state", "threads", "process_start"), [("Z", 1, None), ("X", 0, None), ("Z", 2, "4242"), ("D", 1, "4242")]
+)
+def test_zombie_is_gone_unless_threads_go_on(tmp_path, state, threads, process_start):
     write_stat(tmp_path, 7, "x", state, threads)
-    assert look_at(7, proc=tmp_path) == born
+    assert look_at(7, proc=tmp_path) == process_start
 
 
 def test_hidden_process_is_not_gone(tmp_path, child):

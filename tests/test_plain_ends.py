@@ -70,7 +70,7 @@ def test_a_job_that_has_changed_is_no_plain_end(store: Storage, change: dict[str
 @pytest.mark.parametrize(
     "meddle",
     [
-        pytest.param(lambda store, end: store.mark_runs([end.run_id], cancel_asked=True), id="asked to end"),
+        pytest.param(lambda store, end: store.mark_runs([end.run_id], cancel_requested=True), id="asked to end"),
         pytest.param(lambda store, end: store.end_runs([run_end(end.run_id, "running")]), id="ended"),
         pytest.param(lambda store, _: store.delete_jobs(["a"]), id="removed"),
         pytest.param(lambda store, _: add_run(store, job_id="a", attempt=2), id="another waits"),

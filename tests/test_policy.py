@@ -69,7 +69,9 @@ def only_run(decision: Decision) -> Moments:
 def test_moments_up_to_now_become_one_run_at_the_latest(schedule, first, late, moment, coalesced, following):
     found = decided(schedule, T0 + first, T0 + first + late)
     expected = None if following is None else T0 + following
-    assert found == Decision(runs=(Moments(T0 + moment, coalesced),), following=expected)
+    earlier = None if moment == first else T0 + first
+    assert found.runs == (Moments(T0 + moment, coalesced, earlier),)
+    assert (found.skipped, found.following) == ((), expected)
 
 
 def test_a_skipped_and_a_repeated_hour_are_merged_as_they_were_shown():
@@ -146,8 +148,12 @@ def test_each_misfire_policy(misfire, late, runs, skipped):
     def at(number: int) -> Millis:
         return T0 + MINUTE + number * MINUTE
 
-    assert found.runs == tuple(Moments(at(number), count) for number, count in runs)
-    assert found.skipped == tuple(Moments(at(number), count) for number, count in skipped)
+    assert [(part.at, part.count) for part in found.runs] == [(at(number), count) for number, count in runs]
+    assert [(part.at, part.count) for part in found.skipped] == [(at(number), count) for number, count in skipped]
+    # The ends of all parts, one after the other, leave no moment out.
+    ends = [sorted((part.at, part.at if part.range_at is None else part.range_at)) for part in (*found.skipped, *found.runs)]
+    assert [first for first, _ in ends] == [at(0), *(last + MINUTE for _, last in ends[:-1])]
+    assert ends[-1][1] == at(late)
     assert found.following == at(late + 1)
 
 
@@ -200,13 +206,14 @@ def test_each_overlap_policy(overlap, waiting, runs, skipped):
     first = T0 + MINUTE
     found = decide_overlapped(timing(Interval(MINUTE)), first=first, now=first + 4 * MINUTE, overlap=overlap, waiting=waiting)
     assert found.runs == tuple(Moments(first + number * MINUTE) for number in runs)
-    assert found.skipped == tuple(Moments(first + number * MINUTE, count) for number, count in skipped)
+    last = first + 4 * MINUTE
+    assert found.skipped == tuple(Moments(first + number * MINUTE, count, last) for number, count in skipped)
     assert found.following == first + 5 * MINUTE
 
 
 def test_no_more_than_a_thousand_moments_are_buffered():
     found = decide_overlapped(timing(Interval(1)), first=T0 + 1, now=T0 + 5000, overlap=Overlap.BUFFER_ALL, waiting=0)
-    assert (len(found.runs), found.skipped) == (COUNTED, (Moments(T0 + 1001, COUNTED),))
+    assert (len(found.runs), found.skipped) == (COUNTED, (Moments(T0 + 1001, COUNTED, T0 + 5000),))
 
 
 @given(misfire=misfires)

@@ -13,7 +13,7 @@ from cronactors.storage.connection import connect
 from cronactors.storage.files import MEMORY
 
 TEXTS = {name: text for name, text in vars(statements).items() if name.isupper() and isinstance(text, str) and name[0] != "_"}
-WIDTHS = {"IDS_NAMED": 2, "ADVANCE_JOBS": 7, "BEGIN_RUNS": 8, "HOLD_JOBS": 4, "END_PLAINLY": 5, "LET_GO_ON": 3}
+WIDTHS = {"IDS_NAMED": 2, "ADVANCE_JOBS": 8, "BEGIN_RUNS": 9, "HOLD_JOBS": 5, "END_PLAINLY": 5, "LET_GO_ON": 3}
 STATEMENTS = {name: text for name, text in TEXTS.items() if name not in WIDTHS}
 TOGETHER = {
     (name, count): statements.together(TEXTS[name], width, count) for name, width in WIDTHS.items() for count in (1, 2, 128)
@@ -29,7 +29,7 @@ SCANS = {
     "LAST_RUN": ["SCAN sqlite_sequence"],  # one row for each table; the largest id is one step from the end of runs
     "LATEST_ENTRY": ["SCAN job_specs", "SCAN runs"],  # backwards, and no further than its limit
     "HALF_JOB": ["SCAN jobs USING INDEX jobs_of_user", "SCAN job_specs"],  # only where the file seems to be damaged
-    "OWNERS": ["SCAN schedulers"],  # one row for each scheduler
+    "OWNERS": ["SCAN owners"],  # one row for each scheduler
 }
 SEARCHES = {
     "EDIT_JOB": ["jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)"],
@@ -79,8 +79,12 @@ SEARCHES = {
     "HISTORY_OF": ["runs USING INDEX runs_of_job (job_id=? AND (scheduled_at,manual,attempt)<(?,?,?))"],
     "RUN_UNTIL": ["runs USING INDEX runs_of_job (job_id=? AND scheduled_at<?)"],
     "RUN_AFTER": ["runs USING INDEX runs_of_job (job_id=? AND scheduled_at>?)"],
-    "RENEW_LEASE": ["schedulers USING INTEGER PRIMARY KEY (rowid=?)"],
-    "DELETE_OWNER": ["schedulers USING INTEGER PRIMARY KEY (rowid=?)"],
+    "META": ["meta USING PRIMARY KEY (key=?)"],
+    "DELETE_META": ["meta USING PRIMARY KEY (key=?)"],
+    "ORIGINS": ["jobs USING INDEX jobs_origin (origin>?)", "origins USING PRIMARY KEY (name=?)"],
+    "DELETE_ORIGIN": ["origins USING PRIMARY KEY (name=?)"],
+    "RENEW_LEASE": ["owners USING INTEGER PRIMARY KEY (rowid=?)"],
+    "DELETE_OWNER": ["owners USING INTEGER PRIMARY KEY (rowid=?)"],
 }
 
 

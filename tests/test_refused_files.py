@@ -168,7 +168,9 @@ BROKEN = {
     "a number below zero": "PRAGMA user_version = -1",
     "no jobs": "DROP TABLE jobs",
     "no runs": "DROP TABLE runs",
-    "no schedulers": "DROP TABLE schedulers",
+    "no owners": "DROP TABLE owners",
+    "no facts": "DROP TABLE meta",
+    "no origins": "DROP TABLE origins",
     "no prompt": "ALTER TABLE job_specs DROP COLUMN prompt",
     "another name": "ALTER TABLE runs RENAME COLUMN scheduled_at TO at",
 }

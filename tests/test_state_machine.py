@@ -155,7 +155,7 @@ class Machine(Model):
         run = self.an_open_run(pick)
         if run is not None:
             now = self.world.cancel(run)
-            assert (now.status, now.cancel_asked) == (("running", 1) if run.status == "running" else ("cancelled", 0))
+            assert (now.status, now.cancel_requested) == (("running", 1) if run.status == "running" else ("cancelled", 0))
 
     # Schedulers and own loops
 
@@ -178,7 +178,7 @@ class Machine(Model):
             ended = self.world.complete(run, outcome) if by_handle else self.world.finish(run, outcome, owner=run.owner)
             assert ended == self.world.run(run)
             assert ended is not None
-            asked = run.cancel_asked and outcome == INTERRUPTED
+            asked = run.cancel_requested and outcome == INTERRUPTED
             assert ended.status == ("cancelled" if asked else outcome.status)
 
     @rule(outcome=ends)

@@ -9,7 +9,7 @@ import pytest
 
 from cronactors.instants import LATEST
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import PAUSE, JobState, session_of
+from cronactors.storage.rows import PAUSE, JobState, OriginRow, session_of
 from cronactors.storage.sqlite import SqliteStorage
 from tests import storages
 from tests.fake_storage import FakeStorage
@@ -240,7 +240,10 @@ def test_an_edit_writes_every_column_but_keeps_the_place(store: Storage) -> None
         last_error="e",
         crashes=1,
         next_run_at=11,
+        decided_local=13,
         held_by=12,
+        rules="2026a/1",
+        executor_options='{"shell": "/bin/bash"}',
         prompt="p",
     )
     same = [name for name, value in edited._asdict().items() if value == getattr(job("a"), name)]
@@ -251,19 +254,19 @@ def test_an_edit_writes_every_column_but_keeps_the_place(store: Storage) -> None
 
 def test_advancing_writes_the_state_and_nothing_else(store: Storage) -> None:
     store.insert_jobs([job("a"), job("b")])
-    state = JobState(id="a", next_run_at=None, held_by=3, last_run_at=4, last_error="e", enabled=0, crashes=5)
+    state = JobState(id="a", next_run_at=None, decided_local=2, held_by=3, last_run_at=4, last_error="e", enabled=0, crashes=5)
     store.advance_jobs([state])
-    expected = job("a", next_run_at=None, held_by=3, last_run_at=4, last_error="e", enabled=0, crashes=5)
+    expected = job("a", next_run_at=None, decided_local=2, held_by=3, last_run_at=4, last_error="e", enabled=0, crashes=5)
     assert store.jobs(["a", "b"]) == {"a": expected, "b": job("b")}
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 128, 300])
 def test_many_jobs_are_advanced_each_to_its_own_state(store: Storage, count: int) -> None:
     store.insert_jobs([job(f"{n}") for n in range(count)])
-    store.advance_jobs([JobState(n, None, n + 1, f"e{n}", n % 2, n, f"{n}") for n in range(count)])
+    store.advance_jobs([JobState(n, n + 2, None, n + 1, f"e{n}", n % 2, n, f"{n}") for n in range(count)])
     after = store.jobs([f"{n}" for n in range(count)])
     assert [JobState.of(after[f"{n}"]) for n in range(count)] == [
-        JobState(n, None, n + 1, f"e{n}", n % 2, n, f"{n}") for n in range(count)
+        JobState(n, n + 2, None, n + 1, f"e{n}", n % 2, n, f"{n}") for n in range(count)
     ]
 
 
@@ -308,9 +311,12 @@ def test_the_number_of_a_removed_job_is_not_given_again(store: Storage) -> None:
 
 
 def test_an_owner_comes_back_and_goes(store: Storage) -> None:
-    one, two = store.insert_owner(owner(machine="m/b/p", pid=7, born="99")), store.insert_owner(owner())
+    one, two = store.insert_owner(owner(machine="m/b/p", pid=7, process_start="99")), store.insert_owner(owner())
     assert 0 < one < two
-    assert sorted(store.owners(), key=lambda row: row.id) == [owner(id=one, machine="m/b/p", pid=7, born="99"), owner(id=two)]
+    assert sorted(store.owners(), key=lambda row: row.id) == [
+        owner(id=one, machine="m/b/p", pid=7, process_start="99"),
+        owner(id=two),
+    ]
     store.delete_owners([two])
     assert [row.id for row in store.owners()] == [one]
     assert store.insert_owner(owner()) > two, "runs of the removed owner would seem to belong to the new one"
@@ -318,19 +324,22 @@ def test_an_owner_comes_back_and_goes(store: Storage) -> None:
 
 @pytest.mark.parametrize(("ends", "limit", "renewed"), [(9, 10, True), (10, 10, False), (11, 10, False), (0, 1, True)])
 def test_a_lease_is_renewed_unless_it_lasts_long_enough(store: Storage, ends: int, limit: int, renewed: bool) -> None:
-    one, other = store.insert_owner(owner(seen_at=1, lease_until=ends)), store.insert_owner(owner(seen_at=1, lease_until=0))
+    one, other = (
+        store.insert_owner(owner(heartbeat_at=1, lease_until=ends)),
+        store.insert_owner(owner(heartbeat_at=1, lease_until=0)),
+    )
     store.renew_lease(one, now=5, until=30, unless_later_than=limit)
     rows = {row.id: row for row in store.owners()}
-    assert (rows[one].seen_at, rows[one].lease_until) == ((5, 30) if renewed else (1, ends))
-    assert (rows[other].seen_at, rows[other].lease_until) == (1, 0)
+    assert (rows[one].heartbeat_at, rows[one].lease_until) == ((5, 30) if renewed else (1, ends))
+    assert (rows[other].heartbeat_at, rows[other].lease_until) == (1, 0)
 
 
 def test_a_lease_is_shortened_where_the_last_sign_of_life_lies_ahead(store: Storage) -> None:
-    ahead = store.insert_owner(owner(seen_at=100, lease_until=130))
+    ahead = store.insert_owner(owner(heartbeat_at=100, lease_until=130))
     store.renew_lease(ahead, now=99, until=129, unless_later_than=114)
-    assert [(row.seen_at, row.lease_until) for row in store.owners()] == [(99, 129)]
+    assert [(row.heartbeat_at, row.lease_until) for row in store.owners()] == [(99, 129)]
     store.renew_lease(ahead, now=99, until=7, unless_later_than=114)
-    assert [(row.seen_at, row.lease_until) for row in store.owners()] == [(99, 129)]
+    assert [(row.heartbeat_at, row.lease_until) for row in store.owners()] == [(99, 129)]
 
 
 def test_a_lease_can_be_ended(store: Storage) -> None:
@@ -351,3 +360,30 @@ def test_the_protocol_has_no_verb_that_a_storage_lacks() -> None:
 
     of_files = {"close", "watch"}
     assert public(SqliteStorage) - of_files == verbs == public(FakeStorage)
+
+
+# Facts, and where lists of jobs come from
+
+
+def test_a_fact_is_read_as_it_was_set_last_and_can_be_forgotten(store: Storage) -> None:
+    assert store.meta("colour") is None
+    store.set_meta("colour", '"red"')
+    store.set_meta("size", "3")
+    store.set_meta("colour", '"blue"')
+    assert (store.meta("colour"), store.meta("size")) == ('"blue"', "3")
+    store.set_meta("colour", None)
+    store.set_meta("shape", None)
+    assert (store.meta("colour"), store.meta("size")) == (None, "3")
+
+
+def test_origins_are_those_that_jobs_have_each_with_its_file_and_number_of_jobs(store: Storage) -> None:
+    assert store.origins() == []
+    store.insert_jobs([job("a", origin="one"), job("b", origin="two"), job("c", origin="one"), job("d")])
+    store.set_origin("one", "agent.toml")
+    store.set_origin("gone", "gone.toml")
+    assert store.origins() == [OriginRow("one", "agent.toml", 2), OriginRow("two", None, 1)]
+    store.set_origin("one", "other.toml")
+    store.set_origin("two", None)
+    assert store.origins() == [OriginRow("one", "other.toml", 2), OriginRow("two", None, 1)]
+    store.set_origin("one", None)
+    assert store.origins()[0] == OriginRow("one", None, 2)

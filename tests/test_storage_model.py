@@ -198,7 +198,7 @@ class TwoStorages(RuleBasedStateMachine):
             ids = storage.new_run_ids(len(begun))
             return storage.begin_runs(
                 [
-                    Claimed(row.stored_as(run_id), job(row.job_id), following, held_by and run_id)
+                    Claimed(row.stored_as(run_id), job(row.job_id), following, following, held_by and run_id)
                     for run_id, row, (following, held_by) in zip(ids, begun, states, strict=False)
                 ]
             )
@@ -223,7 +223,7 @@ class TwoStorages(RuleBasedStateMachine):
 
     @rule(ids=many(RUN_IDS), cause=st.sampled_from([None, "timeout"]), asked=st.booleans())
     def mark_runs(self, ids: list[int], cause: str | None, asked: bool) -> None:
-        self.both(lambda storage: storage.mark_runs(ids, cause=cause, cancel_asked=asked))
+        self.both(lambda storage: storage.mark_runs(ids, cause=cause, cancel_requested=asked))
 
     @rule(now=TIMES, by=TIMES)
     def shift_pending(self, now: int, by: int) -> None:

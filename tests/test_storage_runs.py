@@ -93,7 +93,7 @@ def test_a_run_comes_back_as_it_was(store: Storage) -> None:
         waits_for="job:a",
         session="session:u",
         owner=4,
-        cancel_asked=1,
+        cancel_requested=1,
         started_at=5,
         completed_at=6,
         session_id="s",
@@ -121,7 +121,7 @@ def test_a_moment_is_inserted_once(store: Storage) -> None:
 def begun(run_id: int, job_id: str, **fields: object) -> Claimed:
     """A run of the moment 1, whose job goes on with its own number."""
     row = run(id=run_id, job_id=job_id, status="running", owner=3, started_at=9, scheduled_at=1, ready_at=1, **fields)
-    return Claimed(row, job(job_id), next_run_at=run_id + 100, held_by=run_id)
+    return Claimed(row, job(job_id), next_run_at=run_id + 100, decided_local=run_id + 200, held_by=run_id)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 128, 200])
@@ -135,7 +135,7 @@ def test_runs_that_begin_together_are_stored_as_they_are_and_change_their_jobs(s
     after = store.jobs([f"j{n}" for n in range(count + 1)])
     assert after.pop(f"j{count}") == job(f"j{count}", last_error="of old")
     expected = {"next_run_at": 101, "last_run_at": 9, "last_error": "of old"}
-    assert [row._replace(next_run_at=101, held_by=None) for row in after.values()] == [
+    assert [row._replace(next_run_at=101, decided_local=None, held_by=None) for row in after.values()] == [
         job(job_id, **expected) for job_id in after
     ]
     assert [(after[f"j{n}"].next_run_at, after[f"j{n}"].held_by) for n in range(count)] == [(i + 100, i) for i in ids]
@@ -183,11 +183,11 @@ def test_only_running_runs_are_marked_and_marks_stay(store: Storage) -> None:
 
     def marks() -> tuple[str | None, int]:
         row = store.runs([running])[running]
-        return row.cause, row.cancel_asked
+        return row.cause, row.cancel_requested
 
     store.mark_runs([pending, running])
     assert marks() == (None, 0)
-    store.mark_runs([pending, running], cancel_asked=True)
+    store.mark_runs([pending, running], cancel_requested=True)
     assert marks() == (None, 1)
     store.mark_runs([pending, running], cause="timeout")
     assert marks() == ("timeout", 1)

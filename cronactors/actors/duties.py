@@ -118,7 +118,7 @@ class Look(Request[Sight]):
 
 
 def _why_ended(run: RunRow) -> Cause | None:
-    if not run.cancel_asked:
+    if not run.cancel_requested:
         return None
     return Cause.REPLACED if run.cause == Cause.REPLACED else Cause.CANCELLED
 

@@ -14,7 +14,7 @@ from cronactors.model import Cause, Overlap, RunStatus, Trigger
 from cronactors.policy import Decision, Moments, Outcome, decide_due, is_suspect, misfire_from_text
 from cronactors.spec import RetryPolicy
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import SUSPECTS, Claimed, Due, JobRow, JobState, RunRow, line_of
+from cronactors.storage.rows import CRASH_LOOP, Claimed, Due, JobRow, JobState, RunRow, line_of
 
 LEASE: Millis = 30_000
 """How long an owner is taken to live without a sign of life."""
@@ -90,7 +90,7 @@ def _claim_together(storage: Storage, places: Sequence[Due], *, owner: int, now:
     for run_id, (job, decision) in zip(storage.new_run_ids(len(begins)), begins, strict=True):
         held_by = None if job.overlap == Overlap.ALLOW_ALL else run_id
         run = begun_run(job, decision.runs[0], owner=owner, now=now, run_id=run_id)
-        claims.append(Claimed(run, job, decision.following, held_by))
+        claims.append(Claimed(run, job, decision.following, decision.decided_local, held_by))
     return {each.job.id: each for each in storage.begin_runs(claims)}  # the others were decided before the clock went back
 
 
@@ -103,7 +103,7 @@ def claim_moment(storage: Storage, job_id: str, *, owner: int, now: Millis) -> C
     if decision is None:
         return None
     storage.insert_runs([skipped_run(job, moments, Cause.MISFIRE, now) for moments in decision.skipped])
-    state = JobState.of(job)._replace(next_run_at=decision.following)
+    state = JobState.of(job)._replace(next_run_at=decision.following, decided_local=decision.decided_local)
     for index, moments in enumerate(decision.runs):
         run = _begin(storage, job, moments, owner=owner, now=now)
         if run is not None:  # else decided before the clock went back
@@ -112,7 +112,7 @@ def claim_moment(storage: Storage, job_id: str, *, owner: int, now: Millis) -> C
             _replace_retries(storage, run)
             state = _held(job, state, run)
             storage.advance_jobs([state])
-            return None if run.started_at is None else Claimed(run, job, state.next_run_at, state.held_by)
+            return None if run.started_at is None else Claimed(run, job, state.next_run_at, state.decided_local, state.held_by)
     storage.advance_jobs([_disable_if_done(storage, state)])
     return None
 
@@ -148,7 +148,7 @@ def _barrier(storage: Storage, job: JobRow, session: str | None) -> str | None:
     if is_suspect(job.crashes):
         running = storage.jobs([run.job_id for run in storage.running()])
         if any(is_suspect(other.crashes) for other in running.values()):
-            return SUSPECTS
+            return CRASH_LOOP
     return None
 
 
@@ -171,7 +171,7 @@ def _cancel_other(storage: Storage, job: JobRow, now: Millis) -> None:
     if decision is None:
         return
     storage.insert_runs([skipped_run(job, moments, Cause.MISFIRE, now) for moments in decision.skipped])
-    storage.advance_jobs([JobState.of(job)._replace(next_run_at=decision.following)])
+    storage.advance_jobs([JobState.of(job)._replace(next_run_at=decision.following, decided_local=decision.decided_local)])
     if not decision.runs:
         return
     opened = storage.open_runs([job.id])
@@ -190,7 +190,7 @@ def _cancel_other(storage: Storage, job: JobRow, now: Millis) -> None:
         return
     if held.status == RunStatus.RUNNING:
         going_on = [run.id for run in opened if run.status == RunStatus.RUNNING]  # several if the job allowed all until now
-        storage.mark_runs(going_on, cause=Cause.REPLACED.value, cancel_asked=True)
+        storage.mark_runs(going_on, cause=Cause.REPLACED.value, cancel_requested=True)
     else:  # it waits for its session
         close_run(storage, held, Outcome(status=RunStatus.CANCELLED, cause=Cause.REPLACED), RetryPolicy())
 
@@ -243,4 +243,4 @@ def claim_pending(storage: Storage, run_id: int, *, owner: int, now: Millis) -> 
     run = run._replace(status=RunStatus.RUNNING.value, owner=owner, started_at=now)
     state = _held(job, JobState.of(job), run)
     storage.advance_jobs([state])
-    return Claimed(run, job, state.next_run_at, state.held_by)
+    return Claimed(run, job, state.next_run_at, state.decided_local, state.held_by)

@@ -51,7 +51,7 @@ def close_runs(storage: Storage, endings: Sequence[tuple[RunRow, Outcome]], poli
 
 def _as_asked(run: RunRow, outcome: Outcome, job: JobRow | None) -> Outcome:
     """What somebody wanted to end is not put back when it is interrupted."""
-    if not run.cancel_asked or outcome.cause is not Cause.INTERRUPTED:
+    if not run.cancel_requested or outcome.cause is not Cause.INTERRUPTED:
         return outcome
     replaced = run.cause == Cause.REPLACED
     if replaced and outcome.crashed and job is not None and job.crashes > FREE_CRASHES:

@@ -57,6 +57,7 @@ def _moment(
         status=status.value,
         ready_at=moments.at,
         coalesced=moments.count,
+        range_at=moments.range_at,
         waits_for=waits_for,
         session=job.session,
         owner=owner,
@@ -66,7 +67,7 @@ def _moment(
 
 def skipped_run(job: JobRow, moments: Moments, cause: Cause, now: Millis) -> RunRow:
     """Moments that have been decided not to run: a row that never was open."""
-    return buffered_run(job, moments, None)._replace(
+    return buffered_run(job, moments.by_first, None)._replace(
         status=RunStatus.SKIPPED.value, cause=cause.value, session=None, completed_at=now
     )
 
@@ -86,6 +87,7 @@ def next_attempt(job: JobRow, run: RunRow, again: Again) -> RunRow:
         ready_at=again.ready_at,
         failures=again.failures,
         coalesced=run.coalesced,
+        range_at=run.range_at,
         waits_for=None if job.enabled or run.manual else PAUSE,
         session=job.session,
     )

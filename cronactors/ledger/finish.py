@@ -58,7 +58,7 @@ def _plain_end(end: End, now: Millis) -> PlainEnd | None:
     claimed = end.claimed
     if claimed is None or end.outcome.status is not RunStatus.SUCCESS:
         return None
-    run, job, following, held_by = claimed
+    run, job, following, _, held_by = claimed
     if run.session is not None or held_by != run.id or job.crashes or job.delete_after_run or not job.enabled:
         return None
     if following is not None and following <= now:
@@ -85,7 +85,7 @@ def _finish_others(storage: Storage, ends: Sequence[End], *, owner: int, policy:
             told.append(None)
         else:
             as_said = (run.status, run.cause) == (outcome.status, outcome.cause)
-            if outcome.cause is Cause.INTERRUPTED and run.cancel_asked:
+            if outcome.cause is Cause.INTERRUPTED and run.cancel_requested:
                 as_said |= run.status == RunStatus.CANCELLED  # as somebody had asked
             told.append(run if as_said or first.get(run_id) is outcome else None)
     return told

@@ -10,10 +10,11 @@ from cronactors.errors import DuplicateJob, InvalidJob, InvalidSchedule, JobNotF
 from cronactors.instants import Millis, from_millis
 from cronactors.ledger.entries import is_braked
 from cronactors.ledger.lines import delete_job, free_first, free_suspects, skip_due, stop_job, withdraw
-from cronactors.ledger.views import schedule_of
+from cronactors.ledger.views import schedule_of, timing_of
 from cronactors.model import Cause, JobChanges, Overlap, RunStatus
-from cronactors.policy import is_suspect, misfire_to_text
-from cronactors.schedule import OneShot, Schedule, first_moment, next_moment, schedule_to_json
+from cronactors.policy import Timing, is_suspect, misfire_to_text
+from cronactors.rules import RULES
+from cronactors.schedule import OneShot, Schedule, first_moment, schedule_to_json
 from cronactors.spec import Delay, JobSpec
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import PAUSE, JobRow, JobState, line_of
@@ -136,7 +137,10 @@ def _new_job(job_id: str, spec: JobSpec, defaults: Defaults, now: Millis, *, ori
         last_error=None,
         crashes=0,
         next_run_at=_first_moment(schedule, now, zone, spec.name),
+        decided_local=Timing(schedule=schedule, zone=zone, anchor=now).local_until(now),
         held_by=None,
+        rules=RULES,
+        executor_options="{}",
         prompt=spec.prompt,
     )
 
@@ -233,6 +237,8 @@ def _new_baseline(storage: Storage, job: JobRow, new: JobRow, now: Millis) -> Jo
     return new._replace(
         anchor_at=now,
         next_run_at=_first_moment(schedule_of(new), now, new.timezone, new.name),
+        decided_local=timing_of(new).local_until(now),
+        rules=RULES,
         held_by=held_by,
         enabled=1 if done else job.enabled,
         crashes=0,
@@ -266,10 +272,12 @@ def resume_job(storage: Storage, job_id: str) -> JobRow:
     open_runs = storage.open_runs([job_id])
     following = job.next_run_at
     if following is not None or all(run.manual for run in open_runs):
-        following = next_moment(schedule_of(job), after=storage.now(), zone=job.timezone, anchor=job.anchor_at)
+        timing, now = timing_of(job), storage.now()
+        following = timing.after(now)
         if following is None:
             raise InvalidJob(f"job {shorten(job.name)} cannot be resumed: the moment of its schedule has passed")
-    job = job._replace(enabled=1, next_run_at=following, crashes=0)
+        job = job._replace(next_run_at=following, decided_local=timing.local_until(now))
+    job = job._replace(enabled=1, crashes=0)
     storage.advance_jobs([JobState.of(job)])
     storage.park_runs([(run.id, None) for run in open_runs if run.waits_for == PAUSE])
     free_suspects(storage)  # a run of it that goes on keeps nobody waiting any more

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from cronactors.instants import Millis
 from cronactors.ledger.entries import end_of, skipped_run, stored_timing
 from cronactors.model import Cause, RunStatus
-from cronactors.policy import Moments, Outcome
+from cronactors.policy import Outcome
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import PAUSE, SUSPECTS, JobRow, JobState, RunRow, line_of
+from cronactors.storage.rows import CRASH_LOOP, PAUSE, JobRow, JobState, RunRow, line_of
 
 
 def free_lines(storage: Storage, run: RunRow, *, held: bool) -> None:
@@ -32,7 +32,7 @@ def free_first(storage: Storage, key: str) -> None:
 
 def free_suspects(storage: Storage) -> None:
     """Let all look again that wait because a suspect was running: they may be none any more, and nobody has to pass on a turn."""
-    while (waiter := storage.first_waiter(SUSPECTS)) is not None:
+    while (waiter := storage.first_waiter(CRASH_LOOP)) is not None:
         storage.park_runs([(waiter, None)])
 
 
@@ -53,7 +53,7 @@ def skip_due(storage: Storage, job: JobRow, cause: Cause) -> Millis | None:
     first, timing = job.next_run_at, stored_timing(job)
     if first is None or first > now or not job.enabled or timing is None:
         return first
-    storage.insert_runs([skipped_run(job, Moments(first, timing.count(first, now)), cause, now)])
+    storage.insert_runs([skipped_run(job, timing.merged(first, now), cause, now)])
     return timing.after(now)
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Sequence
+
+import attrs
 
 from cronactors.instants import Millis
 from cronactors.ledger.claim import LEASE, hold_lease
 from cronactors.ledger.close import close_run
-from cronactors.ledger.entries import stored_schedule
+from cronactors.ledger.entries import stored_timing
 from cronactors.model import Cause, RunStatus
 from cronactors.owner import Owner, certainly_dead
 from cronactors.policy import FREE_CRASHES, Outcome
-from cronactors.schedule import Interval, OneShot, next_moment
+from cronactors.schedule import Interval, OneShot
 from cronactors.spec import RetryPolicy
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import JobRow, JobState, OwnerRow, RunRow
@@ -19,8 +22,8 @@ from cronactors.storage.rows import JobRow, JobState, OwnerRow, RunRow
 _NEWEST = 1_000
 """Among how many of the newest jobs and runs a time is looked for that lies ahead."""
 _ANY_LEASE: Millis = 2**62
-_SET_BACK = "the clock was set back"
-"""`OwnerRow.machine` of the row, no owner of runs, that tells when and by which owner (``pid``) attempts that wait were set back."""
+_SET_BACK = "clock_set_back"
+"""The fact that says when, and by which owner, waiting attempts were moved earlier last."""
 
 
 def register(storage: Storage, me: Owner) -> int:
@@ -30,15 +33,15 @@ def register(storage: Storage, me: Owner) -> int:
     """
     now = storage.now()
     busy = {run.owner for run in storage.running()}
-    idle = [row for row in storage.owners() if row.id not in busy and row.seen_at <= now and row.machine != _SET_BACK]
-    gone = [row.id for row in idle if row.lease_until == 0 or certainly_dead(Owner(row.machine, row.pid, row.born), me)]
+    idle = [row for row in storage.owners() if row.id not in busy and row.heartbeat_at <= now]
+    gone = [row.id for row in idle if row.lease_until == 0 or certainly_dead(Owner(row.machine, row.pid, row.process_start), me)]
     storage.delete_owners(gone)
-    return storage.insert_owner(OwnerRow(0, me.machine, me.pid, me.born, seen_at=now, lease_until=now + LEASE))
+    return storage.insert_owner(OwnerRow(0, me.machine, me.pid, me.process_start, heartbeat_at=now, lease_until=now + LEASE))
 
 
 def last_seen(storage: Storage) -> Millis | None:
     """The latest sign of life of any owner."""
-    return max((row.seen_at for row in storage.owners()), default=None)
+    return max((row.heartbeat_at for row in storage.owners()), default=None)
 
 
 def latest_entry(storage: Storage) -> Millis | None:
@@ -83,7 +86,7 @@ def orphans(
 def _may_live(row: OwnerRow, me: Owner, now: Millis | None) -> bool:
     """Whether an owner may be alive; without a time to compare with, only the end of its process and its signing off count."""
     lasts = row.lease_until > 0 if now is None else row.lease_until > now
-    return lasts and not certainly_dead(Owner(row.machine, row.pid, row.born), me)
+    return lasts and not certainly_dead(Owner(row.machine, row.pid, row.process_start), me)
 
 
 def recover(storage: Storage, me: Owner, *, policy: RetryPolicy, trust_leases: bool, mine: Collection[int] = ()) -> list[RunRow]:
@@ -132,7 +135,7 @@ def rebase(storage: Storage, *, after: int, limit: int, owner: int, by: Millis, 
     if after == 0:
         _set_back_pending(storage, owner, by=by, since=since, now=now)
         for row in storage.owners():
-            if row.seen_at > now:
+            if row.heartbeat_at > now:
                 storage.renew_lease(row.id, now=now, until=min(row.lease_until, now + LEASE), unless_later_than=_ANY_LEASE)
     page = storage.page_of_jobs(after=after, limit=limit, user_id=None)
     for _, job in page:
@@ -146,23 +149,26 @@ def rebase(storage: Storage, *, after: int, limit: int, owner: int, by: Millis, 
 
 def _set_back_pending(storage: Storage, owner: int, *, by: Millis, since: Millis, now: Millis) -> None:
     """Move attempts that wait; not twice, where another scheduler has seen the same and done so since the asker's last look."""
-    marks = [row for row in storage.owners() if row.machine == _SET_BACK]
-    if not any(since <= mark.seen_at <= now and mark.pid != owner for mark in marks):
-        storage.shift_pending(now=now, by=by)
-        if by > 0:
-            storage.delete_owners([mark.id for mark in marks])
-            storage.insert_owner(OwnerRow(0, _SET_BACK, owner, "", seen_at=now, lease_until=0))
+    noted = storage.meta(_SET_BACK)
+    last = None if noted is None else json.loads(noted)
+    if last is not None and since <= last["at"] <= now and last["owner"] != owner:
+        return
+    storage.shift_pending(now=now, by=by)
+    if by > 0:
+        storage.set_meta(_SET_BACK, json.dumps({"at": now, "owner": owner}))
 
 
 def _rebased(job: JobRow, now: Millis) -> JobRow:
-    schedule = stored_schedule(job)
+    timing = stored_timing(job)
+    schedule = None if timing is None else timing.schedule
     if isinstance(schedule, Interval) and job.anchor_at > now:  # begun in what is the future again: the phase stays
         back = -(-(job.anchor_at - now) // schedule.every_ms)
         job = job._replace(anchor_at=job.anchor_at - back * schedule.every_ms)
     job = job._replace(anchor_at=min(job.anchor_at, now), created_at=min(job.created_at, now))
-    if job.next_run_at is None or job.next_run_at <= now or not job.enabled or isinstance(schedule, OneShot | None):
+    if job.next_run_at is None or job.next_run_at <= now or not job.enabled or timing is None or isinstance(schedule, OneShot):
         return job
-    following = next_moment(schedule, after=now, zone=job.timezone, anchor=job.anchor_at)
+    timing = attrs.evolve(timing, anchor=job.anchor_at)
+    following = timing.after(now)
     if following is None or following >= job.next_run_at:
         return job
-    return job._replace(next_run_at=following)
+    return job._replace(next_run_at=following, decided_local=timing.local_until(now))

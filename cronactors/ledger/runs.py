@@ -14,7 +14,7 @@ from cronactors.model import Cause, CronJob, Overlap, RunStatus, Trigger
 from cronactors.policy import Outcome
 from cronactors.spec import RetryPolicy
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import SUSPECTS, Claimed, Due, JobRow, RunRow
+from cronactors.storage.rows import CRASH_LOOP, Claimed, Due, JobRow, RunRow
 
 _ALL = 2**31 - 1
 _MORE = 4
@@ -102,8 +102,8 @@ def request_cancel(storage: Storage, run_id: str, *, policy: RetryPolicy) -> Run
     """
     run = find_run(storage, run_id)
     if run.status == RunStatus.RUNNING:
-        storage.mark_runs([run.id], cancel_asked=True)
-        return run._replace(cancel_asked=1)
+        storage.mark_runs([run.id], cancel_requested=True)
+        return run._replace(cancel_requested=1)
     if run.status == RunStatus.PENDING:
         ended = close_run(storage, run, Outcome(status=RunStatus.CANCELLED, cause=Cause.CANCELLED), policy)
         assert ended is not None
@@ -207,7 +207,7 @@ def _why_not(storage: Storage, before: JobRow) -> AlreadyClaimed | JobBusy:
     sessions = {run.session for run in opened if run.status == RunStatus.PENDING}
     if any(session is not None and storage.session_busy(session) for session in sessions):
         return JobBusy(f"job {name} cannot start: its main session is in use")
-    if any(run.waits_for == SUSPECTS for run in opened):
+    if any(run.waits_for == CRASH_LOOP for run in opened):
         return JobBusy(f"job {name} cannot start: its last runs ended with their process, as did those of a job that runs now")
     job = find_job(storage, before.id)
     if job.last_error != before.last_error:

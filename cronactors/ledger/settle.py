@@ -67,15 +67,16 @@ def settle(job: JobRow, run: RunRow, outcome: Outcome, *, policy: RetryPolicy, o
         ready_at=run.ready_at,
         now=now,
     )
-    if run.cancel_asked and not outcome.crashed:
+    if run.cancel_requested and not outcome.crashed:
         again = None  # it failed before it could be cancelled
     held = job.held_by == run.id
-    held_by, following = _heir(job, others) if held else job.held_by, job.next_run_at
+    held_by = _heir(job, others) if held else job.held_by
+    state = JobState.of(job)._replace(held_by=held_by, last_error=_last_error(job, run, outcome), crashes=crashes)
     rows: list[RunRow] = []
     # Nobody knows how long a run went on that crashed, and so what it overlapped.
     overlaps = held and held_by is None and run.started_at is not None and not outcome.crashed
-    if overlaps and following is not None and following <= now and job.overlap not in (Overlap.ALLOW_ALL, Overlap.CANCEL_OTHER):
-        following = _settle_overlapped(job, run.started_at or 0, others, now, rows)
+    if overlaps and job.overlap not in (Overlap.ALLOW_ALL, Overlap.CANCEL_OTHER):
+        state, rows = _settle_overlapped(job, run, state, others, now)
     sequel = Sequel.GOES_ON
     if again is None:
         sequel = _sequel(job, run, outcome)
@@ -83,8 +84,7 @@ def settle(job: JobRow, run: RunRow, outcome: Outcome, *, policy: RetryPolicy, o
         rows.append(next_attempt(job, run, again))
         if outcome.crashed and again.failures > run.failures and held_by is None and job.enabled:
             sequel = Sequel.HELD  # else new moments would let a job that kills its process go on
-    last_error = _last_error(job, run, outcome)
-    return Settled(JobState(following, held_by, job.last_run_at, last_error, job.enabled, crashes, job.id), rows, sequel)
+    return Settled(state, rows, sequel)
 
 
 def _heir(job: JobRow, others: Sequence[RunRow]) -> int | None:
@@ -100,30 +100,31 @@ def _last_error(job: JobRow, run: RunRow, outcome: Outcome) -> str | None:
 
 
 def _settle_overlapped(
-    job: JobRow, started_at: Millis, others: Sequence[RunRow], now: Millis, rows: list[RunRow]
-) -> Millis | None:
-    """Buffer or skip the moments that came due while the run went on; answer the first moment after them.
+    job: JobRow, run: RunRow, state: JobState, others: Sequence[RunRow], now: Millis
+) -> tuple[JobState, list[RunRow]]:
+    """Buffer or skip the moments that came due while the run was running; give the job's state with the first moment after them.
 
     Moments from before it started were missed for another reason, such as a full pool: they become late runs.
     """
-    first = job.next_run_at
+    first, started_at = job.next_run_at, run.started_at or 0
     if first is None or first > now or not job.enabled:
-        return first
+        return state, []
     timing = stored_timing(job)
     if timing is None:
-        return first
+        return state, []
+    rows: list[RunRow] = []
     line = line_of(job.id)
     waiting = sum(other.waits_for == line and is_first_start(other) for other in others)
     if first <= started_at:
         late = decide_due(timing, first=first, now=min(started_at, now), misfire=misfire_from_text(job.misfire))
         if late.following is None or late.following > now:
-            return first  # a claim decides them
+            return state, []  # a claim decides them
         rows += _entries(job, late, Cause.MISFIRE, now)
         waiting += len(late.runs)
         first = late.following
     decision = decide_overlapped(timing, first=first, now=now, overlap=Overlap(job.overlap), waiting=waiting)
     rows += _entries(job, decision, Cause.OVERLAP, now)
-    return decision.following
+    return state._replace(next_run_at=decision.following, decided_local=decision.decided_local), rows
 
 
 def _entries(job: JobRow, decision: Decision, cause: Cause, now: Millis) -> list[RunRow]:
@@ -136,7 +137,7 @@ def _entries(job: JobRow, decision: Decision, cause: Cause, now: Millis) -> list
 def _sequel(job: JobRow, run: RunRow, outcome: Outcome) -> Sequel:
     """What becomes of the job, its moment having been decided: it may have been the last one."""
     decided = not run.manual and outcome.cause is not Cause.REPLACED
-    failed = outcome.status is RunStatus.FAILED and (not run.cancel_asked or outcome.crashed)
+    failed = outcome.status is RunStatus.FAILED and (not run.cancel_requested or outcome.crashed)
     spent = decided and (failed or outcome.status is RunStatus.SUCCESS)
     if job.delete_after_run and (spent or (decided and isinstance(stored_schedule(job), OneShot))):
         return Sequel.DELETED if job.origin is None else Sequel.DONE

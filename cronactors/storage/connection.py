@@ -19,7 +19,7 @@ logger = logging.getLogger("cronactors.store")
 
 APPLICATION_ID: Final = 0x43524E41
 """Marks the file as ours ("CRNA"); see SQLite's ``PRAGMA application_id``."""
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """Newest schema that this version writes, kept in ``PRAGMA user_version``."""
 
 _OLDEST_SQLITE = (3, 37, 0)
@@ -226,7 +226,9 @@ def _compare(connection: sqlite3.Connection, path: str) -> None:
         "jobs": JobRow._fields[:SPEC],
         "job_specs": JobRow._fields[SPEC:],
         "runs": RunRow._fields,
-        "schedulers": OwnerRow._fields,
+        "owners": OwnerRow._fields,
+        "meta": ("key", "value"),
+        "origins": ("name", "file"),
     }
     for table, columns in tables.items():
         there = {name for (name,) in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))}

@@ -1,16 +1,14 @@
-"""The numbered steps from an empty file to the newest schema. To add one: a function and a line in `STEPS`; never change an old one."""
+"""The numbered steps from an empty file to the newest schema. To add one: a script and a line in `STEPS`; never change an old one."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.resources import files
-from typing import Final
 
 import attrs
 from sqlite_utils import Database
-
-_SCHEMA_1: Final = files("cronactors.storage").joinpath("schema.sql").read_text(encoding="utf-8")
 
 
 @attrs.frozen
@@ -38,13 +36,15 @@ def _statements(script: str) -> Iterator[str]:
             statement = ""
 
 
-def schema_1(db: Database) -> None:
-    """Jobs, runs and schedulers."""
-    for statement in _statements(_SCHEMA_1):
+def _run_script(name: str, db: Database) -> None:
+    for statement in _statements(files("cronactors.storage").joinpath(name).read_text(encoding="utf-8")):
         db.conn.execute(statement)
 
 
-STEPS: tuple[Step, ...] = (Step(1, schema_1),)
+STEPS: tuple[Step, ...] = (
+    Step(1, partial(_run_script, "schema.sql")),
+    Step(2, partial(_run_script, "schema_2.sql")),
+)
 
 
 def destroys(version: int) -> bool:

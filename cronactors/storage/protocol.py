@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from cronactors.instants import Millis
-from cronactors.storage.rows import Claimed, Due, JobRow, JobState, OwnerRow, PlainEnd, RunEnd, RunRow, Upcoming
+from cronactors.storage.rows import Claimed, Due, JobRow, JobState, OriginRow, OwnerRow, PlainEnd, RunEnd, RunRow, Upcoming
 
 
 class Storage(Protocol):
@@ -160,7 +160,7 @@ class Storage(Protocol):
         """
         ...
 
-    def mark_runs(self, ids: Sequence[int], *, cause: str | None = None, cancel_asked: bool = False) -> None:
+    def mark_runs(self, ids: Sequence[int], *, cause: str | None = None, cancel_requested: bool = False) -> None:
         """Note on running runs why they are being stopped, or that somebody asked for it."""
         ...
 
@@ -227,4 +227,20 @@ class Storage(Protocol):
 
     def delete_owners(self, ids: Sequence[int]) -> None:
         """Take owners away."""
+        ...
+
+    def meta(self, key: str) -> str | None:
+        """A fact about the storage as a whole, as JSON; None if it was never set."""
+        ...
+
+    def set_meta(self, key: str, value: str | None) -> None:
+        """Set a fact, or forget it."""
+        ...
+
+    def origins(self) -> list[OriginRow]:
+        """The origins that jobs have."""
+        ...
+
+    def set_origin(self, name: str, file: str | None) -> None:
+        """Note which file lists the jobs of an origin; None: forget it."""
         ...

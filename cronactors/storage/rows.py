@@ -12,7 +12,7 @@ from cronactors.instants import Millis
 PAUSE = "pause"
 """`RunRow.waits_for` of a run that waits until its job is resumed."""
 
-SUSPECTS = "suspects"
+CRASH_LOOP = "crash_loop"
 """`RunRow.waits_for` of a run that may have ended its process before, and waits until no other such run goes on."""
 
 
@@ -33,10 +33,13 @@ class JobRow(NamedTuple):
         origin: The file that lists the job.
         crashes: How often in a row its runs were interrupted by the end of their process.
         next_run_at: The first moment that is not decided yet; of a paused job too. None: none is left.
+        decided_local: Of a cron job: until when its moments are decided, in seconds of the local clock of its zone.
         held_by: The open run that must end before another may start.
         schedule: The first of the fields that no run changes, and that are kept apart.
         anchor_at: Where an interval's moments are counted from.
         delay_ms: How the one-shot was given, if it was given as a delay.
+        rules: The release of zone rules and parser by which ``next_run_at`` was computed; "" if that is not known.
+        executor_options: JSON.
     """
 
     id: str
@@ -48,6 +51,7 @@ class JobRow(NamedTuple):
     enabled: int
     crashes: int
     next_run_at: Millis | None
+    decided_local: int | None
     held_by: int | None
     last_run_at: Millis | None
     last_error: str | None
@@ -60,6 +64,8 @@ class JobRow(NamedTuple):
     misfire: str
     delay_ms: Millis | None
     created_at: Millis
+    rules: str
+    executor_options: str
     prompt: str
 
     def as_now(self, state: JobState) -> JobRow:
@@ -80,6 +86,7 @@ class JobState(NamedTuple):
     """The columns of a job that change when its runs start and end. In the order of the statement, as `RunEnd` is."""
 
     next_run_at: Millis | None
+    decided_local: int | None
     held_by: int | None
     last_run_at: Millis | None
     last_error: str | None
@@ -90,11 +97,20 @@ class JobState(NamedTuple):
     @classmethod
     def of(cls, job: JobRow) -> JobState:
         """The state that a job is in now."""
-        return cls(job.next_run_at, job.held_by, job.last_run_at, job.last_error, job.enabled, job.crashes, job.id)
+        return cls(
+            next_run_at=job.next_run_at,
+            decided_local=job.decided_local,
+            held_by=job.held_by,
+            last_run_at=job.last_run_at,
+            last_error=job.last_error,
+            enabled=job.enabled,
+            crashes=job.crashes,
+            id=job.id,
+        )
 
     def disabled(self) -> JobState:
         """The same of a job that is not to run any more."""
-        return JobState(self.next_run_at, self.held_by, self.last_run_at, self.last_error, 0, self.crashes, self.id)
+        return self._replace(enabled=0)
 
 
 class RunRow(NamedTuple):
@@ -106,9 +122,10 @@ class RunRow(NamedTuple):
         status: The first of the fields that the end of the run changes.
         failures: How many earlier attempts of the moment failed or timed out.
         ready_at: When it may start, and its place in the queue.
-        waits_for: None, `PAUSE`, `SUSPECTS`, `session_of` or `line_of`: what must end before the run may start.
+        waits_for: None, `PAUSE`, `CRASH_LOOP`, `session_of` or `line_of`: what must end before the run may start.
         session: The main session that it uses.
         owner: The scheduler that runs it.
+        range_at: The other end of the moments that it stands for, beside ``scheduled_at``; None: it stands for one.
     """
 
     id: int
@@ -122,9 +139,10 @@ class RunRow(NamedTuple):
     ready_at: Millis
     failures: int = 0
     coalesced: int = 1
+    range_at: Millis | None = None
     session: str | None = None
     owner: int | None = None
-    cancel_asked: int = 0
+    cancel_requested: int = 0
     started_at: Millis | None = None
     status: str = "pending"
     cause: str | None = None
@@ -164,18 +182,25 @@ class Claimed(NamedTuple):
 
     Attributes:
         next_run_at: The job's first moment that is not decided yet.
+        decided_local: As of `JobRow`.
         held_by: The open run that must end before another one of the job may start.
     """
 
     run: RunRow
     job: JobRow
     next_run_at: Millis | None
+    decided_local: int | None
     held_by: int | None
 
     @property
     def job_now(self) -> JobRow:
         """The job as it was when the run had begun."""
-        return self.job._replace(next_run_at=self.next_run_at, held_by=self.held_by, last_run_at=self.run.started_at)
+        return self.job._replace(
+            next_run_at=self.next_run_at,
+            decided_local=self.decided_local,
+            held_by=self.held_by,
+            last_run_at=self.run.started_at,
+        )
 
 
 class PlainEnd(NamedTuple):
@@ -214,19 +239,33 @@ class Upcoming(NamedTuple):
 
 
 class OwnerRow(NamedTuple):
-    """A scheduler, or a handle with a loop of its own, that has the file open; or a note of `cronactors.ledger.recovery`.
+    """A scheduler, or a handle with a loop of its own, that has the file open.
 
     Attributes:
         machine: Machine, boot and pid namespace.
         pid: Its process.
-        born: When that process was started, as the system counts it.
-        seen_at: When it last gave a sign of life.
+        process_start: When that process was started, as the system counts it.
+        heartbeat_at: When it last renewed its lease.
         lease_until: Until when it is taken to live without one; 0 once it has closed in order.
     """
 
     id: int
     machine: str
     pid: int
-    born: str
-    seen_at: Millis
+    process_start: str
+    heartbeat_at: Millis
     lease_until: Millis
+
+
+class OriginRow(NamedTuple):
+    """A list of jobs.
+
+    Attributes:
+        name: The ``origin`` of its jobs.
+        file: The file that lists them, relative to the folder of the database where that is possible; None: no file does.
+        jobs: How many jobs it has.
+    """
+
+    name: str
+    file: str | None
+    jobs: int

@@ -16,7 +16,7 @@ from cronactors.instants import LATEST, Millis
 from cronactors.storage import statements as sql
 from cronactors.storage.connection import beside, connect, locked, ours
 from cronactors.storage.files import LogWatch, files_of, standing
-from cronactors.storage.rows import SPEC, Claimed, Due, JobRow, JobState, OwnerRow, PlainEnd, RunEnd, RunRow, Upcoming
+from cronactors.storage.rows import SPEC, Claimed, Due, JobRow, JobState, OriginRow, OwnerRow, PlainEnd, RunEnd, RunRow, Upcoming
 
 _Value: TypeAlias = str | int | float | None
 _Parameters: TypeAlias = Sequence[_Value] | dict[str, _Value]
@@ -24,7 +24,7 @@ _Parameters: TypeAlias = Sequence[_Value] | dict[str, _Value]
 _MAX_ID = 2**63 - 1
 _WIDEST = 128
 _PLACE = attrgetter("ready_at", "id")
-_BEGIN = attrgetter("id", "job_id", "job_name", "user_id", "scheduled_at", "coalesced", "owner", "started_at")
+_BEGIN = attrgetter("id", "job_id", "job_name", "user_id", "scheduled_at", "coalesced", "range_at", "owner", "started_at")
 
 
 # What the columns hold is typed by the STRICT schema. `_make` does the same, at twice the cost.
@@ -155,7 +155,7 @@ class SqliteStorage:
         try:
             self._db.execute("BEGIN IMMEDIATE" if write else "BEGIN")
             if not write:
-                self._db.execute("SELECT 1 FROM schedulers LIMIT 1")  # takes the snapshot now, where a lock can be waited for
+                self._db.execute("SELECT 1 FROM owners LIMIT 1")  # takes the snapshot now, where a lock can be waited for
         except sqlite3.Error as error:
             self.rollback()
             if locked(error):
@@ -284,7 +284,7 @@ class SqliteStorage:
         if self._together(sql.BEGIN_RUNS, [_BEGIN(each.run) for each in claims]) < len(claims):
             found = self._stored_since(claims[0].run.id)
             begun = [each for each in claims if each.run.id in found]
-        self._together(sql.HOLD_JOBS, [(each.job.id, each.next_run_at, each.held_by, each.run.started_at) for each in begun])
+        self._together(sql.HOLD_JOBS, [(each.job.id, *each[2:], each.run.started_at) for each in begun])
         return begun
 
     def start_runs(self, ids: Sequence[int], *, owner: int, now: Millis) -> None:
@@ -312,9 +312,9 @@ class SqliteStorage:
         self._execute("RELEASE plain")
         return plain
 
-    def mark_runs(self, ids: Sequence[int], *, cause: str | None = None, cancel_asked: bool = False) -> None:
+    def mark_runs(self, ids: Sequence[int], *, cause: str | None = None, cancel_requested: bool = False) -> None:
         """Note on running runs why they are being stopped."""
-        self._many(sql.MARK_RUN, ((cause, int(cancel_asked), run_id) for run_id in ids))
+        self._many(sql.MARK_RUN, ((cause, int(cancel_requested), run_id) for run_id in ids))
 
     def shift_pending(self, *, now: Millis, by: Millis) -> None:
         """Move pending runs of the future earlier."""
@@ -379,3 +379,30 @@ class SqliteStorage:
     def delete_owners(self, ids: Sequence[int]) -> None:
         """Take owners away."""
         self._many(sql.DELETE_OWNER, ((owner,) for owner in ids))
+
+    # Facts about the file, and where lists of jobs come from
+
+    def meta(self, key: str) -> str | None:
+        """A fact about the file."""
+        row = self._one(sql.META, (key,))
+        return None if row is None else str(row[0])
+
+    def set_meta(self, key: str, value: str | None) -> None:
+        """Note a fact about the file."""
+        if value is None:
+            self._execute(sql.DELETE_META, (key,))
+        else:
+            self._execute(sql.INSERT_META, (key, value))
+
+    def origins(self) -> list[OriginRow]:
+        """The origins that jobs have."""
+        return [
+            OriginRow(str(name), None if file is None else str(file), _int(jobs)) for name, file, jobs in self._all(sql.ORIGINS)
+        ]
+
+    def set_origin(self, name: str, file: str | None) -> None:
+        """Note which file lists the jobs of an origin."""
+        if file is None:
+            self._execute(sql.DELETE_ORIGIN, (name,))
+        else:
+            self._execute(sql.INSERT_ORIGIN, (name, file))

@@ -63,7 +63,7 @@ EDIT_JOB = f"UPDATE jobs SET ({_quoted(_JOB)}) = ({_marks(_JOB)}) WHERE id = ?"
 EDIT_SPEC = f"UPDATE job_specs SET ({_quoted(_SPEC)}) = ({_marks(_SPEC)}) WHERE number = (SELECT number FROM jobs WHERE id = ?)"
 ADVANCE_JOBS = f"""UPDATE jobs SET {", ".join(f"{name} = {{{place}}}" for place, name in enumerate(_STATE, 1))} {{0}}
  WHERE id = {{{len(_STATE) + 1}}}"""
-HOLD_JOBS = "UPDATE jobs SET next_run_at = {2}, held_by = {3}, last_run_at = {4} {0} WHERE id = {1}"
+HOLD_JOBS = "UPDATE jobs SET next_run_at = {2}, decided_local = {3}, held_by = {4}, last_run_at = {5} {0} WHERE id = {1}"
 HALF_JOB = """SELECT number FROM jobs WHERE number NOT IN (SELECT number FROM job_specs)
 UNION ALL SELECT number FROM job_specs WHERE number NOT IN (SELECT number FROM jobs) LIMIT 1"""
 DELETE_JOB = "DELETE FROM jobs WHERE id = ?"
@@ -93,9 +93,9 @@ UPCOMING = f"""SELECT
 
 INSERT_RUN = f"""INSERT INTO runs ({_quoted(_RUN)}) VALUES ({_marks(_RUN)})
  ON CONFLICT (job_id, scheduled_at, manual, attempt) DO NOTHING"""
-BEGIN_RUNS = """INSERT INTO runs (id, job_id, job_name, user_id, scheduled_at, ready_at, coalesced, owner, started_at,
-  "trigger", manual, attempt, failures, status, cancel_asked, session_id)
- SELECT {1}, {2}, {3}, {4}, {5}, {5}, {6}, {7}, {8}, 'schedule', 0, 1, 0, 'running', 0, '' {0} WHERE true
+BEGIN_RUNS = """INSERT INTO runs (id, job_id, job_name, user_id, scheduled_at, ready_at, coalesced, range_at, owner, started_at,
+  "trigger", manual, attempt, failures, status, cancel_requested, session_id)
+ SELECT {1}, {2}, {3}, {4}, {5}, {5}, {6}, {7}, {8}, {9}, 'schedule', 0, 1, 0, 'running', 0, '' {0} WHERE true
  ON CONFLICT (job_id, scheduled_at, manual, attempt) DO NOTHING"""
 LAST_RUN = _last("runs", "id")
 RUNS_SINCE = "SELECT id FROM runs WHERE id >= ?"
@@ -104,12 +104,10 @@ PARK_RUN = "UPDATE runs SET waits_for = ? WHERE id = ? AND status = 'pending'"
 END_RUN = """UPDATE runs SET status = ?, cause = ?, completed_at = max(?, coalesce(started_at, 0)), session_id = ?, result = ?,
  error = ?, waits_for = NULL WHERE id = ? AND status = ?"""
 END_PLAINLY = """UPDATE runs SET status = 'success', cause = NULL, completed_at = max({2}, coalesce(started_at, 0)),
- session_id = {3}, result = {4}, error = NULL {0} WHERE id = {1} AND status = 'running' AND owner = {5} AND cancel_asked = 0"""
+ session_id = {3}, result = {4}, error = NULL {0} WHERE id = {1} AND status = 'running' AND owner = {5} AND cancel_requested = 0"""
 LET_GO_ON = f"""UPDATE jobs SET held_by = NULL, last_error = NULL, enabled = next_run_at IS NOT NULL {{0}}
  WHERE id = {{1}} AND held_by = {{2}} AND next_run_at IS {{3}} AND enabled = 1 AND crashes = 0 AND delete_after_run = 0 AND {_ALONE}"""
-MARK_RUN = (
-    """UPDATE runs SET cause = coalesce(?, cause), cancel_asked = max(cancel_asked, ?) WHERE id = ? AND status = 'running'"""
-)
+MARK_RUN = """UPDATE runs SET cause = coalesce(?, cause), cancel_requested = max(cancel_requested, ?) WHERE id = ? AND status = 'running'"""
 SHIFT_PENDING = """UPDATE runs SET ready_at = iif(attempt = 1, :now, max(:now, ready_at - :by))
  WHERE status = 'pending' AND ready_at > :now"""
 RUNS = f"{_RUNS} WHERE id IN (?)"
@@ -128,7 +126,17 @@ ORDER BY scheduled_at DESC, manual DESC, attempt DESC LIMIT 1"""
 RUN_AFTER = f"""{_RUNS} WHERE job_id = ? AND scheduled_at > ? AND +manual = 0
 ORDER BY scheduled_at, manual, attempt LIMIT 1"""
 
-INSERT_OWNER = f"INSERT INTO schedulers ({_quoted(_NEW_OWNER)}) VALUES ({_marks(_NEW_OWNER)})"
-OWNERS = f"SELECT {_quoted(_OWNER)} FROM schedulers"
-RENEW_LEASE = "UPDATE schedulers SET seen_at = ?, lease_until = ? WHERE id = ? AND (lease_until < ? OR seen_at > ?)"
-DELETE_OWNER = "DELETE FROM schedulers WHERE id = ?"
+INSERT_OWNER = f"INSERT INTO owners ({_quoted(_NEW_OWNER)}) VALUES ({_marks(_NEW_OWNER)})"
+OWNERS = f"SELECT {_quoted(_OWNER)} FROM owners"
+RENEW_LEASE = "UPDATE owners SET heartbeat_at = ?, lease_until = ? WHERE id = ? AND (lease_until < ? OR heartbeat_at > ?)"
+DELETE_OWNER = "DELETE FROM owners WHERE id = ?"
+
+META = "SELECT value FROM meta WHERE key = ?"
+INSERT_META = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+DELETE_META = "DELETE FROM meta WHERE key = ?"
+
+ORIGINS = (
+    "SELECT origin, (SELECT file FROM origins WHERE name = origin), count(*) FROM jobs WHERE origin IS NOT NULL GROUP BY origin"
+)
+INSERT_ORIGIN = "INSERT INTO origins (name, file) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET file = excluded.file"
+DELETE_ORIGIN = "DELETE FROM origins WHERE name = ?"

@@ -51,7 +51,9 @@ def committed(db: str | Path) -> State:
         rows = {name: connection.execute(f"SELECT * FROM {name}").fetchall() for name, sql in tables if "CREATE TABLE" in sql}
         ids = {row[0]: row[1] for row in connection.execute("SELECT id, number FROM jobs")} if "jobs" in rows else {}
         connection.execute("ROLLBACK")
-    owners = [(row[0], *row[4:]) for row in rows.pop("schedulers", [])]  # without process and machine
+    owners = [
+        (row[0], *row[4:]) for row in (rows.pop("owners", None) or rows.pop("schedulers", []))
+    ]  # without process and machine
     named = {table: [tuple(ids.get(value, value) for value in row) for row in found] for table, found in rows.items()}
     return tables, numbers, owners, named
 

@@ -200,7 +200,7 @@ def test_flipped_bytes_are_found_or_harmless_and_nothing_but_an_error_of_ours_co
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("table", ["jobs", "job_specs", "runs", "schedulers", "jobs_due", "runs_of_job"])
+@pytest.mark.parametrize("table", ["jobs", "job_specs", "runs", "owners", "jobs_due", "runs_of_job"])
 async def test_damage_in_the_middle_is_told_when_it_is_met(table: str, whole: bytes, tmp_path: Path):
     """The root of a table or of an index, garbled while nobody looked: the file opens, and the scheduler ends with the reason."""
     file = tmp_path / "agent.db"

@@ -26,7 +26,8 @@ from tests.chaos.upgrades import made_up_schemas, open_file
 from tests.storages import filled
 
 JOBS = 50
-COPY = f"agent.db.schema-{SCHEMA_VERSION}.bak"
+FIXTURES = Path(__file__).parents[1] / "schema_files"
+OLDER = [f"schema-{number}" for number in range(1, SCHEMA_VERSION)]
 
 
 class Server:
@@ -64,22 +65,29 @@ def started(kind: str, old: Path) -> Iterator[Path]:
     """A folder with the file as it stands before the upgrade, or without one."""
     with in_memory() as folder:
         file = folder / "agent.db"
-        if kind == "old":
-            shutil.copyfile(old, file)
+        if kind != "missing":
+            shutil.copyfile(FIXTURES / f"{kind}.sqlite" if kind in OLDER else old, file)
         yield file
+
+
+def copies(folder: Path) -> set[str]:
+    return {file.name for file in folder.glob("agent.db.schema-*.bak")}
 
 
 def check_copy(file: Path, state: State, before: State) -> None:
     """A copy that is there is whole and private; and it is there before anything was taken away."""
-    copy = file.with_name(COPY)
-    if copy.exists():
+    found = copies(file.parent)
+    if found:
+        _, (_, version), *_ = before
+        assert found == {f"agent.db.schema-{version[0]}.bak"}
+        copy = file.with_name(found.pop())
         assert committed(copy) == before
         assert stat.S_IMODE(copy.stat().st_mode) == 0o600
     else:
         assert not before or state == before
 
 
-@pytest.mark.parametrize("kind", ["missing", "old"])
+@pytest.mark.parametrize("kind", ["missing", "old", *OLDER])
 @quick_and_full("share", 0.3, 1.0)
 def test_failing_or_killed_at_any_statement_an_opening_leaves_the_old_schema_or_the_new_one(
     kind: str, share: float, old: Path, seed: int, figures: Callable[[str], None]
@@ -92,7 +100,7 @@ def test_failing_or_killed_at_any_statement_an_opening_leaves_the_old_schema_or_
         after = committed(file)
         check_copy(file, after, before)
     assert before != after
-    assert (kind == "old") == any("DROP COLUMN" in statement and before for statement in plain.seen)
+    assert (kind != "missing") == any("DROP COLUMN" in statement and before for statement in plain.seen)
     outcomes = {"old": 0, "new": 0}
     with serving() as server:
         for (number, statement), how in product(enumerate(plain.seen), FAILS + EXITS):
@@ -107,7 +115,7 @@ def test_failing_or_killed_at_any_statement_an_opening_leaves_the_old_schema_or_
                 open_file(Faults(file))
                 assert committed(file) == after
                 check_copy(file, after, before)
-                left = {path.name for path in file.parent.iterdir()} - {"agent.db", COPY}
+                left = {path.name for path in file.parent.iterdir()} - {"agent.db"} - copies(file.parent)
                 assert how in EXITS or not left
                 assert all(name.endswith((".part", ".part-wal", ".part-shm", ".part-journal")) for name in left)
     assert all(outcomes.values())
@@ -148,7 +156,7 @@ def test_eight_processes_that_open_one_file_at_once_all_succeed_and_upgrade_it_o
                 assert {server.hear() for server in servers} == {f"opened with {JOBS if before else 0} jobs"}
                 assert committed(file) == (upgraded if before else new)
                 check_copy(file, (), before)
-                assert {path.name for path in file.parent.iterdir()} <= {"agent.db", COPY}
+                assert {path.name for path in file.parent.iterdir()} <= {"agent.db"} | copies(file.parent)
     figures(f"{rounds} times 8 processes at once, new and old files by turns: all opened, each file was upgraded once")
 
 
@@ -172,7 +180,7 @@ def test_a_file_of_a_newer_schema_is_refused_untouched(old: Path):
     with started("old", old) as file:
         open_file(Faults(file))
         before = file.read_bytes()
-        with pytest.raises(StoreCorrupt, match=r"agent\.db was written by a newer version \(schema 3"):
+        with pytest.raises(StoreCorrupt, match=rf"agent\.db was written by a newer version \(schema {upgrades.NEWEST},"):
             connect(str(file), create=True)
         assert file.read_bytes() == before
 
