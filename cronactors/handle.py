@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from cronactors.actors import messages
 from cronactors.actors.leaving import Leaving, block
+from cronactors.actors.renewal import NoteRules, renew_moments
 from cronactors.actors.service import StoreService, store_service
 from cronactors.arguments import (
     StrPath,
@@ -48,6 +49,7 @@ class CronStore:
         self._service = service
         self._config = config
         self._owner: int | None = None
+        self._renewed = False
         self._defaults = Defaults(
             timezone=timezone or config.timezone,
             max_retries=config.default_max_retries,
@@ -225,6 +227,9 @@ class CronStore:
     async def _due(self, limit: int | None, *, retries: bool) -> list[CronJob]:
         if limit is not None:
             whole("limit", limit, InvalidJob, least=1, most=_MAX_LIMIT)
+        if not self._renewed:  # a scheduler has a task for it
+            await renew_moments(self._service.mailbox, await self._service.mailbox.ask(NoteRules()))
+            self._renewed = True
         if (await self._service.look(self._owner or 0)).orphaned:
             await self._service.recover(self._config.retry)
         return await self._service.mailbox.ask(messages.DueJobs(retries, limit))

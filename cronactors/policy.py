@@ -8,11 +8,12 @@ from functools import lru_cache
 
 import attrs
 
+from cronactors.expression import parse
 from cronactors.instants import LATEST, Millis
 from cronactors.model import COUNTED, Cause, Coalesce, Misfire, Overlap, RunStatus
-from cronactors.schedule import Cron, Schedule, count_moments, latest_moment, next_moment
+from cronactors.schedule import Cron, Schedule, count_moments, keeps_local_time, latest_moment, next_moment
 from cronactors.spec import RetryPolicy
-from cronactors.zones import furthest_local
+from cronactors.zones import first_reached, furthest_local
 
 MAX_SUMMARY = 10_000
 """How many characters of a result are kept."""
@@ -77,7 +78,7 @@ class Decision:
         runs: What is run, in order of time; each stands for so many moments.
         skipped: What is not run.
         following: The first moment that is not decided; None: none is left.
-        decided_local: Of a cron schedule: until when its moments are decided, in seconds of the local clock.
+        decided_local: Of times of day: until when they are decided, in seconds of the local clock.
     """
 
     runs: tuple[Moments, ...]
@@ -115,8 +116,14 @@ class Timing:
         return Moments(at, self.count(first, until), range_at)
 
     def local_until(self, instant: Millis) -> int | None:
-        """The local clock of a cron schedule at an instant, in seconds, as far as it had ever been; None of other schedules."""
-        return furthest_local(self.zone, instant // 1000) if isinstance(self.schedule, Cron) else None
+        """The latest time that the local clock has shown up to an instant, in seconds; None for moments that are no times of day."""
+        return furthest_local(self.zone, instant // 1000) if keeps_local_time(self.schedule) else None
+
+    def after_local(self, local: int) -> Millis | None:
+        """The first moment of a cron schedule whose date and time is later than a local one, in seconds."""
+        assert isinstance(self.schedule, Cron)
+        found = parse(self.schedule.expr).at_or_after(local + 1)
+        return None if found is None else first_reached(self.zone, found) * 1000
 
     def listed(self, first: Millis, until: Millis, most: int) -> list[Millis]:
         """The moments between, both ends included, the first ``most`` of them."""

@@ -6,21 +6,20 @@ the rules that it comes from; a newer release computes it anew, from the local d
 
 from __future__ import annotations
 
+import attrs
 import tzdata
 
 from cronactors.expression import parse
 from cronactors.instants import Millis
 from cronactors.moments import latest_instant, next_instant
-from cronactors.schedule import Cron, OneShot, Schedule, next_moment
+from cronactors.schedule import Cron, OneShot, Schedule, keeps_local_time, next_moment
 from cronactors.timestamps import read_timestamp
-from cronactors.zones import first_reached
+from cronactors.zones import first_reached, furthest_local
 
 PARSER = 1
 """Goes up by one when an expression comes to mean other moments than before."""
 RULES = f"{tzdata.IANA_VERSION}/{PARSER}"
 """The rules of this process, such as ``"2026f/1"``: the release of the IANA time zone database, and `PARSER`."""
-
-_ALL_HOURS = 24
 
 
 def is_older(rules: str, than: str = RULES) -> bool:
@@ -39,35 +38,45 @@ def depends_on_rules(schedule: Schedule) -> bool:
     return isinstance(schedule, Cron) or (isinstance(schedule, OneShot) and read_timestamp(schedule.at).local)
 
 
-def next_by_new_rules(
-    schedule: Schedule, *, zone: str, next_run_at: Millis, decided_local: int | None, now: Millis
-) -> Millis | None:
-    """Find where a next moment, computed by older rules and not due yet, lies by the rules of this process.
+@attrs.frozen
+class NextMoment:
+    """The next moment of a job, and until when its moments are decided, in seconds of the local clock."""
+
+    at: Millis
+    decided_local: int | None
+
+
+def by_new_rules(schedule: Schedule, found: NextMoment, *, zone: str, due: bool, now: Millis) -> NextMoment:
+    """Find where a next moment, computed by older rules, lies by the rules of this process.
 
     A time of day follows its local date and time: the first one later than ``decided_local``, so that the change itself neither repeats
     a day nor loses one. If it lies before ``now`` by the new rules the job is due at once. A rhythm of all hours goes on from ``now``.
+    A moment that is due already stays, and its local date and time counts as decided.
 
     Args:
         schedule: When.
+        found: As it is stored. Without ``decided_local`` the moment that is now nearest is taken, since rules move a clock by hours.
         zone: A checked IANA name.
-        next_run_at: The moment that is stored.
-        decided_local: Until when the moments are decided, in seconds of the local clock by the older rules; None: nobody knows. Then
-            the moment nearest to ``next_run_at`` is taken, since rules move a clock by an hour or two.
+        due: Whether the moment was due before the rules changed.
         now: The time.
-
-    Returns:
-        The moment; None if none is left.
     """
-    if not isinstance(schedule, Cron):
-        return next_moment(schedule, after=-1, zone=zone, anchor=0) if depends_on_rules(schedule) else next_run_at
+    if isinstance(schedule, Cron) and keeps_local_time(schedule):
+        local = _local_time_of(schedule, found, zone)
+        if local is None or due:
+            return NextMoment(found.at, local)
+        return NextMoment(first_reached(zone, local) * 1000, found.decided_local)
+    if due or not depends_on_rules(schedule):
+        return found
+    moment = next_moment(schedule, after=now if isinstance(schedule, Cron) else -1, zone=zone, anchor=0)
+    return found if moment is None else NextMoment(moment, None)
+
+
+def _local_time_of(schedule: Cron, found: NextMoment, zone: str) -> int | None:
+    """The local time that the schedule names for a next moment of older rules."""
     times = parse(schedule.expr)
-    if times.rhythm and len(times.hours) == _ALL_HOURS:
-        return next_moment(schedule, after=now, zone=zone, anchor=0)
-    if decided_local is None:
-        second = next_run_at // 1000
-        near = [latest_instant(times, zone, second), next_instant(times, zone, second)]
-        found = min((instant for instant in near if instant is not None), key=lambda instant: abs(instant - second), default=None)
-    else:
-        local = times.at_or_after(decided_local + 1)
-        found = None if local is None else first_reached(zone, local)
-    return None if found is None else found * 1000
+    if found.decided_local is not None:
+        return times.at_or_after(found.decided_local + 1)
+    second = found.at // 1000
+    near = [latest_instant(times, zone, second), next_instant(times, zone, second)]
+    nearest = min((instant for instant in near if instant is not None), key=lambda instant: abs(instant - second), default=None)
+    return None if nearest is None else furthest_local(zone, nearest)

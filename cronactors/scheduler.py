@@ -16,6 +16,7 @@ from cronactors.actors.clock import Clock
 from cronactors.actors.leaving import Leaving, block
 from cronactors.actors.messages import Explain
 from cronactors.actors.notifier import DRAIN_LIMIT, Notifier
+from cronactors.actors.renewal import renew_moments
 from cronactors.actors.runner import RunnerPool, Terms
 from cronactors.actors.service import StoreService, store_service
 from cronactors.arguments import StrPath, check_id, check_instant, check_path, check_settings
@@ -261,6 +262,7 @@ async def open_scheduler(
                     try:
                         async with trio.open_nursery() as clockwork:
                             clockwork.start_soon(scheduler._clock.run)
+                            clockwork.start_soon(renew_moments, service.mailbox, scheduler._clock.rules)
                             with leaving.body:
                                 yield scheduler
                             clockwork.cancel_scope.cancel()

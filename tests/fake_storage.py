@@ -129,6 +129,12 @@ class FakeStorage:
                 number, job = self._changed.jobs[state.id]
                 self._changed.jobs[state.id] = (number, job._replace(**state._asdict()))
 
+    def mark_rules(self, ids: Sequence[str], *, rules: str) -> None:
+        for job_id in ids:
+            if job_id in self._changed.jobs:
+                number, job = self._changed.jobs[job_id]
+                self._changed.jobs[job_id] = (number, job._replace(rules=rules))
+
     def delete_jobs(self, ids: Sequence[str]) -> None:
         for job_id in ids:
             self._changed.jobs.pop(job_id, None)

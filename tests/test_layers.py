@@ -30,7 +30,7 @@ storage.protocol storage.statements storage.migrations
 storage.connection
 storage.sqlite
 ledger.views
-ledger.entries
+ledger.entries ledger.rules_changed
 ledger.settle ledger.lines
 ledger.close ledger.damage
 ledger.claim
@@ -40,7 +40,7 @@ actors.watchdog actors.observable actors.callbacks
 actors.thread
 actors.leaving actors.mailbox actors.verdicts
 actors.messages actors.duties actors.store
-actors.notifier actors.service actors.running
+actors.notifier actors.service actors.running actors.renewal
 actors.runner
 actors.clock
 arguments executors

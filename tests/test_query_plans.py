@@ -79,6 +79,7 @@ SEARCHES = {
     "HISTORY_OF": ["runs USING INDEX runs_of_job (job_id=? AND (scheduled_at,manual,attempt)<(?,?,?))"],
     "RUN_UNTIL": ["runs USING INDEX runs_of_job (job_id=? AND scheduled_at<?)"],
     "RUN_AFTER": ["runs USING INDEX runs_of_job (job_id=? AND scheduled_at>?)"],
+    "MARK_RULES": ["job_specs USING INTEGER PRIMARY KEY (rowid=?)", "jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)"],
     "META": ["meta USING PRIMARY KEY (key=?)"],
     "DELETE_META": ["meta USING PRIMARY KEY (key=?)"],
     "ORIGINS": ["jobs USING INDEX jobs_origin (origin>?)", "origins USING PRIMARY KEY (name=?)"],

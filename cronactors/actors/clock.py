@@ -68,6 +68,7 @@ class Clock:
             entered_at = from_millis(registered.latest_entry).isoformat()
             logger.warning("the wall clock was ahead when jobs or runs were entered, at %s", entered_at)
             self._rebase = Rebase(0, PAGE, terms.owner, by=0, since=service.wall())
+        self.rules = registered.rules
         self.turns = Observable(0)
         self.next_due: Millis | None = 0
         self.next_cancelling: Millis | None = None

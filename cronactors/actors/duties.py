@@ -12,6 +12,7 @@ import attrs
 from cronactors.actors.mailbox import Request
 from cronactors.instants import Millis
 from cronactors.ledger import claim, finish, recovery, views
+from cronactors.ledger.rules_changed import RulesOfFile, note_rules
 from cronactors.model import Cause, CronJob, CronRun
 from cronactors.owner import Owner
 from cronactors.policy import Outcome
@@ -25,11 +26,19 @@ STALE: Millis = 2_000
 
 @attrs.frozen
 class Registered:
-    """An owner's number; the latest sign of life that any owner gave before, and the latest time at which users entered something."""
+    """What a new owner has to know.
+
+    Attributes:
+        owner: Its number.
+        last_seen: When any owner before it renewed its lease last.
+        latest_entry: The latest time at which users entered something.
+        rules: The rules by which the next moments in the file are computed.
+    """
 
     owner: int
     last_seen: Millis | None
     latest_entry: Millis | None
+    rules: RulesOfFile
 
 
 @attrs.frozen
@@ -41,7 +50,7 @@ class Register(Request[Registered]):
     def apply(self, storage: Storage) -> Registered:
         """Answer its number."""
         last_seen, latest_entry = recovery.last_seen(storage), recovery.latest_entry(storage)
-        return Registered(recovery.register(storage, self.me), last_seen, latest_entry)
+        return Registered(recovery.register(storage, self.me), last_seen, latest_entry, note_rules(storage))
 
 
 @attrs.frozen

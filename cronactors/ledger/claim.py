@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import attrs
+
 from cronactors.errors import InvalidSchedule
 from cronactors.instants import Millis
 from cronactors.ledger.close import close_run
 from cronactors.ledger.entries import begun_run, buffered_run, is_braked, is_first_start, skipped_run
 from cronactors.ledger.lines import free_first, stop_job, withdraw
+from cronactors.ledger.rules_changed import renewed
 from cronactors.ledger.views import timing_of, unreadable
 from cronactors.model import Cause, Overlap, RunStatus, Trigger
 from cronactors.policy import Decision, Moments, Outcome, decide_due, is_suspect, misfire_from_text
+from cronactors.rules import RULES
 from cronactors.spec import RetryPolicy
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import CRASH_LOOP, Claimed, Due, JobRow, JobState, RunRow, line_of
@@ -75,7 +79,7 @@ def _claim_together(storage: Storage, places: Sequence[Due], *, owner: int, now:
     begins: list[tuple[JobRow, Decision]] = []
     decided: dict[tuple[object, ...], Decision | None] = {}  # once for all jobs with one schedule, one zone and one moment
     for job in map(jobs.get, job_ids):
-        if job is None or job.session is not None or is_suspect(job.crashes):
+        if job is None or job.session is not None or is_suspect(job.crashes) or job.rules != RULES:
             continue
         alike = (job.next_run_at, job.schedule, job.anchor_at, job.timezone, job.misfire)
         if alike not in decided:
@@ -84,7 +88,7 @@ def _claim_together(storage: Storage, places: Sequence[Due], *, owner: int, now:
             except InvalidSchedule:
                 decided[alike] = None  # `claim_moment` stops the job
         decision = decided[alike]
-        if decision is not None and len(decision.runs) == 1 and not decision.skipped:
+        if decision is not None and len(decision.runs) == 1 and not decision.skipped and not _decided_beyond(job, decision):
             begins.append((job, decision))
     claims: list[Claimed] = []
     for run_id, (job, decision) in zip(storage.new_run_ids(len(begins)), begins, strict=True):
@@ -99,6 +103,8 @@ def claim_moment(storage: Storage, job_id: str, *, owner: int, now: Millis) -> C
     job = storage.jobs([job_id])[job_id]  # a KeyError tells of a damaged file, as `run_batch` finds out
     if job.held_by is not None:
         return None
+    if job.rules != RULES:
+        job = renewed(storage, job)
     decision = _decide(storage, job, now)
     if decision is None:
         return None
@@ -120,10 +126,14 @@ def claim_moment(storage: Storage, job_id: str, *, owner: int, now: Millis) -> C
 def _decide(storage: Storage, job: JobRow, now: Millis) -> Decision | None:
     """What the due moments become; None if there are none, or if the schedule cannot be read, which stops the job."""
     try:
-        return _decided(job, now)
+        decision = _decided(job, now)
+        if decision is not None and job.decided_local is not None and _decided_beyond(job, decision):
+            following = timing_of(job).after_local(job.decided_local)
+            decision = attrs.evolve(decision, following=following, decided_local=job.decided_local)
     except InvalidSchedule as error:
         stop_job(storage, job._replace(last_error=f"paused: {unreadable(error)}"), Cause.CANCELLED)
         return None
+    return decision
 
 
 def _decided(job: JobRow, now: Millis) -> Decision | None:
@@ -131,6 +141,11 @@ def _decided(job: JobRow, now: Millis) -> Decision | None:
     if first is None or first > now:  # the index of a damaged file may say otherwise: nothing runs ahead of its time
         return None
     return decide_due(timing_of(job), first=first, now=now, misfire=misfire_from_text(job.misfire))
+
+
+def _decided_beyond(job: JobRow, decision: Decision) -> bool:
+    """Whether the job's times of day are decided further than the local clock is: new rules have set the clock of its zone back."""
+    return None not in (job.decided_local, decision.decided_local) and (job.decided_local or 0) > (decision.decided_local or 0)
 
 
 def _begin(storage: Storage, job: JobRow, moments: Moments, *, owner: int, now: Millis) -> RunRow | None:
@@ -167,6 +182,8 @@ def cancel_overlapped(storage: Storage) -> bool:
 
 
 def _cancel_other(storage: Storage, job: JobRow, now: Millis) -> None:
+    if job.rules != RULES:
+        job = renewed(storage, job)
     decision = _decide(storage, job, now)
     if decision is None:
         return

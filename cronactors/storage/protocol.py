@@ -68,6 +68,10 @@ class Storage(Protocol):
         """Write the state of existing jobs, each of them once."""
         ...
 
+    def mark_rules(self, ids: Sequence[str], *, rules: str) -> None:
+        """Note by which rules the next moments of existing jobs were computed."""
+        ...
+
     def delete_jobs(self, ids: Sequence[str]) -> None:
         """Take jobs away; their runs stay."""
         ...

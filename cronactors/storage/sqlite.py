@@ -209,6 +209,10 @@ class SqliteStorage:
         """Write the state of existing jobs."""
         self._together(sql.ADVANCE_JOBS, states)
 
+    def mark_rules(self, ids: Sequence[str], *, rules: str) -> None:
+        """Note by which rules next moments were computed."""
+        self._many(sql.MARK_RULES, ((rules, job_id) for job_id in ids))
+
     def delete_jobs(self, ids: Sequence[str]) -> None:
         """Take jobs away; their runs stay."""
         self._many(sql.DELETE_JOB, ((job_id,) for job_id in ids))

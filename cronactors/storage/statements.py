@@ -64,6 +64,7 @@ EDIT_SPEC = f"UPDATE job_specs SET ({_quoted(_SPEC)}) = ({_marks(_SPEC)}) WHERE 
 ADVANCE_JOBS = f"""UPDATE jobs SET {", ".join(f"{name} = {{{place}}}" for place, name in enumerate(_STATE, 1))} {{0}}
  WHERE id = {{{len(_STATE) + 1}}}"""
 HOLD_JOBS = "UPDATE jobs SET next_run_at = {2}, decided_local = {3}, held_by = {4}, last_run_at = {5} {0} WHERE id = {1}"
+MARK_RULES = "UPDATE job_specs SET rules = ? WHERE number = (SELECT number FROM jobs WHERE id = ?)"
 HALF_JOB = """SELECT number FROM jobs WHERE number NOT IN (SELECT number FROM job_specs)
 UNION ALL SELECT number FROM job_specs WHERE number NOT IN (SELECT number FROM jobs) LIMIT 1"""
 DELETE_JOB = "DELETE FROM jobs WHERE id = ?"
