@@ -99,7 +99,7 @@ def db() -> Iterator[sqlite3.Connection]:
 def plan(db: sqlite3.Connection, statement: str) -> list[str]:
     """The steps of SQLite's plan; a covering index counts as an index."""
     named = re.findall(r":(\w+)", statement)
-    values = dict.fromkeys(named, 0) if named else [0] * (len(set(re.findall(r"\?\d+", statement))) or statement.count("?"))
+    values = dict.fromkeys(named, 0) if named else [0] * statement.count("?")
     steps = db.execute(f"EXPLAIN QUERY PLAN {statement}", values)
     return [str(step[3]).replace("COVERING INDEX", "INDEX") for step in steps]
 

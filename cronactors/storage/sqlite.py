@@ -43,7 +43,8 @@ def _parts(statement: str, rows: Sequence[Sequence[_Value]]) -> Iterator[tuple[s
     while first < len(rows):
         count = min(_WIDEST, 1 << (len(rows) - first).bit_length() - 1)
         part = rows[first : first + count]
-        yield sql.together(statement, len(part[0]), count), tuple(chain.from_iterable(part))
+        values = sql.values_in_order(statement)(part[0]) if count == 1 else tuple(chain.from_iterable(part))
+        yield sql.together(statement, len(part[0]), count), values
         first += count
 
 
@@ -244,7 +245,7 @@ class SqliteStorage:
 
     def latest_entry(self, *, among: int) -> Millis | None:
         """The latest time that the newest jobs and runs bear."""
-        return max((_int(at) for (at,) in self._all(sql.LATEST_ENTRY, (among,)) if at is not None), default=None)
+        return max((_int(at) for (at,) in self._all(sql.LATEST_ENTRY, {"among": among}) if at is not None), default=None)
 
     # The queue
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Sequence
 from functools import cache
+from operator import itemgetter
 from typing import NamedTuple
 
 from cronactors.storage.rows import SPEC, JobRow, JobState, OwnerRow, RunRow
@@ -24,14 +27,26 @@ def widened(statement: str, width: int) -> str:
 
 @cache
 def together(statement: str, width: int, count: int) -> str:
-    """The statement for ``count`` rows of ``width`` values at once: `{1}` is the first value of a row, `{0}` where rows come from."""
+    """The statement for ``count`` rows of ``width`` values at once: `{1}` is the first value of a row, `{0}` where rows come from.
+
+    A single row is bound to plain `?`, as `values_in_order` gives its values: Python 3.12.0 to 3.12.3 warn of `?1` with a sequence
+    (gh-117995).
+    """
     if count == 1:
-        return statement.format("", *(f"?{place}" for place in range(1, width + 1)))
+        return statement.format("", *(["?"] * width))
     names = [f"v{place}" for place in range(1, width + 1)]
     rows = ", ".join([f"({_marks(names)})"] * count)
     # Not in front: Python tells how many rows were changed only of what begins with INSERT or UPDATE.
     given = f"(WITH given ({', '.join(names)}) AS (VALUES {rows}) SELECT * FROM given)"
     return statement.format(f"FROM {given}", *names)
+
+
+@cache
+def values_in_order(statement: str) -> Callable[[Sequence[object]], tuple[str | int | float | None, ...]]:
+    """A function that returns the values of a row in the order in which the statement for a single row uses them."""
+    places = [int(place) - 1 for place in re.findall(r"\{([1-9]\d*)\}", statement)]
+    assert len(places) > 1, "itemgetter returns no tuple for one place"
+    return itemgetter(*places)
 
 
 def _last(table: str, key: str) -> str:
@@ -73,9 +88,9 @@ IDLE_JOBS = f"{_JOBS} WHERE id IN (?) AND {_ALONE}"
 IDS_NAMED = "SELECT (SELECT id FROM jobs WHERE user_id = {1} AND name = {2}) {0}"
 JOBS_OF_ORIGIN = f"{_JOBS} WHERE origin = ?"
 PAGE_OF_JOBS = f"SELECT jobs.number, {_WHOLE} WHERE jobs.number > ? ORDER BY jobs.number LIMIT ?"
-LATEST_ENTRY = """SELECT max(at) FROM (SELECT max(created_at, anchor_at) AS at FROM job_specs ORDER BY number DESC LIMIT ?1)
+LATEST_ENTRY = """SELECT max(at) FROM (SELECT max(created_at, anchor_at) AS at FROM job_specs ORDER BY number DESC LIMIT :among)
 UNION ALL SELECT max(at) FROM
- (SELECT iif(status = 'pending' AND attempt = 1, ready_at, NULL) AS at FROM runs ORDER BY id DESC LIMIT ?1)"""
+ (SELECT iif(status = 'pending' AND attempt = 1, ready_at, NULL) AS at FROM runs ORDER BY id DESC LIMIT :among)"""
 PAGE_OF_USER = f"SELECT jobs.number, {_WHOLE} WHERE jobs.number > ? AND user_id = ? ORDER BY jobs.number LIMIT ?"
 
 _DUE_RUNS = "SELECT id, job_id, ready_at, id FROM runs WHERE status = 'pending' AND waits_for IS NULL AND ready_at <= :now"
