@@ -72,6 +72,11 @@ class World:
         self.me = process("here")
         self.owner = self.register(self.me)
 
+    def close(self) -> None:
+        """Close the storage; one in dicts has nothing to close."""
+        if isinstance(self.storage, SqliteStorage):
+            self.storage.close()
+
     def do(self, function: Callable[Concatenate[Storage, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         storage = self.storage
         assert storage.begin(write=True)

@@ -88,8 +88,9 @@ def test_a_file_that_is_removed_or_replaced_is_noticed(tmp_path: Path, suffix: s
 
 
 def test_of_a_database_in_memory_nothing_is_told() -> None:
-    watch = SqliteStorage(":memory:", wall=lambda: 0).watch()
-    assert not any(watch.quiet() for _ in range(3))
+    with closing(SqliteStorage(":memory:", wall=lambda: 0)) as storage:
+        watch = storage.watch()
+        assert not any(watch.quiet() for _ in range(3))
 
 
 # What a scheduler makes of it. In real time, since the system keeps the times of files; a margin is ten times what is needed.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from cronactors import schedule
@@ -15,7 +17,8 @@ from tests.ledger_world import DAY, FAILURE, HOUR, HOURLY, INTERRUPTED, KINDS, M
 
 @pytest.fixture(params=KINDS)
 def world(request):
-    return World(request.param)
+    with closing(World(request.param)) as made:
+        yield made
 
 
 def test_a_moment_begins_when_it_comes_and_the_next_one_stands(world):

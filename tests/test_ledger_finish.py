@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import timedelta
 
 import attrs
@@ -32,7 +33,8 @@ MAIN = {"session_mode": SessionMode.MAIN, "user_id": "ann"}
 
 @pytest.fixture(params=KINDS)
 def world(request):
-    return World(request.param)
+    with closing(World(request.param)) as made:
+        yield made
 
 
 # Overlap

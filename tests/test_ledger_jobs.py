@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from itertools import permutations
 
 import pytest
@@ -35,7 +36,8 @@ NINE = Cron("0 9 * * *")
 
 @pytest.fixture(params=KINDS)
 def world(request):
-    return World(request.param)
+    with closing(World(request.param)) as made:
+        yield made
 
 
 # Adding

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from cronactors.errors import JobBusy, RunClosed, RunNotFound
@@ -28,7 +30,8 @@ MAIN = {"session_mode": SessionMode.MAIN, "user_id": "ann"}
 
 @pytest.fixture(params=KINDS)
 def world(request):
-    return World(request.param)
+    with closing(World(request.param)) as made:
+        yield made
 
 
 # Main sessions

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from cronactors.errors import InvalidJob
@@ -26,7 +28,8 @@ NINE = Cron("0 9 * * *")
 
 @pytest.fixture(params=KINDS)
 def world(request):
-    return World(request.param)
+    with closing(World(request.param)) as made:
+        yield made
 
 
 # Pausing and resuming

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from cronactors.ledger.claim import LEASE, cancel_overlapped
@@ -28,7 +30,8 @@ from tests.ledger_world import (
 
 @pytest.fixture(params=KINDS)
 def world(request):
-    return World(request.param)
+    with closing(World(request.param)) as made:
+        yield made
 
 
 # Crashes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from cronactors.instants import from_millis
@@ -26,7 +28,8 @@ from tests.ledger_world import (
 
 @pytest.fixture(params=KINDS)
 def world(request):
-    return World(request.param)
+    with closing(World(request.param)) as made:
+        yield made
 
 
 def test_what_tells_that_the_clock_was_set_back_is_not_forgotten_before_it_is_heeded(world):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import closing
 
 import pytest
 
@@ -18,7 +19,8 @@ from tests.ledger_world import DAY, FAILURE, HOUR, KINDS, MINUTE, MINUTELY, T0, 
 
 @pytest.fixture(params=KINDS)
 def world(request):
-    return World(request.param)
+    with closing(World(request.param)) as made:
+        yield made
 
 
 def make_suspects(world: World, *jobs: str) -> None:
@@ -191,6 +193,9 @@ class Load:
         self.running: list[tuple[Millis, RunRow]] = []
         self.crashes = 0
 
+    def close(self) -> None:
+        self.world.close()
+
     def step(self) -> None:
         world = self.world
         world.do(cancel_overlapped)
@@ -229,14 +234,14 @@ class Load:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_only_a_job_that_kills_its_process_each_time_pays_and_it_stops(seed):
-    load = Load(seed, killers=1)
-    load.run()
-    assert load.crashes > FREE_CRASHES
-    assert load.paid() == 0
+    with closing(Load(seed, killers=1)) as load:
+        load.run()
+        assert load.crashes > FREE_CRASHES
+        assert load.paid() == 0
 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_jobs_that_kill_their_process_each_time_stop_all_and_others_pay_little(seed):
-    load = Load(seed, killers=3)
-    load.run()
-    assert load.paid() <= 2 * FREE_CRASHES
+    with closing(Load(seed, killers=3)) as load:
+        load.run()
+        assert load.paid() <= 2 * FREE_CRASHES

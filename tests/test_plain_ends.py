@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 
 import pytest
 
@@ -138,19 +139,19 @@ def test_the_claim_saves_reading_and_decides_nothing(kind, meanwhile, of, outcom
         )
         return ended, after
 
-    knows, does_not = World(kind), World(kind)
-    does_not.knows_claims = False
-    assert outcome_in(knows) == outcome_in(does_not)
+    with closing(World(kind)) as knows, closing(World(kind)) as does_not:
+        does_not.knows_claims = False
+        assert outcome_in(knows) == outcome_in(does_not)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_of_two_ends_of_one_run_in_a_batch_the_first_counts(kind) -> None:
-    world = World(kind)
-    world.add()
-    world.pass_time(MINUTE)
-    (claimed,) = world.claim()
-    put_back = Outcome(status=RunStatus.FAILED, cause=Cause.INTERRUPTED)
-    ends = [End(claimed.run.id, SUCCESS, claimed), End(claimed.run.id, put_back, None)]
-    first, second = world.do(finish_runs, ends, owner=world.owner, policy=world.policy)
-    assert isinstance(first, RunRow)
-    assert (first.status, second, world.run(claimed.run).status) == ("success", None, "success")
+    with closing(World(kind)) as world:
+        world.add()
+        world.pass_time(MINUTE)
+        (claimed,) = world.claim()
+        put_back = Outcome(status=RunStatus.FAILED, cause=Cause.INTERRUPTED)
+        ends = [End(claimed.run.id, SUCCESS, claimed), End(claimed.run.id, put_back, None)]
+        first, second = world.do(finish_runs, ends, owner=world.owner, policy=world.policy)
+        assert isinstance(first, RunRow)
+        assert (first.status, second, world.run(claimed.run).status) == ("success", None, "success")

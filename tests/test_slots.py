@@ -365,10 +365,10 @@ async def test_a_run_that_followed_while_runs_were_interrupted_is_recorded_howev
 
 @pytest.mark.parametrize("over", [True, False], ids=["its end is on the way", "it goes on"])
 async def test_a_run_that_two_looks_have_not_found_was_taken_over_unless_it_is_over(over: bool, caplog) -> None:
-    world = World(KINDS[0])
-    world.add()
-    world.pass_time(MINUTE)
-    (claimed,) = world.claim()
+    with closing(World(KINDS[0])) as world:
+        world.add()
+        world.pass_time(MINUTE)
+        (claimed,) = world.claim()
     in_flight = RunsInFlight(Mailbox(), 1.0)
     running = Running(claimed, trio.lowlevel.current_task(), trio.CancelScope(), over=over)
     in_flight.add(running)

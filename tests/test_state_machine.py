@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
@@ -264,9 +266,12 @@ class Machine(Model):
             self.advance(next_due - self.world.now)
 
     def teardown(self) -> None:
+        with closing(self.world):
+            if self.sound:  # else the failure that was found is enough
+                self.come_to_an_end()
+
+    def come_to_an_end(self) -> None:
         """Without new requests, and with time going on, all that waits comes to its end."""
-        if not self.sound:
-            return  # what was found broken is told by itself
         waiting = {run_id for run_id, run in self.rows.items() if run.status in OPEN and run.waits_for != PAUSE}
         for _ in range(3 * len(waiting) + 10):
             for run in self.world.do(lambda s: s.running()):
