@@ -7,6 +7,7 @@ import inspect
 import os
 import signal
 import subprocess
+import sys
 import traceback
 from collections.abc import Awaitable, Callable
 from datetime import UTC
@@ -69,7 +70,7 @@ def load_executor(name: str) -> JobExecutor:
     if not _is_async(found):
         raise InvalidConfig(f"executor {shorten(name)} must be an async function: write async def")
     try:
-        inspect.signature(found).bind(None)
+        _signature(found).bind(None)
     except (TypeError, ValueError):
         raise InvalidConfig(f"executor {shorten(name)} must take one argument, the JobContext") from None
     return cast(JobExecutor, found)
@@ -95,6 +96,20 @@ def _is_async(found: Callable[..., object]) -> bool:
     if isinstance(found, type):
         return False
     return any(map(inspect.iscoroutinefunction, (found, inspect.unwrap(found), type(found).__call__)))
+
+
+def _signature(found: Callable[..., object]) -> inspect.Signature:
+    """The parameters of a function.
+
+    Annotations may name types that only type checkers import, and Python 3.14 evaluates them here unless it is asked for their text
+    (PEP 649, and the documentation of `inspect.signature`).
+    """
+    if sys.version_info >= (3, 14):
+        from annotationlib import Format  # noqa: PLC0415 - older versions have no such module
+
+        return inspect.signature(found, annotation_format=Format.STRING)
+    else:  # noqa: RET505 - type checkers of 3.14 would find it unreachable
+        return inspect.signature(found)
 
 
 def shell_executor(cwd: StrPath, *, grace: float = SHELL_GRACE) -> JobExecutor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import shlex
 import signal
@@ -9,10 +10,12 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trio
 
+from cronactors import executors
 from cronactors.errors import InvalidConfig
 from cronactors.executors import SHELL_OUTPUT, CommandFailed, find_executor, load_executor, shell_executor
 from cronactors.model import JobContext, JobResult, SessionMode
@@ -293,6 +296,43 @@ def modules(tmp_path, monkeypatch):
 )
 async def test_executor_by_name(modules, name, answer):
     assert await load_executor(name)(context("p")) == answer
+
+
+TYPED = """
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from somewhere import Context, Reply
+
+async def typed(context: Context) -> Reply: return context.prompt
+
+async def two(a: Context, b: Context) -> Reply: pass
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="before 3.14 the module itself could not be imported (PEP 649)")
+async def test_annotations_that_only_type_checkers_understand_are_not_evaluated(modules):
+    (modules / "my_executors.py").write_text(TYPED)
+    assert await load_executor("my_executors:typed")(context("p")) == "p"
+    with pytest.raises(InvalidConfig, match="must take one argument"):
+        load_executor("my_executors:two")
+
+
+def test_a_signature_that_3_14_cannot_evaluate_is_read_as_text(modules, monkeypatch):
+    """In place of 3.14: its `inspect.signature` fails in the same way unless it is asked for text."""
+    real = inspect.signature
+
+    def signature(found, *, annotation_format="evaluated"):
+        if annotation_format != "text":
+            raise NameError("name 'Context' is not defined")
+        return real(found)
+
+    monkeypatch.setattr(executors, "sys", SimpleNamespace(version_info=(3, 14)))
+    monkeypatch.setattr(inspect, "signature", signature)
+    monkeypatch.setitem(sys.modules, "annotationlib", SimpleNamespace(Format=SimpleNamespace(STRING="text")))
+    load_executor("my_executors:good")
+    with pytest.raises(InvalidConfig, match="must take one argument"):
+        load_executor("my_executors:two")
 
 
 @pytest.mark.parametrize(
