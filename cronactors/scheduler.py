@@ -232,7 +232,8 @@ async def open_scheduler(
         on_finish: Told the records of each finished run.
         jobs: Upserted first.
         config: Settings; its own ``jobs`` are upserted too, under its ``origin``.
-        tick_interval: Seconds between two looks for what other processes changed, 0.01 to 3,600.
+        tick_interval: Seconds between two looks for what other processes changed, 0.01 to 3,600. It also bounds how late the
+            scheduler reacts after the machine was suspended or its clock was set: timers do not count the time asleep.
         shutdown_grace: Seconds that runs have to end by themselves when the block ends.
 
     Raises:

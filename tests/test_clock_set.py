@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +22,7 @@ from cronactors import (
     open_scheduler,
     open_store,
 )
+from cronactors.instants import from_millis
 from cronactors.testing import VirtualClock
 from tests.workers import START, after, history
 
@@ -189,3 +191,47 @@ async def test_small_steps_of_the_wall_clock_are_followed_without_a_word(
         await trio.sleep(30)
         assert times.ran == times.moments == [60, 120, 180, 240, 300]
         assert caplog.text == ""
+
+
+class HeldWall:
+    """The system's wall clock, held still at an instant (ns since 1970) until it is released."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+        self.at: int | None = at
+        self._real = time.time_ns
+        monkeypatch.setattr(time, "time_ns", self._shown)
+        monkeypatch.setattr(time, "time", lambda: self._shown() / 1e9)
+
+    def _shown(self) -> int:
+        return self._real() if self.at is None else self.at
+
+
+@pytest.mark.parametrize("overlap", ["skip", "cancel_other"])
+@pytest.mark.parametrize("ahead_ms", [1, 2.4])
+async def test_nothing_spins_just_before_a_moment_of_a_wall_clock_that_is_held(
+    monkeypatch: pytest.MonkeyPatch, ahead_ms: float, overlap: str
+) -> None:
+    started: list[str] = []
+
+    async def executor(context: JobContext) -> None:
+        started.append(context.run_id)
+        if len(started) == 1 and overlap == "cancel_other":
+            await trio.sleep_forever()
+
+    due = time.time_ns() // 10**9 * 10**9 + 3_600 * 10**9
+    async with open_scheduler(":memory:", executor, shutdown_grace=0) as scheduler:
+        job_id = await scheduler.store.add_job("job", "it", OneShot(from_millis(due // 10**6)), overlap=overlap)
+        if overlap == "cancel_other":
+            await scheduler.run_now(job_id, wait=False)
+        wall = HeldWall(monkeypatch, due - round(ahead_ms * 10**6))
+        scheduler._clock.wake()
+        await trio.sleep(0.1)
+        turns, runs = scheduler._clock.turns.value, len(started)
+        await trio.sleep(0.5)
+        assert scheduler._clock.turns.value - turns < 100, "ten times as many as one each 50 ms"
+        assert len(started) == runs
+        wall.at = due
+        with trio.fail_after(10):
+            while len(started) == runs:
+                await trio.sleep(0.01)
+        wall.at = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from contextlib import suppress
 
 import attrs
@@ -28,7 +29,7 @@ MOST_CLAIMS = 100
 LOOK_EVERY = 10.0
 """Seconds after which a tick looks inside the file though nobody seems to have written: a slow disk may show late what was."""
 _LONGEST_PAUSE = 1.0
-_AGAIN = 0.05  # after a claim that only went past moments that were decided before
+_AGAIN = 0.05  # after a claim that only went past moments that were decided before; while the wall clock is held still
 
 
 class Clock:
@@ -61,6 +62,7 @@ class Clock:
         self._waits_for_slot = False
         self._limited = False
         self._cancels_nothing = False
+        self._slept_at = 0  # on the system's wall clock (ns)
         self._leaked: set[int] = set()
         self._seen = max(service.wall(), registered.last_seen or 0), trio.current_time()
         self._rebase: Rebase | None = None
@@ -180,6 +182,10 @@ class Clock:
             self._empty_latch()  # of its own commit; of another's it hears soon enough
         elif self.next_cancelling is not None:
             wait = min(wait, self._service.until(self.next_cancelling))
+        shown = time.time_ns()
+        if shown == self._slept_at and self._service.virtual is None:  # the wall clock is held still: it would spin
+            wait = max(wait, _AGAIN)
+        self._slept_at = shown
         self.next_wake = None if math.isinf(wait) else self._wall() + max(0, math.ceil(wait * 1000))
         with trio.move_on_after(max(0.0, wait)) as sleep:  # the tick may have passed while a claim was made
             await self._latch.receive()
