@@ -89,7 +89,7 @@ def _absolute(path: StrPath) -> Path:
         raise InvalidConfig(f"path must be a path, not {shorten(path)}") from problem
     checks.text("path", text, InvalidConfig, limit=MAX_PATH)
     try:
-        return Path(os.path.abspath(text))  # noqa: PTH100 - resolve() follows links
+        return Path(_plain(os.path.join(os.getcwd(), text)))  # noqa: PTH109, PTH118
     except OSError as problem:
         raise InvalidConfig(f"path {shorten(text)} has no folder: {problem.strerror}") from None
 
@@ -158,7 +158,14 @@ def _retry_delays(value: object) -> tuple[float, ...]:
 
 def _database(value: object, file: Path) -> str:
     name = checks.text("database", value, InvalidConfig, limit=MAX_PATH)
-    return name if name == ":memory:" else os.path.abspath(file.parent / name)  # noqa: PTH100 - resolve() follows links
+    return name if name == ":memory:" else _plain(os.path.join(file.parent, name))  # noqa: PTH118 - Path drops a trailing slash
+
+
+def _plain(path: str) -> str:
+    """Write an absolute path without ``..`` where that leaves its meaning: not behind a symbolic link, nor with a slash at its end."""
+    plain = os.path.abspath(path)  # noqa: PTH100 - resolve() follows links
+    same = os.path.basename(path) not in ("", ".", "..") and os.path.realpath(plain) == os.path.realpath(path)  # noqa: PTH119
+    return plain if same else path
 
 
 def _jobs(value: object) -> tuple[JobSpec, ...]:

@@ -117,7 +117,7 @@ def test_a_new_file_is_the_same_whether_it_had_a_name_meanwhile(
 ) -> None:
     if named:
         monkeypatch.delattr(os, "O_TMPFILE", raising=False)
-    monkeypatch.setattr(connection, "_look", lambda path: kept.append(Path(path).read_bytes()))
+    monkeypatch.setattr(connection, "_look", lambda path, file: kept.append(file.read_bytes()))
     kept: list[bytes] = []
     connect(path, create=True).close()
     (content,) = kept

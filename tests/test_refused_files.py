@@ -124,7 +124,7 @@ def test_a_file_whose_log_was_being_copied_into_it_in_a_crash_is_opened(tmp_path
 
 
 def test_a_file_that_became_another_after_the_first_look_is_refused_too(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def look(path: str) -> None:
+    def look(path: str, file: Path) -> None:
         with closing(sqlite3.connect(path, isolation_level=None)) as db:
             for statement in FOREIGN["newer"]:
                 db.execute(statement)

@@ -24,7 +24,7 @@ from cronactors.model import CronRun
 from cronactors.owner import Owner, this_process
 from cronactors.spec import RetryPolicy
 from cronactors.storage.connection import FileLocked
-from cronactors.storage.files import LogWatch
+from cronactors.storage.files import LogWatch, absolute
 from cronactors.storage.sqlite import SqliteStorage
 from cronactors.wallclock import VirtualTime, Wall, system_wall, virtual_time
 
@@ -68,7 +68,7 @@ class StoreService:
     Attributes:
         mailbox: Takes requests.
         actor: Tells of commits.
-        path: The file.
+        path: The file, absolute.
         watch: Makes something to ask whether others have written to it.
         wall: The wall clock.
         virtual: The virtual clock that drives the run, if one does.
@@ -134,6 +134,10 @@ async def store_service(path: str, *, create: bool) -> AsyncIterator[StoreServic
         StoreUnavailable: The file cannot be opened.
         StoreCorrupt: It is damaged, of another application or of a newer version.
     """
+    try:
+        path = absolute(path)
+    except OSError as error:
+        raise StoreUnavailable(f"{path} cannot be opened: the working directory is gone ({error.strerror})") from error
     virtual = virtual_time()
     if virtual is not None:
         async with _serving(in_place, path, virtual.wall, create=create, virtual=virtual) as service:

@@ -23,9 +23,9 @@ def find_database(db: str | None, config: str | None) -> str:
         click.UsageError: There is none of them.
         CronError: The file that is to name it cannot be read.
     """
-    if db:
+    if db is not None:  # an empty one is refused when it is opened
         return db
-    if config:
+    if config is not None:
         return database_of(load_config(config))
     if found := os.environ.get(VARIABLE):
         return found

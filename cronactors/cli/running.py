@@ -42,7 +42,7 @@ def run_file(file: Path, *, db: str | None, executor_name: str | None, seconds: 
     """
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     config = load_config(file)
-    database = db or database_of(config)
+    database = database_of(config) if db is None else db
     executor = _executor(executor_name or config.executor, Path(config.origin or file).parent)
     return trio.run(_Session(config, database, executor, _typed(file, db), seconds).run)
 
@@ -61,7 +61,7 @@ def _typed(file: Path, db: str | None) -> tuple[str, str]:
     on_path = shutil.which("cronactors")
     if not program.endswith("cronactors") or (on_path and Path(program).resolve() == Path(on_path).resolve()):
         program = "cronactors"
-    option = f"--db {shlex.quote(db)}" if db else f"--config {shlex.quote(str(file))}"
+    option = f"--db {shlex.quote(db)}" if db is not None else f"--config {shlex.quote(str(file))}"
     return shlex.quote(program), option
 
 
@@ -181,7 +181,9 @@ class _Session:
         say("Ctrl-C ends it in order. In another terminal, now or later:")
         say(f"  {program} list {option}")
         if self._config.jobs:
-            say(f"  {program} runs {shlex.quote(self._config.jobs[0].name)} {option}")
+            name = self._config.jobs[0].name
+            words = (option, "--", shlex.quote(name)) if name.startswith("-") else (shlex.quote(name), option)
+            say(f"  {program} runs {' '.join(words)}")
         say()
         for line in self._early or ():
             say(line)

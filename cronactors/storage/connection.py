@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from cronactors.errors import StoreCorrupt, StoreUnavailable, shorten
-from cronactors.storage.files import MEMORY
+from cronactors.storage.files import MEMORY, locate
 from cronactors.storage.rows import SPEC, JobRow, OwnerRow, RunRow
 
 logger = logging.getLogger("cronactors.store")
@@ -62,10 +62,9 @@ def connect(path: str, *, create: bool) -> sqlite3.Connection:
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         raise StoreUnavailable(f"SQLite {sqlite3.sqlite_version} is too old: 3.37 or newer is needed")
     with _told(path):
-        if path != MEMORY:
-            _prepare(path, create=create)
+        place = path if path == MEMORY else _prepare(path, create=create)
         connection = sqlite3.connect(
-            path, timeout=_BUSY_MS / 1000, isolation_level=None, check_same_thread=False, cached_statements=256
+            place, timeout=_BUSY_MS / 1000, isolation_level=None, check_same_thread=False, cached_statements=256
         )
         try:
             _set_up(connection, path)
@@ -87,33 +86,30 @@ def _told(path: str) -> Iterator[None]:
         raise StoreUnavailable(f"{path} cannot be opened: {error.strerror}") from error
 
 
-def _prepare(path: str, *, create: bool) -> None:
-    """Look at an existing file without changing it; make a missing one."""
-    file = Path(path)
+def _prepare(path: str, *, create: bool) -> str:
+    """Look at an existing file without changing it; make a missing one. Answer where it is, see `locate`."""
     try:
-        with suppress(OSError):
-            file.lstat()
+        place = locate(path)
     except ValueError as error:  # a NUL or a lone surrogate in it
         raise StoreUnavailable(f"{shorten(path)} is no path") from error
+    file = Path(place)
     if not file.exists():
         if not create:
             raise StoreUnavailable(f"{path} does not exist")
-        _create(path)
+        _create(path, file)
     if not file.is_file():
         raise StoreUnavailable(f"{path} is {'a directory' if file.is_dir() else 'a device'}, not a file")
     # SQLite would open it all the same, and leave a log beside it that cannot be written later.
-    if not os.access(path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+    if not os.access(file, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
         raise StoreUnavailable(f"{path} cannot be read and written: permission denied or read-only")
     if file.stat().st_size <= 1:  # what SQLite takes for a new one; ours is never seen like that
         raise StoreCorrupt(f"{path} is empty: it was cut off, or another program made it; to begin anew remove it")
-    _look(path)
+    _look(path, file)
+    return place
 
 
-def _create(path: str) -> None:
+def _create(path: str, file: Path) -> None:
     """Make the file, whole or not at all: it gets its name when all of it is on disk, so that an empty one tells of damage."""
-    file = Path(os.path.realpath(path))  # SQLite would make the target of a link readable to all
-    if not file.parent.is_dir():
-        raise StoreUnavailable(f"{path} cannot be created: the folder {file.parent} does not exist")
     try:
         _create_unnamed(path, file)
     except FileExistsError:
@@ -167,7 +163,7 @@ def _sync(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _look(path: str) -> None:
+def _look(path: str, file: Path) -> None:
     """Refuse a file that is not ours, leaving nothing beside it.
 
     In WAL mode a reader makes a log and an index and, reading only, cannot take them away; "immutable" makes none, and is right
@@ -175,8 +171,8 @@ def _look(path: str) -> None:
     a log; but whose a file is stands in the file itself, since `_create` made it, and a schema's number only grows. Only while the
     log is copied into it, by another process or by one that was killed, SQLite may find that without the log it is no whole file.
     """
-    uri = f"{Path(path).absolute().as_uri()}?mode=ro"
-    log = Path(f"{os.path.realpath(path)}-wal").exists()
+    uri = f"{file.as_uri()}?mode=ro"
+    log = Path(f"{file}-wal").exists()
     with closing(sqlite3.connect(f"{uri}&immutable=1", uri=True)) as connection:
         if not log:
             _recognise(connection, path)
@@ -270,12 +266,13 @@ def _upgrade(connection: sqlite3.Connection, path: str, version: int) -> None:
 
 def _keep_copy(path: str, version: int) -> None:
     """Copy what is committed to ``FILE.schema-N.bak``, whole or not at all. The caller's lock keeps others from writing meanwhile."""
-    kept = Path(f"{os.path.realpath(path)}.schema-{version}.bak")
+    place = locate(path)
+    kept = Path(f"{place}.schema-{version}.bak")
     unfinished = Path(f"{kept}.part")
     unfinished.unlink(missing_ok=True)  # of a process that was killed
     os.close(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     try:
-        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(unfinished)) as copy:
+        with closing(sqlite3.connect(place)) as source, closing(sqlite3.connect(unfinished)) as copy:
             source.backup(copy)
         unfinished.replace(kept)
         _sync(kept.parent)

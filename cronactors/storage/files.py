@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Final, TypeAlias
 
 MEMORY: Final = ":memory:"
@@ -13,6 +15,46 @@ LOG_SETTLED: Final = 3.0
 """Seconds after which a write shows another time than the last one: FAT keeps it in steps of two seconds, Linux of milliseconds."""
 
 Standing: TypeAlias = list[tuple[int, int]]
+
+
+_MOST_LINKS = 40
+"""How many symbolic links a path may lead through (path_resolution(7))."""
+
+
+def absolute(path: str) -> str:
+    """Join a path to the working directory of now, so that a later ``chdir`` does no harm; `MEMORY` is no path.
+
+    Nothing else in it changes: what ``..`` means behind a symbolic link is for the system to say.
+    """
+    if path == MEMORY or os.path.isabs(path):  # noqa: PTH117 - Path drops a trailing slash
+        return path
+    return os.path.join(os.getcwd(), path)  # noqa: PTH109, PTH118
+
+
+def locate(path: str) -> str:
+    """Find the one place that a path names, so that SQLite, the system and we cannot read it in different ways.
+
+    The place is absolute and leads through no link: SQLite takes a name that begins with ``file:`` for a URI ("Uniform Resource
+    Identifiers", 3.1), other libraries drop a trailing slash or collapse ``..`` as text.
+
+    Raises:
+        IsADirectoryError: It names a folder, as does whatever ends with a slash.
+        OSError: Its folder does not exist or is out of reach.
+    """
+    place = absolute(path)
+    for _ in range(_MOST_LINKS):
+        folder, name = os.path.split(place)
+        if name in ("", os.curdir, os.pardir):
+            raise IsADirectoryError(errno.EISDIR, "it names a folder, not a file")
+        if not Path(folder).is_dir():
+            raise FileNotFoundError(errno.ENOENT, f"the folder {folder} does not exist")
+        folder = os.path.realpath(folder, strict=True)
+        place = os.path.join(folder, name)  # noqa: PTH118
+        try:
+            place = os.path.join(folder, os.readlink(place))  # noqa: PTH115, PTH118 - Path drops a trailing slash
+        except OSError:  # missing, or no link
+            return place
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
 
 
 def files_of(path: str) -> tuple[str, ...]:
