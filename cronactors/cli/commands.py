@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,18 @@ _db = click.option(
 )
 _config = click.option("--config", metavar="FILE", help="An agent.toml that names the database.")
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON, times in UTC.")
-_user = click.option("--user", metavar="ID", help="The job of this user, not of the agent itself.")
+
+
+def _as_text(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """Read an argument that the locale could not decode (PEP 383) as UTF-8, which names are stored in."""
+    return None if value is None else os.fsencode(value).decode("utf-8", "replace") if _undecoded(value) else value
+
+
+def _undecoded(text: str) -> bool:
+    return any("\udc80" <= character <= "\udcff" for character in text)
+
+
+_user = click.option("--user", metavar="ID", callback=_as_text, help="The job of this user, not of the agent itself.")
 
 
 def _where(function: _F) -> _F:
@@ -68,26 +79,28 @@ def run(file: str, db: str | None, executor: str | None, seconds: float | None) 
 def list_jobs(db: str | None, config: str | None, *, as_json: bool) -> None:
     """List the jobs and when they run next."""
     from cronactors.cli import show
+    from cronactors.cli.printer import say_json
 
     jobs = _ask(partial(show.read_jobs, find_database(db, config)))
     if as_json:
-        click.echo(json.dumps([show.job_as_json(job) for job in jobs], indent=2, ensure_ascii=False))
+        say_json([show.job_as_json(job) for job in jobs])
     else:
         show.print_jobs(jobs)
 
 
 @cronactors.command()
-@click.argument("name")
+@click.argument("name", callback=_as_text)
 @click.option("--limit", type=click.IntRange(1, 1000), default=10, show_default=True, help="How many, newest first.")
 @_user
 @_where
 def runs(name: str, *, limit: int, user: str | None, db: str | None, config: str | None, as_json: bool) -> None:
     """List the last runs of the job NAME."""
     from cronactors.cli import show
+    from cronactors.cli.printer import say_json
 
     job, found = _ask(partial(show.read_runs, find_database(db, config), name, user_id=user, limit=limit))
     if as_json:
-        click.echo(json.dumps([show.run_as_json(run) for run in found], indent=2, ensure_ascii=False))
+        say_json([show.run_as_json(run) for run in found])
     else:
         show.print_runs(name, job.timezone if job else "UTC", found)
 

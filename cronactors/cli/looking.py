@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 
 import click
 
+from cronactors.cli.printer import say, say_json
 from cronactors.config import load_config
 from cronactors.errors import InvalidSchedule, one_line, shorten
 from cronactors.findings import Finding, lint
@@ -31,10 +31,10 @@ def show_next(expr: str, *, zone: str, count: int, after: str | None, as_json: b
     if not previews:
         raise InvalidSchedule(f"expr {shorten(expr)} does not fire in {zone} from then to the year 9998")
     if as_json:
-        click.echo(json.dumps([_as_json(each) for each in previews], indent=2, ensure_ascii=False))
+        say_json([_as_json(each) for each in previews])
     else:
         for each in previews:
-            click.echo(f"{each.local:%a %Y-%m-%d %H:%M:%S} {_offset(each.local)}{f'  {each.note}' if each.note else ''}")
+            say(f"{each.local:%a %Y-%m-%d %H:%M:%S} {_offset(each.local)}{f'  {each.note}' if each.note else ''}")
 
 
 def _read_time(text: str, zone: str) -> datetime:
@@ -73,14 +73,12 @@ def show_findings(what: str, *, zone: str | None, as_json: bool) -> int:
     else:
         found = list(_of_file(what))
     if as_json:
-        click.echo(
-            json.dumps([{"job": job, "rule": each.rule, "text": each.text} for job, each in found], indent=2, ensure_ascii=False)
-        )
+        say_json([{"job": job, "rule": each.rule, "text": each.text} for job, each in found])
     else:
         for job, each in found:
-            click.echo(f"{f'{one_line(job, 60)}: ' if job is not None else ''}{each.rule}: {each.text}")
+            say(f"{f'{one_line(job, 60)}: ' if job is not None else ''}{each.rule}: {each.text}")
         if not found:
-            click.echo("no findings")
+            say("no findings")
     return len(found)
 
 

@@ -1,7 +1,9 @@
-"""Lines on standard output that hold nobody up."""
+"""Standard output for all verbs: every text can be shown in its encoding, and ``run`` is never held up by a slow reader."""
 
 from __future__ import annotations
 
+import codecs
+import json
 import os
 import sys
 import time
@@ -15,6 +17,28 @@ _MOST_LINES = 10_000
 _LAST_WORDS = 2.0
 
 
+def shown(text: str) -> str:
+    """Replace characters that the encoding of standard output lacks by backslash escapes, before columns are aligned."""
+    encoding = _encoding()
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def say(line: str = "") -> None:
+    """Print a line."""
+    sys.stdout.write(f"{shown(line)}\n")
+    sys.stdout.flush()
+
+
+def say_json(value: object) -> None:
+    """Print a value as JSON: in plain characters where they can be shown, else escaped as JSON has it (RFC 8259, 7)."""
+    unicode = codecs.lookup(_encoding()).name.startswith("utf")
+    say(json.dumps(value, indent=2, ensure_ascii=not unicode))
+
+
+def _encoding() -> str:
+    return sys.stdout.encoding or "utf-8"
+
+
 class Printer:
     """Writes lines in a thread: a terminal that stands still (Ctrl-S) or a full pipe must not hold up jobs and timeouts.
 
@@ -26,6 +50,7 @@ class Printer:
         self._on_lost = on_lost
         self._lines: deque[str] = deque()
         self._left_out = 0
+        self._encoder = codecs.getincrementalencoder(_encoding())("backslashreplace")  # of some a first mark tells the byte order
         self._closed = False
         self._ended = trio.Event()
         # Of size one: what was said while a write goes on is not forgotten.
@@ -70,7 +95,7 @@ class Printer:
         if self._left_out:
             lines.append(f"… {self._left_out:,} lines left out …")
             self._left_out = 0
-        return "".join(f"{line}\n" for line in lines).encode(sys.stdout.encoding or "utf-8", "backslashreplace")
+        return self._encoder.encode("".join(f"{line}\n" for line in lines))
 
 
 def _write(data: bytes) -> None:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cronactors import open_store
+from cronactors.cli.printer import say, shown
 from cronactors.errors import JobNotFound, one_line, shorten
 from cronactors.model import ALL, CronJob, CronRun, RunStatus
 from cronactors.schedule import Cron, Interval, OneShot, schedule_to_dict
@@ -132,7 +133,7 @@ def print_jobs(jobs: Sequence[CronJob]) -> None:
             state(job),
             first_line(job.last_error, 80),
         ]
-        table.add_row(*map(Text, cells))
+        table.add_row(*map(_cell, cells))
     _print(table, "no jobs" if not jobs else f"{len(jobs):,} jobs" if len(jobs) > 1 else "1 job")
 
 
@@ -142,7 +143,7 @@ def print_runs(name: str, zone: str, runs: Sequence[CronRun]) -> None:
     for run in runs:
         status = Text(run.status if run.cause is None else f"{run.status}/{run.cause}", STYLES.get(run.status, "yellow"))
         cells = local(run.started_at, zone), local(run.scheduled_at, zone), str(run.attempt), run.trigger
-        table.add_row(*map(Text, cells), status, Text(seconds(run)), Text(outcome(run)))
+        table.add_row(*map(_cell, cells), status, *map(_cell, (seconds(run), outcome(run))))
     _print(table, f"no runs of {one_line(name, 60)} yet" if not runs else "")
 
 
@@ -153,6 +154,10 @@ def _table(*columns: str) -> Table:
     return table
 
 
+def _cell(text: str) -> Text:
+    return Text(shown(text))
+
+
 def _print(table: Table, last: str) -> None:
     console = Console()
     if not console.is_terminal:  # what reads a pipe wants each row on one line
@@ -160,7 +165,7 @@ def _print(table: Table, last: str) -> None:
     if table.row_count:
         console.print(table)
     if last:
-        console.print(Text(last))
+        say(last)
 
 
 def job_as_json(job: CronJob) -> dict[str, Json]:
