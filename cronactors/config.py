@@ -18,6 +18,7 @@ from cronactors import checks
 from cronactors.errors import CronError, InvalidConfig, InvalidJob, one_line, shorten
 from cronactors.model import MAX_WINDOW, JobOptions, Misfire
 from cronactors.schedule import Cron, Interval, OneShot, Schedule
+from cronactors.shell_checks import check_shell, check_shell_options, check_shell_prompt
 from cronactors.spec import MAX_JOBS, MAX_PATH, CronConfig, Delay, JobSpec, RetryPolicy
 
 if TYPE_CHECKING:
@@ -41,11 +42,11 @@ class _Settings(TypedDict, total=False):
 
 
 _SETTINGS: Final = tuple(_Settings.__annotations__)
-_CRON_KEYS: Final = (*_SETTINGS, "database", "retry_delays", "jobs")
+_CRON_KEYS: Final = (*_SETTINGS, "database", "retry_delays", "shell", "jobs")
 _SCHEDULES: Final = ("cron", "every_ms", "at", "in_secs")
 _OPTIONS: Final = ("delete_after_run", "timezone", "max_retries", "timeout_secs", "session_mode", "user_id", "overlap")
 _MISFIRE_KEYS: Final = ("window_secs", "coalesce", "max_runs")
-_JOB_KEYS: Final = ("name", "prompt", *_SCHEDULES, *_OPTIONS, "misfire")
+_JOB_KEYS: Final = ("name", "prompt", *_SCHEDULES, *_OPTIONS, "misfire", "shell")
 
 
 def load_config(path: StrPath) -> CronConfig:
@@ -53,6 +54,9 @@ def load_config(path: StrPath) -> CronConfig:
 
     Of the top level ``timezone`` and the table ``[cron]`` with its list ``[[cron.jobs]]`` are ours; every other key there belongs
     to the agent and is ignored. Inside ours an unknown key is an error. A path in ``database`` is relative to the file's folder.
+
+    ``shell``, of a job or else of ``[cron]``, becomes an executor option of each job. If the file names the executor ``shell``, the
+    prompts are checked too: Linux hands no more than 131,071 bytes to a program.
 
     Args:
         path: The file.
@@ -77,8 +81,34 @@ def load_config(path: StrPath) -> CronConfig:
             retry = RetryPolicy(_retry_delays(cron["retry_delays"])) if "retry_delays" in cron else RetryPolicy()
             database = _database(cron["database"], file) if "database" in cron else None
             config = CronConfig(**settings, retry=retry, database=database, origin=str(file))
+            if "shell" in cron:
+                _refuse_shell_of_others(config.executor)
+                check_shell("shell", cron["shell"], InvalidConfig)
         zone = cast(str, top.get("timezone", config.timezone))
-        return attrs.evolve(config, timezone=zone, jobs=_jobs(cron.get("jobs", [])))
+        jobs = _jobs(cron.get("jobs", []), config.executor, cast(str | None, cron.get("shell")))
+        return attrs.evolve(config, timezone=zone, jobs=jobs)
+
+
+def check_jobs_for_shell(config: CronConfig) -> None:
+    """Check that the executor ``shell`` can run the jobs of a file; `load_config` does if the file names that executor.
+
+    Raises:
+        InvalidJob: An option is unknown or a prompt is too long. The message names file and job.
+    """
+    for job in config.jobs:
+        with _naming(_shown(Path(config.origin or ""))), _naming(f"job {shorten(job.name)}"):
+            _check_for_shell(job)
+
+
+def _check_for_shell(job: JobSpec) -> None:
+    check_shell_options(job.executor_options)
+    check_shell_prompt(job.prompt)
+
+
+def _refuse_shell_of_others(executor: str | None) -> None:
+    """Refuse the key ``shell`` where the file names another executor, which would not obey it."""
+    if executor not in (None, "shell"):
+        raise InvalidConfig(f'shell is for executor = "shell", not for executor {shorten(executor)}')
 
 
 def _absolute(path: StrPath) -> Path:
@@ -168,7 +198,7 @@ def _plain(path: str) -> str:
     return plain if same else path
 
 
-def _jobs(value: object) -> tuple[JobSpec, ...]:
+def _jobs(value: object, executor: str | None, shell: str | None) -> tuple[JobSpec, ...]:
     if not isinstance(value, list):
         raise InvalidConfig(f"jobs must be a list of tables: write [[cron.jobs]], not {shorten(value)}")
     if len(value) > MAX_JOBS:
@@ -180,14 +210,14 @@ def _jobs(value: object) -> tuple[JobSpec, ...]:
             raise InvalidConfig(f"job {number} must be a table: write [[cron.jobs]], not {shorten(table)}")
         name = table.get("name")
         with _naming(f"job {shorten(name) if isinstance(name, str) and name else number}"):
-            spec = _job(table)
+            spec = _job(table, executor, shell)
             if (first := seen.setdefault((spec.user_id, spec.name), number)) != number:
                 raise InvalidConfig(f"name {shorten(spec.name)} is given twice, to the jobs {first} and {number} of the file")
         specs.append(spec)
     return tuple(specs)
 
 
-def _job(table: Mapping[str, object]) -> JobSpec:
+def _job(table: Mapping[str, object], executor: str | None, shell: str | None) -> JobSpec:
     """Make a job of its table; what the values are is checked by `JobSpec` itself."""
     _refuse_unknown(table, _JOB_KEYS)
     for key in ("name", "prompt"):
@@ -201,7 +231,15 @@ def _job(table: Mapping[str, object]) -> JobSpec:
     options = cast(JobOptions, {key: table[key] for key in _OPTIONS if key in table})
     if "misfire" in table:
         options["misfire"] = _misfire(table["misfire"])
-    return JobSpec(cast(str, table["name"]), cast(str, table["prompt"]), schedule, **options)
+    if "shell" in table:
+        _refuse_shell_of_others(executor)
+        shell = check_shell("shell", table["shell"])
+    if shell is not None:
+        options["executor_options"] = {"shell": shell}
+    spec = JobSpec(cast(str, table["name"]), cast(str, table["prompt"]), schedule, **options)
+    if executor == "shell":
+        _check_for_shell(spec)
+    return spec
 
 
 def _misfire(value: object) -> Misfire:

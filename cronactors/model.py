@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from enum import Enum, StrEnum
 from typing import Final, TypeAlias, TypedDict
@@ -11,6 +11,7 @@ import attrs
 
 from cronactors import checks
 from cronactors.errors import InvalidJob, shorten
+from cronactors.executor_options import NO_OPTIONS, ExecutorOptions, Json, check_executor_options
 from cronactors.schedule import Schedule
 
 COUNTED: Final = 1_000
@@ -120,6 +121,10 @@ def _coalesce(value: object) -> Coalesce:
     return checks.member("misfire coalesce", value, InvalidJob, Coalesce)
 
 
+def _options(value: Mapping[str, Json]) -> ExecutorOptions:
+    return check_executor_options("executor_options", value)
+
+
 def _max_runs(value: object) -> int:
     return checks.whole("misfire max_runs", value, InvalidJob, least=1, most=COUNTED)
 
@@ -166,6 +171,7 @@ class CronJob:
         user_id: Whose job it is; None for the agent's own.
         overlap: What becomes of a moment that comes due while a run of this job goes on.
         misfire: What becomes of missed moments.
+        executor_options: What the job says to its executor besides the prompt.
     """
 
     id: str
@@ -187,6 +193,7 @@ class CronJob:
     user_id: str | None = None
     overlap: Overlap = Overlap.SKIP
     misfire: Misfire = Misfire()
+    executor_options: ExecutorOptions = attrs.field(default=NO_OPTIONS, repr=False, converter=_options)  # it may hold a secret
 
 
 @attrs.frozen(kw_only=True)
@@ -202,6 +209,8 @@ class JobContext:
         run_id: This attempt's id in the history.
         scheduled_at: The moment this run stands for, UTC; it may have been missed and be long past.
         attempt: 1 for the first start of the moment; interruptions count.
+        executor_options: What the job says to its executor besides the prompt: a mapping of JSON values. A list or a dict that is
+            read from it is a copy.
     """
 
     prompt: str = attrs.field(repr=False)  # it may hold a secret
@@ -212,6 +221,7 @@ class JobContext:
     run_id: str
     scheduled_at: datetime
     attempt: int
+    executor_options: ExecutorOptions = attrs.field(default=NO_OPTIONS, repr=False, converter=_options)  # it may hold a secret
 
 
 @attrs.frozen(kw_only=True)
@@ -296,6 +306,7 @@ class JobOptions(TypedDict, total=False):
     user_id: str | None
     overlap: Overlap
     misfire: Misfire
+    executor_options: Mapping[str, Json]
 
 
 class JobChanges(TypedDict, total=False):
@@ -311,6 +322,7 @@ class JobChanges(TypedDict, total=False):
     session_mode: SessionMode
     overlap: Overlap
     misfire: Misfire
+    executor_options: Mapping[str, Json]
 
 
 JobExecutor: TypeAlias = Callable[[JobContext], Awaitable[JobResult | str | None]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import TypeVar
 
@@ -10,6 +10,7 @@ import attrs
 
 from cronactors import checks
 from cronactors.errors import CronError, InvalidConfig, InvalidJob, shorten
+from cronactors.executor_options import NO_OPTIONS, ExecutorOptions, Json, check_executor_options
 from cronactors.model import JobChanges, Misfire, Overlap, SessionMode
 from cronactors.schedule import Cron, Interval, OneShot, Schedule
 from cronactors.zones import check_zone
@@ -113,6 +114,10 @@ def _overlap(value: Overlap) -> Overlap:
     return check_overlap("overlap", value)
 
 
+def _options(value: Mapping[str, Json]) -> ExecutorOptions:
+    return check_executor_options("executor_options", value)
+
+
 def check_retries(field: str, value: object, error: type[CronError] = InvalidJob) -> int:
     """Check a number of retries: 0 to 1,000."""
     return checks.whole(field, value, error, least=0, most=MAX_RETRIES)
@@ -148,6 +153,8 @@ class JobSpec:
         user_id: Whose job it is; None for the agent's own.
         overlap: What becomes of a moment that comes due while a run of this job goes on.
         misfire: What becomes of missed moments.
+        executor_options: What to say to the executor besides the prompt: a mapping of JSON values, at most 4,096 bytes as JSON. It is
+            copied. The executor ``shell`` knows ``shell``, the absolute path of the shell to use.
 
     Raises:
         InvalidJob: A field has a wrong type or value; the message names both.
@@ -164,6 +171,7 @@ class JobSpec:
     user_id: str | None = attrs.field(default=None, kw_only=True, validator=_checked(check_user, optional=True))
     overlap: Overlap = attrs.field(default=Overlap.SKIP, kw_only=True, converter=_overlap)
     misfire: Misfire = attrs.field(default=Misfire(), kw_only=True, validator=_checked(check_misfire))
+    executor_options: ExecutorOptions = attrs.field(default=NO_OPTIONS, kw_only=True, repr=False, converter=_options)
 
 
 def _delays(value: Iterable[float]) -> tuple[float, ...]:
@@ -275,11 +283,12 @@ _CHANGES: dict[str, Callable[[str, object], object]] = {
     "session_mode": check_session_mode,
     "overlap": check_overlap,
     "misfire": check_misfire,
+    "executor_options": check_executor_options,
 }
 
 
 def check_changes(changes: JobChanges) -> JobChanges:
-    """Check the fields of an update.
+    """Check the fields of an update; executor options are copied.
 
     Raises:
         InvalidJob: A field is unknown or has a wrong type or value.
@@ -289,4 +298,6 @@ def check_changes(changes: JobChanges) -> JobChanges:
         if check is None:
             raise InvalidJob(f"{shorten(field)} is no field that can be changed; those are {', '.join(_CHANGES)}")
         check(field, value)
+    if "executor_options" in changes:
+        changes = {**changes, "executor_options": _options(changes["executor_options"])}
     return changes

@@ -18,7 +18,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
@@ -28,6 +28,7 @@ import trio.testing
 
 from cronactors.checks import instant, text
 from cronactors.errors import CronError, one_line, shorten
+from cronactors.executor_options import NO_OPTIONS, Json
 from cronactors.instants import EARLIEST, LATEST, Millis, from_millis, to_millis
 from cronactors.model import CronJob, CronRun, JobContext, JobExecutor, RunStatus, SessionMode
 from cronactors.scheduler import open_scheduler
@@ -241,6 +242,7 @@ def make_context(
     run_id: str = "1",
     scheduled_at: datetime | None = None,
     attempt: int = 1,
+    executor_options: Mapping[str, Json] = NO_OPTIONS,
 ) -> JobContext:
     """Make a `JobContext` to call an executor with.
 
@@ -253,6 +255,7 @@ def make_context(
         run_id: The run's id.
         scheduled_at: The moment; None: 2026-01-01T00:00:00Z.
         attempt: From 1.
+        executor_options: What the job says to its executor besides the prompt.
     """
     return JobContext(
         prompt=prompt,
@@ -263,6 +266,7 @@ def make_context(
         run_id=run_id,
         scheduled_at=from_millis(_START) if scheduled_at is None else scheduled_at,
         attempt=attempt,
+        executor_options=executor_options,
     )
 
 

@@ -16,15 +16,16 @@ PACKAGE = ROOT / "cronactors"
 # From the bottom to the top. A module imports modules of earlier lines only.
 LAYERS = """
 errors instants
-checks wallclock
+checks wallclock executor_options
 zones days
 expression timestamps
 moments
 schedule
 model
-spec
+spec shell_checks
 previews policy config owner rules
 findings
+shell_lint
 storage.rows storage.files
 storage.protocol storage.statements storage.migrations
 storage.connection
@@ -43,12 +44,14 @@ actors.messages actors.duties actors.store
 actors.notifier actors.service actors.running actors.renewal
 actors.runner
 actors.clock
-arguments executors
+arguments process_group
+shell
+executors
 handle
 scheduler
 cronactors
 testing
-cli.database cli.printer
+cli.database cli.printer cli.first_process
 cli.show
 cli.running cli.looking
 cli.commands
@@ -60,7 +63,7 @@ RANK = {module: rank for rank, line in enumerate(LAYERS.split("\n")) for module 
 EMPTY = {"storage", "ledger", "actors"}
 PURE = {
     "errors", "instants", "checks", "zones", "days", "expression", "timestamps", "moments", "schedule", "model", "spec", "policy",
-    "previews", "findings", "rules",
+    "previews", "findings", "rules", "executor_options", "shell_checks", "shell_lint",
 }  # fmt: skip
 
 # What is hidden in one place each, so that it can be replaced there.

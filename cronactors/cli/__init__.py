@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 
 from cronactors import __version__
+from cronactors.cli.first_process import become_child_of_first_process
 from cronactors.errors import CronError
 
 
 def main() -> None:
     """Run the command and end the process: 0 done, 1 an error of ours, 2 wrong usage, 130 or 143 ended at once by a signal."""
+    # Ignored, as some supervisors leave it, it would cost the exit statuses of all commands: signal(2), wait(2).
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _open_standard_streams()
+    if sys.argv[1:2] == ["run"]:
+        become_child_of_first_process()
     if sys.argv[1:] == ["--version"]:  # answers without importing anything heavy
         sys.stdout.write(f"cronactors {__version__}\n")
         return

@@ -12,6 +12,8 @@ from cronactors.errors import InvalidSchedule, one_line, shorten
 from cronactors.findings import Finding, lint
 from cronactors.previews import Preview, preview
 from cronactors.schedule import Cron
+from cronactors.shell_checks import check_shell_options
+from cronactors.shell_lint import lint_command
 from cronactors.spec import Delay
 from cronactors.wallclock import now
 from cronactors.zones import check_zone, rules
@@ -94,4 +96,6 @@ def _of_file(path: str) -> list[tuple[str | None, Finding]]:
     for job in config.jobs:
         if not isinstance(job.schedule, Delay):  # it counts from when it is added: nothing can be said of it
             found += [(job.name, each) for each in lint(job.schedule, job.timezone or config.timezone, after=present)]
+        if config.executor == "shell":
+            found += [(job.name, each) for each in lint_command(job.prompt, check_shell_options(job.executor_options))]
     return found

@@ -20,7 +20,7 @@ from cronactors import CronScheduler, __version__, open_scheduler
 from cronactors.cli import show
 from cronactors.cli.database import database_of
 from cronactors.cli.printer import Printer
-from cronactors.config import load_config
+from cronactors.config import check_jobs_for_shell, load_config
 from cronactors.errors import CronError, InvalidConfig, one_line
 from cronactors.executors import find_executor
 from cronactors.model import CronJob, CronRun, JobContext, JobExecutor, JobResult, RunStatus
@@ -43,7 +43,10 @@ def run_file(file: Path, *, db: str | None, executor_name: str | None, seconds: 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     config = load_config(file)
     database = database_of(config) if db is None else db
-    executor = _executor(executor_name or config.executor, Path(config.origin or file).parent)
+    executor_name = executor_name or config.executor
+    if executor_name == "shell":
+        check_jobs_for_shell(config)
+    executor = _executor(executor_name, Path(config.origin or file).parent)
     return trio.run(_Session(config, database, executor, _typed(file, db), seconds).run)
 
 

@@ -1,0 +1,140 @@
+"""The processes of one shell command: the exit status of the shell, and the process group that is ended as a whole."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import trio
+
+from cronactors.wallclock import hold
+
+PROC = Path("/proc")
+_POLL, _LONGEST_POLL = 0.02, 0.2
+
+
+async def exit_status(pid: int) -> int | None:
+    """Wait until a child of ours exits.
+
+    We don't take the word of `trio.Process`: it answers 0 if the status was lost, as `subprocess` does on ECHILD (bpo-15756). A
+    lost status would be a success.
+
+    Args:
+        pid: The child. It is left for its `trio.Process` to reap.
+
+    Returns:
+        Its exit status, or the negative number of the signal that ended it. None: it has exited, and its status is unknown.
+
+    Cancelled, it leaves the child alone.
+    """
+    try:
+        return await _status_by_pidfd(pid)
+    except ChildProcessError:
+        return None
+    except (AttributeError, OSError):  # no pidfd: another system, an old kernel, a sandbox; or the child is gone already
+        # The thread may outlive a cancellation: until the child is killed.
+        return await trio.to_thread.run_sync(_reap, pid, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1))
+
+
+async def _status_by_pidfd(pid: int) -> int | None:
+    descriptor = os.pidfd_open(pid)
+    try:
+        await trio.lowlevel.wait_readable(descriptor)
+        found = os.waitid(os.P_PIDFD, descriptor, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222 - it has exited
+    finally:
+        trio.lowlevel.notify_closing(descriptor)
+        os.close(descriptor)
+    assert found is not None
+    return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+
+
+def _reap(pid: int) -> int | None:
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    except ChildProcessError:
+        return None
+
+
+def why_unknown() -> str:
+    """Say why the exit status of a child was lost."""
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        return "SIGCHLD is ignored in this process, so the system discards it"
+    return "something else in this process waited for the command, such as a handler of SIGCHLD that calls waitpid(-1)"
+
+
+class ProcessGroup:
+    """The process group of a command.
+
+    Args:
+        grace: Time between SIGTERM and SIGKILL (s).
+
+    Attributes:
+        leader: The id of the group; None before it exists.
+    """
+
+    def __init__(self, grace: float) -> None:
+        self.leader: int | None = None
+        self._grace = grace
+        self._kill_at: float | None = None
+
+    async def running(self) -> int | None:
+        """Count the processes of the group that are alive; None: some may be, and they cannot be counted here."""
+        if self.leader is None:
+            return 0
+        try:
+            os.killpg(self.leader, 0)
+        except ProcessLookupError:
+            return 0
+        except PermissionError:  # processes of another user, such as those of sudo; or zombies, on macOS
+            pass
+        return await self._count_alive()
+
+    async def end(self) -> None:
+        """Send SIGTERM, and SIGKILL to what is left after the grace. Called again it continues where it was cancelled."""
+        if self._kill_at is None and self._signal(signal.SIGTERM):
+            self._kill_at = trio.current_time() + self._grace
+            self._signal(signal.SIGCONT)  # a stopped process obeys nothing but SIGKILL
+        pause = _POLL
+        while self._kill_at is not None and self._signal(0) and await self._count_alive() != 0:
+            if trio.current_time() >= self._kill_at:
+                self._signal(signal.SIGKILL)
+                return
+            await trio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_POLL)
+
+    async def _count_alive(self) -> int | None:
+        assert self.leader is not None
+        with hold():
+            return await trio.to_thread.run_sync(_count_alive, self.leader)
+
+    def _signal(self, number: int) -> bool:
+        """Signal the group; False if there is none that may be signalled (some systems forbid to signal a zombie)."""
+        if self.leader is None:
+            return False
+        try:
+            os.killpg(self.leader, number)
+        except (ProcessLookupError, PermissionError):
+            return False
+        return True
+
+
+def _count_alive(group: int) -> int | None:
+    """Count the processes of a group that are no zombies: the first process of a container may never reap its orphans.
+
+    Returns:
+        Their number; None if there is no proc file system, or it shows another namespace, whose ids mean other processes.
+    """
+    try:
+        if (PROC / "self").readlink().name != str(os.getpid()):
+            return None
+    except OSError:
+        return None
+    count = 0
+    for file in PROC.glob("[0-9]*/stat"):
+        try:
+            state, _, member = file.read_bytes().rpartition(b")")[2].split(maxsplit=3)[:3]
+        except (OSError, ValueError):  # exited meanwhile
+            continue
+        count += int(member) == group and state not in (b"Z", b"X")
+    return count
