@@ -174,7 +174,7 @@ MISUSE = [
     (
         "[cron]\nzzz = 3",
         InvalidConfig,
-        r"\[cron\]: unknown key 'zzz': known are default_max_retries, .*database, retry_delays, jobs",
+        r"\[cron\]: unknown key 'zzz': known are default_max_retries, .*database, retry_delays, shell, jobs",
     ),
     ('[cron]\ntimezone = "UTC"', InvalidConfig, "unknown key 'timezone': write it at the top"),
     ("[cron]\ndefault_max_retries = -1", InvalidConfig, r"\[cron\]: default_max_retries must be 0 to 1,000, not -1"),

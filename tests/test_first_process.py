@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import re
 import shutil
 import signal
@@ -23,12 +24,12 @@ def refusal() -> str:
     """Why there can be no namespace here; "" if there can."""
     if shutil.which("unshare") is None:
         return "there is no unshare"
-    tried = subprocess.run([*UNSHARE, "true"], capture_output=True, text=True)
+    tried = subprocess.run([*UNSHARE, "true"], check=False, capture_output=True, text=True)
     return "" if tried.returncode == 0 else f"unshare is not permitted: {tried.stderr.strip()}"
 
 
 pytestmark = [
-    pytest.mark.slow,  # real processes whose orphans take their time
+    pytest.mark.slow,  # real processes in a namespace of their own
     pytest.mark.skipif(bool(refusal()), reason=refusal() or "-"),
 ]
 
@@ -45,14 +46,14 @@ SLOW = '[[cron.jobs]]\nname = "slow"\nprompt = "trap \'\' TERM; while :; do slee
 class Container:
     """The command as process 1 of a namespace, with its output in a file."""
 
-    def __init__(self, folder: Path, *args: str) -> None:
+    def __init__(self, folder: Path, *args: str, terminal: int | None = None) -> None:
         self.output = folder / "output.txt"
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
-                [*UNSHARE, *COMMAND, *args],
+                [*([] if terminal is None else ["setsid", "--ctty"]), *UNSHARE, *COMMAND, *args],
                 cwd=folder,
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL if terminal is None else terminal,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
@@ -164,36 +165,27 @@ def test_exit_status_of_an_error(contain):
     assert re.search("^cronactors: .*prompt is missing", text, re.MULTILINE)
 
 
+@pytest.mark.skipif(shutil.which("setsid") is None, reason="there is no setsid")
 def test_signal_of_the_terminal_arrives_once(tmp_path):
     """The terminal signals the whole process group; passed on as well it would be the second, which ends at once."""
-    (tmp_path / "agent.toml").write_text(FILE + ORPHANS)
-    script = (
-        "import os, pty, re, sys, time\n"
-        "pid, terminal = pty.fork()\n"
-        "if pid == 0:\n"
-        "    os.execvp(sys.argv[1], sys.argv[1:])\n"
-        "text, sent = b'', False\n"
-        "while True:\n"
-        "    try:\n"
-        "        piece = os.read(terminal, 65536)\n"
-        "    except OSError:\n"
-        "        break\n"
-        "    if not piece:\n"
-        "        break\n"
-        "    text += piece\n"
-        "    if not sent and b'success' in text:\n"
-        "        os.write(terminal, b'\\x03')\n"
-        "        sent = True\n"
-        "print(text.decode())\n"
-        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, *UNSHARE, *COMMAND, "run"],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout
-    assert len(lines_of(done.stdout, "SIGINT: ending in order")) == 1
-    assert lines_of(done.stdout, "^ended: ")
+    (tmp_path / "agent.toml").write_text(FILE + '[[cron.jobs]]\nname = "slow"\nprompt = "sleep 1.5"\nin_secs = 0\n')
+    ours, theirs = pty.openpty()
+    container = Container(tmp_path, "run", terminal=theirs)
+    os.close(theirs)
+    try:
+        container.wait_for_line("slow .*started")
+        os.kill(container.first, signal.SIGSTOP)  # so that what it passes on is no part of the first signal
+        os.write(ours, b"\x03")
+        container.wait_for_line("waiting for 1 running")
+        os.kill(container.first, signal.SIGCONT)
+        code, text = container.end()
+    finally:
+        container.process.kill()
+        container.process.wait()
+        os.close(ours)
+    assert code == 0, text
+    assert len(lines_of(text, "SIGINT: ending in order")) == 1
+    assert lines_of(text, "slow .*success")
 
 
 def test_any_other_process_does_not_fork(tmp_path):
