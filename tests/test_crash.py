@@ -33,7 +33,7 @@ from cronactors import (
     open_scheduler,
     open_store,
 )
-from cronactors.ledger import claim
+from cronactors.ledger import leases
 from cronactors.schedule import Interval
 from tests.crash_child import RETRY, make_executor
 
@@ -293,7 +293,7 @@ async def test_two_processes_on_one_file_run_each_job_once(world):
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs job control")
 async def test_a_stopped_process_loses_its_run_when_its_lease_ends_and_cannot_end_it_later(world, monkeypatch):
-    monkeypatch.setattr(claim, "LEASE", 600)  # as long as this process has to watch before it trusts the end of another's
+    monkeypatch.setattr(leases, "LEASE", 600)  # as long as this process has to watch before it trusts the end of another's
     (job_id,) = await world.add(("job", "sleep 0.4"))
     async with world.child(lease=600) as child:
         await child.hear("started")
@@ -314,7 +314,7 @@ async def test_a_stopped_process_loses_its_run_when_its_lease_ends_and_cannot_en
 
 @pytest.mark.slow
 async def test_a_process_whose_loop_is_blocked_keeps_its_run(world, monkeypatch):
-    monkeypatch.setattr(claim, "LEASE", 600)  # as long as this process has to watch before it trusts the end of another's
+    monkeypatch.setattr(leases, "LEASE", 600)  # as long as this process has to watch before it trusts the end of another's
     (job_id,) = await world.add(("job", "block 1.5"))
     async with world.child(lease=600) as child:
         await child.hear("started")

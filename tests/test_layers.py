@@ -32,7 +32,7 @@ storage.connection
 storage.sqlite
 ledger.views
 ledger.entries ledger.rules_changed
-ledger.settle ledger.lines
+ledger.settle ledger.lines ledger.leases
 ledger.close ledger.damage
 ledger.claim
 ledger.jobs ledger.recovery
@@ -195,7 +195,7 @@ def test_importing_the_tests_help_works_without_pytest():
         ("from cronactors import __version__", ["cronactors"]),
         ("from cronactors import checks", ["checks"]),
         ("from cronactors.ledger import claim, jobs", ["ledger.claim", "ledger.jobs"]),
-        ("from cronactors.ledger.claim import LEASE", ["ledger.claim"]),
+        ("from cronactors.ledger.leases import LEASE", ["ledger.leases"]),
         ("import cronactors.cli.show", ["cli.show"]),
         ("def f():\n    from cronactors.cli import show", ["cli.show"]),
         ("if TYPE_CHECKING:\n    from cronactors.handle import CronStore", ["handle"]),

@@ -8,7 +8,8 @@ import pytest
 
 from cronactors import schedule
 from cronactors.errors import AlreadyClaimed, JobBusy, JobNotFound, RunClosed
-from cronactors.ledger.claim import LEASE, claim_due
+from cronactors.ledger.claim import claim_due
+from cronactors.ledger.leases import LEASE
 from cronactors.model import Overlap, SessionMode
 from cronactors.schedule import Cron, Interval
 from cronactors.storage.rows import Due

@@ -6,8 +6,9 @@ from contextlib import closing
 
 import pytest
 
-from cronactors.ledger.claim import LEASE, cancel_overlapped
-from cronactors.ledger.recovery import keep_leases, last_seen, sign_off
+from cronactors.ledger.claim import cancel_overlapped
+from cronactors.ledger.leases import CLAIM_KEEPS, KEEP_EVERY, LEASE, keep_leases
+from cronactors.ledger.recovery import last_seen, sign_off
 from cronactors.model import Overlap, SessionMode
 from cronactors.schedule import Interval
 from tests.ledger_world import (
@@ -222,6 +223,36 @@ def test_without_a_sign_of_life_the_lease_ends(world):
     assert world.recover() == []
     world.pass_time(LEASE)
     assert [run.id for run in world.recover()] == [claimed.run.id]
+
+
+def test_a_heartbeat_counts_from_when_it_is_given_whatever_is_left_of_the_lease(world):
+    for beat in range(4):
+        world.pass_time(KEEP_EVERY)
+        world.do(keep_leases, [world.owner])
+        assert lease_of(world, world.owner) == (T0 + (beat + 1) * KEEP_EVERY, T0 + (beat + 1) * KEEP_EVERY + LEASE)
+
+
+@pytest.mark.parametrize("claimed_after", [0, CLAIM_KEEPS - 1, CLAIM_KEEPS + 1, 2 * CLAIM_KEEPS, LEASE // 2 + 1])
+@pytest.mark.parametrize("own_loop", [False, True])
+def test_a_process_that_is_stopped_for_29_s_keeps_its_runs_wherever_it_is_stopped(world, claimed_after, own_loop):
+    """Stopped just before the heartbeat that would come next, at most `KEEP_EVERY` after the claim."""
+    other, here = world.register(process("there")), world.owner
+    job_id = world.add(at(T0 + MINUTE))
+    world.pass_time(MINUTE)
+    world.do(keep_leases, [other])
+    world.pass_time(claimed_after)
+    world.owner = other
+    run = world.start(job_id) if own_loop else world.begin()
+    world.owner = here
+    world.pass_time(KEEP_EVERY - 1 + 29_000)
+    assert world.recover() == []
+    world.pass_time(LEASE)
+    assert [ended.id for ended in world.recover()] == [run.id]
+
+
+def lease_of(world: World, owner: int) -> tuple[int, int]:
+    (row,) = [row for row in world.do(lambda storage: storage.owners()) if row.id == owner]
+    return row.seen_at, row.lease_until
 
 
 def test_nobody_takes_his_own_runs_for_orphans(world):

@@ -7,8 +7,8 @@ from contextlib import closing
 import pytest
 
 from cronactors.instants import from_millis
-from cronactors.ledger.claim import LEASE
-from cronactors.ledger.recovery import keep_leases, last_seen, rebase, sign_off
+from cronactors.ledger.leases import LEASE, keep_leases
+from cronactors.ledger.recovery import last_seen, rebase, sign_off
 from cronactors.schedule import Cron, Interval
 from cronactors.spec import RetryPolicy
 from tests.ledger_world import (

@@ -17,13 +17,14 @@ import trio
 
 import cronactors
 from cronactors import Cron, InvalidSchedule, load_config, open_store
+from cronactors.ledger import leases
 from tests.test_layers import EMPTY, MODULES, PURE, TREES, ours
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 FACTORS = {"s": 1, "ms": 0.001, "days": 86_400}
-IN_MILLISECONDS = {"EARLY", "MAX_INTERVAL", "GRACE", "LEASE", "JUMP", "STALE"}
+IN_MILLISECONDS = {"EARLY", "MAX_INTERVAL", "GRACE", "LEASE", "KEEP_EVERY", "KEEP_IDLE", "CLAIM_KEEPS", "JUMP", "STALE"}
 
 
 def marked(name: str) -> str:
@@ -209,6 +210,32 @@ def test_the_limits_are_those_of_the_code():
         written = float(number.replace(",", "")) * FACTORS.get(unit, 1)
         in_code = {value / 1000 if name in IN_MILLISECONDS else value for value in known[name]}
         assert in_code == {written}, name
+
+
+SENTENCES = [
+    ("docs/promise.md", "its lease has to run out, {LEASE} s after its last heartbeat"),
+    ("docs/promise.md", "For {LEASE} s after either, and after a start, no lease is trusted."),
+    ("docs/promise.md", "an idle process gives one every {KEEP_IDLE} s."),
+    ("docs/architecture.md", "wall clock and trio's have gone evenly for {LEASE} s:"),
+]
+
+
+@pytest.mark.parametrize(("page", "sentence"), SENTENCES)
+def test_the_periods_that_the_docs_name_in_a_sentence_are_those_of_the_code(page, sentence):
+    text = " ".join((ROOT / page).read_text(encoding="utf-8").split())
+    known = {
+        name: f"{next(iter(values)) / (1000 if name in IN_MILLISECONDS else 1):g}"
+        for name, values in constants().items()
+        if values
+    }
+    assert sentence.format(**known) in text
+
+
+def test_the_time_for_which_a_process_may_be_stopped_follows_from_the_leases():
+    kept = (leases.LEASE - leases.KEEP_EVERY - leases.CLAIM_KEEPS) / 1000
+    oldest = (leases.KEEP_EVERY + leases.CLAIM_KEEPS) / 1000
+    text = " ".join((ROOT / "docs/promise.md").read_text(encoding="utf-8").split())
+    assert f"a heartbeat is at most {oldest:g} s old, so that a process which is stopped for {kept:g} s" in text
 
 
 def table_rows(page: str, heading: str) -> list[str]:

@@ -9,7 +9,7 @@ from hypothesis.stateful import initialize, precondition, rule
 
 from cronactors.errors import AlreadyClaimed, InvalidJob, JobBusy
 from cronactors.instants import Millis
-from cronactors.ledger.claim import LEASE
+from cronactors.ledger.leases import LEASE
 from cronactors.model import JobChanges, Overlap, SessionMode
 from cronactors.policy import is_suspect
 from cronactors.schedule import Interval, OneShot, Schedule, schedule_from_json

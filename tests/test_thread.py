@@ -11,8 +11,9 @@ import pytest
 import trio
 
 from cronactors import JobContext, open_scheduler, open_store
-from cronactors.actors import thread as thread_module, watchdog
+from cronactors.actors import watchdog
 from cronactors.actors.thread import StorageThread, in_place, storage_thread
+from cronactors.ledger import leases
 
 
 def storage_threads() -> list[threading.Thread]:
@@ -21,7 +22,7 @@ def storage_threads() -> list[threading.Thread]:
 
 @pytest.fixture
 def often(monkeypatch):
-    monkeypatch.setattr(thread_module, "KEEP_EVERY", 0.02)
+    monkeypatch.setattr(leases, "KEEP_EVERY", 20)
 
 
 class Keep:
@@ -188,7 +189,7 @@ async def test_it_is_given_while_the_loop_is_blocked(often):
 
 
 async def test_it_is_not_given_more_often_than_it_has_to_be(monkeypatch):
-    monkeypatch.setattr(thread_module, "KEEP_EVERY", 3600.0)
+    monkeypatch.setattr(leases, "KEEP_EVERY", 3_600_000)
     keep = Keep()
     async with storage_thread() as thread:
         thread.keep = keep

@@ -11,7 +11,7 @@ import attrs
 
 from cronactors.actors.mailbox import Request
 from cronactors.instants import Millis
-from cronactors.ledger import claim, finish, recovery, views
+from cronactors.ledger import claim, finish, leases, recovery, views
 from cronactors.ledger.rules_changed import RulesOfFile, note_rules
 from cronactors.model import Cause, CronJob, CronRun
 from cronactors.owner import Owner
@@ -283,7 +283,7 @@ class KeepLeases(Request[None]):
 
     def apply(self, storage: Storage) -> None:
         """Answer nothing."""
-        recovery.keep_leases(storage, self.owners)
+        leases.keep_leases(storage, self.owners)
 
 
 @attrs.frozen

@@ -18,7 +18,7 @@ from cronactors.actors.store import Done, Failed, Locked, StoreActor, run_batch
 from cronactors.actors.thread import Hop, in_place, storage_thread
 from cronactors.errors import CronError, SchedulerClosed, StoreUnavailable
 from cronactors.instants import Millis
-from cronactors.ledger import claim
+from cronactors.ledger import leases
 from cronactors.ledger.damage import find_damage
 from cronactors.model import CronRun
 from cronactors.owner import Owner, this_process
@@ -58,7 +58,7 @@ class LeaseTrust:
         if abs((wall - self._seen[0]) - (mono - self._seen[1]) * 1000) > JUMP:
             self._since = mono
         self._seen = wall, mono
-        return mono - self._since >= claim.LEASE / 1000
+        return mono - self._since >= leases.LEASE / 1000
 
 
 @attrs.frozen(kw_only=True)
@@ -144,23 +144,44 @@ async def store_service(path: str, *, create: bool) -> AsyncIterator[StoreServic
             yield service
     else:
         async with storage_thread() as thread, _serving(thread, path, system_wall, create=create, virtual=None) as service:
-            thread.keep = partial(_keep, service)
+            thread.keep = _Heart(service)
             try:
                 yield service
             finally:
                 thread.keep = None
 
 
-def _keep(service: StoreService) -> bool:
-    """On the storage thread: keep the leases while runs are open, also when the loop is blocked. False: try again soon."""
-    storage, owners = service.actor.storage, tuple(service.owners)
-    match run_batch(storage, [OwnersBusy(owners)]):
-        case Done([False], _):
+class _Heart:
+    """Gives the heartbeats of the owners of a service. Runs on the storage thread, also while the loop is blocked.
+
+    It is called every `leases.KEEP_EVERY`. While an owner has open runs each call is a heartbeat; else one is enough every
+    `leases.KEEP_IDLE`, so that an idle process commits once a minute.
+    """
+
+    def __init__(self, service: StoreService) -> None:
+        self._service = service
+        self._next_idle = self._after_idle()
+
+    @staticmethod
+    def _after_idle() -> float:
+        # Half a beat early, or the call that is due would come a moment before and wait for the next one.
+        return time.monotonic() + (leases.KEEP_IDLE - leases.KEEP_EVERY / 2) / 1000
+
+    def __call__(self) -> bool:
+        """Give a heartbeat if one is due; False if the file was locked or failed, so that the thread tries again soon."""
+        storage, owners = self._service.actor.storage, tuple(self._service.owners)
+        if not owners:
             return True
-        case Done():
-            return isinstance(run_batch(storage, [KeepLeases(owners)]), Done)
-        case _:
+        match run_batch(storage, [OwnersBusy(owners)]):
+            case Done([busy], _):
+                if not busy and time.monotonic() < self._next_idle:
+                    return True
+            case _:
+                return False
+        if not isinstance(run_batch(storage, [KeepLeases(owners)]), Done):
             return False
+        self._next_idle = self._after_idle()
+        return True
 
 
 async def _open(hop: Hop, path: str, wall: Wall, *, create: bool) -> SqliteStorage:

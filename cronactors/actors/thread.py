@@ -14,15 +14,14 @@ import outcome
 import trio
 
 from cronactors.actors.watchdog import Watchdog
+from cronactors.ledger import leases
 
 logger = logging.getLogger("cronactors.store")
 
 T = TypeVar("T")
 
-KEEP_EVERY = 10.0
-"""Seconds between two signs of life."""
 KEEP_AGAIN = 0.5
-"""Seconds until the next try after one that failed."""
+"""Seconds until the next try of ``keep`` after one that failed."""
 
 
 class Hop(Protocol):
@@ -73,7 +72,7 @@ class StorageThread:
         self._thread.join()  # it has nothing left to do but return
 
     def _loop(self) -> None:
-        next_keep = time.monotonic() + KEEP_EVERY
+        next_keep = time.monotonic() + leases.KEEP_EVERY / 1000
         while True:
             try:
                 work = self._work.get(timeout=max(0.0, min(next_keep, self._watchdog.next_look) - time.monotonic()))
@@ -84,7 +83,7 @@ class StorageThread:
             except queue.Empty:
                 self._watchdog.look()
             if time.monotonic() >= next_keep:
-                next_keep = time.monotonic() + (KEEP_EVERY if self._kept() else KEEP_AGAIN)
+                next_keep = time.monotonic() + (leases.KEEP_EVERY / 1000 if self._kept() else KEEP_AGAIN)
 
     def _kept(self) -> bool:
         try:

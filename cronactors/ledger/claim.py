@@ -8,6 +8,7 @@ import attrs
 
 from cronactors.errors import InvalidSchedule
 from cronactors.instants import Millis
+from cronactors.ledger import leases
 from cronactors.ledger.close import close_run
 from cronactors.ledger.entries import begun_run, buffered_run, is_braked, is_first_start, skipped_run
 from cronactors.ledger.lines import free_first, stop_job, withdraw
@@ -19,9 +20,6 @@ from cronactors.rules import RULES
 from cronactors.spec import RetryPolicy
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import CRASH_LOOP, Claimed, Due, JobRow, JobState, RunRow, line_of
-
-LEASE: Millis = 30_000
-"""How long an owner is taken to live without a sign of life."""
 
 _LOOKS = 200
 """How many places of the queue that start nothing one claim goes through; the next claim goes on from there."""
@@ -58,14 +56,8 @@ def claim_due(storage: Storage, *, owner: int, limit: int, total: int | None = N
                 claimed.append(begun)
                 looks += 1
     if claimed:
-        hold_lease(storage, owner)
+        leases.renew(storage, owner)
     return claimed
-
-
-def hold_lease(storage: Storage, owner: int) -> None:
-    """See to it that the owner's lease lasts at least half its length from now."""
-    now = storage.now()
-    storage.renew_lease(owner, now=now, until=now + LEASE, unless_later_than=now + LEASE // 2)
 
 
 def _claim_together(storage: Storage, places: Sequence[Due], *, owner: int, now: Millis) -> dict[str, Claimed]:

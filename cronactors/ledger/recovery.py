@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 import attrs
 
 from cronactors.instants import Millis
-from cronactors.ledger.claim import LEASE, hold_lease
+from cronactors.ledger import leases
 from cronactors.ledger.close import close_run
 from cronactors.ledger.entries import stored_timing
 from cronactors.model import Cause, RunStatus
@@ -36,7 +36,7 @@ def register(storage: Storage, me: Owner) -> int:
     idle = [row for row in storage.owners() if row.id not in busy and row.heartbeat_at <= now]
     gone = [row.id for row in idle if row.lease_until == 0 or certainly_dead(Owner(row.machine, row.pid, row.process_start), me)]
     storage.delete_owners(gone)
-    return storage.insert_owner(OwnerRow(0, me.machine, me.pid, me.process_start, heartbeat_at=now, lease_until=now + LEASE))
+    return storage.insert_owner(OwnerRow(0, me.machine, me.pid, me.process_start, heartbeat_at=now, lease_until=now + leases.LEASE))
 
 
 def last_seen(storage: Storage) -> Millis | None:
@@ -53,15 +53,9 @@ def latest_entry(storage: Storage) -> Millis | None:
     return storage.latest_entry(among=_NEWEST)
 
 
-def keep_leases(storage: Storage, owners: Iterable[int]) -> None:
-    """Give a sign of life of owners."""
-    for owner in owners:
-        hold_lease(storage, owner)
-
-
 def sign_off(storage: Storage, owner: int) -> None:
     """Note that an owner has closed: what it still runs, if anything, is run by nobody."""
-    storage.renew_lease(owner, now=storage.now(), until=0, unless_later_than=_ANY_LEASE)
+    leases.end_lease(storage, owner)
 
 
 def orphans(
@@ -136,7 +130,7 @@ def rebase(storage: Storage, *, after: int, limit: int, owner: int, by: Millis, 
         _set_back_pending(storage, owner, by=by, since=since, now=now)
         for row in storage.owners():
             if row.heartbeat_at > now:
-                storage.renew_lease(row.id, now=now, until=min(row.lease_until, now + LEASE), unless_later_than=_ANY_LEASE)
+                storage.renew_lease(row.id, now=now, until=min(row.lease_until, now + leases.LEASE), unless_later_than=_ANY_LEASE)
     page = storage.page_of_jobs(after=after, limit=limit, user_id=None)
     for _, job in page:
         rebased = _rebased(job, now)

@@ -6,7 +6,8 @@ import attrs
 
 from cronactors.errors import AlreadyClaimed, JobBusy, RunClosed, RunNotFound, shorten
 from cronactors.instants import Millis, from_millis, to_millis
-from cronactors.ledger.claim import claim_moment, claim_pending, hold_lease
+from cronactors.ledger import leases
+from cronactors.ledger.claim import claim_moment, claim_pending
 from cronactors.ledger.close import close_run
 from cronactors.ledger.jobs import find_job
 from cronactors.ledger.views import job_views
@@ -196,7 +197,7 @@ def start_run(storage: Storage, target: CronJob | str, *, owner: int) -> Claimed
         claimed = claim_pending(storage, place.run_id, owner=owner, now=now)
     if claimed is None:
         raise _why_not(storage, job)
-    hold_lease(storage, owner)
+    leases.renew(storage, owner)
     return claimed
 
 

@@ -22,10 +22,10 @@ import attrs
 import trio
 
 from cronactors import CronConfig, GiveUp, JobContext, JobSpec, OneShot, RetryPolicy, SessionMode, now, open_scheduler
-from cronactors.actors import thread
 from cronactors.handle import CronStore
-from cronactors.ledger import claim, recovery
+from cronactors.ledger import recovery
 from tests.chaos.judge import Ledger
+from tests.crash_child import shorten_leases
 
 ROOT = Path(__file__).parents[2]
 RETRY = RetryPolicy(delays=(0.2,))
@@ -37,7 +37,7 @@ class Options:
     """What a child is and, from ``adds`` on, what one life of it does.
 
     Attributes:
-        lease: In milliseconds; thirty seconds would make a long test.
+        lease: In milliseconds; the real one makes a long test.
         adds: How many jobs a second it adds, each acknowledged by a line in the file ``acks`` after `add_jobs` has returned.
         die_in_recovery: It kills itself when it has taken back so many runs, before that is committed.
     """
@@ -141,8 +141,7 @@ def begin(options: Options) -> NoReturn:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it starts in the background
     if options.lease is not None:
-        claim.LEASE = recovery.LEASE = options.lease  # type: ignore[misc, attr-defined]
-        thread.KEEP_EVERY = options.lease / 1000 / 6  # type: ignore[misc]
+        shorten_leases(options.lease)
     if options.die_in_recovery:
         die_in_recovery(options.die_in_recovery)
     threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()

@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from cronactors import JobSpec, OneShot, now, open_store
+from cronactors.ledger import leases
 from tests.chaos.child import Life, Options, open_lives
 from tests.chaos.judge import Ledger, judge, judge_interrupted, most_at_once, read_database
 from tests.chaos.sizes import quick_and_full
@@ -109,7 +110,7 @@ async def until_done(options: Options, jobs: list[str]) -> None:
     [
         pytest.param(800, 2, id="quick", marks=pytest.mark.slow),
         pytest.param(800, 40, id="full", marks=pytest.mark.chaos),
-        pytest.param(None, 3, id="full, with the lease of thirty seconds", marks=pytest.mark.chaos),
+        pytest.param(None, 3, id="full, with the real lease", marks=pytest.mark.chaos),
     ],
 )
 async def test_a_stopped_process_is_relieved_when_its_lease_ends_and_goes_on_working_when_it_is_woken(
@@ -117,7 +118,7 @@ async def test_a_stopped_process_is_relieved_when_its_lease_ends_and_goes_on_wor
 ):
     """They take turns at being stopped; the one that was woken has to do the work of the next round with the other one stopped."""
     options = attrs.evolve(options, lease=lease)
-    seconds = (lease or 30_000) / 1000
+    seconds = (lease or leases.LEASE) / 1000
     length = seconds  # of work that is left when the process is woken, so that it has to be cancelled; that takes a tick
     waits, fenced, jobs, again = [], 0, [], 0
     async with open_lives(options, patience=30 + rounds * 10 * seconds) as lives:
