@@ -13,7 +13,7 @@ import trio
 
 from cronactors.actors.callbacks import inside_callback
 from cronactors.actors.clock import Clock
-from cronactors.actors.leaving import Leaving, block
+from cronactors.actors.leaving import Leaving, actor, block
 from cronactors.actors.messages import Explain
 from cronactors.actors.notifier import DRAIN_LIMIT, Notifier
 from cronactors.actors.renewal import renew_moments
@@ -302,6 +302,7 @@ async def _opened(
             yield service, CronStore(service, config=settings, timezone=timezone), settings
 
 
+@actor
 async def _prepare(
     service: StoreService,
     handle: CronStore,
@@ -333,6 +334,7 @@ async def _prepare(
     return CronScheduler(handle, tuple(recovered), service=service, pool=pool, clock=clock, notifier=notifier)
 
 
+@actor
 async def _shut_down(scheduler: CronScheduler, grace: float, *, hurried: bool) -> None:
     """Let runs end by themselves for ``grace`` seconds, then cancel them; record every end, notify, and close.
 

@@ -62,7 +62,10 @@ async def tasks_ended(abandoned: Sequence[trio.Nursery]) -> None:
 
 
 async def call_apart(function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> outcome.Outcome[T] | None:
-    """The same in a task of its own, which costs some 50 us: what the function leaves open is an error, and ends with that task."""
+    """The same in a task of its own, which costs some 50 us: what the function leaves open is an error, and ends with that task.
+
+    So is an exception of a task that it has started in the nursery around it.
+    """
     results: list[outcome.Outcome[T]] = []
     abandoned: list[trio.Nursery] = []
 
@@ -77,13 +80,17 @@ async def call_apart(function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> out
         abandoned.extend(trio.lowlevel.current_task().child_nurseries)
         if result is not None:
             results.append(result)
+        nursery.cancel_scope.cancel()  # tasks that the function has started beside it, through trio.lowlevel, end with it
 
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(act)
-    except BaseExceptionGroup:
-        if not abandoned:
-            raise
+    except BaseExceptionGroup as group:
+        cancelled, strays = split_cancelled(group)
+        if strays is not None and not abandoned:  # else it is trio's word on the nursery that was left open
+            results[:] = [outcome.Error(strays)]
+        elif cancelled is not None and not abandoned:
+            raise cancelled from None
     await tasks_ended(abandoned)
     return results[0] if results else None
 
@@ -127,6 +134,13 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
             waiting.extend(reversed(BaseExceptionGroup.exceptions.__get__(part)))
         else:
             yield part
+
+
+def split_cancelled(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
+    """Tell the cancellations in an exception apart from everything else in it."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(trio.Cancelled)
+    return (error, None) if isinstance(error, trio.Cancelled) else (None, error)
 
 
 def escaping(error: BaseException) -> BaseException | None:

@@ -11,6 +11,7 @@ import attrs
 import trio
 
 from cronactors.actors.duties import CancelOverlapped, ClaimDue, Claims, FinishRun, Rebase, Registered
+from cronactors.actors.leaving import actor
 from cronactors.actors.mailbox import EARLY
 from cronactors.actors.observable import Observable
 from cronactors.actors.runner import RunnerPool, Terms
@@ -106,7 +107,7 @@ class Clock:
 
     # The actor
 
-    @trio.lowlevel.enable_ki_protection
+    @actor
     async def run(self) -> None:
         """Go on until cancelled. A claim that was answered is always handed over."""
         pause = 0.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import wraps
 from types import TracebackType
@@ -10,7 +10,7 @@ from typing import ParamSpec, TypeVar
 
 import trio
 
-from cronactors.actors.callbacks import leaves
+from cronactors.actors.callbacks import leaves, split_cancelled
 from cronactors.errors import CronError, SchedulerCrashed, StoreCorrupt
 
 P = ParamSpec("P")
@@ -48,6 +48,30 @@ class _Block(AbstractAsyncContextManager[T]):
         return await self._inner.__aexit__(kind, error, trace)
 
 
+def actor(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    """Mark a function that runs as a task of ours, or opens and closes those tasks; Ctrl-C waits for a checkpoint in all of it.
+
+    A bug leaves it as `SchedulerCrashed`, whose ``__cause__`` it is. So any other exception that comes out of a nursery of ours
+    belongs to a task that a user has started there, and leaves as itself.
+    """
+    protected = trio.lowlevel.enable_ki_protection(function)
+
+    @wraps(function)
+    @trio.lowlevel.enable_ki_protection
+    async def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await protected(*args, **kwargs)
+        except BaseException as error:
+            crash = split_cancelled(error)[1]
+            parts = [] if crash is None else list(leaves(crash))
+            if not parts or any(isinstance(part, CronError | KeyboardInterrupt | SystemExit) for part in parts):
+                raise
+            shown = SchedulerCrashed(f"an actor ended by a bug: {type(parts[0]).__name__}; please report it")
+            raise shown from (parts[0] if len(parts) == 1 else crash)
+
+    return run
+
+
 class Body:
     """The user's block, as a context manager: its exception is kept for later, so that no nursery wraps it."""
 
@@ -75,14 +99,15 @@ class Body:
     @property
     def cancelled(self) -> bool:
         """The block was cancelled from outside."""
-        return self.error is not None and _split(self.error)[0] is not None
+        return self.error is not None and split_cancelled(self.error)[0] is not None
 
 
 class Leaving:
     """Wraps everything that a block of ours runs, the user's body included, and decides what leaves.
 
-    An exception of the body leaves as itself. So does an error of ours, and a KeyboardInterrupt or SystemExit of a callback. A bug of
-    an actor leaves as `SchedulerCrashed`, whose ``__cause__`` it is. Two of them leave as a group.
+    An exception of the body leaves as itself. So does an error of ours, a KeyboardInterrupt or SystemExit of a callback, and an
+    exception of a task that a user has started in a nursery of ours. A bug of an actor leaves as `SchedulerCrashed`, see `actor`. Two
+    of them leave as a group.
     """
 
     def __init__(self) -> None:
@@ -106,7 +131,7 @@ class Leaving:
 
     def leave(self) -> None:
         """After the end: raise what leaves, if anything does."""
-        crash = None if self._error is None else _split(self._error)[1]
+        crash = None if self._error is None else split_cancelled(self._error)[1]
         shown = None if crash is None else _shown(crash)
         reasons = [reason for reason in (self._of_body(), self._escaped, shown) if reason is not None]
         if len(reasons) > 1 and not _tell_the_same(reasons):
@@ -119,7 +144,7 @@ class Leaving:
 
     def _of_body(self) -> BaseException | None:
         """The body's exception, if it is more than a cancellation."""
-        if self.body.error is None or _split(self.body.error)[1] is None:
+        if self.body.error is None or split_cancelled(self.body.error)[1] is None:
             return None
         return self.body.error
 
@@ -130,19 +155,10 @@ def _tell_the_same(reasons: list[BaseException]) -> bool:
     return kinds in ({SchedulerCrashed}, {StoreCorrupt}, {KeyboardInterrupt})
 
 
-def _split(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
-    """Tell cancellations apart from everything else in an exception."""
-    if isinstance(error, BaseExceptionGroup):
-        return error.split(trio.Cancelled)
-    return (error, None) if isinstance(error, trio.Cancelled) else (None, error)
-
-
 def _shown(crash: BaseException) -> BaseException:
     """What users see of an exception that came out of our nurseries."""
     parts = list(leaves(crash))
     for part in parts:
         if isinstance(part, CronError | KeyboardInterrupt | SystemExit):
             return part
-    shown = SchedulerCrashed(f"an actor ended by a bug: {type(parts[0]).__name__}; please report it")
-    shown.__cause__ = parts[0] if len(parts) == 1 else crash
-    return shown
+    return parts[0] if len(parts) == 1 else crash

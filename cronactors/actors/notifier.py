@@ -12,6 +12,7 @@ import outcome
 import trio
 
 from cronactors.actors.callbacks import call_apart, describe, escaping, inside_callback, stack_of
+from cronactors.actors.leaving import actor
 from cronactors.actors.observable import Observable
 from cronactors.errors import one_line
 from cronactors.ledger.views import run_view
@@ -116,7 +117,7 @@ class Notifier:
         if self._calling is not None:
             self._alarm.deadline = min(self._alarm.deadline, trio.current_time() + STUCK_AFTER)
 
-    @trio.lowlevel.enable_ki_protection
+    @actor
     async def run(self) -> None:
         """Serve until drained or closed. Shielded: runs that end while everything is being cancelled still find it there."""
         inside_callback.set("a notifier")

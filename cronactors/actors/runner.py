@@ -11,17 +11,27 @@ import attrs
 import outcome
 import trio
 
-from cronactors.actors.callbacks import call, cancelled_from_outside, escaping, inside_callback, tasks_ended, traceback_of
+from cronactors.actors.callbacks import (
+    call,
+    cancelled_from_outside,
+    describe,
+    escaping,
+    inside_callback,
+    split_cancelled,
+    tasks_ended,
+    traceback_of,
+)
 from cronactors.actors.duties import Finished, FinishRun, FinishTerms
+from cronactors.actors.leaving import actor
 from cronactors.actors.mailbox import Mailbox
 from cronactors.actors.notifier import Notifier, RunFinished
 from cronactors.actors.observable import Observable
 from cronactors.actors.running import Running, RunsInFlight
 from cronactors.actors.verdicts import INTERRUPTED, failure, success, timed_out
-from cronactors.errors import StoreUnavailable, shorten
+from cronactors.errors import StoreUnavailable, one_line, shorten
 from cronactors.ledger.finish import ended_plainly
 from cronactors.ledger.views import context_of, job_view
-from cronactors.model import Cause, JobExecutor
+from cronactors.model import Cause, JobExecutor, RunStatus
 from cronactors.policy import Outcome
 from cronactors.spec import RetryPolicy
 from cronactors.storage.rows import Claimed
@@ -46,12 +56,18 @@ class Terms:
 
 @attrs.define(eq=False)
 class Shift:
-    """A runner's work in one task.
+    """A runner's work in one task, and the nursery which that task is in.
+
+    An executor can reach the nursery through `trio.lowlevel`, and start tasks in it. They end with the run: it is concluded by the
+    runner, once the nursery has closed, and an exception of theirs is a failure of the run.
 
     Attributes:
         claimed: The run to begin with; None: one that is handed over.
         nursery: The one that the task is in.
-        spoilt: A run whose executor has left nurseries open in the task, and how it ended: to be concluded in another one.
+        spoilt: A run whose executor has left nurseries or tasks, or cancelled the nursery, and how it ended.
+        abandoned: The nurseries that it left open.
+        torn: The nursery had been cancelled before the executor ended.
+        bug: What ended the task, if it was no cancellation.
         untold: An end for which the notifier has no place; another runner has taken over the slot.
         done: There is nothing more to do for this runner.
     """
@@ -59,8 +75,24 @@ class Shift:
     claimed: Claimed | None
     nursery: trio.Nursery
     spoilt: tuple[Running, Outcome] | None = None
+    abandoned: list[trio.Nursery] = attrs.field(factory=list)
+    torn: bool = False
+    bug: BaseException | None = None
     untold: list[RunFinished] = attrs.field(factory=list)
     done: bool = False
+
+    def is_cancelled(self) -> bool:
+        """Whether an executor has cancelled the nursery, or an exception of a task in it has."""
+        return self.nursery.cancel_scope.cancel_called
+
+    def spoil(self, running: Running, ending: Outcome) -> None:
+        """Let everything that the executor has left in the nursery end."""
+        self.spoilt = running, ending
+        self.abandoned = list(running.task.child_nurseries)
+        self.torn = self.is_cancelled()
+        self.nursery.cancel_scope.cancel()
+        if not self.abandoned:
+            running.task = self.nursery.parent_task  # whose stack shows the tasks that are left
 
 
 class RunnerPool:
@@ -170,27 +202,20 @@ class RunnerPool:
         self._runners.value += 1
         self._nursery.start_soon(self._runner, first)
 
-    @trio.lowlevel.enable_ki_protection
+    @actor
     async def _runner(self, claimed: Claimed | None) -> None:
         """Carry out runs in a task within. What an executor leaves open there, or cancels, ends that task; then there is another."""
         inside_callback.set("a run")
         untold: list[RunFinished] = []
         try:
             while not untold:
-                shift: Shift | None = None
-                try:
-                    async with trio.open_nursery() as nursery:
-                        shift = Shift(claimed, nursery, untold=untold)
-                        nursery.start_soon(self._serve, shift)
-                except BaseExceptionGroup:
-                    if shift is None or shift.spoilt is None:
-                        raise  # else it is trio's word on the nursery that was left open
+                shift = await self._shift(claimed, untold)
                 if shift.done:
                     break
                 claimed = shift.claimed
                 if shift.spoilt is not None:
                     running, ending = shift.spoilt
-                    await tasks_ended(running.task.child_nurseries)
+                    await tasks_ended(shift.abandoned)
                     with trio.CancelScope() as scope:
                         claimed = await self._conclude(running, ending, untold, scope)
         finally:
@@ -198,12 +223,60 @@ class RunnerPool:
         for told in untold:
             await self._notifier.tell(told)
 
+    async def _shift(self, claimed: Claimed | None, untold: list[RunFinished]) -> Shift:
+        """Carry out runs in a task and a nursery of their own, and wait for the end of all that is in it."""
+        shift: Shift | None = None
+        raised: BaseException | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                shift = Shift(claimed, nursery, untold=untold)
+                nursery.start_soon(self._serve, shift)
+        except BaseException as error:  # noqa: BLE001 - it is sorted out below
+            raised = error
+        assert shift is not None
+        bug: BaseException | None = shift.bug
+        if bug is not None:
+            raise bug
+        if raised is not None:
+            self._blame(shift, raised)
+        return shift
+
+    def _blame(self, shift: Shift, raised: BaseException) -> None:
+        """Let what came out of a shift's nursery be the failure of the run at hand: it is of tasks that executors started there.
+
+        Raises:
+            trio.Cancelled: There is no run at hand, and a scope around us has been cancelled.
+        """
+        cancelled, strays = split_cancelled(raised)
+        if strays is not None and not shift.abandoned:  # else it is trio's word on the nursery that was left open
+            escaped = self._let_escape(strays)
+            if shift.spoilt is None:
+                logger.warning("a task that an executor left in its nursery failed: %s", one_line(describe(strays)))
+            else:
+                running, ending = shift.spoilt
+                if isinstance(escaped, KeyboardInterrupt):
+                    ending = INTERRUPTED
+                elif ending.status is RunStatus.SUCCESS or (shift.torn and ending.cause is Cause.ERROR):
+                    ending = _failed(running.claimed, strays)
+                shift.spoilt = running, ending
+        if cancelled is not None and shift.spoilt is None and shift.claimed is None:
+            raise cancelled
+
     @trio.lowlevel.enable_ki_protection
     async def _serve(self, shift: Shift) -> None:
         """Carry out one run after the other until the pool is closed, another runner has taken over, or the task is spoilt.
 
         Cancelled from outside, the end of the run at hand is still recorded.
         """
+        try:
+            await self._carry_out(shift)
+        except trio.Cancelled:
+            raise
+        except BaseException as bug:  # noqa: BLE001 - raised by `_shift`; here it would pass for one of an executor's tasks
+            shift.bug = bug
+            shift.nursery.cancel_scope.cancel()
+
+    async def _carry_out(self, shift: Shift) -> None:
         claimed, shift.claimed = shift.claimed, None
         with trio.CancelScope() as scope:
             while not shift.untold:
@@ -222,13 +295,11 @@ class RunnerPool:
                 except BaseException:  # a bug of ours, or damage: it ends the scheduler, which must not wait for this run
                     self._leave_slot(running)
                     raise
-                if running.task.child_nurseries:
-                    shift.spoilt = running, ending
+                if running.task.child_nurseries or len(shift.nursery.child_tasks) > 1 or shift.is_cancelled():
+                    shift.spoil(running, ending)
                     return
-                if len(shift.nursery.child_tasks) > 1:
-                    shift.nursery.cancel_scope.cancel()  # what the executor has started in it ends with the run
                 claimed = await self._conclude(running, ending, shift.untold, scope)
-                lost = shift.nursery.cancel_scope.cancel_called or (self._interrupted and scope.cancel_called)
+                lost = shift.is_cancelled() or (self._interrupted and scope.cancel_called)
                 if lost and not shift.untold:
                     shift.claimed = claimed  # for the next task: in this one it would be cancelled
                     return
@@ -295,25 +366,27 @@ class RunnerPool:
 
     def _verdict(self, running: Running, shift: Shift, error: BaseException | None) -> Outcome:
         """What it means that an executor did not return."""
-        if error is not None and (escaped := escaping(error)) is not None:
+        if error is not None and isinstance(self._let_escape(error), KeyboardInterrupt):
+            return INTERRUPTED
+        if shift.is_cancelled():  # an exception of a task in it is put in place of this by `_blame`
+            return failure(RuntimeError("the executor cancelled the nursery that it was called in"))
+        if cancelled_from_outside():
+            return INTERRUPTED
+        if running.cancelled_early:
+            return running.verdict
+        if running.scope.cancel_called:
+            return timed_out(running.claimed.job.timeout_secs)
+        assert error is not None
+        return _failed(running.claimed, error)
+
+    def _let_escape(self, error: BaseException) -> BaseException | None:
+        """Let a KeyboardInterrupt or SystemExit in an error end the scheduler, and answer it."""
+        escaped = escaping(error)
+        if escaped is not None:
             self._escape(escaped)
             if self._stopping:
                 self.interrupt()  # a second Ctrl-C ends the grace, wherever it lands
-            if isinstance(escaped, KeyboardInterrupt):
-                return INTERRUPTED
-        if shift.nursery.cancel_scope.cancel_called:
-            error = RuntimeError("the executor cancelled the nursery that it was called in")
-        elif cancelled_from_outside():
-            return INTERRUPTED
-        elif running.cancelled_early:
-            return running.verdict
-        elif running.scope.cancel_called:
-            return timed_out(running.claimed.job.timeout_secs)
-        assert error is not None
-        if logger.isEnabledFor(logging.INFO):
-            run, job = running.claimed.run, running.claimed.job
-            logger.info("run %s of job %s failed:%s", run.id, shorten(job.name), traceback_of(error))
-        return failure(error)
+        return escaped
 
     async def _record(self, claimed: Claimed, ending: Outcome, untold: list[RunFinished], scope: trio.CancelScope) -> Finished:
         """Record the end, however long the store takes: a result is never dropped.
@@ -359,3 +432,10 @@ class RunnerPool:
         if finished.end is None:
             logger.warning("run %s of job %s was taken over: its end has no effect", claimed.run.id, shorten(claimed.job.name))
         return finished
+
+
+def _failed(claimed: Claimed, error: BaseException) -> Outcome:
+    """The outcome of a run that raised; the traceback is for the log."""
+    if logger.isEnabledFor(logging.INFO):
+        logger.info("run %s of job %s failed:%s", claimed.run.id, shorten(claimed.job.name), traceback_of(error))
+    return failure(error)

@@ -16,7 +16,7 @@ from cronactors.actors.duties import KeepLeases, Look, OwnersBusy, Recover, Regi
 from cronactors.actors.mailbox import Mailbox
 from cronactors.actors.store import Done, Failed, Locked, StoreActor, run_batch
 from cronactors.actors.thread import Hop, in_place, storage_thread
-from cronactors.errors import CronError, SchedulerClosed, StoreUnavailable
+from cronactors.errors import CronError, SchedulerClosed, SchedulerCrashed, StoreUnavailable
 from cronactors.instants import Millis
 from cronactors.ledger import leases
 from cronactors.ledger.damage import find_damage
@@ -219,13 +219,18 @@ async def _serving(hop: Hop, path: str, wall: Wall, *, create: bool, virtual: Vi
             finally:
                 mailbox.close(SchedulerClosed(f"{path} has been closed"))
     except BaseException as error:
-        if any(isinstance(leaf, Exception) and not isinstance(leaf, CronError) for leaf in leaves(error)):
+        if any(_may_be_damage(leaf) for leaf in leaves(error)):
             damage = await hop(partial(find_damage, storage))
             if damage is not None:
                 raise damage from error
         raise
     finally:
         await hop(partial(_close, storage, (*service.owners, *service.unsigned)))
+
+
+def _may_be_damage(error: BaseException) -> bool:
+    """Whether an error may come of a damaged file, as a bug of ours may: it is none that we raise on purpose."""
+    return isinstance(error, SchedulerCrashed) or (isinstance(error, Exception) and not isinstance(error, CronError))
 
 
 def _close(storage: SqliteStorage, owners: tuple[int, ...]) -> None:

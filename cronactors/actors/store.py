@@ -12,6 +12,7 @@ from typing import TypeAlias
 import attrs
 import trio
 
+from cronactors.actors.leaving import actor
 from cronactors.actors.mailbox import EARLY, Envelope, Mailbox, Refused, Request
 from cronactors.actors.thread import Hop
 from cronactors.errors import CronError, SchedulerClosed, SchedulerCrashed, StoreCorrupt, StoreUnavailable
@@ -90,7 +91,7 @@ class StoreActor:
         self.latency: float | None = None
         self.held = 0  # requests that wait for a locked file
 
-    @trio.lowlevel.enable_ki_protection
+    @actor
     async def run(self) -> None:
         """Serve until the mailbox is closed and empty. Shielded: callers who wait for an answer get one, whatever happens."""
         held: list[Envelope] = []
