@@ -37,6 +37,7 @@ def test_run_says_what_it_does(start, write, tmp_path):
     assert len(lines_of(text, "seconds .*success .* six fields")) >= 2
     assert len(lines_of(text, "once .*success .* hello")) == 1
     assert re.search(rf"fails    attempt 1  failed     \d\.\d\d s  .*exit status 3: bad(; again at {TIME})?$", text, re.MULTILINE)
+    assert not lines_of(text, "WARNING"), "a failed run is told once"
     assert re.match(r"ended: \d+ runs \(.*\); nothing is lost", text.splitlines()[-1])
 
 

@@ -39,7 +39,7 @@ ledger.jobs ledger.recovery
 ledger.runs ledger.finish ledger.explain
 actors.watchdog actors.observable actors.callbacks
 actors.thread
-actors.leaving actors.mailbox actors.verdicts
+actors.leaving actors.mailbox actors.verdicts actors.failure_log
 actors.messages actors.duties actors.store
 actors.notifier actors.service actors.running actors.renewal
 actors.runner

@@ -22,6 +22,7 @@ from cronactors.actors.callbacks import (
     traceback_of,
 )
 from cronactors.actors.duties import Finished, FinishRun, FinishTerms
+from cronactors.actors.failure_log import FailureLog, without_prompt
 from cronactors.actors.leaving import actor
 from cronactors.actors.mailbox import Mailbox
 from cronactors.actors.notifier import Notifier, RunFinished
@@ -126,6 +127,7 @@ class RunnerPool:
         self._stopping = False
         self._interrupted = False
         self._runners = Observable(0)
+        self._failures = FailureLog()
         self._recording: set[trio.CancelScope] = set()
         self.in_flight = RunsInFlight(mailbox, terms.cancel_grace)
         self.busy = Observable(0)
@@ -315,6 +317,7 @@ class RunnerPool:
         """
         following: Claimed | None = None
         running.over = True
+        self._failures.note(running.claimed, ending)
         try:
             following = (await self._record(running.claimed, ending, untold, scope)).following
         finally:
@@ -437,5 +440,6 @@ class RunnerPool:
 def _failed(claimed: Claimed, error: BaseException) -> Outcome:
     """The outcome of a run that raised; the traceback is for the log."""
     if logger.isEnabledFor(logging.INFO):
-        logger.info("run %s of job %s failed:%s", claimed.run.id, shorten(claimed.job.name), traceback_of(error))
+        shown = without_prompt(traceback_of(error), claimed.job.prompt)
+        logger.info("run %s of job %s failed:%s", claimed.run.id, shorten(claimed.job.name), shown)
     return failure(error)

@@ -41,6 +41,7 @@ def run_file(file: Path, *, db: str | None, executor_name: str | None, seconds: 
         CronError: The file, the executor or the database is not what it should be.
     """
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("cronactors.failures").setLevel(logging.ERROR)  # the lines on standard output name each failed run
     config = load_config(file)
     database = database_of(config) if db is None else db
     executor_name = executor_name or config.executor

@@ -1,0 +1,89 @@
+"""Log lines for runs that fail and for jobs that recover, so that a scheduler without a notifier does not fail in silence.
+
+A job that fails every second must not fill the log: identical lines come at most once a minute, with the number of those that were
+left out. What is remembered for that is bounded, and forgotten oldest first.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import OrderedDict
+from itertools import takewhile
+
+import attrs
+import trio
+
+from cronactors.errors import one_line, shorten
+from cronactors.model import Cause, RunStatus
+from cronactors.policy import Outcome
+from cronactors.storage.rows import Claimed
+
+logger = logging.getLogger("cronactors.failures")
+
+REPEAT_EVERY = 60.0
+"""Seconds between two identical lines."""
+REMEMBERED = 1_000
+"""How many failing jobs, and how many of their lines, are remembered."""
+
+_LONGEST = 200
+_HEAD = 24  # so many characters are taken for the prompt's beginning, and not for a word that is in both by chance
+
+
+@attrs.define
+class _Line:
+    """A line of the log: when it was written last, and how many identical ones were left out since."""
+
+    logged_at: float = -math.inf
+    left_out: int = 0
+
+
+class FailureLog:
+    """Logs a line for each failed run, and one for the first success after failures."""
+
+    def __init__(self) -> None:
+        self._failures: OrderedDict[str, int] = OrderedDict()  # by job, since its last success
+        self._lines: OrderedDict[tuple[str, str], _Line] = OrderedDict()  # by job and text
+
+    def note(self, claimed: Claimed, outcome: Outcome) -> None:
+        """Log a failure or a recovery; of a job that did not fail before a success is one look-up."""
+        if outcome.status is RunStatus.SUCCESS:
+            if claimed.job.id in self._failures:
+                self._recovered(claimed)
+        elif outcome.status is RunStatus.FAILED and outcome.cause is not Cause.INTERRUPTED:
+            self._failed(claimed, outcome)
+
+    def _recovered(self, claimed: Claimed) -> None:
+        count = self._failures.pop(claimed.job.id)
+        times = "1 failure" if count == 1 else f"{count:,} failures"
+        logger.warning("job %s succeeds again after %s (run %s)", shorten(claimed.job.name), times, claimed.run.id)
+
+    def _failed(self, claimed: Claimed, outcome: Outcome) -> None:
+        job_id = claimed.job.id
+        self._failures[job_id] = self._failures.pop(job_id, 0) + 1
+        text = one_line(without_prompt(outcome.error or "", claimed.job.prompt), _LONGEST)
+        line = self._lines.pop((job_id, text), None) or _Line()
+        self._lines[job_id, text] = line
+        for remembered in (self._failures, self._lines):
+            if len(remembered) > REMEMBERED:
+                remembered.popitem(last=False)
+        now = trio.current_time()
+        if now < line.logged_at + REPEAT_EVERY:
+            line.left_out += 1
+            return
+        again = f" ({line.left_out:,} more like it since the last line)" if line.left_out else ""
+        logger.warning("run %s of job %s failed: %s%s", claimed.run.id, shorten(claimed.job.name), text, again)
+        line.logged_at, line.left_out = now, 0
+
+
+def without_prompt(text: str, prompt: str) -> str:
+    """Take a prompt, or the beginning of it, out of an error's text: it may be long, and may hold a secret."""
+    head = prompt[:_HEAD]
+    if len(head) < _HEAD // 3:
+        return text
+    parts = []
+    while (found := text.find(head)) >= 0:
+        parts += [text[:found], "<prompt>"]
+        alike = takewhile(lambda pair: pair[0] == pair[1], zip(text[found:], prompt, strict=False))
+        text = text[found + sum(1 for _ in alike) :]
+    return "".join([*parts, text])
