@@ -40,7 +40,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
 
 def claimed(number: int, name: str = "a", prompt: str = "say it") -> Claimed:
     row = job(name, prompt=prompt)
-    return Claimed(run(id=number, job_id=name, job_name=name), row, None, None)
+    return Claimed(run(id=number, job_id=name, job_name=name), row, None, None, None)
 
 
 def failed(text: str) -> Outcome:

@@ -252,7 +252,7 @@ def test_a_process_that_is_stopped_for_29_s_keeps_its_runs_wherever_it_is_stoppe
 
 def lease_of(world: World, owner: int) -> tuple[int, int]:
     (row,) = [row for row in world.do(lambda storage: storage.owners()) if row.id == owner]
-    return row.seen_at, row.lease_until
+    return row.heartbeat_at, row.lease_until
 
 
 def test_nobody_takes_his_own_runs_for_orphans(world):

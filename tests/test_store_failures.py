@@ -199,7 +199,7 @@ async def test_after_a_bug_everybody_who_waits_is_answered(storage, monkeypatch)
             callers.cancel_scope.shield = True  # the callers see the end of the store, not of the test
             hop.open()
             await trio.sleep_forever()
-    assert isinstance(only(caught.value), ZeroDivisionError)
+    assert isinstance(only(caught.value).__cause__, ZeroDivisionError)
     answers = asked.answers
     assert answers.pop("first") == "FIRST"
     assert sorted(answers) == ["a", "bug", "in front", "in front too", "in the mailbox"]
@@ -218,7 +218,7 @@ async def test_a_certain_request_that_refuses_is_a_bug(storage):
             with pytest.raises(SchedulerCrashed):
                 await mailbox.ask(CertainAndYetRefused("a"))
             await trio.sleep_forever()
-    assert isinstance(only(caught.value), AssertionError)
+    assert isinstance(only(caught.value).__cause__, AssertionError)
     assert storage.log[-1] == "rollback"
 
 

@@ -7,6 +7,7 @@ import logging
 import attrs
 import trio
 
+from cronactors.actors.leaving import actor
 from cronactors.actors.mailbox import Mailbox, Request
 from cronactors.errors import StoreUnavailable
 from cronactors.ledger import rules_changed
@@ -42,6 +43,7 @@ class NoteRules(Request[RulesOfFile]):
         return rules_changed.note_rules(storage)
 
 
+@actor
 async def renew_moments(mailbox: Mailbox, rules: RulesOfFile) -> None:
     """Bring all jobs up to date, page by page, so that the store serves others in between. Cancelled, the next start goes on.
 

@@ -36,7 +36,9 @@ def register(storage: Storage, me: Owner) -> int:
     idle = [row for row in storage.owners() if row.id not in busy and row.heartbeat_at <= now]
     gone = [row.id for row in idle if row.lease_until == 0 or certainly_dead(Owner(row.machine, row.pid, row.process_start), me)]
     storage.delete_owners(gone)
-    return storage.insert_owner(OwnerRow(0, me.machine, me.pid, me.process_start, heartbeat_at=now, lease_until=now + leases.LEASE))
+    return storage.insert_owner(
+        OwnerRow(0, me.machine, me.pid, me.process_start, heartbeat_at=now, lease_until=now + leases.LEASE)
+    )
 
 
 def last_seen(storage: Storage) -> Millis | None:
