@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shlex
 import shutil
@@ -84,8 +85,9 @@ class _Session:
     ) -> None:
         self._config, self._database, self._executor, self._typed, self._seconds = config, database, executor, typed, seconds
         self._printer = Printer(on_lost=self._nobody_reads)
-        self._stop = trio.Event()
         self._hurry = trio.CancelScope()
+        self._waiting = trio.CancelScope()  # in the scheduler's block
+        self._begun = False
         self._status = 0
         self._failure: CronError | SystemExit | None = None
         self._open: dict[str, JobContext] = {}
@@ -113,17 +115,21 @@ class _Session:
 
     async def _schedule(self) -> None:
         async with open_scheduler(self._database, self._announce, on_finish=self._finished, config=self._config) as scheduler:
-            await self._say_header(scheduler)
-            with trio.move_on_after(float("inf") if self._seconds is None else self._seconds):
-                await self._stop.wait()
+            self._begun = True
+            with self._waiting:
+                await self._say_header(scheduler)
+                await trio.sleep(math.inf if self._seconds is None else self._seconds)
             # Leaving the block ends everything in order; a second signal cancels it from outside.
             if self._open:
                 self._printer.say(f"waiting for {len(self._open)} running, at most ten seconds; a second Ctrl-C ends at once")
 
     def in_order(self, why: str) -> None:
-        """Leave the block, as if the time were over."""
-        self._printer.say(f"{why}: ending in order")
-        self._stop.set()
+        """Leave the block, as if the time were over. During the start, which may wait for a locked file, no run has begun: cancel it."""
+        self._printer.say(f"{why}: {'ending in order' if self._begun else 'ended during the start, before any run began'}")
+        self._leave()
+
+    def _leave(self) -> None:
+        (self._waiting if self._begun else self._hurry).cancel()
 
     def at_once(self, status: int) -> None:
         """Cancel everything."""
@@ -132,7 +138,7 @@ class _Session:
 
     def _nobody_reads(self) -> None:
         self._status = 1
-        self._stop.set()
+        self._leave()
 
     async def _announce(self, context: JobContext) -> JobResult | str | None:
         """Say that a run starts, and carry it out."""
@@ -171,14 +177,20 @@ class _Session:
 
     async def _say_header(self, scheduler: CronScheduler) -> None:
         say = self._printer.say
-        program, option = self._typed
         slots = self._config.max_concurrent_runs
         say(f"cronactors {__version__}")
         say(f"file      {one_line(self._config.origin or '')}")
         say(f"database  {one_line(self._database)}")
         say(f"zone      {self._config.timezone}")
         say(f"slots     {slots} {'run' if slots == 1 else 'runs'} at a time")
-        await self._say_jobs(scheduler)
+        try:
+            await self._say_jobs(scheduler)
+        finally:
+            self._say_rest_of_header(scheduler)
+
+    def _say_rest_of_header(self, scheduler: CronScheduler) -> None:
+        program, option = self._typed
+        say = self._printer.say
         for run in scheduler.recovered:
             moment = show.local(run.scheduled_at, self._config.timezone)
             say(f"interrupted: {one_line(run.job_name, 60)}, attempt {run.attempt} for {moment}; it is run again")

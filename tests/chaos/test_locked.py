@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 import statistics
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 import trio
 import trio.testing
 
-from cronactors import CronConfig, Interval, JobContext, OneShot, StoreUnavailable, open_scheduler, open_store
+from cronactors import CronConfig, Interval, JobContext, JobSpec, OneShot, StoreUnavailable, open_scheduler, open_store
 from cronactors.actors import service, store as store_module
 from cronactors.actors.thread import in_place
 from cronactors.storage.connection import FileLocked
@@ -177,6 +178,31 @@ async def test_opening_a_locked_file_can_be_cancelled_and_goes_on_when_it_is_fre
             await trio.sleep(0.1)
             await let_go()
     figures(f"opening a locked {what}: {heart}; cancelled within {longest * 1000:.0f} ms")
+
+
+@pytest.mark.slow
+async def test_a_scheduler_that_waits_for_the_lock_after_opening_can_be_cancelled_and_leaves_nothing(
+    figures: Callable[[str], None], tmp_path: Path
+):
+    file = tmp_path / "agent.db"
+    async with open_store(file):
+        pass
+
+    async def execute(ctx: JobContext) -> None: ...
+
+    async def use() -> None:
+        async with open_scheduler(file, execute, jobs=[JobSpec("job", "p", FAR)]):
+            pytest.fail("it is locked")
+
+    async with locked(file), beating() as heart:
+        longest = await longest_cancellation(use)
+    async with open_store(file) as store:
+        assert await store.list_jobs() == []
+    with closing(sqlite3.connect(file)) as db:
+        tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        rows = {name: db.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in tables}
+    assert not any(rows.values()), rows
+    figures(f"starting on a locked file: {heart}; cancelled within {longest * 1000:.0f} ms")
 
 
 async def test_opening_a_file_that_stays_locked_gives_up_at_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
