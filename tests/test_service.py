@@ -7,10 +7,12 @@ from collections.abc import Callable
 import pytest
 import trio
 
-from cronactors import Interval, RunStatus, open_store
+from cronactors import Interval, RunStatus, StoreUnavailable, open_store
 from cronactors.actors import service as service_module
+from cronactors.actors.duties import SignOff
 from cronactors.actors.service import LeaseTrust
 from cronactors.ledger.leases import LEASE
+from cronactors.storage.protocol import Storage
 
 
 @pytest.mark.parametrize("jump", [3_600_000, -3_600_000, 86_400_000])
@@ -81,3 +83,18 @@ def noting(beats: list[float], watch: Watch, request: Callable[[tuple[int, ...]]
         return request(owners)
 
     return make
+
+
+async def test_owners_that_could_not_sign_off_do_so_with_the_next_one(virtual_clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(self: SignOff, storage: Storage) -> None:
+        raise StoreUnavailable("the disk is full")
+
+    async with open_store(":memory:") as store:
+        service = store._service
+        with monkeypatch.context() as patch:
+            patch.setattr(SignOff, "apply", failing)
+            for _ in range(2):
+                await service.sign_off((await service.register()).owner)
+        assert len(service.unsigned) == 2
+        await service.sign_off((await service.register()).owner)
+        assert (service.owners, service.unsigned) == (set(), set())

@@ -104,13 +104,14 @@ class StoreService:
         """Note that one owner has closed, though the store stays open; what it could not record is run again by the next."""
         self.owners.discard(owner)
         self.unsigned.add(owner)
+        leaving = tuple(self.unsigned)  # with those that could not before, or the set would only grow
         with trio.move_on_after(SIGN_OFF_LIMIT):
             try:
-                await self.mailbox.ask(SignOff((owner,)))
+                await self.mailbox.ask(SignOff(leaving))
             except CronError as error:
                 logger.debug("owner %s could not sign off: %s", owner, error)
             else:
-                self.unsigned.discard(owner)
+                self.unsigned.difference_update(leaving)
 
     async def look(self, owner: int) -> Sight:
         """Look around on behalf of an owner; 0 for nobody."""

@@ -22,6 +22,13 @@ APPLICATION_ID: Final = 0x43524E41
 SCHEMA_VERSION: Final = 2
 """Newest schema that this version writes, kept in ``PRAGMA user_version``."""
 
+LOG_LIMIT: Final = 8 << 20
+"""Bytes to which the ``-wal`` is cut when its content has been copied into the file: twice what it reaches without a long reader.
+
+A reader keeps the content from being copied, and without the limit the log kept its greatest size for as long as the file was open
+(SQLite, "PRAGMA journal_size_limit").
+"""
+
 _OLDEST_SQLITE = (3, 37, 0)
 _BUSY_MS = 100
 _CORRUPT = frozenset({"SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_CORRUPT_INDEX", "SQLITE_CORRUPT_VTAB"})
@@ -237,6 +244,7 @@ def _set_up(connection: sqlite3.Connection, path: str) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute(f"PRAGMA journal_size_limit = {LOG_LIMIT}")
     if connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,):
         return
     connection.execute("BEGIN IMMEDIATE")
