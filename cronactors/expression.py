@@ -7,15 +7,15 @@ POSIX come names, steps and ``@daily`` (Debian crontab(5)) and the special days 
 from __future__ import annotations
 
 import re
-from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from functools import lru_cache
 from types import MappingProxyType
 
 import attrs
 
-from cronactors import checks
-from cronactors.days import DayField, DayRule, day_rule
+from cronactors import advice, checks
+from cronactors.cron_times import CronTimes
+from cronactors.days import DayField, day_rule
 from cronactors.errors import InvalidSchedule, shorten
 
 MAX_EXPRESSION = 500
@@ -23,13 +23,19 @@ MAX_EXPRESSION = 500
 MAX_SPECIAL_DAYS = 10
 """Most days of an expression that only a calendar knows, such as ``15W``: each costs some 2 ms when it is first seen."""
 
-_DAY = 86_400
+_MAX_PROPOSAL = 120
 _NO_NAMES: Mapping[str, int] = MappingProxyType({})
 _MONTH_NAMES = {
     name: number
     for number, name in enumerate(("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"), 1)
 }
 _WEEKDAY_NAMES = {name: number for number, name in enumerate(("sun", "mon", "tue", "wed", "thu", "fri", "sat"))}
+_LONG_NAMES = frozenset(
+    {
+        "monday", "tues", "tuesday", "wednesday", "thur", "thurs", "thursday", "friday", "saturday", "sunday", "january", "february",
+        "march", "april", "june", "july", "august", "sept", "september", "october", "november", "december",
+    }
+)  # fmt: skip
 _ALIASES = {
     "@hourly": "0 * * * *",
     "@daily": "0 0 * * *",
@@ -113,117 +119,6 @@ class Written:
         return self.text not in ("*", "?")
 
 
-@attrs.frozen
-class CronTimes:
-    """The local times that an expression means: each matching day at each matching hour, minute and second.
-
-    Local times are seconds since 1970-01-01 00:00 on a clock without a zone.
-
-    Args:
-        days: The matching days.
-        hours: Matching hours, ascending; ``minutes`` and ``seconds`` likewise.
-        minutes: Matching minutes.
-        seconds: Matching seconds.
-        rhythm: Second, minute or hour field begins with ``*``: the schedule follows the wall through clock changes
-            (Debian cron(8): "wildcard jobs"), while a time of day runs exactly once.
-    """
-
-    days: DayRule
-    hours: tuple[int, ...]
-    minutes: tuple[int, ...]
-    seconds: tuple[int, ...]
-    rhythm: bool
-
-    @property
-    def per_day(self) -> int:
-        """How many times a matching day has."""
-        return len(self.hours) * len(self.minutes) * len(self.seconds)
-
-    def at_or_after(self, local: int) -> int | None:
-        """Find the first matching local time from ``local`` on; None beyond the calendar."""
-        day, time = divmod(local, _DAY)
-        matching = self.days.at_or_after(day)
-        if matching == day:
-            found = self._time_from(time)
-            if found is not None:
-                return day * _DAY + found
-            matching = self.days.at_or_after(day + 1)
-        if matching is None:
-            return None
-        return matching * _DAY + self.hours[0] * 3600 + self.minutes[0] * 60 + self.seconds[0]
-
-    def at_or_before(self, local: int) -> int | None:
-        """Find the last matching local time up to ``local``; None before the calendar."""
-        day, time = divmod(local, _DAY)
-        matching = self.days.at_or_before(day)
-        if matching == day:
-            found = self._time_until(time)
-            if found is not None:
-                return day * _DAY + found
-            matching = self.days.at_or_before(day - 1)
-        if matching is None:
-            return None
-        return matching * _DAY + self.hours[-1] * 3600 + self.minutes[-1] * 60 + self.seconds[-1]
-
-    def count(self, start: int, end: int, cap: int) -> int:
-        """Count the matching local times in ``start <= local < end``, to ``cap``; costs no more for many than for few."""
-        if start >= end:
-            return 0
-        (first, begin), (last, stop) = divmod(start, _DAY), divmod(end, _DAY)
-        total = -self._rank(begin) if self.days.at_or_after(first) == first else 0
-        if self.days.at_or_after(last) == last:
-            total += self._rank(stop)
-        return min(cap, total + self.days.count(first, last, cap + 1) * self.per_day)
-
-    def _time_from(self, time: int) -> int | None:
-        """Find the first time of day from ``time`` on."""
-        hour, minute, second = time // 3600, time // 60 % 60, time % 60
-        at = bisect_left(self.hours, hour)
-        if at < len(self.hours) and self.hours[at] == hour:
-            inner = bisect_left(self.minutes, minute)
-            if inner < len(self.minutes) and self.minutes[inner] == minute:
-                innermost = bisect_left(self.seconds, second)
-                if innermost < len(self.seconds):
-                    return hour * 3600 + minute * 60 + self.seconds[innermost]
-                inner += 1
-            if inner < len(self.minutes):
-                return hour * 3600 + self.minutes[inner] * 60 + self.seconds[0]
-            at += 1
-        if at < len(self.hours):
-            return self.hours[at] * 3600 + self.minutes[0] * 60 + self.seconds[0]
-        return None
-
-    def _time_until(self, time: int) -> int | None:
-        """Find the last time of day up to ``time``."""
-        hour, minute, second = time // 3600, time // 60 % 60, time % 60
-        at = bisect_right(self.hours, hour) - 1
-        if at >= 0 and self.hours[at] == hour:
-            inner = bisect_right(self.minutes, minute) - 1
-            if inner >= 0 and self.minutes[inner] == minute:
-                innermost = bisect_right(self.seconds, second) - 1
-                if innermost >= 0:
-                    return hour * 3600 + minute * 60 + self.seconds[innermost]
-                inner -= 1
-            if inner >= 0:
-                return hour * 3600 + self.minutes[inner] * 60 + self.seconds[-1]
-            at -= 1
-        if at >= 0:
-            return self.hours[at] * 3600 + self.minutes[-1] * 60 + self.seconds[-1]
-        return None
-
-    def _rank(self, time: int) -> int:
-        """Count the times of a matching day that are earlier than ``time``."""
-        hour, minute, second = time // 3600, time // 60 % 60, time % 60
-        at = bisect_left(self.hours, hour)
-        rank = at * len(self.minutes) * len(self.seconds)
-        if at < len(self.hours) and self.hours[at] == hour:
-            inner = bisect_left(self.minutes, minute)
-            rank += inner * len(self.seconds)
-            if inner < len(self.minutes) and self.minutes[inner] == minute:
-                rank += bisect_left(self.seconds, second)
-        return rank
-
-
 @lru_cache(maxsize=4096)
 def parse(expr: str) -> CronTimes:
     """Read a cron expression.
@@ -236,11 +131,49 @@ def parse(expr: str) -> CronTimes:
     Raises:
         InvalidSchedule: It breaks the grammar, or means no day that exists. The message names the field and the value.
     """
-    checks.text("expr", expr, InvalidSchedule, limit=MAX_EXPRESSION)
+    check_text(expr)
     try:
         return _parse(expr)
     except _Refused as refused:
-        raise InvalidSchedule(f"expr {shorten(expr)}: {refused}") from None
+        why = _advice(expr) or str(refused)
+        raise InvalidSchedule(f"expr {shorten(advice.visible(expr))}: {why}") from None
+
+
+def check_text(expr: object) -> str:
+    """Check that an expression is text, and short enough to be read.
+
+    Raises:
+        InvalidSchedule: It is not; of a crontab line that is too long the message shows how the times alone are written.
+    """
+    if isinstance(expr, str) and len(expr) > MAX_EXPRESSION:
+        start = expr[:MAX_EXPRESSION]
+        why = _advice(start) if start.isprintable() else None
+        if why is not None:
+            raise InvalidSchedule(f"expr {shorten(advice.visible(start))}: {why}")
+    return checks.text("expr", expr, InvalidSchedule, limit=MAX_EXPRESSION)
+
+
+def _advice(expr: str) -> str | None:
+    """Say what a refused expression seems to be, and show the one to write instead if it can be read."""
+    mistake = advice.diagnose(expr, _ALIASES, _accepts)
+    if mistake is None or not mistake.times:
+        return None if mistake is None else mistake.why
+    times = repr(mistake.times)
+    try:
+        _parse(mistake.times)
+    except _Refused as refused:
+        return f"{mistake.why}; in {shorten(mistake.times)} {refused}" if mistake.show_refusal else mistake.why
+    if len(times) > _MAX_PROPOSAL:
+        return mistake.why
+    return f"{mistake.why}; " + (f"write the expression as {times}" if mistake.certain else f"perhaps {times} is meant")
+
+
+def _accepts(expr: str) -> bool:
+    try:
+        _parse(expr)
+    except _Refused:
+        return False
+    return True
 
 
 class _Refused(Exception):
@@ -285,13 +218,13 @@ def _split(expr: str) -> list[str]:
     if not expr.isascii():
         odd = next(char for char in expr if not char.isascii())
         raise _Refused(f"only ASCII characters are allowed, not {odd!a}")
-    texts = re.findall(r"\S+", expr, re.ASCII)
+    texts = advice.split(expr)
     if len(texts) == 1 and texts[0].startswith("@"):
         alias = texts[0].lower()
         if alias == "@reboot":
             raise _Refused("@reboot is not a time; run the job when the program starts instead")
         if alias not in _ALIASES:
-            raise _Refused(f"{shorten(alias)} is not known; there are {' '.join(_ALIASES)}")
+            raise _Refused(f"{_shown(alias)} is not known; there are {' '.join(_ALIASES)}")
         return _ALIASES[alias].split()
     if len(texts) not in (5, 6):
         hint = "; years are not supported" if len(texts) == 7 else ""  # noqa: PLR2004
@@ -381,8 +314,28 @@ def _why(field: Field, item: str) -> str:
     """Say why an item cannot be read."""
     if not item:
         return f"{field.name}: something is missing beside a comma"
+    named = f"{field.name} {_shown(item)}"
     if _RANDOM.fullmatch(item):
-        return f"{field.name} {shorten(item)}: random times (H, R) are not supported; write the number"
+        return f"{named}: random times (H, R) are not supported; write the number"
     if "?" in item:
-        return f"{field.name} {shorten(item)}: ? can only stand alone, in a day field"
-    return f"{field.name} {shorten(item)} cannot be read"
+        return f"{named}: ? can only stand alone, in a day field"
+    short = re.sub(r"[a-z]{4,}", lambda word: next((name for name in field.names if _begins(word[0], name)), word[0]), item)
+    hint = f"; write {shorten(short)}" if short != item and _is_item(field, short) else ""
+    return f"{named} cannot be read{hint}"
+
+
+def _shown(word: str) -> str:
+    """Show a word that cannot be read, unless it may belong to a command."""
+    return shorten(word) if advice.is_harmless(word.removeprefix("@")) else "'…'"
+
+
+def _begins(word: str, name: str) -> bool:
+    return word in _LONG_NAMES and word.startswith(name)
+
+
+def _is_item(field: Field, item: str) -> bool:
+    try:
+        _numbers(field, item)
+    except _Refused:
+        return False
+    return True

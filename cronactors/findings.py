@@ -9,6 +9,8 @@ from itertools import pairwise
 import attrs
 
 from cronactors import checks
+from cronactors.advice import quartz_weekday
+from cronactors.cron_times import CronTimes
 from cronactors.errors import InvalidSchedule, shorten
 from cronactors.expression import (
     HOUR,
@@ -17,7 +19,6 @@ from cronactors.expression import (
     MONTH_DAY,
     SECOND,
     WEEKDAY,
-    CronTimes,
     Field,
     Item,
     Written,
@@ -89,7 +90,7 @@ def lint(schedule: Schedule, timezone: str | None = None, *, after: datetime | N
     """Look for what may not be meant in a schedule. It is allowed all the same: what is not cannot be made at all.
 
     The rules: ``never-fires``, ``rare-date``, ``missing-day``, ``nearest-weekday``, ``both-days``, ``star-step-day``,
-    ``uneven-step``, ``many-runs``, ``seconds-first``, ``skipped-time``, ``repeated-time``, ``short-interval``, ``in-the-past``.
+    ``uneven-step``, ``many-runs``, ``seconds-first``, ``quartz-weekday``, ``skipped-time``, ``repeated-time``, ``short-interval``, ``in-the-past``.
 
     Args:
         schedule: When.
@@ -116,7 +117,15 @@ def lint(schedule: Schedule, timezone: str | None = None, *, after: datetime | N
 
 def _of_cron(schedule: Cron, zone: str, present: Millis | None) -> Iterator[Finding]:
     cron = _Expression(fields(schedule.expr), parse(schedule.expr))
-    for rule in (_of_day_fields, _of_dates, _of_nearest_weekdays, _of_steps, _of_many_runs, _of_seconds_first):
+    for rule in (
+        _of_day_fields,
+        _of_dates,
+        _of_nearest_weekdays,
+        _of_steps,
+        _of_many_runs,
+        _of_seconds_first,
+        _of_quartz_weekday,
+    ):
         yield from rule(cron)
     start, end = _NO_PRESENT
     if present is not None:
@@ -299,6 +308,19 @@ def _is_readable(cron: _Expression) -> bool:
     except InvalidSchedule:
         return False
     return True
+
+
+def _of_quartz_weekday(cron: _Expression) -> Iterator[Finding]:
+    """Numbers of weekdays beside a ``?``: by its documentation Quartz has seconds first too, and counts from Sunday = 1."""
+    if SECOND not in cron.written or cron.written[MONTH_DAY].text != "?":
+        return
+    named = quartz_weekday(cron.written[WEEKDAY].text)
+    if named is not None:
+        yield Finding(
+            "quartz-weekday",
+            f"{cron.part(WEEKDAY)} beside '?': weekdays count from Sunday = 0 here and from Sunday = 1 in Quartz; if it comes from "
+            f"there write {shorten(named)}",
+        )
 
 
 # Clock changes

@@ -10,7 +10,7 @@ which never falls when local time rises: all that this module does with it rests
 
 from __future__ import annotations
 
-from cronactors.expression import CronTimes
+from cronactors.cron_times import CronTimes
 from cronactors.zones import DAY, SETTLED, Segment, first_reached, furthest_local, segment_at
 
 _PATIENCE = 100

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import attrs
 
 from cronactors import checks
+from cronactors.cron_times import CronTimes
 from cronactors.errors import InvalidSchedule
-from cronactors.expression import CronTimes, parse
+from cronactors.expression import parse
 from cronactors.instants import EARLIEST, from_millis, to_millis
 from cronactors.schedule import Cron, OneShot, Schedule, fire_times
 from cronactors.timestamps import read_timestamp

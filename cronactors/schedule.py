@@ -14,7 +14,7 @@ import attrs
 
 from cronactors import checks
 from cronactors.errors import InvalidSchedule, shorten
-from cronactors.expression import MAX_EXPRESSION, parse
+from cronactors.expression import check_text, parse
 from cronactors.instants import EARLIEST, LATEST, Millis, from_millis
 from cronactors.moments import count_instants, latest_instant, next_instant
 from cronactors.timestamps import read_timestamp, timestamp_text
@@ -37,7 +37,7 @@ def _checked_every(value: int) -> int:
 
 
 def _checked_expr(value: str) -> str:
-    text = checks.text("expr", value, InvalidSchedule, limit=MAX_EXPRESSION)
+    text = check_text(value)
     parse(text)
     return text
 

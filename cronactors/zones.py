@@ -17,6 +17,7 @@ from functools import lru_cache
 from importlib import resources
 from typing import NamedTuple
 
+from cronactors import zone_advice
 from cronactors.checks import text
 from cronactors.errors import CronError, InvalidSchedule, shorten
 
@@ -56,18 +57,21 @@ def check_zone(name: object, *, field: str = "timezone", error: type[CronError] 
         The same name.
 
     Raises:
-        CronError: As the class in ``error``: it is not text, or no zone has that name. The message names near ones.
+        CronError: As the class in ``error``: it is not text, or no zone has that name. The message names near ones; of an offset
+            or an abbreviation it names places that use it.
     """
     checked = text(field, name, error, limit=_MAX_NAME)
-    if not _is_zone(checked):
-        near = _near(checked)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    if not is_zone(checked):
+        advice = zone_advice.advise(checked, is_zone, lambda zone, instant: _offset(rules(zone), instant))
+        near = _near(checked) if advice is None else []
+        hint = f"; did you mean {' or '.join(near)}?" if near else f"; {advice.why}" if advice is not None else ""
         raise error(f"{field} {shorten(checked)} is not the name of an IANA time zone{hint}")
     return checked
 
 
 @lru_cache(maxsize=1024)
-def _is_zone(name: str) -> bool:
+def is_zone(name: str) -> bool:
+    """Whether a name is that of a zone; reads the lists of zones once."""
     # Membership in a list, not success in opening a file: that would depend on the file system's idea of case and of paths.
     if name not in _packaged_names() and name not in _system_names():
         return False
@@ -111,7 +115,8 @@ def _near(name: str) -> list[str]:
         return exact[:3]
     folded = {zone.casefold(): zone for zone in names}
     cities = {zone.casefold().rsplit("/", 1)[-1]: zone for zone in names}
-    close = difflib.get_close_matches(wanted, folded, n=3, cutoff=0.75)
+    # A zone without a place is not a slip away: CEST is not EST.
+    close = [zone for zone in difflib.get_close_matches(wanted, folded, n=3, cutoff=0.75) if "/" in zone]
     return [folded[zone] for zone in close] or [
         cities[city] for city in difflib.get_close_matches(wanted, cities, n=3, cutoff=0.75)
     ]

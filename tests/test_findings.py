@@ -31,6 +31,9 @@ CLEAN = [
     "*/15 0-23 * * *", "*/15 */1 * * *", "0 */15 0-23 * * *",
     # Quartz has seconds first too; no second and no year is a question mark, no hour is beyond 23.
     "0 0/5 * * * ?", "0 0 9 * * ?", "30 5 1 * * ?", "0 0/5 * * * *", "0 12/20 * * * *", "00 0 9 * * *", "0 00 * * * *",
+    # Days that have names, or numbers that Quartz does not have; numbers beside no `?`.
+    "0 15 10 ? * MON-FRI", "0 15 10 ? * fri#3", "0 15 10 ? * 0", "0 15 10 ? * L5", "0 15 10 ? * *", "0 15 10 1 * ?", "0 15 10 * * 2-6",
+    "15 10 ? * 2-6",
     # No month is left out, and each day occurs.
     "0 9 31,L * *", "0 9 29,L 2 *", "0 9 * * 5#5,L5", "0 9 31,1 * *", "0 9 28-31 * *", "0 9 1-31 4 *",
     "0 9 31-31 1,3 *",
@@ -99,6 +102,13 @@ FOUND = [
     ("0 9 * * * *", "seconds-first", "second '0', minute '9', hour '*'"),
     ("30 9 * * 1 0", "seconds-first", "other schedulers read the minute first, and a second (croniter) or a year (Temporal) last"),
     ("5 * * * * *", "seconds-first", "second '5', minute '*', hour '*'"),
+    ("0 15 10 ? * 2-6", "quartz-weekday",
+     "day of week '2-6' beside '?': weekdays count from Sunday = 0 here and from Sunday = 1 in Quartz; if it comes from there write"),
+    ("0 15 10 ? * 2-6", "quartz-weekday", "write 'mon-fri'"),
+    ("0 15 10 ? * 7", "quartz-weekday", "write 'sat'"),
+    ("0 15 10 ? * 1,WED,5-6/2", "quartz-weekday", "write 'sun,wed,thu-fri/2'"),
+    ("0 15 10 ? * 6#3", "quartz-weekday", "write 'fri#3'"),
+    ("0 15 10 ? * 1/3", "quartz-weekday", "write 'sun/3'"),
     ("30 2 * * *", "skipped-time", "hour '2' in Europe/Rome: 2026-03-29 02:30 does not exist, it runs at 03:00"),
     ("30 2 * * *", "repeated-time", "hour '2' in Europe/Rome: 2026-10-25 02:30 is shown twice, it runs the first time only"),
     ("*/20 2 * * *", "skipped-time", "hour '2' in Europe/Rome: 2026-03-29 02:00 does not exist, it is skipped"),

@@ -16,8 +16,9 @@ PACKAGE = ROOT / "cronactors"
 # From the bottom to the top. A module imports modules of earlier lines only.
 LAYERS = """
 errors instants
-checks wallclock executor_options
+checks wallclock executor_options zone_advice
 zones days
+advice cron_times
 expression timestamps
 moments
 schedule
@@ -62,8 +63,8 @@ RANK = {module: rank for rank, line in enumerate(LAYERS.split("\n")) for module 
 # Storages, ledgers and actors as packages hold nothing but their docstrings.
 EMPTY = {"storage", "ledger", "actors"}
 PURE = {
-    "errors", "instants", "checks", "zones", "days", "expression", "timestamps", "moments", "schedule", "model", "spec", "policy",
-    "previews", "findings", "rules", "executor_options", "shell_checks", "shell_lint",
+    "errors", "instants", "checks", "zone_advice", "zones", "days", "advice", "cron_times", "expression", "timestamps", "moments",
+    "schedule", "model", "spec", "policy", "previews", "findings", "rules", "executor_options", "shell_checks", "shell_lint",
 }  # fmt: skip
 
 # What is hidden in one place each, so that it can be replaced there.
