@@ -33,6 +33,7 @@ SPEC_FIELDS: Mapping[str, Sequence[object]] = {
     "user_id": (5, b"x", True, [], "", NUL, LONE, "x" * 201),
     "overlap": (None, 5, [], "", "never"),
     "misfire": (None, 5, "latest", {}),
+    "executor_options": (None, 5, True, [], "{}", b"{}", object()),
 }
 
 
@@ -46,14 +47,14 @@ def cases(fields: Mapping[str, Sequence[object]]) -> list[Any]:
 
 
 def check(error: CronError, field: str, value: object) -> None:
-    """The message names the field and, unless it is a text or a prompt, which may hold anything, the value; on one printable line."""
+    """The message names the field and, unless it is a text, a prompt or options, which may hold anything, the value; on one printable line."""
     message = str(error)
     assert field in message
     assert message.isprintable()
     assert len(message) <= 500
     assert SECRET not in message
     if not isinstance(value, str):
-        if field == "prompt":
+        if field in ("prompt", "executor_options"):
             assert f"not {type(value).__name__}" in message
             return
         assert shorten(value) in message

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 
-from cronactors.config import MAX_FILE, load_config
+from cronactors.config import MAX_FILE, check_jobs_for_shell, load_config
 from cronactors.errors import InvalidConfig, InvalidJob, InvalidSchedule
 from cronactors.model import Coalesce, Misfire, Overlap, SessionMode
 from cronactors.schedule import Cron, Interval, OneShot
@@ -151,6 +151,38 @@ def test_same_name_of_two_users(write):
     assert len(load_config(write(f'{JOB}every_ms = 1\n{JOB}user_id = "u"\nevery_ms = 1')).jobs) == 2
 
 
+BASH = {"shell": "/bin/bash"}
+
+
+def test_shell_of_the_file_and_of_a_job(write):
+    own = JOB.replace('"a"', '"b"')
+    text = f'[cron]\nexecutor = "shell"\nshell = "/bin/bash"\n{JOB}every_ms = 1\n{own}every_ms = 1\nshell = "/bin/zsh"'
+    assert [job.executor_options for job in load_config(write(text)).jobs] == [BASH, {"shell": "/bin/zsh"}]
+    text = f'{JOB}every_ms = 1\nshell = "/bin/bash"\n{own}every_ms = 1'
+    assert [job.executor_options for job in load_config(write(text)).jobs] == [BASH, {}]
+
+
+SHELL = '[cron]\nexecutor = "shell"\n'
+
+
+@pytest.mark.parametrize("character", ["x", "ü", "名"])
+def test_prompt_that_linux_can_hand_to_a_shell(write, character):
+    most = 131_071 // len(character.encode())
+    fits, too_long = (
+        f"{JOB.replace(chr(34) + 'p' + chr(34), chr(34) + character * size + chr(34))}every_ms = 1" for size in (most, most + 1)
+    )
+    assert len(load_config(write(SHELL + fits)).jobs[0].prompt) == most
+    with pytest.raises(
+        InvalidJob, match="agent.toml: job 'a': prompt is too long for a shell: 131,07[0-9] bytes, .* less than 131,072"
+    ) as caught:
+        load_config(write(SHELL + too_long))
+    assert character * 9 not in str(caught.value)
+    for other in ("", '[cron]\nexecutor = "a:b"\n'):
+        config = load_config(write(other + too_long))
+        with pytest.raises(InvalidJob, match="agent.toml: job 'a': prompt is too long for a shell"):
+            check_jobs_for_shell(config)
+
+
 MISUSE = [
     # what the file is
     ("[cron", InvalidConfig, "is not TOML: .*line 1"),
@@ -193,6 +225,11 @@ MISUSE = [
     ("[cron]\nretry_delays = []", InvalidConfig, "retry_delays: .*at least one"),
     ('[cron]\nretry_delays = ["x"]', InvalidConfig, "retry_delays: .*not str"),
     ("[cron]\nretry_delays = [-1]", InvalidConfig, "retry_delays: .*not -1"),
+    ("[cron]\nshell = 3", InvalidConfig, r"\[cron\]: shell must be text, not int"),
+    ('[cron]\nshell = ""', InvalidConfig, r"\[cron\]: shell must not be empty"),
+    ('[cron]\nshell = "bash"', InvalidConfig, r"\[cron\]: shell must be an absolute path, not 'bash': write '/bin/bash'"),
+    ('[cron]\nshell = "/bin/\\u0000"', InvalidConfig, r"\[cron\]: shell contains a NUL"),
+    ('[cron]\nexecutor = "a:b"\nshell = "/bin/bash"', InvalidConfig, "shell is for executor = \"shell\", not for executor 'a:b'"),
     # the list of jobs
     ("[cron]\njobs = 3", InvalidConfig, r"jobs must be a list of tables: write \[\[cron.jobs\]\], not 3"),
     ('[cron.jobs]\nname = "a"', InvalidConfig, "jobs must be a list of tables"),
@@ -237,6 +274,14 @@ MISUSE = [
     ),
     (f"{JOB}every_ms = 1\nmisfire = {{ window_secs = -1 }}", InvalidJob, "job 'a': misfire: window_secs must be"),
     (f"{JOB}every_ms = 1\nmisfire = {{ max_runs = 0 }}", InvalidJob, "job 'a': misfire: misfire max_runs must be"),
+    (f'{JOB}every_ms = 1\nshell = "bash"', InvalidJob, "job 'a': shell must be an absolute path, not 'bash'"),
+    (f"{JOB}every_ms = 1\nshell = []", InvalidJob, "job 'a': shell must be text, not list"),
+    (f'{JOB}every_ms = 1\nshel = "/bin/bash"', InvalidConfig, "job 'a': unknown key 'shel': did you mean shell?"),
+    (
+        f'[cron]\nexecutor = "a:b"\n{JOB}every_ms = 1\nshell = "/bin/bash"',
+        InvalidConfig,
+        "job 'a': shell is for executor",
+    ),
     (f"{JOB}every_ms = 1\noverlap = {{}}", InvalidJob, "job 'a': overlap must be one of"),
 ]
 

@@ -55,6 +55,7 @@ from cronactors import (
     schedule_from_dict,
     schedule_to_dict,
 )
+from cronactors.executor_options import Json
 from cronactors.testing import make_context
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -69,6 +70,8 @@ async def result(ctx: JobContext) -> JobResult:
     assert_type(ctx.user_id, str | None)
     assert_type(ctx.scheduled_at, datetime)
     assert_type(ctx.attempt, int)
+    assert_type(ctx.executor_options.get("shell"), Json)
+    ctx.executor_options["shell"] = "x"  # type: ignore[index]
     assert_type((ctx.job_name, ctx.job_id, ctx.run_id), tuple[str, str, str])
     ctx.prompt = "frozen"  # type: ignore[misc]
     JobResult("s-1", "positional")  # type: ignore[call-arg]
@@ -250,6 +253,8 @@ async def jobs(store: CronStore) -> None:
     assert_type(await store.update_job("1", prompt="other", schedule=every, timezone="UTC", name="k"), CronJob)
     await store.update_job("1", delete_after_run=True, max_retries=1, timeout_secs=2, session_mode=SessionMode.MAIN)
     await store.update_job("1", overlap=Overlap.SKIP, misfire=Misfire())
+    await store.update_job("1", executor_options={"shell": "/bin/bash", "more": [1, None, {"x": True}]})
+    await store.update_job("1", executor_options=5)  # type: ignore[arg-type]
     await store.update_job("1", unknown=1)  # type: ignore[call-arg]
     await store.update_job("1", enabled=False)  # type: ignore[call-arg]
     await store.update_job("1", max_retries=None)  # type: ignore[arg-type]
