@@ -75,20 +75,22 @@ class ProcessGroup:
 
     def __init__(self, grace: float) -> None:
         self.leader: int | None = None
+        self._refused = False  # such as processes of another user, which sudo has started
         self._grace = grace
         self._kill_at: float | None = None
 
     async def running(self) -> int | None:
-        """Count the processes of the group that are alive; None: some may be, and they cannot be counted here."""
-        if self.leader is None:
+        """Count the processes of the group that are alive; None: some are, or have just exited, and they cannot be counted here."""
+        if not self._signal(0) and not self._refused:
             return 0
-        try:
-            os.killpg(self.leader, 0)
-        except ProcessLookupError:
-            return 0
-        except PermissionError:  # processes of another user, such as those of sudo; or zombies, on macOS
-            pass
-        return await self._count_alive()
+        count = await self._count_alive()
+        # Where there is no proc file system (macOS) the refusal is about zombies, as a rule.
+        return 0 if self._refused and count is None else count
+
+    @property
+    def out_of_reach(self) -> bool:
+        """Whether the system has refused each signal to the group."""
+        return self._refused and self._kill_at is None
 
     async def end(self) -> None:
         """Send SIGTERM, and SIGKILL to what is left after the grace. Called again it continues where it was cancelled."""
@@ -114,7 +116,10 @@ class ProcessGroup:
             return False
         try:
             os.killpg(self.leader, number)
-        except (ProcessLookupError, PermissionError):
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            self._refused = True
             return False
         return True
 

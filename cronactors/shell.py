@@ -100,14 +100,14 @@ def _blame(status: int | None, left: str, errors: str) -> str:
     return f"{how}: {last}" if last else how
 
 
-def _say_left(count: int | None) -> str:
+def _say_left(count: int | None, *, ended: bool) -> str:
     """Say how many processes were running when the shell exited; "" for none. None: some, and they could not be counted."""
     if count == 0:
         return ""
-    if count == 1:
-        return "1 process was still running when the shell exited and was ended"
     number = "" if count is None else f"{count:,} "
-    return f"{number}processes were still running when the shell exited and were ended"
+    noun, verb = ("process", "was") if count == 1 else ("processes", "were")
+    fate = f"{verb} ended" if ended else "could not be ended"
+    return f"{number}{noun} {verb} still running when the shell exited and {fate}"
 
 
 class _Command:
@@ -161,8 +161,9 @@ class _Command:
             with hold():
                 status = await exit_status(process.pid)
                 await process.wait()
-            self.left = _say_left(await self._group.running())
+            left = await self._group.running()
             await self._group.end()
+            self.left = _say_left(left, ended=not self._group.out_of_reach)
             # A process that left the group may hold the pipes for ever.
             nursery.cancel_scope.deadline = trio.current_time() + _DRAIN
         return status

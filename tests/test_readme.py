@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import pkgutil
 import re
@@ -17,6 +18,7 @@ import trio
 
 import cronactors
 from cronactors import Cron, InvalidSchedule, load_config, open_store
+from cronactors.cli.database import VARIABLE
 from cronactors.ledger import leases
 from tests.test_layers import EMPTY, MODULES, PURE, TREES, ours
 
@@ -132,11 +134,22 @@ def test_the_code_of_the_docs_runs(code, tmp_path):
 
 
 def test_the_agent_toml_of_the_docs_is_read(tmp_path):
-    (text,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/cli.md").read_text(encoding="utf-8"), re.DOTALL)
-    (tmp_path / "agent.toml").write_text(text, encoding="utf-8")
+    whole, shell = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/cli.md").read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "agent.toml").write_text(whole, encoding="utf-8")
     config = load_config(tmp_path / "agent.toml")
     assert config.timezone == "Europe/Rome"
     assert [job.name for job in config.jobs] == ["disk"]
+    (tmp_path / "agent.toml").write_text(shell, encoding="utf-8")
+    shells = {job.name: job.executor_options["shell"] for job in load_config(tmp_path / "agent.toml").jobs}
+    assert shells == {"nightly": "/bin/bash", "disk": "/bin/sh"}
+
+
+def test_the_dockerfile_of_the_docs_runs_the_command_itself():
+    (text,) = re.findall(r"```dockerfile\n(.*?)```", (ROOT / "docs/containers.md").read_text(encoding="utf-8"), re.DOTALL)
+    lines = dict(line.split(maxsplit=1) for line in text.splitlines())
+    assert json.loads(lines["CMD"]) == ["cronactors", "run"]  # as a string it would be a shell's
+    assert lines["ENV"].split("=")[0] == VARIABLE
+    assert lines["ENV"].split("=")[1].startswith(lines["VOLUME"])
 
 
 def test_the_two_lines_are_between_marks_of_which_each_has_one():

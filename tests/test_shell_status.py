@@ -191,6 +191,16 @@ async def test_processes_that_cannot_be_counted(monkeypatch, tmp_path):
     assert text == "processes were still running when the shell exited and were ended\ndone"
 
 
+async def test_processes_of_another_user_cannot_be_ended(monkeypatch, tmp_path):
+    def refuse(group: int, number: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "killpg", refuse)
+    text = await shell("sleep 0.5 >/dev/null 2>&1 & echo done", tmp_path)
+    assert text == "1 process was still running when the shell exited and could not be ended\ndone"
+    assert await shell("echo alone", tmp_path) == "alone"
+
+
 async def test_proc_of_another_namespace_is_not_believed(monkeypatch, tmp_path):
     """Process ids in it are those of others: a group that it does not show may be alive."""
     (tmp_path / "self").symlink_to("1")
