@@ -170,7 +170,8 @@ def _print(table: Table, last: str) -> None:
 
 def job_as_json(job: CronJob) -> dict[str, Json]:
     """Turn a job into what JSON knows."""
-    fields = {key: _plain(value) for key, value in attrs.asdict(job, recurse=False).items() if key not in ("schedule", "misfire")}
+    left_out = ("schedule", "misfire", "executor_options")  # the last may hold a secret
+    fields = {key: _plain(value) for key, value in attrs.asdict(job, recurse=False).items() if key not in left_out}
     return {**fields, "schedule": dict(schedule_to_dict(job.schedule))}
 
 

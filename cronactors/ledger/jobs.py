@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import attrs
 
 from cronactors.errors import DuplicateJob, InvalidJob, InvalidSchedule, JobNotFound, shorten
+from cronactors.executor_options import check_executor_options
 from cronactors.instants import Millis, from_millis
 from cronactors.ledger.entries import is_braked
 from cronactors.ledger.lines import delete_job, free_first, free_suspects, skip_due, stop_job, withdraw
@@ -140,7 +141,7 @@ def _new_job(job_id: str, spec: JobSpec, defaults: Defaults, now: Millis, *, ori
         decided_local=Timing(schedule=schedule, zone=zone, anchor=now).local_until(now),
         held_by=None,
         rules=RULES,
-        executor_options="{}",
+        executor_options=spec.executor_options.text,
         prompt=spec.prompt,
     )
 
@@ -161,6 +162,7 @@ def _respecified(job: JobRow, spec: JobSpec, origin: str | None) -> JobRow:
         session_mode=spec.session_mode.value,
         overlap=spec.overlap.value,
         misfire=misfire_to_text(spec.misfire),
+        executor_options=spec.executor_options.text,
         origin=job.origin if origin is None else origin,
     )
 
@@ -187,10 +189,15 @@ def update_job(storage: Storage, job_id: str, changes: JobChanges) -> JobRow:
         session_mode=str(changes.get("session_mode", job.session_mode)),
         overlap=str(changes.get("overlap", job.overlap)),
         misfire=misfire_to_text(changes["misfire"]) if "misfire" in changes else job.misfire,
+        executor_options=_options_text(changes) if "executor_options" in changes else job.executor_options,
     )
     if new.name != job.name and find_named(storage, new.name, new.user_id) is not None:
         raise DuplicateJob(f"name {shorten(new.name)} is taken{_whose(new.user_id)}")
     return _edit(storage, job, new, storage.now())
+
+
+def _options_text(changes: JobChanges) -> str:
+    return check_executor_options("executor_options", changes["executor_options"]).text
 
 
 def _edit(storage: Storage, job: JobRow, new: JobRow, now: Millis) -> JobRow:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cronactors.errors import InvalidSchedule
+from cronactors.executor_options import NO_OPTIONS, ExecutorOptions
 from cronactors.instants import from_millis
 from cronactors.model import Cause, CronJob, CronRun, JobContext, Overlap, RunStatus, SessionMode, Trigger
 from cronactors.policy import Timing, misfire_from_text
@@ -22,6 +23,11 @@ def schedule_of(job: JobRow) -> Schedule:
     """
     check_zone(job.timezone)
     return schedule_from_json(job.schedule)
+
+
+def options_of(job: JobRow) -> ExecutorOptions:
+    """The job's options for its executor. They are read when somebody looks at them, so damaged ones fail their own run only."""
+    return NO_OPTIONS if job.executor_options == NO_OPTIONS.text else ExecutorOptions(job.executor_options)
 
 
 def timing_of(job: JobRow) -> Timing:
@@ -67,6 +73,7 @@ def job_view(job: JobRow, open_runs: Iterable[RunRow]) -> CronJob:
         user_id=job.user_id or None,
         overlap=Overlap(job.overlap),
         misfire=misfire_from_text(job.misfire),
+        executor_options=options_of(job),
     )
 
 
@@ -117,4 +124,5 @@ def context_of(run: RunRow, job: JobRow) -> JobContext:
         run_id=str(run.id),
         scheduled_at=from_millis(run.scheduled_at),
         attempt=run.attempt,
+        executor_options=options_of(job),
     )
