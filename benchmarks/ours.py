@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -75,7 +76,7 @@ async def _throughput(slots: int, count: int, stored: int, heartbeat: bool) -> d
                 await scheduler.wait_idle()
                 took = time.perf_counter() - ready
             nursery.cancel_scope.cancel()
-        with sqlite3.connect(file) as db:
+        with closing(sqlite3.connect(file)) as db, db:
             (done,) = db.execute("SELECT count(*) FROM runs WHERE status = 'success'").fetchone()
         assert done == count
     figures = {"runs_per_s": count / took, "ready_ms": (ready - began) * 1000}
@@ -167,7 +168,7 @@ async def _burst(count: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         file = database(folder)
         await fill(file, specs)
-        with sqlite3.connect(file) as db:
+        with closing(sqlite3.connect(file)) as db, db:
             db.execute("UPDATE jobs SET next_run_at = next_run_at - 86400000")
         async with open_scheduler(file, nothing, config=CronConfig(max_concurrent_runs=100)) as scheduler:
             began = time.perf_counter()
@@ -206,7 +207,7 @@ def stored(count: int = 1_000, seconds: int = 20) -> dict[str, float]:
 
 def past_runs(file: Path, count: int) -> None:
     """Write a history by hand."""
-    with sqlite3.connect(file) as db:
+    with closing(sqlite3.connect(file)) as db, db:
         db.execute("PRAGMA synchronous = OFF")
         columns = [row[1] for row in db.execute("PRAGMA table_info(runs)") if row[1] != "id"]
         values = {

@@ -276,7 +276,7 @@ async def test_health_tells_that_the_clock_woke_late(tmp_path: Path) -> None:
         await trio.sleep(0.02)
         time.sleep(0.2)  # the loop is to be blocked
         with trio.fail_after(10):
-            while scheduler.health().clock_lag <= 0.1:  # it is the lag of the last wake: on a busy machine a later one soon follows
+            while scheduler.health().clock_lag <= 0.1:  # of the last wake; on a busy machine the next one soon follows
                 await trio.lowlevel.checkpoint()
         assert (scheduler.health().store_latency or 0) > 0
 

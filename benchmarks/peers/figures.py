@@ -9,6 +9,7 @@ import resource
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def multiply(file: Path, table: str, key: str, moment: str, count: int, *, per_s
     Adding them one by one would take some peers minutes. Ids and moments differ from row to row; what else a row holds does not
     matter to a peer that has nothing to run.
     """
-    with sqlite3.connect(file) as db:
+    with closing(sqlite3.connect(file)) as db, db:
         kinds = {name: kind for _, name, kind, *_ in db.execute(f"PRAGMA table_info({table})")}
         values = {name: f'"{name}"' for name in kinds}
         values[key] = "n" if kinds[key].upper() == "INTEGER" else "printf('%032x', n)"
