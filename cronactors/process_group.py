@@ -8,6 +8,7 @@ from pathlib import Path
 
 import trio
 
+from cronactors.actors.forks import generation
 from cronactors.wallclock import hold
 
 PROC = Path("/proc")
@@ -77,6 +78,7 @@ class ProcessGroup:
         self.leader: int | None = None
         self._refused = False  # such as processes of another user, which sudo has started
         self._grace = grace
+        self._generation = generation()
         self._kill_at: float | None = None
 
     async def running(self) -> int | None:
@@ -112,7 +114,7 @@ class ProcessGroup:
 
     def _signal(self, number: int) -> bool:
         """Signal the group; False if there is none that may be signalled (some systems forbid to signal a zombie)."""
-        if self.leader is None:
+        if self.leader is None or generation() != self._generation:  # in a fork the group is the parent's
             return False
         try:
             os.killpg(self.leader, number)

@@ -38,6 +38,7 @@ ledger.close ledger.damage
 ledger.claim
 ledger.jobs ledger.recovery
 ledger.runs ledger.finish ledger.explain
+actors.forks
 actors.watchdog actors.observable actors.callbacks
 actors.thread
 actors.leaving actors.mailbox actors.verdicts actors.failure_log

@@ -12,6 +12,7 @@ from typing import TypeVar, TypeVarTuple
 import outcome
 import trio
 
+from cronactors.actors.forks import end_child, generation
 from cronactors.errors import one_line
 
 T = TypeVar("T")
@@ -45,10 +46,18 @@ async def call(function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> outcome.O
     If it has left a nursery open, the task has one in ``child_nurseries`` and must end at once, without another checkpoint: trio
     then cancels what is in the nursery, and ends the task with an error. Else a generator that holds the nursery could be closed
     first, in a task of trio's, which would wait for ever.
+
+    A child that the function forks ends with it, see `forks`.
     """
+    here = generation()
     try:
-        return outcome.Value(await _unprotected(function, *args))
+        value = await _unprotected(function, *args)
+        if generation() != here:
+            end_child(None)
+        return outcome.Value(value)
     except BaseException as error:  # noqa: BLE001 - the caller decides what it means
+        if generation() != here:
+            end_child(escaping(error) or error)
         if _asked_for(error) and escaping(error) is None:
             return None
         return outcome.Error(error)

@@ -10,7 +10,8 @@ from typing import ParamSpec, TypeVar
 
 import trio
 
-from cronactors.actors.callbacks import leaves, split_cancelled
+from cronactors.actors.callbacks import escaping, leaves, split_cancelled
+from cronactors.actors.forks import end_child, generation
 from cronactors.errors import CronError, SchedulerCrashed, StoreCorrupt
 
 P = ParamSpec("P")
@@ -32,10 +33,14 @@ def block(function: Callable[P, AsyncGenerator[T]]) -> Callable[P, AbstractAsync
 
 
 class _Block(AbstractAsyncContextManager[T]):
-    """Protects the frames of contextlib too: a KeyboardInterrupt there would tear the nurseries apart."""
+    """Protects the frames of contextlib too: a KeyboardInterrupt there would tear the nurseries apart.
+
+    A child that the body forks ends where it leaves the block, see `forks`.
+    """
 
     def __init__(self, inner: AbstractAsyncContextManager[T]) -> None:
         self._inner = inner
+        self._generation = generation()
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> T:
@@ -45,6 +50,8 @@ class _Block(AbstractAsyncContextManager[T]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
+        if generation() != self._generation:
+            end_child(_of_child(error))
         return await self._inner.__aexit__(kind, error, trace)
 
 
@@ -70,6 +77,15 @@ def actor(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
             raise shown from (parts[0] if len(parts) == 1 else crash)
 
     return run
+
+
+def _of_child(error: BaseException | None) -> BaseException | None:
+    """What ends a forked child that leaves a block; a cancellation says nothing of what raised outside of the block."""
+    if error is None:
+        return None
+    if isinstance(error, trio.Cancelled):
+        return SystemExit("cronactors: a forked child was cancelled in a block of its parent, and ends here")
+    return escaping(error) or error
 
 
 class Body:

@@ -10,6 +10,7 @@ import attrs
 import outcome
 import trio
 
+from cronactors.actors.forks import generation
 from cronactors.errors import CronError, SchedulerClosed
 from cronactors.instants import Millis
 from cronactors.storage.protocol import Storage
@@ -134,6 +135,7 @@ class Mailbox:
     def __init__(self) -> None:
         self._send, self._receive = trio.open_memory_channel[Envelope](CAPACITY)
         self._trio = trio.lowlevel.current_trio_token()
+        self._generation = generation()
         self._closed_by: CronError = SchedulerClosed("the store is closed")
         self._closed = False
 
@@ -151,6 +153,8 @@ class Mailbox:
         """
         if trio.lowlevel.current_trio_token() is not self._trio:
             raise CronError("the store belongs to another trio.run: from a thread call it through trio.from_thread.run")
+        if generation() != self._generation:
+            raise CronError("the store belongs to the process that opened it, of which this is a fork: it cannot be used here")
         envelope = Envelope(request, cast("Callable[[object], None] | None", heard))
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
