@@ -135,13 +135,16 @@ def _count_alive(group: int) -> int | None:
     try:
         if (PROC / "self").readlink().name != str(os.getpid()):
             return None
-    except OSError:
+        files = list(PROC.glob("[0-9]*/stat"))
+    except OSError:  # of descriptors, say, none is left
         return None
     count = 0
-    for file in PROC.glob("[0-9]*/stat"):
+    for file in files:
         try:
             state, _, member = file.read_bytes().rpartition(b")")[2].split(maxsplit=3)[:3]
-        except (OSError, ValueError):  # exited meanwhile
+        except (FileNotFoundError, ProcessLookupError, PermissionError, ValueError):  # exited meanwhile, or hidden
             continue
+        except OSError:
+            return None
         count += int(member) == group and state not in (b"Z", b"X")
     return count
