@@ -38,6 +38,7 @@ class _Settings(TypedDict, total=False):
     max_concurrent_runs: int
     max_concurrent_runs_total: int
     cancel_grace: float
+    shutdown_grace: float
     executor: str
 
 

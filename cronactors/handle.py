@@ -362,4 +362,5 @@ async def open_store(
         async with store_service(path, create=create) as service:
             with leaving.body:
                 yield CronStore(service, config=config, timezone=timezone)
+            await service.note_stopping(service.owners.copy())
     leaving.leave()

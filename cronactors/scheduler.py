@@ -15,10 +15,11 @@ from cronactors.actors.callbacks import inside_callback
 from cronactors.actors.clock import Clock
 from cronactors.actors.leaving import Leaving, actor, block
 from cronactors.actors.messages import Explain
-from cronactors.actors.notifier import DRAIN_LIMIT, Notifier
+from cronactors.actors.notifier import Notifier
 from cronactors.actors.renewal import renew_moments
-from cronactors.actors.runner import RunnerPool, Terms
+from cronactors.actors.runner import RunnerPool
 from cronactors.actors.service import StoreService, store_service
+from cronactors.actors.shift import Terms
 from cronactors.arguments import StrPath, check_id, check_instant, check_path, check_settings
 from cronactors.checks import flag, number
 from cronactors.errors import InvalidConfig, InvalidJob, SchedulerClosed, WouldDeadlock, shorten
@@ -194,13 +195,13 @@ def _refuse_inside(what: str, why: str) -> None:
 
 def _checked(
     executor: object, notifier: object, on_finish: object, tick_interval: object, shutdown_grace: object
-) -> tuple[float, float]:
+) -> tuple[float, float | None]:
     for field, function in (("executor", executor), ("notifier", notifier), ("on_finish", on_finish)):
         if not callable(function) and not (function is None and field != "executor"):
             raise InvalidConfig(f"{field} must be an async function, not {shorten(function)}")
     return (
         number("tick_interval", tick_interval, InvalidConfig, least=0.01, most=3600),
-        number("shutdown_grace", shutdown_grace, InvalidConfig, least=0, most=MAX_TIMEOUT),
+        None if shutdown_grace is None else number("shutdown_grace", shutdown_grace, InvalidConfig, least=0, most=MAX_TIMEOUT),
     )
 
 
@@ -215,7 +216,7 @@ async def open_scheduler(
     jobs: Iterable[JobSpec] = (),
     config: CronConfig | None = None,
     tick_interval: float = 1.0,
-    shutdown_grace: float = 10.0,
+    shutdown_grace: float | None = None,
 ) -> AsyncGenerator[CronScheduler]:
     """Run a scheduler beside the block.
 
@@ -234,7 +235,7 @@ async def open_scheduler(
         config: Settings; its own ``jobs`` are upserted too, under its ``origin``.
         tick_interval: Seconds between two looks for what other processes changed, 0.01 to 3,600. It also bounds how late the
             scheduler reacts after the machine was suspended or its clock was set: timers do not count the time asleep.
-        shutdown_grace: Seconds that runs have to end by themselves when the block ends.
+        shutdown_grace: Seconds that runs have to end by themselves when the block ends; None: those of ``config``.
 
     Raises:
         InvalidConfig: An argument is wrong.
@@ -247,11 +248,12 @@ async def open_scheduler(
         StoreCorrupt: The file is damaged, of another application or of a newer version; it has not been touched.
         SchedulerCrashed: An actor ended by a bug, which is the ``__cause__``.
     """
-    tick, grace = _checked(executor, notifier, on_finish, tick_interval, shutdown_grace)
+    tick, given_grace = _checked(executor, notifier, on_finish, tick_interval, shutdown_grace)
     specs = check_specs("jobs", jobs)
     leaving = Leaving()
     with leaving:
         async with _opened(store, config, timezone) as (service, handle, settings):
+            grace = settings.shutdown_grace if given_grace is None else given_grace
             teller = Notifier(notifier, on_finish, leaving.escape)
             scheduler = await _prepare(
                 service, handle, settings, specs=specs, executor=executor, notifier=teller, leaving=leaving, tick=tick
@@ -266,10 +268,19 @@ async def open_scheduler(
                             clockwork.start_soon(renew_moments, service.mailbox, scheduler._clock.rules)
                             with leaving.body:
                                 yield scheduler
+                            scheduler._pool.stop(0 if leaving.body.cancelled else grace)
                             clockwork.cancel_scope.cancel()
+                            await service.note_stopping(_stopping(scheduler, own_store=not isinstance(store, CronStore)))
                     finally:
                         await _shut_down(scheduler, grace, hurried=leaving.body.cancelled)
     leaving.leave()
+
+
+def _stopping(scheduler: CronScheduler, *, own_store: bool) -> set[int]:
+    """Who is to be marked as stopping: the scheduler if runs are in flight, and loops of the user's own on a store that ends with it."""
+    mine = scheduler._pool.owner
+    owners = scheduler._service.owners - {mine} if own_store else set()
+    return owners | {mine} if scheduler._pool.busy.value else owners
 
 
 @contextmanager
@@ -336,29 +347,29 @@ async def _prepare(
 
 @actor
 async def _shut_down(scheduler: CronScheduler, grace: float, *, hurried: bool) -> None:
-    """Let runs end by themselves for ``grace`` seconds, then cancel them; record every end, notify, and close.
+    """Let runs end by themselves for ``grace`` seconds, then cancel them; record every end, notify, and close: see `StopDeadline`.
 
     Cancelled, or by a KeyboardInterrupt, the grace ends, and so does the notifying; only the ends of runs are shielded. Hurried, there
     is neither.
     """
     pool, notifier = scheduler._pool, scheduler._notifier
-    pool.stop_claiming()
+    deadline = pool.stop(grace)
     try:
         try:
             if not hurried:
                 if pool.busy.value:
                     logger.info("closing; runs in flight: %d, with %.0f s to end by themselves", pool.busy.value, grace)
-                with trio.move_on_after(grace):
+                with trio.move_on_at(deadline.grace_ends):
                     await pool.settled()
         finally:
             with trio.CancelScope(shield=True):
                 pool.interrupt()
                 await pool.end()
         if not hurried:
-            await notifier.drain(DRAIN_LIMIT)
+            await notifier.drain(deadline.at)
     finally:
         pool.close()
         notifier.close()
         scheduler._close()
         with trio.CancelScope(shield=True):
-            await scheduler._service.sign_off(pool.owner)
+            await scheduler._service.sign_off(pool.owner, deadline.sign_off_ends)

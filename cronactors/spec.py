@@ -235,6 +235,7 @@ class CronConfig:
         max_concurrent_runs_total: How many runs go on at a time over all schedulers of the file; None: no limit.
         retry: Delays of retries.
         cancel_grace: Seconds a cancelled run has to end before it is reported.
+        shutdown_grace: Seconds that runs have to end by themselves when the scheduler closes.
         jobs: Jobs that are upserted when the scheduler opens; jobs of the same origin that are not among them are removed.
         origin: Where the jobs come from, such as the path of a file; None: they are upserted and never removed.
         database: The file to keep jobs in, for the command line.
@@ -251,6 +252,7 @@ class CronConfig:
     max_concurrent_runs_total: int | None = None
     retry: RetryPolicy = RetryPolicy()
     cancel_grace: float = 5.0
+    shutdown_grace: float = 5.0
     jobs: tuple[JobSpec, ...] = attrs.field(default=(), converter=_specs)
     origin: str | None = None
     database: str | None = None
@@ -267,6 +269,7 @@ class CronConfig:
         if not isinstance(self.retry, RetryPolicy):
             raise InvalidConfig(f"retry must be a RetryPolicy, not {shorten(self.retry)}")
         checks.number("cancel_grace", self.cancel_grace, InvalidConfig, least=0, most=MAX_TIMEOUT)
+        checks.number("shutdown_grace", self.shutdown_grace, InvalidConfig, least=0, most=MAX_TIMEOUT)
         for field in ("origin", "database", "executor"):
             if (value := getattr(self, field)) is not None:
                 checks.text(field, value, InvalidConfig, limit=MAX_PATH)

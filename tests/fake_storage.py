@@ -57,6 +57,8 @@ class FakeStorage:
         self._current: Rows | None = None
         self._writes = False
         self._point: Rows | None = None
+        self._stopping: set[int] = set()
+        self._to_forget: set[int] = set()
 
     name = "fake"
 
@@ -87,10 +89,12 @@ class FakeStorage:
 
     def commit(self) -> None:
         self._durable = self._seen
+        self._stopping -= self._to_forget
         self.rollback()
 
     def rollback(self) -> None:
         self._current, self._writes, self._point = None, False, None
+        self._to_forget.clear()
 
     def savepoint(self) -> None:
         assert self._point is None, "savepoints are not nested"
@@ -360,6 +364,17 @@ class FakeStorage:
         self._changed.origins.pop(name, None)
         if file is not None:
             self._changed.origins[name] = file
+
+    # Marks, which no transaction guards
+
+    def note_stopping(self, owner: int) -> None:
+        self._stopping.add(owner)
+
+    def stopping_owners(self) -> set[int]:
+        return set(self._stopping)
+
+    def forget_stopping(self, owner: int) -> None:
+        self._to_forget.add(owner)
 
 
 _: type[Storage] = FakeStorage

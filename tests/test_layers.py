@@ -27,7 +27,7 @@ spec shell_checks
 previews policy config owner rules
 findings
 shell_lint
-storage.rows storage.files
+storage.rows storage.files storage.stop_marks
 storage.protocol storage.statements storage.migrations
 storage.connection
 storage.sqlite
@@ -41,9 +41,10 @@ ledger.runs ledger.finish ledger.explain
 actors.forks
 actors.watchdog actors.observable actors.callbacks
 actors.thread
-actors.leaving actors.mailbox actors.verdicts actors.failure_log
+actors.leaving actors.mailbox actors.verdicts actors.failure_log actors.stopping
 actors.messages actors.duties actors.store
 actors.notifier actors.service actors.running actors.renewal
+actors.shift
 actors.runner
 actors.clock
 arguments process_group

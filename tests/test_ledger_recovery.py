@@ -8,8 +8,8 @@ import pytest
 
 from cronactors.ledger.claim import cancel_overlapped
 from cronactors.ledger.leases import CLAIM_KEEPS, KEEP_EVERY, LEASE, keep_leases
-from cronactors.ledger.recovery import last_seen, sign_off
-from cronactors.model import Overlap, SessionMode
+from cronactors.ledger.recovery import last_seen, recover, sign_off
+from cronactors.model import Cause, Overlap, SessionMode
 from cronactors.schedule import Interval
 from tests.ledger_world import (
     DAY,
@@ -386,3 +386,67 @@ def test_a_new_moment_does_not_let_a_job_that_kills_its_process_go_on(world):
     assert world.job(job).enabled == 0
     assert "times in a row" in (world.job(job).last_error or "")
     assert len([run for run in world.history(job) if run.started_at is not None]) == 6
+
+
+# Owners that were killed while they were stopping
+
+
+def note_stopping(world: World, owner: int) -> None:
+    world.storage.note_stopping(owner)
+
+
+def test_a_kill_after_being_asked_to_stop_is_no_crash(world):
+    job_id = world.add(at(T0 + MINUTE), max_retries=0)
+    world.pass_time(MINUTE)
+    for attempt in range(1, 6):
+        assert world.begin().attempt == attempt
+        note_stopping(world, world.owner)
+        (run,) = world.crash()
+        assert (run.status, run.cause) == ("failed", Cause.INTERRUPTED)
+        assert run.error == "interrupted: its process was killed while it was stopping"
+        assert (world.job(job_id).crashes, world.job(job_id).enabled) == (0, 1)
+        assert world.storage.stopping_owners() == set()
+
+
+def test_only_the_owner_that_was_asked_to_stop_is_spared(world):
+    stops, crashes = world.add(at(T0 + MINUTE)), world.add(at(T0 + MINUTE))
+    other = world.register(process("here"))
+    world.pass_time(MINUTE)
+    world.claim(limit=1)
+    world.claim(limit=1, owner=other)
+    note_stopping(world, world.owner)
+    world.crash()
+    assert [world.job(job_id).crashes for job_id in (stops, crashes)] == [0, 1]
+
+
+def test_a_mark_is_removed_with_the_commit_that_recovers_and_not_before(world):
+    world.add()
+    world.pass_time(MINUTE)
+    world.begin()
+    note_stopping(world, world.owner)
+    me = process("here", 2)
+    assert world.storage.begin(write=True)
+    recover(world.storage, me, policy=world.policy, trust_leases=False)
+    assert world.storage.stopping_owners() == {world.owner}
+    world.storage.rollback()  # as by a full disk
+    world.register(me)
+    assert world.storage.stopping_owners() == {world.owner}
+    (run,) = world.recover(me)
+    assert run.error == "interrupted: its process was killed while it was stopping"
+    assert world.storage.stopping_owners() == set()
+
+
+def test_who_signs_off_removes_its_mark(world):
+    note_stopping(world, world.owner)
+    world.do(sign_off, world.owner)
+    assert world.storage.stopping_owners() == set()
+
+
+def test_a_registration_removes_marks_that_stand_for_nobody(world):
+    world.add()
+    world.pass_time(MINUTE)
+    world.begin()
+    for owner in (world.owner, world.owner + 1, 77):  # a living one, one of an earlier file, one whose row is gone
+        note_stopping(world, owner)
+    assert world.register(process("there")) == world.owner + 1
+    assert world.storage.stopping_owners() == {world.owner}

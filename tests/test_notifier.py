@@ -26,6 +26,7 @@ from cronactors import (
     open_store,
 )
 from cronactors.actors import notifier as notifier_actor
+from cronactors.actors.stopping import SIGN_OFF_SHARE, STOP_LIMIT
 from cronactors.testing import VirtualClock
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -278,11 +279,11 @@ async def test_leaving_waits_for_calls_but_not_without_bound(
     virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     listener = Listener(4)
-    async with open_scheduler(":memory:", good, notifier=listener, shutdown_grace=10) as scheduler:
+    async with open_scheduler(":memory:", good, notifier=listener) as scheduler:
         await scheduler.store.add_jobs(shots(*"abcdef"))
         await trio.sleep(1.5)
     assert len(listener.names) == 2
-    assert trio.current_time() == pytest.approx(11.5)
+    assert trio.current_time() == pytest.approx(1.5 + STOP_LIMIT - SIGN_OFF_SHARE)
     assert "nobody was told of the end of 4 runs" in caplog.text
 
 

@@ -17,7 +17,8 @@ import pytest
 import trio
 
 import cronactors
-from cronactors import Cron, InvalidSchedule, load_config, open_store
+from cronactors import Cron, CronConfig, InvalidSchedule, load_config, open_store
+from cronactors.actors.stopping import AFTER_GRACE, STOP_LIMIT
 from cronactors.cli.database import VARIABLE
 from cronactors.ledger import leases
 from tests.test_layers import EMPTY, MODULES, PURE, TREES, ours
@@ -216,7 +217,7 @@ def constants() -> dict[str, set[float]]:
 
 def test_the_limits_are_those_of_the_code():
     rows = re.findall(
-        r"^\|.*\| ([\d,]+) (\w+) \| `(\w+)` \|$", (ROOT / "docs/limits.md").read_text(encoding="utf-8"), re.MULTILINE
+        r"^\|.*\| ([\d,.]+) (\w+) \| `(\w+)` \|$", (ROOT / "docs/limits.md").read_text(encoding="utf-8"), re.MULTILINE
     )
     assert len(rows) > 20
     known = constants()
@@ -230,6 +231,10 @@ SENTENCES = [
     ("docs/promise.md", "its lease has to run out, {LEASE} s after its last heartbeat"),
     ("docs/promise.md", "For {LEASE} s after either, and after a start, no lease is trusted."),
     ("docs/promise.md", "an idle process gives one every {KEEP_IDLE} s."),
+    ("docs/limits.md", "lasts at most {STOP_LIMIT} s by default"),
+    ("docs/limits.md", "So a stop lasts at most `max({STOP_LIMIT}, shutdown_grace + {AFTER_GRACE})` seconds."),
+    ("docs/promise.md", "share what is left of {STOP_LIMIT} s from the beginning, or of {AFTER_GRACE} s beyond a longer grace"),
+    ("docs/promise.md", "and at least {LEAST_LEFT} s after the last executor has ended."),
     ("docs/architecture.md", "wall clock and trio's have gone evenly for {LEASE} s:"),
 ]
 
@@ -250,6 +255,17 @@ def test_the_time_for_which_a_process_may_be_stopped_follows_from_the_leases():
     oldest = (leases.KEEP_EVERY + leases.CLAIM_KEEPS) / 1000
     text = " ".join((ROOT / "docs/promise.md").read_text(encoding="utf-8").split())
     assert f"a heartbeat is at most {oldest:g} s old, so that a process which is stopped for {kept:g} s" in text
+
+
+def test_the_graces_that_the_docs_propose_fit_into_what_platforms_grant():
+    rows = table_rows("docs/limits.md", "| Platform | Kills after SIGTERM after | To change it | `shutdown_grace`, at most |")
+    assert len(rows) == 3
+    for row in rows:
+        cells = row.split("|")
+        grants, grace = (float(re.findall(r"\d+", cells[column])[0]) for column in (2, 4))
+        assert max(STOP_LIMIT, grace + AFTER_GRACE) + 2 <= grants, row  # the interpreter has to end too
+    text = (ROOT / "docs/limits.md").read_text(encoding="utf-8")
+    assert f"`shutdown_grace` by default | {CronConfig().shutdown_grace:g} s |" in text
 
 
 def table_rows(page: str, heading: str) -> list[str]:

@@ -14,8 +14,9 @@ from cronactors.actors.duties import CancelOverlapped, ClaimDue, Claims, FinishR
 from cronactors.actors.leaving import actor
 from cronactors.actors.mailbox import EARLY
 from cronactors.actors.observable import Observable
-from cronactors.actors.runner import RunnerPool, Terms
+from cronactors.actors.runner import RunnerPool
 from cronactors.actors.service import JUMP, StoreService
+from cronactors.actors.shift import Terms
 from cronactors.actors.store import Committed
 from cronactors.actors.verdicts import INTERRUPTED
 from cronactors.errors import StoreUnavailable, shorten

@@ -29,8 +29,6 @@ CALL_LIMIT = 30.0
 """Seconds that one call may take."""
 STUCK_AFTER = 5.0
 """Seconds after which a call that was cancelled and has not ended is reported."""
-DRAIN_LIMIT = 10.0
-"""Seconds that notifications have to be made when the scheduler closes."""
 TEXT_LIMIT = 500
 """How many characters of a result a notifier is told."""
 
@@ -102,10 +100,10 @@ class Notifier:
             self.under_way.value -= 1
             raise
 
-    async def drain(self, limit: float) -> None:
-        """Let everybody be told, for ``limit`` seconds at most."""
+    async def drain(self, until: float) -> None:
+        """Let everybody be told, until a time of trio's clock at most."""
         self._send.close()
-        with trio.move_on_after(limit):
+        with trio.move_on_at(until):
             await self._ended.wait()
         if self.under_way.value:
             logger.warning("nobody was told of the end of %d runs", self.under_way.value)

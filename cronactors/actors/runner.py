@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable
 from functools import partial
 
-import attrs
 import outcome
 import trio
 
@@ -28,72 +27,17 @@ from cronactors.actors.mailbox import Mailbox
 from cronactors.actors.notifier import Notifier, RunFinished
 from cronactors.actors.observable import Observable
 from cronactors.actors.running import Running, RunsInFlight
+from cronactors.actors.shift import Shift, Terms
+from cronactors.actors.stopping import StopDeadline
 from cronactors.actors.verdicts import INTERRUPTED, failure, success, timed_out
 from cronactors.errors import StoreUnavailable, one_line, shorten
 from cronactors.ledger.finish import ended_plainly
 from cronactors.ledger.views import context_of, job_view
-from cronactors.model import Cause, JobExecutor, RunStatus
+from cronactors.model import Cause, RunStatus
 from cronactors.policy import Outcome
-from cronactors.spec import RetryPolicy
 from cronactors.storage.rows import Claimed
 
 logger = logging.getLogger("cronactors.runner")
-
-RECORDING_PATIENCE = 10.0
-"""Seconds that an end is tried to be recorded once runs have been interrupted; then the run is left to the next start."""
-
-
-@attrs.frozen(kw_only=True)
-class Terms:
-    """What all runners of a scheduler share."""
-
-    owner: int
-    executor: JobExecutor
-    policy: RetryPolicy
-    slots: int
-    total: int | None
-    cancel_grace: float
-
-
-@attrs.define(eq=False)
-class Shift:
-    """A runner's work in one task, and the nursery which that task is in.
-
-    An executor can reach the nursery through `trio.lowlevel`, and start tasks in it. They end with the run: it is concluded by the
-    runner, once the nursery has closed, and an exception of theirs is a failure of the run.
-
-    Attributes:
-        claimed: The run to begin with; None: one that is handed over.
-        nursery: The one that the task is in.
-        spoilt: A run whose executor has left nurseries or tasks, or cancelled the nursery, and how it ended.
-        abandoned: The nurseries that it left open.
-        torn: The nursery had been cancelled before the executor ended.
-        bug: What ended the task, if it was no cancellation.
-        untold: An end for which the notifier has no place; another runner has taken over the slot.
-        done: There is nothing more to do for this runner.
-    """
-
-    claimed: Claimed | None
-    nursery: trio.Nursery
-    spoilt: tuple[Running, Outcome] | None = None
-    abandoned: list[trio.Nursery] = attrs.field(factory=list)
-    torn: bool = False
-    bug: BaseException | None = None
-    untold: list[RunFinished] = attrs.field(factory=list)
-    done: bool = False
-
-    def is_cancelled(self) -> bool:
-        """Whether an executor has cancelled the nursery, or an exception of a task in it has."""
-        return self.nursery.cancel_scope.cancel_called
-
-    def spoil(self, running: Running, ending: Outcome) -> None:
-        """Let everything that the executor has left in the nursery end."""
-        self.spoilt = running, ending
-        self.abandoned = list(running.task.child_nurseries)
-        self.torn = self.is_cancelled()
-        self.nursery.cancel_scope.cancel()
-        if not self.abandoned:
-            running.task = self.nursery.parent_task  # whose stack shows the tasks that are left
 
 
 class RunnerPool:
@@ -124,7 +68,7 @@ class RunnerPool:
         self._escape = escape
         self._send, self._receive = trio.open_memory_channel[Claimed](terms.slots)
         self._nursery: trio.Nursery | None = None
-        self._stopping = False
+        self._stop: StopDeadline | None = None
         self._interrupted = False
         self._runners = Observable(0)
         self._failures = FailureLog()
@@ -164,24 +108,29 @@ class RunnerPool:
 
     # Ending
 
-    def stop_claiming(self) -> None:
-        """Begin no more runs when one ends."""
-        self._stopping = True
+    def stop(self, grace: float) -> StopDeadline:
+        """Begin no more runs when one ends; answer how long the stop may last, which the first call settles."""
+        if self._stop is None:
+            self._stop = StopDeadline(grace)
+        return self._stop
 
     async def settled(self) -> None:
         """Wait until no run goes on."""
         await self.busy.wait_for(lambda busy: busy == 0)
 
     def interrupt(self) -> None:
-        """Cancel all runs, and those that begin yet; their moments are put back."""
+        """After `stop`: cancel all runs, and those that begin yet; their moments are put back."""
+        assert self._stop is not None
         self._interrupted = True
+        until = self._stop.executor_ended()
         for scope in self._recording:
-            scope.deadline = min(scope.deadline, trio.current_time() + RECORDING_PATIENCE)
+            scope.deadline = min(scope.deadline, until)
         self.in_flight.cancel_all()
 
     async def end(self) -> None:
         """After `interrupt`: wait for the ends of all runs, however long they take. Runs shielded."""
-        until = trio.current_time() + RECORDING_PATIENCE
+        assert self._stop is not None
+        until = self._stop.executor_ended()
         while self._receive.statistics().current_buffer_used:  # left there by runners that were cancelled
             with trio.CancelScope(deadline=until) as scope:
                 await self._record(self._receive.receive_nowait(), INTERRUPTED, [], scope)
@@ -387,15 +336,15 @@ class RunnerPool:
         escaped = escaping(error)
         if escaped is not None:
             self._escape(escaped)
-            if self._stopping:
+            if self._stop is not None:
                 self.interrupt()  # a second Ctrl-C ends the grace, wherever it lands
         return escaped
 
     async def _record(self, claimed: Claimed, ending: Outcome, untold: list[RunFinished], scope: trio.CancelScope) -> Finished:
         """Record the end, however long the store takes: a result is never dropped.
 
-        Only once runs have been interrupted there is a limit, after which ``scope`` is cancelled; what could not be recorded is found
-        by the next start.
+        Only once runs have been interrupted there is a limit, that of the stop, after which ``scope`` is cancelled; what could not be
+        recorded is found by the next start.
 
         Args:
             claimed: The run.
@@ -406,12 +355,12 @@ class RunnerPool:
         finished: Finished | None = None
         heard = partial(self._tell, claimed, ending, untold) if self._notifier.listens else None
         pause = 0.1
-        if self._interrupted:
-            scope.deadline = min(scope.deadline, trio.current_time() + RECORDING_PATIENCE)
+        if self._interrupted and self._stop is not None:
+            scope.deadline = min(scope.deadline, self._stop.executor_ended())
         self._recording.add(scope)
         try:
             while finished is None:
-                claim_next = not self._stopping and ending.cause is not Cause.INTERRUPTED
+                claim_next = self._stop is None and ending.cause is not Cause.INTERRUPTED
                 request = FinishRun(claimed.run.id, ending, claim_next, self.finish_terms, claimed)
                 try:
                     finished = await self._mailbox.ask(request, heard)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -14,6 +14,7 @@ import trio
 from cronactors.actors.callbacks import leaves
 from cronactors.actors.duties import KeepLeases, Look, OwnersBusy, Recover, Register, Registered, Sight, SignOff
 from cronactors.actors.mailbox import Mailbox
+from cronactors.actors.stopping import note_stopping
 from cronactors.actors.store import Done, Failed, Locked, StoreActor, run_batch
 from cronactors.actors.thread import Hop, in_place, storage_thread
 from cronactors.errors import CronError, SchedulerClosed, SchedulerCrashed, StoreUnavailable
@@ -36,8 +37,6 @@ OPEN_PATIENCE = 10.0
 """Seconds that opening waits for a file that another process has locked."""
 OPEN_AGAIN = 0.02
 """Seconds between two tries of it."""
-SIGN_OFF_LIMIT = 1.0
-"""Seconds that signing off waits for a locked file; without it others wait for the end of the lease."""
 
 
 class LeaseTrust:
@@ -100,12 +99,21 @@ class StoreService:
         self.owners.add(registered.owner)
         return registered
 
-    async def sign_off(self, owner: int) -> None:
-        """Note that one owner has closed, though the store stays open; what it could not record is run again by the next."""
+    async def note_stopping(self, owners: Collection[int]) -> None:
+        """Mark beside the file that owners have been asked to stop."""
+        await note_stopping(self.actor.storage, owners, in_place=self.virtual is not None)
+
+    async def sign_off(self, owner: int, until: float) -> None:
+        """Note that one owner has closed, though the store stays open; what it could not record is run again by the next.
+
+        Args:
+            owner: Who.
+            until: When to leave it to the end of the store, on trio's clock.
+        """
         self.owners.discard(owner)
         self.unsigned.add(owner)
         leaving = tuple(self.unsigned)  # with those that could not before, or the set would only grow
-        with trio.move_on_after(SIGN_OFF_LIMIT):
+        with trio.move_on_at(until):
             try:
                 await self.mailbox.ask(SignOff(leaving))
             except CronError as error:

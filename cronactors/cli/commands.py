@@ -65,11 +65,18 @@ def cronactors() -> None:
 @click.option("--db", metavar="FILE", help="The database. Default: what FILE names, CRONACTORS_DB, or agent.db beside FILE.")
 @click.option("--executor", metavar="NAME", help='"shell" or "package.module:function". Default: what FILE names.')
 @click.option("--for", "seconds", type=_Seconds(), metavar="SECONDS", help="End by itself after so many seconds.")
-def run(file: str, db: str | None, executor: str | None, seconds: float | None) -> None:
+@click.option(
+    "--shutdown-grace",
+    "grace",
+    type=_Seconds(),
+    metavar="SECONDS",
+    help="How long runs may go on after a signal. Default: what FILE says, or 5.",
+)
+def run(file: str, db: str | None, executor: str | None, seconds: float | None, grace: float | None) -> None:
     """Run the jobs of FILE (default: agent.toml) until Ctrl-C or SIGTERM; a second one ends at once."""
     from cronactors.cli.running import run_file
 
-    status = run_file(Path(file), db=db, executor_name=executor, seconds=seconds)
+    status = run_file(Path(file), db=db, executor_name=executor, seconds=seconds, shutdown_grace=grace)
     if status:
         raise SystemExit(status)
 

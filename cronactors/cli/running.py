@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
+import attrs
 import click
 import trio
 
@@ -32,7 +33,9 @@ _AT_ONCE = 5.0
 _LONGEST_NAME = 30
 
 
-def run_file(file: Path, *, db: str | None, executor_name: str | None, seconds: float | None) -> int:
+def run_file(
+    file: Path, *, db: str | None, executor_name: str | None, seconds: float | None, shutdown_grace: float | None
+) -> int:
     """Run the jobs of a file until a signal, or for so many seconds.
 
     Returns:
@@ -44,6 +47,8 @@ def run_file(file: Path, *, db: str | None, executor_name: str | None, seconds: 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("cronactors.failures").setLevel(logging.ERROR)  # the lines on standard output name each failed run
     config = load_config(file)
+    if shutdown_grace is not None:
+        config = attrs.evolve(config, shutdown_grace=shutdown_grace)
     database = database_of(config) if db is None else db
     executor_name = executor_name or config.executor
     if executor_name == "shell":
@@ -121,7 +126,8 @@ class _Session:
                 await trio.sleep(math.inf if self._seconds is None else self._seconds)
             # Leaving the block ends everything in order; a second signal cancels it from outside.
             if self._open:
-                self._printer.say(f"waiting for {len(self._open)} running, at most ten seconds; a second Ctrl-C ends at once")
+                grace = f"at most {self._config.shutdown_grace:g} s"
+                self._printer.say(f"waiting for {len(self._open)} running, {grace}; a second Ctrl-C ends at once")
 
     def in_order(self, why: str) -> None:
         """Leave the block, as if the time were over. During the start, which may wait for a locked file, no run has begun: cancel it."""

@@ -36,9 +36,17 @@ def register(storage: Storage, me: Owner) -> int:
     idle = [row for row in storage.owners() if row.id not in busy and row.heartbeat_at <= now]
     gone = [row.id for row in idle if row.lease_until == 0 or certainly_dead(Owner(row.machine, row.pid, row.process_start), me)]
     storage.delete_owners(gone)
-    return storage.insert_owner(
-        OwnerRow(0, me.machine, me.pid, me.process_start, heartbeat_at=now, lease_until=now + leases.LEASE)
-    )
+    lease_until = now + leases.LEASE
+    number = storage.insert_owner(OwnerRow(0, me.machine, me.pid, me.process_start, heartbeat_at=now, lease_until=lease_until))
+    _forget_stale_marks(storage, number)
+    return number
+
+
+def _forget_stale_marks(storage: Storage, registered: int) -> None:
+    """Remove marks that stand for nobody: of an earlier file of this name, or of a process that was killed before it removed them."""
+    known = {row.id for row in storage.owners()} - {registered}
+    for owner in storage.stopping_owners() - known:
+        storage.forget_stopping(owner)
 
 
 def last_seen(storage: Storage) -> Millis | None:
@@ -58,6 +66,7 @@ def latest_entry(storage: Storage) -> Millis | None:
 def sign_off(storage: Storage, owner: int) -> None:
     """Note that an owner has closed: what it still runs, if anything, is run by nobody."""
     leases.end_lease(storage, owner)
+    storage.forget_stopping(owner)
 
 
 def orphans(
@@ -86,14 +95,20 @@ def _may_live(row: OwnerRow, me: Owner, now: Millis | None) -> bool:
 
 
 def recover(storage: Storage, me: Owner, *, policy: RetryPolicy, trust_leases: bool, mine: Collection[int] = ()) -> list[RunRow]:
-    """End the orphans as interrupted and put their moments back; from the third crash in a row of a job it costs a retry and waits."""
+    """End the orphans as interrupted and put their moments back; from the third crash in a row of a job it costs a retry and waits.
+
+    It is no crash if the owner had closed, or had been asked to stop and was killed before it could record the end.
+    """
     recovered = []
-    closed = {row.id for row in storage.owners() if row.lease_until == 0}
     left = orphans(storage, me, storage.running(), trust_leases=trust_leases, mine=mine)
-    _count_crash(storage, {run.job_id for run in left if run.owner not in closed})
+    closed = {row.id for row in storage.owners() if row.lease_until == 0}
+    stopping = (storage.stopping_owners() if left else set()) - closed
+    _count_crash(storage, {run.job_id for run in left if run.owner not in closed | stopping})
     for run in left:
-        crashed = run.owner not in closed
+        crashed = run.owner not in closed | stopping
         error = "interrupted: its process ended" if crashed else "interrupted: it was left open"
+        if run.owner in stopping:
+            error = "interrupted: its process was killed while it was stopping"
         job = storage.jobs([run.job_id]).get(run.job_id)
         if crashed and job is not None and job.crashes > FREE_CRASHES:
             error = f"interrupted: its process ended, {job.crashes} times in a row"
@@ -101,6 +116,8 @@ def recover(storage: Storage, me: Owner, *, policy: RetryPolicy, trust_leases: b
         ended = close_run(storage, run, outcome, policy)
         if ended is not None:
             recovered.append(ended)
+    for owner in stopping & {run.owner for run in left if run.owner is not None}:
+        storage.forget_stopping(owner)
     return recovered
 
 

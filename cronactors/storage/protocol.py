@@ -248,3 +248,19 @@ class Storage(Protocol):
     def set_origin(self, name: str, file: str | None) -> None:
         """Note which file lists the jobs of an origin; None: forget it."""
         ...
+
+    def note_stopping(self, owner: int) -> None:
+        """Mark an owner as asked to stop, beside what is stored: at once, on any thread, inside or outside of a transaction.
+
+        Raises:
+            OSError: The mark cannot be made.
+        """
+        ...
+
+    def stopping_owners(self) -> set[int]:
+        """The owners that are marked so, whether or not they exist."""
+        ...
+
+    def forget_stopping(self, owner: int) -> None:
+        """Remove the mark of an owner when this transaction is committed."""
+        ...

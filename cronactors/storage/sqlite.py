@@ -17,6 +17,7 @@ from cronactors.storage import statements as sql
 from cronactors.storage.connection import beside, connect, locked, ours
 from cronactors.storage.files import LogWatch, files_of, standing
 from cronactors.storage.rows import SPEC, Claimed, Due, JobRow, JobState, OriginRow, OwnerRow, PlainEnd, RunEnd, RunRow, Upcoming
+from cronactors.storage.stop_marks import StopMarks
 
 _Value: TypeAlias = str | int | float | None
 _Parameters: TypeAlias = Sequence[_Value] | dict[str, _Value]
@@ -68,6 +69,7 @@ class SqliteStorage:
         self._db = connect(path, create=create)
         self._files = files_of(path)
         self._opened = standing(self._files)
+        self._marks = StopMarks(self._files[0] if self._files else None)
 
     def close(self) -> None:
         """Close the connection; a second time does nothing."""
@@ -168,6 +170,7 @@ class SqliteStorage:
         """Make the transaction durable."""
         self._hold_open()
         self._execute("COMMIT")
+        self._marks.committed()
 
     def _hold_open(self) -> None:
         """SQLite may roll back by itself, as on a full disk. Then the rest must not pass for done, nor a savepoint begin anew."""
@@ -176,6 +179,7 @@ class SqliteStorage:
 
     def rollback(self) -> None:
         """Undo the transaction, if one is open."""
+        self._marks.rolled_back()
         if self._db.in_transaction:
             self._execute("ROLLBACK")
 
@@ -411,3 +415,15 @@ class SqliteStorage:
             self._execute(sql.DELETE_ORIGIN, (name,))
         else:
             self._execute(sql.INSERT_ORIGIN, (name, file))
+
+    def note_stopping(self, owner: int) -> None:
+        """Mark an owner as asked to stop."""
+        self._marks.note(owner)
+
+    def stopping_owners(self) -> set[int]:
+        """The owners that are marked so."""
+        return self._marks.owners()
+
+    def forget_stopping(self, owner: int) -> None:
+        """Remove the mark of an owner with the commit."""
+        self._marks.forget(owner)
