@@ -1,7 +1,7 @@
 """Leases: how long an owner counts as alive after its last heartbeat, and how often it gives one. Runs on the storage thread.
 
-A process may be stopped for 29 s, at any point of its rhythm, and keeps its runs: its last heartbeat is then at most
-``KEEP_EVERY + CLAIM_KEEPS`` (11 s) old, and ``LEASE`` is as long as both together. Every number of the docs is one of these.
+A process may be stopped for 19 s, at any point of its rhythm, and keeps its runs: its last heartbeat is then at most
+``KEEP_EVERY + CLAIM_KEEPS`` (11 s) old. Every number of the docs is one of these.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from cronactors.instants import Millis
 from cronactors.storage.protocol import Storage
 
-LEASE: Millis = 40_000
+LEASE: Millis = 30_000
 """How long an owner counts as alive after its last heartbeat."""
 KEEP_EVERY: Millis = 10_000
 """Between two heartbeats while an owner has open runs, whatever is left of its lease."""
