@@ -40,6 +40,7 @@ class _Settings(TypedDict, total=False):
     cancel_grace: float
     shutdown_grace: float
     executor: str
+    origin: str
 
 
 _SETTINGS: Final = tuple(_Settings.__annotations__)
@@ -63,7 +64,8 @@ def load_config(path: StrPath) -> CronConfig:
         path: The file.
 
     Returns:
-        The configuration; ``origin`` is the absolute path of the file, and so is ``database`` if there is one.
+        The configuration; ``file`` is the absolute path of the file, and ``database`` is absolute if there is one. ``origin`` is None
+        unless the file names one.
 
     Raises:
         InvalidConfig: The file cannot be read, is no TOML, or a setting is wrong. The message names file, key and value.
@@ -81,7 +83,7 @@ def load_config(path: StrPath) -> CronConfig:
             settings = cast(_Settings, {key: cron[key] for key in _SETTINGS if key in cron})
             retry = RetryPolicy(_retry_delays(cron["retry_delays"])) if "retry_delays" in cron else RetryPolicy()
             database = _database(cron["database"], file) if "database" in cron else None
-            config = CronConfig(**settings, retry=retry, database=database, origin=str(file))
+            config = CronConfig(**settings, retry=retry, database=database, file=str(file))
             if "shell" in cron:
                 _refuse_shell_of_others(config.executor)
                 check_shell("shell", cron["shell"], InvalidConfig)
@@ -113,7 +115,7 @@ def _refuse_shell_of_others(executor: str | None) -> None:
 
 
 def _absolute(path: StrPath) -> Path:
-    """Make a path absolute without following links: a link that is moved to a new version is still the same origin."""
+    """Make a path absolute without following links: a link that is moved to a new version is still the same file."""
     try:
         text = os.fspath(path)
     except Exception as problem:  # a user's object may do anything

@@ -23,9 +23,11 @@ from cronactors.arguments import (
 )
 from cronactors.checks import flag, member, text, whole
 from cronactors.errors import InvalidConfig, InvalidJob
-from cronactors.ledger.damage import run_views
 from cronactors.ledger.jobs import Defaults
+from cronactors.ledger.upsert import JobList
+from cronactors.ledger.views import run_view
 from cronactors.model import ALL, CronJob, CronRun, Everybody, JobChanges, JobOptions, RunStatus
+from cronactors.origins import log_upserted
 from cronactors.schedule import Schedule
 from cronactors.spec import MAX_PATH, CronConfig, JobSpec, check_changes
 
@@ -111,16 +113,39 @@ class CronStore:
 
         Args:
             specs: The jobs.
-            origin: Where the list comes from, such as a file's path: jobs of that origin that are not listed any more are removed.
+            origin: The name of the list, such as a file's path. Its jobs that are not in the list any more are removed, zone, retries
+                and timeout that an entry leaves out follow the defaults of this handle, and a one-shot whose time has passed is
+                entered as done, with a warning in the log. None: none of that.
 
         Raises:
             InvalidJob: Something in the list is no `JobSpec`, or there are too many.
-            InvalidSchedule: A new schedule never fires, or its moment lies more than 60 s in the past.
+            InvalidSchedule: A new schedule never fires; or, without an origin, its moment lies more than 60 s in the past.
             DuplicateJob: A name is given twice.
         """
         if origin is not None:
             text("origin", origin, InvalidJob, limit=MAX_PATH)
-        return await self._service.mailbox.ask(messages.UpsertJobs(with_ids(specs), self._defaults, origin))
+        listed = JobList(specs=with_ids(specs), origin=origin, keeps_passed=origin is not None)
+        (done,) = await self._service.mailbox.ask(messages.UpsertJobs((listed,), self._defaults))
+        log_upserted(done, self._defaults)
+        return done.ids
+
+    async def adopt_origin(self, origin: str, *, by: str) -> int:
+        """Give the jobs of one list to another, with their history and state, and count them.
+
+        Args:
+            origin: The name of the list that has them.
+            by: The name of the list that gets them; its next upsert removes those that it does not name.
+        """
+        text("origin", origin, InvalidJob, limit=MAX_PATH)
+        return await self._service.mailbox.ask(messages.AdoptOrigin(origin, text("by", by, InvalidJob, limit=MAX_PATH)))
+
+    async def remove_origin(self, origin: str) -> int:
+        """Remove the jobs of a list as `remove_job` does, all or none, and count them.
+
+        Args:
+            origin: The name of the list.
+        """
+        return await self._service.mailbox.ask(messages.RemoveOrigin(text("origin", origin, InvalidJob, limit=MAX_PATH)))
 
     async def get_job(self, job_id: str) -> CronJob:
         """Read a job.
@@ -330,7 +355,7 @@ class CronStore:
             size = _RUNS_PAGE if filtered else min(limit - len(found), _RUNS_PAGE)
             page = await self._service.mailbox.ask(messages.PageOfRuns(job_id, before, size))
             wanted = (run for run in page if wanted_status in (None, run.status) and wanted_user in (None, run.user_id))
-            found += run_views(self.path, wanted)
+            found += map(run_view, wanted)
             if len(page) < size:
                 break
             before = page[-1]

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import attrs
 
+from cronactors.errors import InvalidJob, shorten
 from cronactors.expression import parse
 from cronactors.instants import LATEST, Millis
 from cronactors.model import COUNTED, Cause, Coalesce, Misfire, Overlap, RunStatus
@@ -202,10 +203,17 @@ def decide_overlapped(timing: Timing, *, first: Millis, now: Millis, overlap: Ov
 
 @lru_cache(maxsize=256)
 def misfire_from_text(text: str) -> Misfire:
-    """Read a misfire policy as the storage keeps it: what is not the default, as JSON."""
-    stored = json.loads(text)
-    window = stored.pop("window_ms", None)
-    return Misfire(window=None if window is None else timedelta(milliseconds=window), **stored)
+    """Read a misfire policy as the storage keeps it: what is not the default, as JSON.
+
+    Raises:
+        InvalidJob: It cannot be read: another version wrote it, or it is damaged.
+    """
+    try:
+        stored = json.loads(text)
+        window = stored.pop("window_ms", None)
+        return Misfire(window=None if window is None else timedelta(milliseconds=window), **stored)
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
+        raise InvalidJob(f"misfire {shorten(text)} cannot be read") from None
 
 
 @lru_cache(maxsize=256)

@@ -26,6 +26,7 @@ from cronactors.errors import InvalidConfig, InvalidJob, SchedulerClosed, WouldD
 from cronactors.handle import CronStore
 from cronactors.instants import from_millis
 from cronactors.model import CronRun, Explanation, JobExecutor, NotificationSender, RunObserver
+from cronactors.origins import StartReport, upsert_at_start
 from cronactors.spec import MAX_TIMEOUT, CronConfig, JobSpec, check_specs
 
 logger = logging.getLogger("cronactors.scheduler")
@@ -73,6 +74,7 @@ class CronScheduler:
         self,
         store: CronStore,
         recovered: tuple[CronRun, ...],
+        listed: StartReport,
         *,
         service: StoreService,
         pool: RunnerPool,
@@ -81,6 +83,7 @@ class CronScheduler:
     ) -> None:
         self.store = store
         self.recovered = recovered
+        self._listed = listed
         self._service = service
         self._pool = pool
         self._clock = clock
@@ -231,8 +234,8 @@ async def open_scheduler(
         timezone: IANA name of the zone of jobs that name none; None: that of ``config``.
         notifier: Told of each finished run, after its record is durable.
         on_finish: Told the records of each finished run.
-        jobs: Upserted first.
-        config: Settings; its own ``jobs`` are upserted too, under its ``origin``.
+        jobs: Upserted first. A one-shot whose time has passed is entered as done, with a warning in the log.
+        config: Settings; its own ``jobs`` are upserted too, under its ``origin``. Jobs of both lists change together or not at all.
         tick_interval: Seconds between two looks for what other processes changed, 0.01 to 3,600. It also bounds how late the
             scheduler reacts after the machine was suspended or its clock was set: timers do not count the time asleep.
         shutdown_grace: Seconds that runs have to end by themselves when the block ends; None: those of ``config``.
@@ -240,7 +243,7 @@ async def open_scheduler(
     Raises:
         InvalidConfig: An argument is wrong.
         InvalidJob: A job to be upserted is wrong.
-        InvalidSchedule: The schedule of a job to be upserted never fires, or its moment lies more than 60 s in the past.
+        InvalidSchedule: The schedule of a job to be upserted never fires, or names a local time that does not exist.
         DuplicateJob: Two jobs to be upserted have one name.
         SchedulerClosed: The `CronStore` has been closed.
         CronError: There is no trio, or an autojumping clock drives it.
@@ -327,10 +330,7 @@ async def _prepare(
 ) -> CronScheduler:
     """Register, take back what was interrupted, upsert the jobs, and put the actors together; none runs yet."""
     recovered = await service.recover(config.retry)
-    if config.jobs or config.origin is not None:
-        await handle.upsert_jobs(config.jobs, origin=config.origin)
-    if specs:
-        await handle.upsert_jobs(specs)
+    listed = await upsert_at_start(service.mailbox, config, specs, defaults=handle._defaults, database=service.path)
     registered = await service.register()
     terms = Terms(
         owner=registered.owner,
@@ -342,7 +342,7 @@ async def _prepare(
     )
     pool = RunnerPool(service.mailbox, notifier, terms, freed=lambda: clock.wake(), escape=leaving.escape)
     clock = Clock(service, pool, terms, tick=tick if service.virtual is None else math.inf, registered=registered)
-    return CronScheduler(handle, tuple(recovered), service=service, pool=pool, clock=clock, notifier=notifier)
+    return CronScheduler(handle, tuple(recovered), listed, service=service, pool=pool, clock=clock, notifier=notifier)
 
 
 @actor

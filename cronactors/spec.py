@@ -237,7 +237,9 @@ class CronConfig:
         cancel_grace: Seconds a cancelled run has to end before it is reported.
         shutdown_grace: Seconds that runs have to end by themselves when the scheduler closes.
         jobs: Jobs that are upserted when the scheduler opens; jobs of the same origin that are not among them are removed.
-        origin: Where the jobs come from, such as the path of a file; None: they are upserted and never removed.
+        origin: The name of the list ``jobs``; None: the path of ``file`` relative to the folder of the database, and without a file
+            the jobs are upserted and never removed.
+        file: The file that lists the jobs; `load_config` sets it to its absolute path.
         database: The file to keep jobs in, for the command line.
         executor: ``"shell"`` or ``"package.module:function"``, for the command line.
 
@@ -255,6 +257,7 @@ class CronConfig:
     shutdown_grace: float = 5.0
     jobs: tuple[JobSpec, ...] = attrs.field(default=(), converter=_specs)
     origin: str | None = None
+    file: str | None = None
     database: str | None = None
     executor: str | None = None
 
@@ -270,7 +273,7 @@ class CronConfig:
             raise InvalidConfig(f"retry must be a RetryPolicy, not {shorten(self.retry)}")
         checks.number("cancel_grace", self.cancel_grace, InvalidConfig, least=0, most=MAX_TIMEOUT)
         checks.number("shutdown_grace", self.shutdown_grace, InvalidConfig, least=0, most=MAX_TIMEOUT)
-        for field in ("origin", "database", "executor"):
+        for field in ("origin", "file", "database", "executor"):
             if (value := getattr(self, field)) is not None:
                 checks.text(field, value, InvalidConfig, limit=MAX_PATH)
 

@@ -10,6 +10,7 @@ from cronactors.instants import Millis, from_millis
 from cronactors.ledger import claim, jobs, recovery, runs, views
 from cronactors.ledger.finish import ended_plainly, finish_runs
 from cronactors.ledger.jobs import Defaults
+from cronactors.ledger.upsert import JobList, Upserted, upsert_jobs
 from cronactors.model import Cause, CronJob, JobChanges, RunStatus
 from cronactors.owner import Owner
 from cronactors.policy import Outcome
@@ -114,7 +115,10 @@ class World:
         return job_id
 
     def upsert(self, *specs: tuple[str, JobSpec], origin: str | None = None, defaults: Defaults = DEFAULTS) -> list[str]:
-        return self.do(jobs.upsert_jobs, list(specs), defaults, origin)
+        return self.upsert_list(*specs, origin=origin, defaults=defaults).ids
+
+    def upsert_list(self, *specs: tuple[str, JobSpec], defaults: Defaults = DEFAULTS, **fields: object) -> Upserted:
+        return self.do(upsert_jobs, JobList(specs=specs, **fields), defaults)  # type: ignore[arg-type]
 
     def update(self, job_id: str, changes: JobChanges) -> JobRow:
         return self.do(jobs.update_job, job_id, changes)

@@ -128,6 +128,7 @@ CONFIG: Mapping[str, Sequence[object]] = {
     "cancel_grace": BAD_NUMBER,
     "jobs": (None, 5, "jobs", b"jobs"),
     "origin": (5, b"x", "", NUL, LONE, "x" * 5_000),
+    "file": (5, b"x", "", NUL, LONE, "x" * 5_000),
     "database": (5, b"x", "", NUL, LONE, "x" * 5_000),
     "executor": (5, nothing, "", NUL, LONE, "x" * 5_000),
 }

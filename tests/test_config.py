@@ -98,7 +98,7 @@ def test_everything(write, tmp_path):
         retry=RetryPolicy((1, 2.5)),
         database=str(tmp_path / "data" / "agent.db"),
         executor="package.module:function",
-        origin=str(tmp_path / "agent.toml"),
+        file=str(tmp_path / "agent.toml"),
         jobs=(
             JobSpec(
                 "all",
@@ -125,7 +125,7 @@ def test_everything(write, tmp_path):
     "text", ["", "# nothing", "[cron]", "[[cron.jobs]]\n"[:0], 'timezone = "UTC"', "[crom]\nx = 1", "\ufeff[cron]\n"]
 )
 def test_defaults(write, tmp_path, text):
-    assert load_config(write(text)) == CronConfig(origin=str(tmp_path / "agent.toml"))
+    assert load_config(write(text)) == CronConfig(file=str(tmp_path / "agent.toml"))
 
 
 def test_paths_are_of_the_file_whatever_the_current_folder(write, tmp_path, monkeypatch):
@@ -133,7 +133,7 @@ def test_paths_are_of_the_file_whatever_the_current_folder(write, tmp_path, monk
     (tmp_path / "sub").mkdir()
     monkeypatch.chdir(tmp_path / "sub")
     config = load_config("../agent.toml")
-    assert config.origin == str(tmp_path / "agent.toml")
+    assert config.file == str(tmp_path / "agent.toml")
     assert config.database == str(tmp_path.parent / "x.db")
 
 
@@ -144,7 +144,7 @@ def test_database_may_be_absolute_or_in_memory(write, tmp_path):
 
 def test_link_keeps_its_own_name(write, tmp_path):
     (tmp_path / "linked.toml").symlink_to(write("[cron]"))
-    assert load_config(tmp_path / "linked.toml").origin == str(tmp_path / "linked.toml")
+    assert load_config(tmp_path / "linked.toml").file == str(tmp_path / "linked.toml")
 
 
 def test_same_name_of_two_users(write):

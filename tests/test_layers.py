@@ -37,7 +37,7 @@ ledger.settle ledger.lines ledger.leases
 ledger.close ledger.damage
 ledger.claim
 ledger.jobs ledger.recovery
-ledger.runs ledger.finish ledger.explain
+ledger.runs ledger.finish ledger.explain ledger.upsert
 actors.forks
 actors.watchdog actors.observable actors.callbacks
 actors.thread
@@ -50,13 +50,14 @@ actors.clock
 arguments process_group
 shell
 executors
+origins
 handle
 scheduler
 cronactors
 testing
 cli.database cli.printer cli.first_process
 cli.show
-cli.running cli.looking
+cli.running cli.looking cli.removing
 cli.commands
 cli
 """

@@ -6,6 +6,7 @@ import asyncio
 import zoneinfo
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
 
@@ -25,6 +26,9 @@ from cronactors import (
 )
 from cronactors.testing import VirtualClock
 from tests.workers import MINUTE, Worker, after, history
+
+SKIPPED = JobSpec("skipped", "it", OneShot("2026-03-29 02:30"), timezone="Europe/Rome")
+"""Its time does not exist."""
 
 
 async def test_jobs_of_the_call_and_of_the_configuration_are_upserted_at_start(
@@ -47,15 +51,18 @@ async def test_jobs_of_the_call_and_of_the_configuration_are_upserted_at_start(
 
 async def test_a_wrong_job_at_start_changes_nothing(virtual_clock: VirtualClock, tmp_path: Path) -> None:
     file = tmp_path / "a.db"
-    past = JobSpec("past", "it", OneShot("2025-01-01T00:00Z"))
-    with pytest.raises(cronactors.InvalidSchedule):
-        async with open_scheduler(file, Worker(), jobs=[JobSpec("good", "it", MINUTE), past]):
+    good = CronConfig(jobs=(JobSpec("good", "it", MINUTE),), origin="list")
+    async with open_scheduler(file, Worker(), config=good):
+        pass
+    other = attrs.evolve(good, jobs=(JobSpec("other", "it", MINUTE),))
+    with pytest.raises(cronactors.InvalidSchedule, match="^job 'skipped': at .* does not exist"):
+        async with open_scheduler(file, Worker(), jobs=[SKIPPED], config=other):
             pytest.fail("the block must not begin")
     with pytest.raises(InvalidJob, match=r"jobs\[1\]"):
-        async with open_scheduler(file, Worker(), jobs=[past, "job"]):  # type: ignore[list-item]
+        async with open_scheduler(file, Worker(), jobs=[SKIPPED, "job"], config=other):  # type: ignore[list-item]
             pytest.fail("the block must not begin")
     async with open_store(file) as store:
-        assert await store.list_jobs() == []
+        assert [job.name for job in await store.list_jobs()] == ["good"]
 
 
 async def test_the_zone_is_that_of_the_call_then_the_keyword_then_the_configuration(virtual_clock: VirtualClock) -> None:
@@ -126,8 +133,8 @@ async def test_a_store_belongs_to_its_run_of_trio(virtual_clock: VirtualClock) -
 
 
 async def test_a_job_that_cannot_be_added_is_named(virtual_clock: VirtualClock) -> None:
-    jobs = [JobSpec("good", "it", Interval(1000)), JobSpec("past", "it", OneShot("2020-01-01T00:00Z"))]
-    with pytest.raises(cronactors.InvalidSchedule, match=r"^job 'past': at "):
+    jobs = [JobSpec("good", "it", Interval(1000)), SKIPPED]
+    with pytest.raises(cronactors.InvalidSchedule, match=r"^job 'skipped': at "):
         async with open_scheduler(":memory:", Worker(), jobs=jobs):
             pytest.fail("the block must not begin")
 
@@ -147,7 +154,7 @@ async def test_an_opening_that_fails_leaves_no_owner_behind(virtual_clock: Virtu
     async with open_store(":memory:") as store:
         for _ in range(2):
             with pytest.raises(cronactors.InvalidSchedule):
-                async with open_scheduler(store, Worker(), jobs=[JobSpec("past", "it", OneShot("2020-01-01T00:00Z"))]):
+                async with open_scheduler(store, Worker(), jobs=[SKIPPED]):
                     pytest.fail("the block must not begin")
         assert store._service.owners == set()
 

@@ -20,7 +20,6 @@ from cronactors import (
     Retry,
     RunStatus,
     SchedulerCrashed,
-    StoreCorrupt,
     StoreUnavailable,
     now,
     open_scheduler,
@@ -150,19 +149,6 @@ async def test_a_bug_in_a_runner_leaves_as_scheduler_crashed(
             await scheduler.store.add_job("job", "it", OneShot(after(1)))
             await trio.sleep_forever()
     assert caught.value.__cause__ is bug
-
-
-@pytest.mark.parametrize("damage", ["job_specs SET session_mode = 'maim'", "jobs SET next_run_at = -9000000000000000000"])
-async def test_damage_that_only_a_runner_meets_leaves_as_store_corrupt(
-    virtual_clock: VirtualClock, tmp_path: Path, damage: str
-) -> None:
-    async with open_store(tmp_path / "a.db") as store:
-        await store.add_job("job", "it", Interval(1000))
-    with closing(sqlite3.connect(tmp_path / "a.db")) as other, other:
-        other.execute(f"UPDATE {damage}")
-    with pytest.raises(StoreCorrupt, match="a.db"), trio.fail_after(1000):
-        async with open_scheduler(tmp_path / "a.db", nothing):
-            await trio.sleep_forever()
 
 
 async def test_an_executor_that_cancels_the_nursery_it_is_called_in_fails_and_the_slot_goes_on(

@@ -242,6 +242,8 @@ async def jobs(store: CronStore) -> None:
     await store.add_job("j", "p", every, max_retries="3")  # type: ignore[arg-type]
     await store.upsert_job("j", "p", every, enabled=True)  # type: ignore[call-arg]
     assert_type(await store.add_jobs([JobSpec("j", "p", every)]), list[str])
+    assert_type(await store.adopt_origin("old.toml", by="new.toml"), int)
+    assert_type(await store.remove_origin("old.toml"), int)
     assert_type(await store.upsert_jobs((spec for spec in [JobSpec("j", "p", every)]), origin="agent.toml"), list[str])
     assert_type(await store.get_job("1"), CronJob)
     assert_type(await store.get_job_by_name("j", user_id="u"), CronJob | None)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from typing import ClassVar
 
 import attrs
 
 from cronactors.actors.mailbox import Request
 from cronactors.instants import Millis
-from cronactors.ledger import explain, jobs, runs, views
+from cronactors.ledger import explain, jobs, runs, upsert, views
 from cronactors.ledger.jobs import Defaults
+from cronactors.ledger.upsert import JobList, Upserted
 from cronactors.model import CronJob, CronRun, Explanation, JobChanges
 from cronactors.policy import Outcome
 from cronactors.spec import JobSpec, RetryPolicy
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import Claimed, RunRow
+from cronactors.storage.rows import Claimed, OriginRow, RunRow
 
 # Jobs
 
@@ -32,17 +34,61 @@ class AddJobs(Request[list[str]]):
 
 
 @attrs.frozen
-class UpsertJobs(Request[list[str]]):
-    """Add or edit jobs, all or none; remove those of the origin that are not listed any more."""
+class UpsertJobs(Request[list[Upserted]]):
+    """Add or edit the jobs of lists, all or none; remove those of their origins that are not listed any more."""
 
     stirs: ClassVar[bool] = True
-    specs: tuple[tuple[str, JobSpec], ...]
+    lists: tuple[JobList, ...]
     defaults: Defaults
-    origin: str | None
 
-    def apply(self, storage: Storage) -> list[str]:
-        """Answer the ids, new or old."""
-        return jobs.upsert_jobs(storage, self.specs, self.defaults, self.origin)
+    def apply(self, storage: Storage) -> list[Upserted]:
+        """Give what was done with each list."""
+        return [upsert.upsert_jobs(storage, each, self.defaults) for each in self.lists]
+
+
+@attrs.frozen
+class ListOrigins(Request[list[tuple[OriginRow, bool]]]):
+    """Read which origins jobs have, and whether the file that is noted with each is gone."""
+
+    reads: ClassVar[bool] = True
+    folder: str | None
+
+    def apply(self, storage: Storage) -> list[tuple[OriginRow, bool]]:
+        """Look at the files too: on the storage thread a slow file system holds up no timer."""
+        return [(row, row.file is not None and self._is_gone(row.file)) for row in storage.origins()]
+
+    def _is_gone(self, file: str) -> bool:
+        try:
+            os.stat(os.path.join(self.folder or "", file))  # noqa: PTH116, PTH118 - as the path was made
+        except (FileNotFoundError, NotADirectoryError):
+            return self.folder is not None
+        except (OSError, ValueError):
+            pass  # it cannot be seen, which says nothing
+        return False
+
+
+@attrs.frozen
+class AdoptOrigin(Request[int]):
+    """Give the jobs of one origin to another."""
+
+    origin: str
+    by: str
+
+    def apply(self, storage: Storage) -> int:
+        """Give their number."""
+        return upsert.adopt_origin(storage, self.origin, by=self.by)
+
+
+@attrs.frozen
+class RemoveOrigin(Request[int]):
+    """Remove the jobs of an origin."""
+
+    stirs: ClassVar[bool] = True
+    origin: str
+
+    def apply(self, storage: Storage) -> int:
+        """Give their number."""
+        return upsert.remove_origin(storage, self.origin)
 
 
 @attrs.frozen
@@ -248,4 +294,6 @@ class Explain(Request[Explanation]):
 
     def apply(self, storage: Storage) -> Explanation:
         """Answer it."""
-        return explain.explain(storage, jobs.find_job(storage, self.job_id), self.at)
+        job = jobs.find_job(storage, self.job_id)
+        views.check_policies(job)
+        return explain.explain(storage, job, self.at)

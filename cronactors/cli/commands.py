@@ -72,11 +72,14 @@ def cronactors() -> None:
     metavar="SECONDS",
     help="How long runs may go on after a signal. Default: what FILE says, or 5.",
 )
-def run(file: str, db: str | None, executor: str | None, seconds: float | None, grace: float | None) -> None:
+@click.option("--adopt", metavar="ORIGIN", help="First take over the jobs of another list, such as of a file that was renamed.")
+def run(
+    file: str, *, db: str | None, executor: str | None, seconds: float | None, grace: float | None, adopt: str | None
+) -> None:
     """Run the jobs of FILE (default: agent.toml) until Ctrl-C or SIGTERM; a second one ends at once."""
     from cronactors.cli.running import run_file
 
-    status = run_file(Path(file), db=db, executor_name=executor, seconds=seconds, shutdown_grace=grace)
+    status = run_file(Path(file), db=db, executor_name=executor, seconds=seconds, shutdown_grace=grace, adopt=adopt)
     if status:
         raise SystemExit(status)
 
@@ -110,6 +113,18 @@ def runs(name: str, *, limit: int, user: str | None, db: str | None, config: str
         say_json([show.run_as_json(run) for run in found])
     else:
         show.print_runs(name, job.timezone if job else "UTC", found)
+
+
+@cronactors.command()
+@click.option("--origin", metavar="ORIGIN", required=True, help="The list whose jobs are removed, as cronactors run names it.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_db
+@_config
+def remove(origin: str, *, yes: bool, db: str | None, config: str | None) -> None:
+    """Remove the jobs of a list that no file keeps any more. Their history stays."""
+    from cronactors.cli.removing import remove_list
+
+    remove_list(find_database(db, config), origin, yes=yes)
 
 
 @cronactors.command("next")

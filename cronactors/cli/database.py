@@ -36,5 +36,5 @@ def find_database(db: str | None, config: str | None) -> str:
 
 def database_of(config: CronConfig) -> str:
     """Find the database of a file: what it names, CRONACTORS_DB, or agent.db beside it."""
-    assert config.origin is not None
-    return config.database or os.environ.get(VARIABLE) or str(Path(config.origin).with_name(_DEFAULT_NAME))
+    assert config.file is not None
+    return config.database or os.environ.get(VARIABLE) or str(Path(config.file).with_name(_DEFAULT_NAME))

@@ -12,20 +12,21 @@ import sys
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol, Self
 
 import attrs
 import click
 import trio
 
-from cronactors import CronScheduler, __version__, open_scheduler
+from cronactors import CronScheduler, __version__, open_scheduler, open_store
 from cronactors.cli import show
-from cronactors.cli.database import database_of
+from cronactors.cli.database import DEFAULT_FILE, database_of
 from cronactors.cli.printer import Printer
 from cronactors.config import check_jobs_for_shell, load_config
 from cronactors.errors import CronError, InvalidConfig, one_line
 from cronactors.executors import find_executor
 from cronactors.model import CronJob, CronRun, JobContext, JobExecutor, JobResult, RunStatus
+from cronactors.origins import origin_of
 from cronactors.spec import CronConfig
 
 _MOST_JOBS = 50
@@ -34,7 +35,13 @@ _LONGEST_NAME = 30
 
 
 def run_file(
-    file: Path, *, db: str | None, executor_name: str | None, seconds: float | None, shutdown_grace: float | None
+    file: Path,
+    *,
+    db: str | None,
+    executor_name: str | None,
+    seconds: float | None,
+    shutdown_grace: float | None = None,
+    adopt: str | None = None,
 ) -> int:
     """Run the jobs of a file until a signal, or for so many seconds.
 
@@ -46,6 +53,7 @@ def run_file(
     """
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("cronactors.failures").setLevel(logging.ERROR)  # the lines on standard output name each failed run
+    logging.getLogger("cronactors.lists").setLevel(logging.ERROR)  # the header says it all
     config = load_config(file)
     if shutdown_grace is not None:
         config = attrs.evolve(config, shutdown_grace=shutdown_grace)
@@ -53,8 +61,8 @@ def run_file(
     executor_name = executor_name or config.executor
     if executor_name == "shell":
         check_jobs_for_shell(config)
-    executor = _executor(executor_name, Path(config.origin or file).parent)
-    return trio.run(_Session(config, database, executor, _typed(file, db), seconds).run)
+    executor = _executor(executor_name, Path(config.file or file).parent)
+    return trio.run(_Session(config, database, executor, typed=_Typed.of(file, db), seconds=seconds, adopt=adopt).run)
 
 
 def _executor(name: str | None, folder: Path) -> JobExecutor:
@@ -65,14 +73,24 @@ def _executor(name: str | None, folder: Path) -> JobExecutor:
     return find_executor(name, folder)
 
 
-def _typed(file: Path, db: str | None) -> tuple[str, str]:
-    """Answer the command as it can be typed again, and the option that names the same database."""
-    program = sys.argv[0]
-    on_path = shutil.which("cronactors")
-    if not program.endswith("cronactors") or (on_path and Path(program).resolve() == Path(on_path).resolve()):
-        program = "cronactors"
-    option = f"--db {shlex.quote(db)}" if db is not None else f"--config {shlex.quote(str(file))}"
-    return shlex.quote(program), option
+class _Typed(NamedTuple):
+    """Parts of commands as they can be typed again: the program, the option that names the same database, and this start."""
+
+    program: str
+    option: str
+    run: str
+
+    @classmethod
+    def of(cls, file: Path, db: str | None) -> Self:
+        """Take them from what was typed."""
+        program = sys.argv[0]
+        on_path = shutil.which("cronactors")
+        if not program.endswith("cronactors") or (on_path and Path(program).resolve() == Path(on_path).resolve()):
+            program = "cronactors"
+        program = shlex.quote(program)
+        option = f"--db {shlex.quote(db)}" if db is not None else f"--config {shlex.quote(str(file))}"
+        given = [*([] if str(file) == DEFAULT_FILE else [shlex.quote(str(file))]), *([option] if db is not None else [])]
+        return cls(program, option, " ".join([program, "run", *given]))
 
 
 class _Ending(Protocol):
@@ -86,9 +104,17 @@ class _Session:
     """One start of the command: what it was told, what it counts, and how it is to end."""
 
     def __init__(
-        self, config: CronConfig, database: str, executor: JobExecutor, typed: tuple[str, str], seconds: float | None
+        self,
+        config: CronConfig,
+        database: str,
+        executor: JobExecutor,
+        *,
+        typed: _Typed,
+        seconds: float | None,
+        adopt: str | None,
     ) -> None:
         self._config, self._database, self._executor, self._typed, self._seconds = config, database, executor, typed, seconds
+        self._adopt = adopt
         self._printer = Printer(on_lost=self._nobody_reads)
         self._hurry = trio.CancelScope()
         self._waiting = trio.CancelScope()  # in the scheduler's block
@@ -119,6 +145,8 @@ class _Session:
         return self._status
 
     async def _schedule(self) -> None:
+        if self._adopt is not None:
+            await self._take_over(self._adopt)
         async with open_scheduler(self._database, self._announce, on_finish=self._finished, config=self._config) as scheduler:
             self._begun = True
             with self._waiting:
@@ -128,6 +156,12 @@ class _Session:
             if self._open:
                 grace = f"at most {self._config.shutdown_grace:g} s"
                 self._printer.say(f"waiting for {len(self._open)} running, {grace}; a second Ctrl-C ends at once")
+
+    async def _take_over(self, origin: str) -> None:
+        """Give the jobs of another list to this one; a start that finds none left, as after a restart, goes on."""
+        async with open_store(self._database) as store:
+            count = await store.adopt_origin(origin, by=origin_of(self._config, self._database) or origin)
+        self._printer.say(f"took over {count:,} {'job' if count == 1 else 'jobs'} of {one_line(origin)}")
 
     def in_order(self, why: str) -> None:
         """Leave the block, as if the time were over. During the start, which may wait for a locked file, no run has begun: cancel it."""
@@ -185,27 +219,30 @@ class _Session:
         say = self._printer.say
         slots = self._config.max_concurrent_runs
         say(f"cronactors {__version__}")
-        say(f"file      {one_line(self._config.origin or '')}")
+        say(f"file      {one_line(self._config.file or '')}")
         say(f"database  {one_line(self._database)}")
         say(f"zone      {self._config.timezone}")
         say(f"slots     {slots} {'run' if slots == 1 else 'runs'} at a time")
+        for line in scheduler._listed.lines:
+            say(line)
+        for lost in scheduler._listed.lost:
+            say(lost.line(adopt=self._typed.run, remove=f"{self._typed.program} remove {self._typed.option}"))
         try:
             await self._say_jobs(scheduler)
         finally:
             self._say_rest_of_header(scheduler)
 
     def _say_rest_of_header(self, scheduler: CronScheduler) -> None:
-        program, option = self._typed
-        say = self._printer.say
+        typed, say = self._typed, self._printer.say
         for run in scheduler.recovered:
             moment = show.local(run.scheduled_at, self._config.timezone)
             say(f"interrupted: {one_line(run.job_name, 60)}, attempt {run.attempt} for {moment}; it is run again")
         say("Ctrl-C ends it in order. In another terminal, now or later:")
-        say(f"  {program} list {option}")
+        say(f"  {typed.program} list {typed.option}")
         if self._config.jobs:
             name = self._config.jobs[0].name
-            words = (option, "--", shlex.quote(name)) if name.startswith("-") else (shlex.quote(name), option)
-            say(f"  {program} runs {' '.join(words)}")
+            words = (typed.option, "--", shlex.quote(name)) if name.startswith("-") else (shlex.quote(name), typed.option)
+            say(f"  {typed.program} runs {' '.join(words)}")
         say()
         for line in self._early or ():
             say(line)

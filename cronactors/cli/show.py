@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cronactors import open_store
+from cronactors import now, open_store
 from cronactors.cli.printer import say, shown
-from cronactors.errors import JobNotFound, one_line, shorten
+from cronactors.errors import InvalidSchedule, JobNotFound, one_line, shorten
 from cronactors.model import ALL, CronJob, CronRun, RunStatus
-from cronactors.schedule import Cron, Interval, OneShot, schedule_to_dict
-from cronactors.zones import rules
+from cronactors.schedule import Cron, Interval, OneShot, next_run, schedule_to_dict
+from cronactors.zones import is_zone, rules
 
 Json: TypeAlias = str | int | float | bool | dict[str, object] | None
 
@@ -70,7 +70,10 @@ def when(job: CronJob, now: datetime) -> str:
 
 def local(moment: datetime | None, zone: str) -> str:
     """Write a time as the clock of a zone shows it; "-" for none."""
-    return "-" if moment is None else moment.astimezone(rules(zone)).strftime("%Y-%m-%d %H:%M:%S %Z")
+    if moment is None:
+        return "-"
+    shown = rules(zone) if is_zone(zone) else UTC  # what is stored may be no zone: `last_error` says so
+    return moment.astimezone(shown).strftime("%Y-%m-%d %H:%M:%S %Z")
 
 
 def first_line(text: str | None, limit: int = 200) -> str:
@@ -101,8 +104,16 @@ def _as_meant(at: str, zone: str) -> str:
 def state(job: CronJob) -> str:
     """Say how a job stands in one word."""
     if not job.enabled:
-        return "done" if isinstance(job.schedule, OneShot) and job.last_run_at else "paused"
+        return "done" if isinstance(job.schedule, OneShot) and (job.last_run_at or _passed(job)) else "paused"
     return "retrying" if job.retry_at else "enabled"
+
+
+def _passed(job: CronJob) -> bool:
+    """Whether the time of a one-shot has passed."""
+    try:
+        return job.retry_at is None and next_run(job.schedule, after=now(), timezone=job.timezone) is None
+    except InvalidSchedule:
+        return False
 
 
 def seconds(run: CronRun) -> str:

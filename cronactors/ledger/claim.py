@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import attrs
 
-from cronactors.errors import InvalidSchedule
+from cronactors.errors import InvalidJob, InvalidSchedule
 from cronactors.instants import Millis
 from cronactors.ledger import leases
 from cronactors.ledger.close import close_run
 from cronactors.ledger.entries import begun_run, buffered_run, is_braked, is_first_start, skipped_run
 from cronactors.ledger.lines import free_first, stop_job, withdraw
 from cronactors.ledger.rules_changed import renewed
-from cronactors.ledger.views import timing_of, unreadable
+from cronactors.ledger.views import check_policies, timing_of, unreadable
 from cronactors.model import Cause, Overlap, RunStatus, Trigger
 from cronactors.policy import Decision, Moments, Outcome, decide_due, is_suspect, misfire_from_text
 from cronactors.rules import RULES
@@ -73,11 +73,11 @@ def _claim_together(storage: Storage, places: Sequence[Due], *, owner: int, now:
     for job in map(jobs.get, job_ids):
         if job is None or job.session is not None or is_suspect(job.crashes) or job.rules != RULES:
             continue
-        alike = (job.next_run_at, job.schedule, job.anchor_at, job.timezone, job.misfire)
+        alike = (job.next_run_at, job.schedule, job.anchor_at, job.timezone, job.misfire, job.overlap, job.session_mode)
         if alike not in decided:
             try:
                 decided[alike] = _decided(job, now)
-            except InvalidSchedule:
+            except (InvalidSchedule, InvalidJob):
                 decided[alike] = None  # `claim_moment` stops the job
         decision = decided[alike]
         if decision is not None and len(decision.runs) == 1 and not decision.skipped and not _decided_beyond(job, decision):
@@ -116,13 +116,13 @@ def claim_moment(storage: Storage, job_id: str, *, owner: int, now: Millis) -> C
 
 
 def _decide(storage: Storage, job: JobRow, now: Millis) -> Decision | None:
-    """What the due moments become; None if there are none, or if the schedule cannot be read, which stops the job."""
+    """What the due moments become; None if there are none, or if what is stored cannot be read, which stops the job."""
     try:
         decision = _decided(job, now)
         if decision is not None and job.decided_local is not None and _decided_beyond(job, decision):
             following = timing_of(job).after_local(job.decided_local)
             decision = attrs.evolve(decision, following=following, decided_local=job.decided_local)
-    except InvalidSchedule as error:
+    except (InvalidSchedule, InvalidJob) as error:
         stop_job(storage, job._replace(last_error=f"paused: {unreadable(error)}"), Cause.CANCELLED)
         return None
     return decision
@@ -132,6 +132,7 @@ def _decided(job: JobRow, now: Millis) -> Decision | None:
     first = job.next_run_at
     if first is None or first > now:  # the index of a damaged file may say otherwise: nothing runs ahead of its time
         return None
+    check_policies(job)
     return decide_due(timing_of(job), first=first, now=now, misfire=misfire_from_text(job.misfire))
 
 
@@ -204,6 +205,19 @@ def _cancel_other(storage: Storage, job: JobRow, now: Millis) -> None:
         close_run(storage, held, Outcome(status=RunStatus.CANCELLED, cause=Cause.REPLACED), RetryPolicy())
 
 
+def _cannot_run(storage: Storage, job: JobRow, run: RunRow) -> bool:
+    """Whether the settings of a pending run's job cannot be read, which stops the job; a run that was asked for has failed."""
+    try:
+        check_policies(job)
+    except InvalidJob as error:
+        said = unreadable(error)
+        stop_job(storage, job._replace(last_error=f"paused: {said}"), Cause.CANCELLED)
+        if run.manual:
+            close_run(storage, run, Outcome(status=RunStatus.FAILED, cause=Cause.GAVE_UP, error=said), RetryPolicy())
+        return True
+    return False
+
+
 def _replace_retries(storage: Storage, run: RunRow) -> None:
     """Let a moment take the place of a retry that waits for its time or behind it; what was interrupted is run again."""
     replaced = [
@@ -236,6 +250,8 @@ def claim_pending(storage: Storage, run_id: int, *, owner: int, now: Millis) -> 
     job = storage.jobs([run.job_id]).get(run.job_id)
     if job is None:
         withdraw(storage, [run], Cause.REMOVED)
+        return None
+    if _cannot_run(storage, job, run):
         return None
     held = job.held_by not in (None, run.id) and job.overlap != Overlap.ALLOW_ALL
     barrier = line_of(job.id) if held else _barrier(storage, job, run.session)

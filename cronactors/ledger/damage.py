@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cronactors.errors import CronError, StoreCorrupt
-from cronactors.ledger.views import job_view, run_view
-from cronactors.model import CronRun
+from cronactors.ledger.views import faults_of_job, faults_of_run
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import RunRow
 
@@ -41,31 +40,16 @@ def _read_all(storage: Storage) -> None:
         if not jobs:
             break
         number = jobs[-1][0]
-        try:
-            for _, job in jobs:
-                job_view(job, ())
-        except Exception as error:
-            raise _damaged(storage.name, "jobs", error) from error
+        _refuse(storage.name, "jobs", (fault for _, job in jobs for fault in faults_of_job(job)))
     last: RunRow | None = None
     for _ in range(MOST_PAGES):
         runs = storage.page_of_runs(job_id=None, before=last, limit=_PAGE)
         if not runs:
             break
         last = runs[-1]
-        run_views(storage.name, runs)
+        _refuse(storage.name, "runs", (fault for run in runs for fault in faults_of_run(run)))
 
 
-def run_views(name: str, runs: Iterable[RunRow]) -> list[CronRun]:
-    """Show runs.
-
-    Raises:
-        StoreCorrupt: The file ``name`` holds values that nobody wrote there.
-    """
-    try:
-        return [run_view(run) for run in runs]
-    except Exception as error:
-        raise _damaged(name, "runs", error) from error
-
-
-def _damaged(name: str, what: str, error: Exception) -> StoreCorrupt:
-    return StoreCorrupt(f"{name} is damaged (there are {what} that cannot be read: {type(error).__name__})")
+def _refuse(name: str, what: str, faults: Iterable[CronError]) -> None:
+    for fault in faults:
+        raise StoreCorrupt(f"{name} is damaged (there are {what} that cannot be read: {fault})")

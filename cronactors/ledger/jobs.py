@@ -1,4 +1,4 @@
-"""What users do with jobs: add, upsert, update, pause, resume, remove."""
+"""What users do with jobs, one at a time: add, update, pause, resume, remove. Lists of jobs are in `cronactors.ledger.upsert`."""
 
 from __future__ import annotations
 
@@ -9,21 +9,28 @@ import attrs
 from cronactors.errors import DuplicateJob, InvalidJob, InvalidSchedule, JobNotFound, shorten
 from cronactors.executor_options import check_executor_options
 from cronactors.instants import Millis, from_millis
-from cronactors.ledger.entries import is_braked
+from cronactors.ledger.entries import is_braked, skipped_run
 from cronactors.ledger.lines import delete_job, free_first, free_suspects, skip_due, stop_job, withdraw
 from cronactors.ledger.views import schedule_of, timing_of
 from cronactors.model import Cause, JobChanges, Overlap, RunStatus
-from cronactors.policy import Timing, is_suspect, misfire_to_text
-from cronactors.rules import RULES
-from cronactors.schedule import OneShot, Schedule, first_moment, schedule_to_json
+from cronactors.policy import Moments, Timing, is_suspect, misfire_to_text
+from cronactors.rules import RULES, depends_on_rules
+from cronactors.schedule import GRACE, OneShot, Schedule, first_moment, schedule_to_json
 from cronactors.spec import Delay, JobSpec
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import PAUSE, JobRow, JobState, line_of
+from cronactors.timestamps import read_timestamp
 
 
 @attrs.frozen(kw_only=True)
 class Defaults:
-    """What is stored with a job whose specification leaves it open."""
+    """What is stored with a job whose specification leaves it open.
+
+    Attributes:
+        timezone: An IANA name.
+        max_retries: How many failures of a moment are tried again.
+        timeout_secs: Seconds after which a run is cancelled.
+    """
 
     timezone: str
     max_retries: int
@@ -54,40 +61,16 @@ def add_jobs(storage: Storage, specs: Sequence[tuple[str, JobSpec]], defaults: D
         DuplicateJob: A name is taken, or given twice.
         InvalidSchedule: A schedule never fires, or its moment has passed.
     """
-    _refuse_twins(spec for _, spec in specs)
-    for user_id, name in storage.jobs_named([_key(spec) for _, spec in specs]):
+    refuse_twins(spec for _, spec in specs)
+    for user_id, name in storage.jobs_named([key_of(spec) for _, spec in specs]):
         raise DuplicateJob(f"name {shorten(name)} is taken{_whose(user_id)}")
     now = storage.now()
-    storage.insert_jobs([_new_job(job_id, spec, defaults, now, origin=None) for job_id, spec in specs])
+    storage.insert_jobs([new_job(storage, job_id, spec, defaults, now) for job_id, spec in specs])
     return [job_id for job_id, _ in specs]
 
 
-def upsert_jobs(storage: Storage, specs: Sequence[tuple[str, JobSpec]], defaults: Defaults, origin: str | None) -> list[str]:
-    """Add the jobs that are missing and edit those that are there; with an origin, remove its jobs that are not listed any more.
-
-    Raises:
-        DuplicateJob: A name is given twice.
-        InvalidSchedule: A new schedule never fires, or its moment has passed.
-    """
-    _refuse_twins(spec for _, spec in specs)
-    now = storage.now()
-    found = storage.jobs_named([_key(spec) for _, spec in specs])
-    if origin is not None:
-        for listed in storage.jobs_of_origin(origin):
-            if (listed.user_id, listed.name) not in found:
-                delete_job(storage, listed)
-    ids = []
-    for new_id, spec in specs:
-        job = found.get(_key(spec))
-        if job is None:
-            storage.insert_jobs([_new_job(new_id, spec, defaults, now, origin=origin)])
-        else:
-            _edit(storage, job, _respecified(job, spec, origin), now)
-        ids.append(new_id if job is None else job.id)
-    return ids
-
-
-def _key(spec: JobSpec) -> tuple[str, str]:
+def key_of(spec: JobSpec) -> tuple[str, str]:
+    """The user_id and name by which a job is found."""
     return (spec.user_id or "", spec.name)
 
 
@@ -95,34 +78,54 @@ def _whose(user_id: str) -> str:
     return f" by a job of user {shorten(user_id)}" if user_id else " by a job"
 
 
-def _refuse_twins(specs: Iterable[JobSpec]) -> None:
+def refuse_twins(specs: Iterable[JobSpec]) -> None:
+    """Refuse a list that gives a name twice.
+
+    Raises:
+        DuplicateJob: It does.
+    """
     seen = set()
     for spec in specs:
-        if _key(spec) in seen:
+        if key_of(spec) in seen:
             raise DuplicateJob(f"name {shorten(spec.name)} is given twice")
-        seen.add(_key(spec))
+        seen.add(key_of(spec))
 
 
-def _first_moment(schedule: Schedule, now: Millis, zone: str, name: str) -> Millis:
-    try:
-        return first_moment(schedule, now=now, zone=zone)
-    except InvalidSchedule as error:
-        raise InvalidSchedule(f"job {shorten(name)}: {error}") from None
+def new_job(
+    storage: Storage,
+    job_id: str,
+    spec: JobSpec,
+    defaults: Defaults,
+    now: Millis,
+    *,
+    origin: str | None = None,
+    passed: list[str] | None = None,
+) -> JobRow:
+    """Make the row of a new job, which the caller is to insert.
 
+    Args:
+        storage: Inside a transaction.
+        job_id: Its id.
+        spec: Its specification.
+        defaults: Stands in for what the specification leaves open.
+        now: The time.
+        origin: The list that it is in.
+        passed: Takes the name if the job is a one-shot whose time has passed, which is entered as done; None: such a job is refused.
 
-def _new_job(job_id: str, spec: JobSpec, defaults: Defaults, now: Millis, *, origin: str | None) -> JobRow:
+    Raises:
+        InvalidSchedule: The schedule never fires, or its moment has passed.
+    """
     delay_ms: Millis | None = None
     schedule = spec.schedule
     if isinstance(schedule, Delay):
         delay_ms = round(schedule.in_secs * 1000)
         schedule = OneShot(from_millis(now + delay_ms))
-    zone = spec.timezone or defaults.timezone
-    return JobRow(
+    job = JobRow(
         id=job_id,
         user_id=spec.user_id or "",
         name=spec.name,
         schedule=schedule_to_json(schedule),
-        timezone=zone,
+        timezone=spec.timezone or defaults.timezone,
         anchor_at=now,
         enabled=1,
         delete_after_run=int(spec.delete_after_run),
@@ -137,34 +140,42 @@ def _new_job(job_id: str, spec: JobSpec, defaults: Defaults, now: Millis, *, ori
         last_run_at=None,
         last_error=None,
         crashes=0,
-        next_run_at=_first_moment(schedule, now, zone, spec.name),
-        decided_local=Timing(schedule=schedule, zone=zone, anchor=now).local_until(now),
+        next_run_at=None,
+        decided_local=None,
         held_by=None,
         rules=RULES,
         executor_options=spec.executor_options.text,
         prompt=spec.prompt,
     )
+    job = _from_now(storage, job, schedule, now, passed)
+    return job._replace(enabled=int(job.next_run_at is not None))
 
 
-def _respecified(job: JobRow, spec: JobSpec, origin: str | None) -> JobRow:
-    """The existing job with the fields of the specification; a delay that was given before is the same one-shot.
+def _from_now(storage: Storage, job: JobRow, schedule: Schedule, now: Millis, passed: list[str] | None) -> JobRow:
+    """Give the job the first moment of its schedule from now on.
 
-    What the specification leaves open was settled when the job was added.
+    A one-shot whose time has passed is refused or, where ``passed`` takes its name, has no moment left: its own is recorded as skipped.
     """
-    return job._replace(
-        prompt=spec.prompt,
-        schedule=job.schedule if isinstance(spec.schedule, Delay) else schedule_to_json(spec.schedule),
-        delay_ms=round(spec.schedule.in_secs * 1000) if isinstance(spec.schedule, Delay) else None,
-        timezone=spec.timezone or job.timezone,
-        delete_after_run=int(spec.delete_after_run),
-        max_retries=job.max_retries if spec.max_retries is None else spec.max_retries,
-        timeout_secs=job.timeout_secs if spec.timeout_secs is None else spec.timeout_secs,
-        session_mode=spec.session_mode.value,
-        overlap=spec.overlap.value,
-        misfire=misfire_to_text(spec.misfire),
-        executor_options=spec.executor_options.text,
-        origin=job.origin if origin is None else origin,
-    )
+    job = job._replace(anchor_at=now, rules=RULES)
+    moment = None if passed is None else _passed_moment(schedule, job.timezone, now)
+    if passed is not None and moment is not None:
+        if storage.insert_runs([skipped_run(job, Moments(moment), Cause.MISFIRE, now)]) != [None]:  # else the job has run then
+            passed.append(job.name)
+        return job._replace(next_run_at=None, decided_local=None)
+    try:
+        first = first_moment(schedule, now=now, zone=job.timezone)
+    except InvalidSchedule as error:
+        raise InvalidSchedule(f"job {shorten(job.name)}: {error}") from None
+    timing = Timing(schedule=schedule, zone=job.timezone, anchor=now)
+    return job._replace(next_run_at=first, decided_local=timing.local_until(now))
+
+
+def _passed_moment(schedule: Schedule, zone: str, now: Millis) -> Millis | None:
+    """The moment of a one-shot that is too old to be due at once; None for any other schedule, and for a time that does not exist."""
+    if not isinstance(schedule, OneShot) or read_timestamp(schedule.at).is_skipped(zone):
+        return None
+    moment = read_timestamp(schedule.at).instant(zone)
+    return moment if moment < now - GRACE else None
 
 
 def update_job(storage: Storage, job_id: str, changes: JobChanges) -> JobRow:
@@ -193,19 +204,35 @@ def update_job(storage: Storage, job_id: str, changes: JobChanges) -> JobRow:
     )
     if new.name != job.name and find_named(storage, new.name, new.user_id) is not None:
         raise DuplicateJob(f"name {shorten(new.name)} is taken{_whose(new.user_id)}")
-    return _edit(storage, job, new, storage.now())
+    return edit_job(storage, job, new, storage.now())
 
 
 def _options_text(changes: JobChanges) -> str:
     return check_executor_options("executor_options", changes["executor_options"]).text
 
 
-def _edit(storage: Storage, job: JobRow, new: JobRow, now: Millis) -> JobRow:
-    """Write the new definition of a job."""
+def edit_job(
+    storage: Storage, job: JobRow, new: JobRow, now: Millis, *, by_default: bool = False, passed: list[str] | None = None
+) -> JobRow:
+    """Write the new definition of a job.
+
+    Args:
+        storage: Inside a transaction.
+        job: As it is.
+        new: As it is to be, its moments and runs aside.
+        now: The time.
+        by_default: A new zone is a default that the job follows.
+        passed: As of `new_job`.
+
+    Raises:
+        InvalidSchedule: The new schedule never fires, or its moment has passed.
+    """
     if new == job:
         return job
-    if (new.schedule, new.delay_ms, new.timezone) != (job.schedule, job.delay_ms, job.timezone):
-        new = _new_baseline(storage, job, new, now)
+    if (new.schedule, new.delay_ms) != (job.schedule, job.delay_ms):
+        new = _new_baseline(storage, job, new, now, passed)
+    elif new.timezone != job.timezone and depends_on_rules(schedule_of(new)):
+        new = (_follow_zone if by_default else _new_baseline)(storage, job, new, now, passed)
     if (new.overlap == Overlap.ALLOW_ALL) != (job.overlap == Overlap.ALLOW_ALL):
         new = new._replace(held_by=_holder(storage, new))
     storage.edit_jobs([new])
@@ -226,7 +253,7 @@ def _holder(storage: Storage, job: JobRow) -> int | None:
     return max(running, key=lambda run: (run.started_at, run.id)).id if running else None
 
 
-def _new_baseline(storage: Storage, job: JobRow, new: JobRow, now: Millis) -> JobRow:
+def _new_baseline(storage: Storage, job: JobRow, new: JobRow, now: Millis, passed: list[str] | None) -> JobRow:
     """Begin anew from now: nothing counts as missed, no retry of the old schedule stays, a one-shot that is done comes to life."""
     if new.delay_ms is not None and new.delay_ms != job.delay_ms:
         new = new._replace(schedule=schedule_to_json(OneShot(from_millis(now + new.delay_ms))))
@@ -241,15 +268,21 @@ def _new_baseline(storage: Storage, job: JobRow, new: JobRow, now: Millis) -> Jo
         free_first(storage, line_of(job.id))
     if is_suspect(job.crashes):  # a run of it that goes on keeps nobody waiting any more
         free_suspects(storage)
-    return new._replace(
-        anchor_at=now,
-        next_run_at=_first_moment(schedule_of(new), now, new.timezone, new.name),
-        decided_local=timing_of(new).local_until(now),
-        rules=RULES,
-        held_by=held_by,
-        enabled=1 if done else job.enabled,
-        crashes=0,
-    )
+    new = _from_now(storage, new, schedule_of(new), now, passed)._replace(held_by=held_by, crashes=0)
+    if new.next_run_at is None:
+        return new._replace(enabled=int(bool(job.enabled) and len(open_runs) > len(stale)))
+    return new._replace(enabled=1 if done else job.enabled)
+
+
+def _follow_zone(storage: Storage, job: JobRow, new: JobRow, now: Millis, passed: list[str] | None) -> JobRow:
+    """Mean the schedule in another zone from now on; attempts that wait stay waiting, and a one-shot that is decided stays decided."""
+    if job.next_run_at is None:
+        return new
+    skip_due(storage, job, Cause.REPLACED)
+    new = _from_now(storage, new, schedule_of(new), now, passed)
+    if new.next_run_at is None and not storage.open_runs([job.id]):
+        return new._replace(enabled=0)
+    return new
 
 
 def pause_job(storage: Storage, job_id: str) -> JobRow:

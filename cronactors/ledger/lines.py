@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from cronactors.instants import Millis
 from cronactors.ledger.entries import end_of, skipped_run, stored_timing
+from cronactors.ledger.views import is_time
 from cronactors.model import Cause, RunStatus
 from cronactors.policy import Outcome
 from cronactors.storage.protocol import Storage
@@ -51,7 +52,7 @@ def skip_due(storage: Storage, job: JobRow, cause: Cause) -> Millis | None:
     """Record the moments of an enabled job that have come due and will not run as one skipped row; answer the first after them."""
     now = storage.now()
     first, timing = job.next_run_at, stored_timing(job)
-    if first is None or first > now or not job.enabled or timing is None:
+    if first is None or first > now or not job.enabled or timing is None or not is_time(first):
         return first
     storage.insert_runs([skipped_run(job, timing.merged(first, now), cause, now)])
     return timing.after(now)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 import attrs
 
-from cronactors.instants import Millis
+from cronactors.instants import LATEST, Millis
 from cronactors.ledger import leases
 from cronactors.ledger.close import close_run
 from cronactors.ledger.entries import stored_timing
@@ -60,7 +60,8 @@ def latest_entry(storage: Storage) -> Millis | None:
     It is looked for among the newest: what was entered ahead and lies behind a thousand other jobs or runs, and an old job that was
     edited then, is found only if a scheduler, or a loop of a user's own, gave a sign of life meanwhile (`last_seen`).
     """
-    return storage.latest_entry(among=_NEWEST)
+    found = storage.latest_entry(among=_NEWEST)
+    return None if found is None else min(found, LATEST)  # a number that is no time must not end the start
 
 
 def sign_off(storage: Storage, owner: int) -> None:

@@ -12,6 +12,7 @@ import attrs
 
 from cronactors.instants import Millis
 from cronactors.ledger.entries import buffered_run, is_first_start, next_attempt, skipped_run, stored_schedule, stored_timing
+from cronactors.ledger.views import has_policies
 from cronactors.model import Cause, Overlap, RunStatus
 from cronactors.policy import Decision, Outcome, decide_due, decide_overlapped, further_attempt, misfire_from_text
 from cronactors.schedule import OneShot
@@ -110,8 +111,8 @@ def _settle_overlapped(
     if first is None or first > now or not job.enabled:
         return state, []
     timing = stored_timing(job)
-    if timing is None:
-        return state, []
+    if timing is None or not has_policies(job):
+        return state, []  # the next claim stops the job
     rows: list[RunRow] = []
     line = line_of(job.id)
     waiting = sum(other.waits_for == line and is_first_start(other) for other in others)

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from enum import StrEnum
+from typing import TypeVar
 
-from cronactors.errors import InvalidSchedule
+import attrs
+
+from cronactors import checks
+from cronactors.errors import CronError, InvalidJob, InvalidSchedule, shorten
 from cronactors.executor_options import NO_OPTIONS, ExecutorOptions
-from cronactors.instants import from_millis
-from cronactors.model import Cause, CronJob, CronRun, JobContext, Overlap, RunStatus, SessionMode, Trigger
+from cronactors.instants import EARLIEST, LATEST, Millis, from_millis
+from cronactors.model import Cause, CronJob, CronRun, JobContext, Misfire, Overlap, RunStatus, SessionMode, Trigger
 from cronactors.policy import Timing, misfire_from_text
 from cronactors.schedule import OneShot, Schedule, schedule_from_json
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import JobRow, RunRow
 from cronactors.zones import check_zone
+
+_T = TypeVar("_T")
+_V = TypeVar("_V")
+_E = TypeVar("_E", bound=StrEnum)
+
+# A local time of the year 1970 may be an instant of 1969; a retry comes up to a year after its moment.
+_FIRST, _LAST = EARLIEST - 86_400_000, LATEST + 366 * 86_400_000
+_OVERLAPS = frozenset(Overlap)
+_MODES = frozenset(SessionMode)
 
 
 def schedule_of(job: JobRow) -> Schedule:
@@ -39,21 +54,75 @@ def timing_of(job: JobRow) -> Timing:
     return Timing(schedule=schedule_of(job), zone=job.timezone, anchor=job.anchor_at)
 
 
-def unreadable(error: InvalidSchedule) -> str:
-    """What `CronJob.last_error` says of a job whose stored schedule cannot be read."""
-    return f"its stored schedule cannot be read: {error}"
+def is_time(instant: Millis) -> bool:
+    """Whether a number that is stored can be a moment, or when something happened."""
+    return _FIRST <= instant <= _LAST
 
 
-def job_view(job: JobRow, open_runs: Iterable[RunRow]) -> CronJob:
-    """A job with what its open runs say of retries."""
+def check_policies(job: JobRow) -> None:
+    """Check that what is stored of a job beside its schedule can be carried out.
+
+    Raises:
+        InvalidJob: Its overlap, session mode or misfire policy cannot be read, or its next moment is no time.
+    """
+    if job.overlap not in _OVERLAPS:
+        raise InvalidJob(f"overlap {shorten(job.overlap)} is not known")
+    if job.session_mode not in _MODES:
+        raise InvalidJob(f"session_mode {shorten(job.session_mode)} is not known")
+    if job.next_run_at is not None and not is_time(job.next_run_at):
+        raise InvalidJob(f"next_run_at {job.next_run_at} is out of range")
+    misfire_from_text(job.misfire)
+
+
+def has_policies(job: JobRow) -> bool:
+    """Whether what is stored of a job beside its schedule can be carried out."""
+    try:
+        check_policies(job)
+    except InvalidJob:
+        return False
+    return True
+
+
+def unreadable(error: CronError) -> str:
+    """What `CronJob.last_error` says of a job that is stored in a way that cannot be read."""
+    return f"its stored {'schedule' if isinstance(error, InvalidSchedule) else 'settings'} cannot be read: {error}"
+
+
+class _Reader:
+    """Reads stored values one by one: one that cannot be read is replaced, and noted. So a row never hides the others of its page."""
+
+    def __init__(self) -> None:
+        self.faults: list[CronError] = []
+
+    def read(self, read: Callable[[_V], _T], value: _V, instead: _T) -> _T:
+        try:
+            return read(value)
+        except CronError as error:
+            self.faults.append(error)
+        return instead
+
+    def member(self, field: str, kind: type[_E], value: str, instead: _E) -> _E:
+        return self.read(lambda text: checks.member(field, text, InvalidJob, kind), value, instead)
+
+    def instant(self, field: str, value: Millis) -> datetime:
+        if is_time(value):
+            return from_millis(value)
+        self.faults.append(InvalidJob(f"{field} {value} is out of range"))
+        return from_millis(EARLIEST)
+
+    def optional_instant(self, field: str, value: Millis | None) -> datetime | None:
+        return None if value is None else self.instant(field, value)
+
+
+def _read_job(job: JobRow, open_runs: Iterable[RunRow]) -> tuple[CronJob, list[CronError]]:
+    """A job as users see it, and what of it cannot be read."""
+    reader = _Reader()
     attempts = [run for run in open_runs if run.job_id == job.id and run.attempt > 1]
     retries = [run.ready_at for run in attempts if run.status == RunStatus.PENDING]
-    schedule: Schedule
-    try:
-        schedule, last_error = schedule_of(job), job.last_error
-    except InvalidSchedule as error:  # one such job must not hide all others
-        schedule, last_error = OneShot(from_millis(job.created_at)), unreadable(error)
-    return CronJob(
+    created_at = reader.instant("created_at", job.created_at)
+    unknown: Schedule = OneShot(created_at)
+    schedule = reader.read(schedule_of, job, unknown)
+    view = CronJob(
         id=job.id,
         name=job.name,
         prompt=job.prompt,
@@ -61,20 +130,33 @@ def job_view(job: JobRow, open_runs: Iterable[RunRow]) -> CronJob:
         timezone=job.timezone,
         enabled=bool(job.enabled),
         delete_after_run=bool(job.delete_after_run),
-        created_at=from_millis(job.created_at),
-        last_run_at=None if job.last_run_at is None else from_millis(job.last_run_at),
-        next_run_at=None if job.next_run_at is None or not job.enabled else from_millis(job.next_run_at),
+        created_at=created_at,
+        last_run_at=reader.optional_instant("last_run_at", job.last_run_at),
+        next_run_at=reader.optional_instant("next_run_at", job.next_run_at if job.enabled else None),
         retry_count=max((run.failures for run in attempts), default=0),
         max_retries=job.max_retries,
-        last_error=last_error,
-        retry_at=from_millis(min(retries)) if retries else None,
+        last_error=job.last_error,
+        retry_at=reader.instant("ready_at", min(retries)) if retries else None,
         timeout_secs=job.timeout_secs,
-        session_mode=SessionMode(job.session_mode),
+        session_mode=reader.member("session_mode", SessionMode, job.session_mode, SessionMode.ISOLATED),
         user_id=job.user_id or None,
-        overlap=Overlap(job.overlap),
-        misfire=misfire_from_text(job.misfire),
+        overlap=reader.member("overlap", Overlap, job.overlap, Overlap.SKIP),
+        misfire=reader.read(misfire_from_text, job.misfire, Misfire()),
         executor_options=options_of(job),
     )
+    if reader.faults:
+        view = attrs.evolve(view, last_error=unreadable(reader.faults[0]))
+    return view, reader.faults
+
+
+def job_view(job: JobRow, open_runs: Iterable[RunRow]) -> CronJob:
+    """A job with what its open runs say of retries. If something of it cannot be read its ``last_error`` says so."""
+    return _read_job(job, open_runs)[0]
+
+
+def faults_of_job(job: JobRow) -> list[CronError]:
+    """What of a job cannot be read."""
+    return _read_job(job, ())[1]
 
 
 def job_views(storage: Storage, jobs: Iterable[JobRow]) -> list[CronJob]:
@@ -92,37 +174,51 @@ def by_job(runs: Iterable[RunRow]) -> dict[str, list[RunRow]]:
     return found
 
 
-def run_view(run: RunRow) -> CronRun:
-    """A run."""
-    return CronRun(
+def _read_run(run: RunRow) -> tuple[CronRun, list[CronError]]:
+    """A run as users see it, and what of it cannot be read."""
+    reader = _Reader()
+    view = CronRun(
         id=str(run.id),
         job_id=run.job_id,
         job_name=run.job_name,
         user_id=run.user_id or None,
-        scheduled_at=from_millis(run.scheduled_at),
+        scheduled_at=reader.instant("scheduled_at", run.scheduled_at),
         attempt=run.attempt,
-        trigger=Trigger(run.trigger),
-        started_at=None if run.started_at is None else from_millis(run.started_at),
-        completed_at=None if run.completed_at is None else from_millis(run.completed_at),
-        status=RunStatus(run.status),
-        cause=None if run.cause is None else Cause(run.cause),
+        trigger=reader.member("trigger", Trigger, run.trigger, Trigger.SCHEDULE),
+        started_at=reader.optional_instant("started_at", run.started_at),
+        completed_at=reader.optional_instant("completed_at", run.completed_at),
+        status=reader.member("status", RunStatus, run.status, RunStatus.FAILED),
+        cause=None if run.cause is None else reader.member("cause", Cause, run.cause, Cause.ERROR),
         result_summary=run.result,
         error=run.error,
         session_id=run.session_id,
         coalesced=run.coalesced,
     )
+    if reader.faults:
+        view = attrs.evolve(view, error=f"its stored record cannot be read: {reader.faults[0]}")
+    return view, reader.faults
+
+
+def run_view(run: RunRow) -> CronRun:
+    """A run. If something of it cannot be read its ``error`` says so; an unknown status shows as failed, never as success."""
+    return _read_run(run)[0]
+
+
+def faults_of_run(run: RunRow) -> list[CronError]:
+    """What of a run cannot be read."""
+    return _read_run(run)[1]
 
 
 def context_of(run: RunRow, job: JobRow) -> JobContext:
     """What the executor of a run is told."""
     return JobContext(
         prompt=job.prompt,
-        session_mode=SessionMode(job.session_mode),
+        session_mode=SessionMode(job.session_mode),  # the claim has checked it
         job_name=job.name,
         job_id=job.id,
         user_id=job.user_id or None,
         run_id=str(run.id),
-        scheduled_at=from_millis(run.scheduled_at),
+        scheduled_at=_Reader().instant("scheduled_at", run.scheduled_at),
         attempt=run.attempt,
         executor_options=options_of(job),
     )

@@ -124,6 +124,8 @@ PLACES: Mapping[str, Place] = {
     "upsert_job": of_store("upsert_job", SPEC, **GOOD),
     "add_jobs": of_store("add_jobs", {"specs": bad_specs}),
     "upsert_jobs": of_store("upsert_jobs", {"origin": bad_text(MAX_PATH, none_is_bad=False)}, specs=()),
+    "adopt_origin": of_store("adopt_origin", {"origin": bad_text(MAX_PATH), "by": bad_text(MAX_PATH)}, origin="a", by="b"),
+    "remove_origin": of_store("remove_origin", {"origin": bad_text(MAX_PATH)}),
     "update_job": of_store(
         "update_job",
         {**_ID, **{key: maker for key, maker in SPEC.items() if key != "user_id"}, "timezone": bad_zone()},

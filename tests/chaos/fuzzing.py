@@ -286,6 +286,7 @@ CONFIG: Mapping[str, Maker] = {
     "cancel_grace": bad_number(0, MAX_TIMEOUT),
     "jobs": lambda c: thing(c, list, tuple, dict, set, frozenset, range, type(iter([]))),
     "origin": bad_text(MAX_PATH, none_is_bad=False),
+    "file": bad_text(MAX_PATH, none_is_bad=False),
     "database": bad_text(MAX_PATH, none_is_bad=False),
     "executor": bad_text(MAX_PATH, none_is_bad=False),
 }

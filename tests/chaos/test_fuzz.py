@@ -94,7 +94,7 @@ def toml(value: object) -> str | None:
     return None
 
 
-OF_CRON = {key: maker for key, maker in CONFIG.items() if key not in ("timezone", "retry", "jobs", "origin")}
+OF_CRON = {key: maker for key, maker in CONFIG.items() if key not in ("timezone", "retry", "jobs", "file")}
 OF_JOB = {key: maker for key, maker in SPEC.items() if key != "schedule"}
 SCHEDULES = {
     "cron": bad_expression,
