@@ -371,7 +371,7 @@ async def open_store(
     Args:
         store: The file; it is created with mode 0600, its folder must exist. ``":memory:"`` is a private store.
         timezone: IANA name of the zone of jobs that name none; None: that of ``config``.
-        config: Defaults of new jobs; its ``jobs`` are left alone.
+        config: Defaults of jobs that leave them open; its own ``jobs`` are left alone.
         create: Whether a missing file is made.
 
     Raises:

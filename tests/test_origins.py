@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import pty
+import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -119,12 +121,19 @@ async def test_two_files_with_one_database_never_take_each_other_s_jobs(virtual_
         assert await names_in(database) == ["a", "b", "c"]
 
 
-async def test_the_absolute_path_of_a_file_was_its_origin_once(virtual_clock: VirtualClock, tmp_path: Path) -> None:
+@pytest.mark.parametrize("migrated", [False, True])
+async def test_the_absolute_path_of_a_file_was_its_origin_once(
+    virtual_clock: VirtualClock, tmp_path: Path, *, migrated: bool
+) -> None:
     database, file = tmp_path / "a.db", tmp_path / "agent.toml"
     async with open_store(database) as store:
         specs = [JobSpec(name, "p", EVERY) for name in ("a", "b")]
         (kept, _) = await store.upsert_jobs(specs, origin=str(file))
         await store.upsert_jobs([JobSpec("c", "p", EVERY)], origin=str(tmp_path / "another.toml"))
+    if migrated:  # from schema 1, as its migration notes absolute paths
+        with closing(sqlite3.connect(database)) as connection, connection:
+            connection.execute("INSERT INTO origins SELECT DISTINCT origin, origin FROM jobs")
+        (tmp_path / "another.toml").touch()
     assert await begin(database, list_in(file, "a")) == ()
     assert await names_in(database) == ["a", "c"]
     async with open_store(database) as store:
