@@ -52,7 +52,7 @@ OPEN_SCHEDULER: Mapping[str, Sequence[object]] = {
     "jobs": (None, 5, "jobs", JobSpec("a", "b", Interval(1))),
     "jobs[0]": ([None], [5], ["job"]),
     "tick_interval": (0, 3601, *BAD_NUMBER),
-    "shutdown_grace": BAD_NUMBER,
+    "shutdown_grace": [value for value in BAD_NUMBER if value is not None],
 }
 
 
@@ -126,6 +126,7 @@ CONFIG: Mapping[str, Sequence[object]] = {
     "max_concurrent_runs_total": (0, -1, 1.5, True, "1", 10_001, HUGE),
     "retry": (None, 5, (30, 60), {}),
     "cancel_grace": BAD_NUMBER,
+    "shutdown_grace": BAD_NUMBER,
     "jobs": (None, 5, "jobs", b"jobs"),
     "origin": (5, b"x", "", NUL, LONE, "x" * 5_000),
     "file": (5, b"x", "", NUL, LONE, "x" * 5_000),

@@ -208,7 +208,7 @@ class RunnerPool:
                 if isinstance(escaped, KeyboardInterrupt):
                     ending = INTERRUPTED
                 elif ending.status is RunStatus.SUCCESS or (shift.torn and ending.cause is Cause.ERROR):
-                    ending = _failed(running.claimed, strays)
+                    ending = INTERRUPTED if cancelled_from_outside() else _failed(running.claimed, strays)
                 shift.spoilt = running, ending
         if cancelled is not None and shift.spoilt is None and shift.claimed is None:
             raise cancelled

@@ -179,7 +179,7 @@ PLACES: Mapping[str, Place] = {
             **_OPENING,
             "jobs": lambda c: thing(c, list, tuple, dict, set, frozenset, range, type(iter([]))),
             "tick_interval": bad_number(0.01, 3600),
-            "shutdown_grace": bad_number(0, MAX_TIMEOUT),
+            "shutdown_grace": bad_number(0, MAX_TIMEOUT, none_is_bad=False),
         },
         lambda w, **bad: enter(open_scheduler(**{"store": w.folder / "b.db", "executor": nothing, **bad})),
     ),

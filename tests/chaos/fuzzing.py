@@ -284,6 +284,7 @@ CONFIG: Mapping[str, Maker] = {
     "max_concurrent_runs_total": bad_whole(1, MAX_SLOTS, none_is_bad=False),
     "retry": lambda c: thing(c),
     "cancel_grace": bad_number(0, MAX_TIMEOUT),
+    "shutdown_grace": bad_number(0, MAX_TIMEOUT),
     "jobs": lambda c: thing(c, list, tuple, dict, set, frozenset, range, type(iter([]))),
     "origin": bad_text(MAX_PATH, none_is_bad=False),
     "file": bad_text(MAX_PATH, none_is_bad=False),
