@@ -99,7 +99,7 @@ def check_jobs_for_shell(config: CronConfig) -> None:
         InvalidJob: An option is unknown or a prompt is too long. The message names file and job.
     """
     for job in config.jobs:
-        with _naming(_shown(Path(config.origin or ""))), _naming(f"job {shorten(job.name)}"):
+        with _naming(_shown(Path(config.file or ""))), _naming(f"job {shorten(job.name)}"):
             _check_for_shell(job)
 
 

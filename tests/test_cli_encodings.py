@@ -108,8 +108,8 @@ def test_json_stays_json(folder: Path, name: str) -> None:
     assert (NAME in text) == encoding_of(name).startswith("utf"), "readable where it can be"
     (run,) = json.loads(answer(folder, name, "runs", NAME, "--user", "Ω", "--json", "--db", "jobs.db"))
     assert run["result_summary"] == RESULT
-    (finding,) = json.loads(answer(folder, name, "lint", file_of(name), "--json"))
-    assert (finding["job"], finding["rule"]) == (NAME, "short-interval")
+    findings = json.loads(answer(folder, name, "lint", file_of(name), "--json"))
+    assert [(finding["job"], finding["rule"]) for finding in findings] == [(NAME, "short-interval"), (NAME, "crontab-percent")]
     assert len(json.loads(answer(folder, name, "next", "@daily", "--json"))) == 5
 
 

@@ -103,7 +103,14 @@ class Session:
         self.left: list[str] = []
         monkeypatch.setattr(running, "open_scheduler", self._open)
         config = load_config(folder / "agent.toml")
-        self.session = running._Session(config, "jobs.db", None, ("cronactors", "--db jobs.db"), None)  # type: ignore[arg-type]
+        self.session = running._Session(
+            config,
+            "jobs.db",
+            None,
+            typed=running._Typed("cronactors", "--db jobs.db", "cronactors run"),
+            seconds=None,
+            adopt=None,
+        )  # type: ignore[arg-type]
         monkeypatch.setattr(self.session._printer, "say", lambda line="": self.lines.append(line))
 
     @asynccontextmanager

@@ -74,7 +74,7 @@ def test_a_scheduler_that_finds_no_descriptor_says_so_and_leaves_nothing(tmp_pat
     assert found["files"] == ["a.db"]
 
 
-@pytest.mark.parametrize("call", ["glob", "read_bytes"])
+@pytest.mark.parametrize("call", ["iterdir", "read_bytes"])
 async def test_a_group_of_which_nothing_can_be_read_is_not_taken_for_dead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:

@@ -147,7 +147,7 @@ def test_two_dots_without_a_link_are_not_shown(in_folder: Path) -> None:
     (in_folder / "here").mkdir()
     (in_folder / "here/agent.toml").write_text("[cron]\ndatabase = '../a.db'")
     config = load_config("here/../here/agent.toml")
-    assert (config.origin, config.database) == (f"{in_folder}/here/agent.toml", f"{in_folder}/a.db")
+    assert (config.file, config.database) == (f"{in_folder}/here/agent.toml", f"{in_folder}/a.db")
 
 
 def test_a_link_and_its_target_are_one_file_with_one_log(in_folder: Path) -> None:

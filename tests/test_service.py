@@ -94,7 +94,7 @@ async def test_owners_that_could_not_sign_off_do_so_with_the_next_one(virtual_cl
         with monkeypatch.context() as patch:
             patch.setattr(SignOff, "apply", failing)
             for _ in range(2):
-                await service.sign_off((await service.register()).owner)
+                await service.sign_off((await service.register()).owner, trio.current_time() + 1)
         assert len(service.unsigned) == 2
-        await service.sign_off((await service.register()).owner)
+        await service.sign_off((await service.register()).owner, trio.current_time() + 1)
         assert (service.owners, service.unsigned) == (set(), set())

@@ -275,6 +275,7 @@ SPEC: Mapping[str, Maker] = {
     "user_id": bad_text(MAX_NAME, none_is_bad=False),
     "overlap": bad_member("skip", "buffer_one", "buffer_all", "cancel_other", "allow_all"),
     "misfire": lambda c: thing(c),
+    "executor_options": lambda c: thing(c, dict),
 }
 CONFIG: Mapping[str, Maker] = {
     "timezone": bad_zone(),
