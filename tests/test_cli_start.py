@@ -106,11 +106,11 @@ class Session:
         self.session = running._Session(
             config,
             "jobs.db",
-            None,
+            None,  # type: ignore[arg-type]
             typed=running._Typed("cronactors", "--db jobs.db", "cronactors run"),
             seconds=None,
             adopt=None,
-        )  # type: ignore[arg-type]
+        )
         monkeypatch.setattr(self.session._printer, "say", lambda line="": self.lines.append(line))
 
     @asynccontextmanager
@@ -118,7 +118,9 @@ class Session:
         if self.hangs == "start":
             await self._hang()
         try:
-            yield SimpleNamespace(recovered=(), store=SimpleNamespace(list_jobs=self._hang))
+            yield SimpleNamespace(
+                recovered=(), _listed=SimpleNamespace(lines=(), lost=()), store=SimpleNamespace(list_jobs=self._hang)
+            )
         finally:
             self.left.append("in order")
 
