@@ -9,6 +9,7 @@ import attrs
 from cronactors.days import DayRule
 
 _DAY = 86_400
+_HOURS = 24
 
 
 @attrs.frozen
@@ -36,6 +37,11 @@ class CronTimes:
     def per_day(self) -> int:
         """How many times a matching day has."""
         return len(self.hours) * len(self.minutes) * len(self.seconds)
+
+    @property
+    def keeps_local_time(self) -> bool:
+        """Whether these are times of day, which belong to a local date and time; a rhythm of all hours follows the wall."""
+        return not (self.rhythm and len(self.hours) == _HOURS)
 
     def at_or_after(self, local: int) -> int | None:
         """Find the first matching local time from ``local`` on; None beyond the calendar."""

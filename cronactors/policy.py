@@ -12,7 +12,7 @@ from cronactors.errors import InvalidJob, shorten
 from cronactors.expression import parse
 from cronactors.instants import LATEST, Millis
 from cronactors.model import COUNTED, Cause, Coalesce, Misfire, Overlap, RunStatus
-from cronactors.schedule import Cron, Schedule, count_moments, keeps_local_time, latest_moment, next_moment
+from cronactors.schedule import Cron, Schedule, count_moments, latest_moment, next_moment
 from cronactors.spec import RetryPolicy
 from cronactors.zones import first_reached, furthest_local
 
@@ -118,7 +118,9 @@ class Timing:
 
     def local_until(self, instant: Millis) -> int | None:
         """The latest time that the local clock has shown up to an instant, in seconds; None for moments that are no times of day."""
-        return furthest_local(self.zone, instant // 1000) if keeps_local_time(self.schedule) else None
+        if not isinstance(self.schedule, Cron) or not parse(self.schedule.expr).keeps_local_time:
+            return None
+        return furthest_local(self.zone, instant // 1000)
 
     def after_local(self, local: int) -> Millis | None:
         """The first moment of a cron schedule whose date and time is later than a local one, in seconds."""

@@ -12,7 +12,7 @@ import tzdata
 from cronactors.expression import parse
 from cronactors.instants import Millis
 from cronactors.moments import latest_instant, next_instant
-from cronactors.schedule import Cron, OneShot, Schedule, keeps_local_time, next_moment
+from cronactors.schedule import Cron, OneShot, Schedule, next_moment
 from cronactors.timestamps import read_timestamp
 from cronactors.zones import first_reached, furthest_local
 
@@ -60,7 +60,7 @@ def by_new_rules(schedule: Schedule, found: NextMoment, *, zone: str, due: bool,
         due: Whether the moment was due before the rules changed.
         now: The time.
     """
-    if isinstance(schedule, Cron) and keeps_local_time(schedule):
+    if isinstance(schedule, Cron) and parse(schedule.expr).keeps_local_time:
         local = _local_time_of(schedule, found, zone)
         if local is None or due:
             return NextMoment(found.at, local)

@@ -26,7 +26,6 @@ GRACE: Millis = 60_000
 """How far in the past a one-shot may lie when it is added and still be due at once, in milliseconds."""
 
 _MAX_TEXT = 2_000
-_DAY_HOURS = 24
 
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
@@ -194,14 +193,6 @@ def next_moment(schedule: Schedule, *, after: Millis, zone: str, anchor: Millis)
         at = _at(schedule, zone)
         found = at if at > after else None
     return found if found is not None and found < LATEST else None
-
-
-def keeps_local_time(schedule: Schedule) -> bool:
-    """Whether the moments are times of day of a local clock: of an expression that is no rhythm of all hours."""
-    if not isinstance(schedule, Cron):
-        return False
-    times = parse(schedule.expr)
-    return not (times.rhythm and len(times.hours) == _DAY_HOURS)
 
 
 # Many jobs share an expression and a zone, and come due at the same instant: what follows is computed once for all of them.

@@ -30,6 +30,7 @@ shell_lint
 storage.rows storage.files storage.stop_marks
 storage.protocol storage.statements storage.migrations
 storage.connection
+storage.execution
 storage.sqlite
 ledger.views
 ledger.entries ledger.rules_changed
@@ -163,7 +164,7 @@ def test_a_package_is_known_in_one_place(package, place):
 
 def test_only_the_storage_knows_sqlite():
     knowing = {module for module in MODULES if "sqlite3" in others(TREES[module])}
-    assert knowing == {"storage.connection", "storage.migrations", "storage.sqlite"}
+    assert knowing == {"storage.connection", "storage.migrations", "storage.execution", "storage.sqlite"}
 
 
 def test_the_command_lines_packages_are_known_there_only():

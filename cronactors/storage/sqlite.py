@@ -3,53 +3,32 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
-from itertools import chain
 from operator import attrgetter
 from pathlib import Path
-from typing import TypeAlias
 
 from cronactors.errors import StoreUnavailable
 from cronactors.instants import LATEST, Millis
 from cronactors.storage import statements as sql
 from cronactors.storage.connection import beside, connect, locked, ours
+from cronactors.storage.execution import Execution, Value, parts, whole
 from cronactors.storage.files import LogWatch, files_of, standing
 from cronactors.storage.rows import SPEC, Claimed, Due, JobRow, JobState, OriginRow, OwnerRow, PlainEnd, RunEnd, RunRow, Upcoming
 from cronactors.storage.stop_marks import StopMarks
 
-_Value: TypeAlias = str | int | float | None
-_Parameters: TypeAlias = Sequence[_Value] | dict[str, _Value]
-
 _MAX_ID = 2**63 - 1
-_WIDEST = 128
 _PLACE = attrgetter("ready_at", "id")
 _BEGIN = attrgetter("id", "job_id", "job_name", "user_id", "scheduled_at", "coalesced", "range_at", "owner", "started_at")
 
 
 # What the columns hold is typed by the STRICT schema. `_make` does the same, at twice the cost.
-_job: Callable[[tuple[_Value, ...]], JobRow] = partial(tuple.__new__, JobRow)
-_run: Callable[[tuple[_Value, ...]], RunRow] = partial(tuple.__new__, RunRow)
+_job: Callable[[tuple[Value, ...]], JobRow] = partial(tuple.__new__, JobRow)
+_run: Callable[[tuple[Value, ...]], RunRow] = partial(tuple.__new__, RunRow)
 
 
-def _int(value: _Value) -> int:
-    assert isinstance(value, int)
-    return value
-
-
-def _parts(statement: str, rows: Sequence[Sequence[_Value]]) -> Iterator[tuple[str, tuple[_Value, ...]]]:
-    """The statement for few parts of the rows, which are of few lengths: SQLite need not read it anew for each number of rows."""
-    first = 0
-    while first < len(rows):
-        count = min(_WIDEST, 1 << (len(rows) - first).bit_length() - 1)
-        part = rows[first : first + count]
-        values = sql.values_in_order(statement)(part[0]) if count == 1 else tuple(chain.from_iterable(part))
-        yield sql.together(statement, len(part[0]), count), values
-        first += count
-
-
-class SqliteStorage:
+class SqliteStorage(Execution):
     """A `Storage` in a SQLite file (or ``":memory:"``).
 
     Args:
@@ -64,9 +43,8 @@ class SqliteStorage:
     """
 
     def __init__(self, path: str, *, wall: Callable[[], Millis], create: bool = True) -> None:
-        self._path = path
+        super().__init__(connect(path, create=create), path)
         self._wall = wall
-        self._db = connect(path, create=create)
         self._files = files_of(path)
         self._opened = standing(self._files)
         self._marks = StopMarks(self._files[0] if self._files else None)
@@ -76,55 +54,6 @@ class SqliteStorage:
         index_gone = standing(self._files[:2]) == self._opened[:2] and standing(self._files) != self._opened
         with beside(Path(self._files[0])) if index_gone else nullcontext():
             self._db.close()
-
-    # Every statement passes here, so that errors are mapped once.
-
-    def _execute(self, statement: str, parameters: _Parameters = ()) -> sqlite3.Cursor:
-        try:
-            return self._db.execute(statement, parameters)
-        except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
-            raise  # a bug of ours
-        except (sqlite3.Error, UnicodeDecodeError) as error:
-            raise ours(error, self._path) from error
-
-    def _many(self, statement: str, rows: Iterable[Sequence[_Value]]) -> int:
-        """Carry a statement out for each of the rows; answer how many rows of the file it has changed in all."""
-        try:
-            return self._db.executemany(statement, rows).rowcount
-        except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
-            raise  # a bug of ours
-        except (sqlite3.Error, UnicodeDecodeError) as error:
-            raise ours(error, self._path) from error
-
-    def _together(self, statement: str, rows: Sequence[Sequence[_Value]]) -> int:
-        """The same with as few calls of SQLite as can be, each of which costs as much as a row. No two may concern the same row."""
-        return sum(self._execute(text, values).rowcount for text, values in _parts(statement, rows))
-
-    def _all(self, statement: str, parameters: _Parameters = ()) -> list[tuple[_Value, ...]]:
-        try:
-            return self._db.execute(statement, parameters).fetchall()
-        except (sqlite3.Error, UnicodeDecodeError) as error:
-            raise ours(error, self._path) from error
-
-    def _among(self, statement: str, keys: Sequence[_Value]) -> list[tuple[_Value, ...]]:
-        """All rows that have one of the keys. Few widths, so that SQLite need not read the statement anew for each number of keys."""
-        found: list[tuple[_Value, ...]] = []
-        places = statement.count("(?)")
-        for first in range(0, len(keys), _WIDEST):
-            part = keys[first : first + _WIDEST]
-            width = 1 << (len(part) - 1).bit_length()
-            padding = [None] * (width - len(part))
-            found += self._all(sql.widened(statement, width), [*part, *padding] * places)
-        return found
-
-    def _one(self, statement: str, parameters: _Parameters = ()) -> tuple[_Value, ...] | None:
-        rows = self._all(statement, parameters)
-        return rows[0] if rows else None
-
-    def _new_numbers(self, last: str, count: int) -> range:
-        """Numbers for so many new rows, behind the last one that was ever given."""
-        first = _int(self._all(last)[0][0]) + 1 if count else 1
-        return range(first, first + count)
 
     def watch(self) -> LogWatch:
         """Something to ask whether others have written."""
@@ -232,7 +161,7 @@ class SqliteStorage:
 
     def jobs_named(self, names: Sequence[tuple[str, str]]) -> dict[tuple[str, str], JobRow]:
         """The jobs of those (user_id, name) that exist."""
-        ids = [str(row[0]) for part in _parts(sql.IDS_NAMED, names) for row in self._all(*part) if row[0] is not None]
+        ids = [str(row[0]) for part in parts(sql.IDS_NAMED, names) for row in self._all(*part) if row[0] is not None]
         return {(job.user_id, job.name): job for job in self.jobs(ids).values()}
 
     def jobs_of_origin(self, origin: str) -> list[JobRow]:
@@ -245,11 +174,11 @@ class SqliteStorage:
             rows = self._all(sql.PAGE_OF_JOBS, (after, limit))
         else:
             rows = self._all(sql.PAGE_OF_USER, (after, user_id, limit))
-        return [(_int(row[0]), _job(row[1:])) for row in rows]
+        return [(whole(row[0]), _job(row[1:])) for row in rows]
 
     def latest_entry(self, *, among: int) -> Millis | None:
         """The latest time that the newest jobs and runs bear."""
-        return max((_int(at) for (at,) in self._all(sql.LATEST_ENTRY, {"among": among}) if at is not None), default=None)
+        return max((whole(at) for (at,) in self._all(sql.LATEST_ENTRY, {"among": among}) if at is not None), default=None)
 
     # The queue
 
@@ -261,8 +190,8 @@ class SqliteStorage:
     def upcoming(self) -> Upcoming:
         """When something is to be done next."""
         moment, pending, cancelling = self._all(sql.UPCOMING)[0]
-        due = [_int(value) for value in (moment, pending) if value is not None]
-        return Upcoming(min(due, default=None), None if cancelling is None else _int(cancelling))
+        due = [whole(value) for value in (moment, pending) if value is not None]
+        return Upcoming(min(due, default=None), None if cancelling is None else whole(cancelling))
 
     def cancelling(self, *, now: Millis, limit: int) -> list[str]:
         """Jobs whose open run is to be cancelled."""
@@ -281,7 +210,7 @@ class SqliteStorage:
 
     def _stored_since(self, first: int) -> set[int]:
         """Which ids of runs there are from this one on."""
-        return {_int(run_id) for (run_id,) in self._all(sql.RUNS_SINCE, (first,))}
+        return {whole(run_id) for (run_id,) in self._all(sql.RUNS_SINCE, (first,))}
 
     def new_run_ids(self, count: int) -> range:
         """Ids for runs to begin."""
@@ -346,7 +275,7 @@ class SqliteStorage:
     def count_running(self) -> int:
         """How many runs go on."""
         row = self._one(sql.COUNT_RUNNING)
-        return _int(row[0]) if row else 0
+        return whole(row[0]) if row else 0
 
     def session_busy(self, session: str) -> bool:
         """Whether a run that goes on uses the session."""
@@ -355,7 +284,7 @@ class SqliteStorage:
     def first_waiter(self, key: str) -> int | None:
         """The run that has waited longest."""
         row = self._one(sql.FIRST_WAITER, (key,))
-        return _int(row[0]) if row else None
+        return whole(row[0]) if row else None
 
     def page_of_runs(self, *, job_id: str | None, before: RunRow | None, limit: int) -> list[RunRow]:
         """History, newest first."""
@@ -406,7 +335,7 @@ class SqliteStorage:
     def origins(self) -> list[OriginRow]:
         """The origins that jobs have."""
         return [
-            OriginRow(str(name), None if file is None else str(file), _int(jobs)) for name, file, jobs in self._all(sql.ORIGINS)
+            OriginRow(str(name), None if file is None else str(file), whole(jobs)) for name, file, jobs in self._all(sql.ORIGINS)
         ]
 
     def set_origin(self, name: str, file: str | None) -> None:
