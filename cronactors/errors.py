@@ -59,7 +59,7 @@ class DuplicateJob(CronError):
 
 
 class AlreadyClaimed(CronError):
-    """Another scheduler or loop has started this moment, or the job was changed since it was read."""
+    """Another scheduler or loop has started this moment, or the job was changed since it was read, or it is too late for a retry."""
 
 
 class JobBusy(CronError):

@@ -22,7 +22,7 @@ from cronactors.arguments import (
     with_ids,
 )
 from cronactors.checks import flag, member, text, whole
-from cronactors.errors import InvalidConfig, InvalidJob
+from cronactors.errors import CronError, InvalidConfig, InvalidJob
 from cronactors.ledger.jobs import Defaults
 from cronactors.ledger.upsert import JobList
 from cronactors.ledger.views import run_view
@@ -268,11 +268,15 @@ class CronStore:
 
         Raises:
             JobNotFound: There is none of that id.
-            AlreadyClaimed: Somebody else has started that moment, or the job was changed.
+            AlreadyClaimed: Somebody else has started that moment, or the job was changed; or the moment was older than the job's
+                misfire window, and has been skipped or cancelled.
             JobBusy: The job has an open run and skips what overlaps, or its session is in use.
         """
         target = check_target(job)
-        return str((await self._service.mailbox.ask(messages.StartRun(target, await self._own()))).run.id)
+        started = await self._service.mailbox.ask(messages.StartRun(target, await self._own()))
+        if isinstance(started, CronError):
+            raise started
+        return str(started.run.id)
 
     async def record_run_complete(
         self, run_id: str, status: RunStatus, result: str | None = None, *, session_id: str = "", error: str | None = None

@@ -134,7 +134,8 @@ class Misfire:
     """What becomes of moments that were missed because nothing was running, or because every slot was taken.
 
     Args:
-        window: Moments later than this are skipped, and recorded so; None: however late, they count. Whole milliseconds.
+        window: Moments later than this are skipped, and recorded so; retries and interrupted runs that could start only later are
+            cancelled. None: however late, they count. Whole milliseconds.
         coalesce: ``"latest"``, ``"earliest"``: they make one run. ``"all"``: each makes one, in order.
         max_runs: With ``"all"``: at most so many runs, 1 to 1,000; the moments before them are skipped.
 

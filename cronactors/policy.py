@@ -147,16 +147,21 @@ class Again:
     recovery: bool
 
 
+def is_useless(misfire: Misfire, moment: Millis, now: Millis) -> bool:
+    """Whether a moment is older than the window within which it is worth a run; without a window none ever is."""
+    return misfire.window is not None and now - moment > misfire.window // timedelta(milliseconds=1)
+
+
 def decide_due(timing: Timing, *, first: Millis, now: Millis, misfire: Misfire) -> Decision:
     """Decide what becomes of the moments from ``first``, which is due, to ``now``: on time, late, or too late."""
     following, decided_local = timing.after(first), timing.local_until(now)
-    window = None if misfire.window is None else misfire.window // timedelta(milliseconds=1)
-    if (following is None or following > now) and (window is None or now - first <= window):
+    late = is_useless(misfire, first, now)
+    if (following is None or following > now) and not late:
         return Decision(runs=(Moments(first),), following=following, decided_local=decided_local)
     start: Millis | None = first
     skipped: tuple[Moments, ...] = ()
-    if window is not None and now - first > window:
-        too_late = now - window - 1
+    if late and misfire.window is not None:
+        too_late = now - misfire.window // timedelta(milliseconds=1) - 1
         skipped = (timing.merged(first, too_late),)
         start = timing.after(too_late)
     if start is None or start > now:

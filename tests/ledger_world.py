@@ -165,7 +165,10 @@ class World:
         return self.do(runs.request_cancel, str(run.id), policy=self.policy)
 
     def start(self, target: CronJob | str) -> RunRow:
-        return self.do(runs.start_run, target, owner=self.owner).run
+        started = self.do(runs.start_run, target, owner=self.owner)
+        if isinstance(started, CronError):  # as a handle does, once what was written is committed
+            raise started
+        return started.run
 
     def complete(self, run: RunRow, outcome: Outcome = SUCCESS) -> RunRow:
         return self.do(runs.complete_run, str(run.id), outcome, policy=self.policy)
@@ -194,9 +197,14 @@ class World:
     def set_back(self, by: Millis) -> None:
         """Set the wall clock back, and do what the clock actor does when it sees that."""
         self.now -= by
+        self.see_set_back(by, set_to=self.now)
+
+    def see_set_back(self, by: Millis, *, set_to: Millis, owner: int | None = None) -> None:
+        """Do what the clock actor does that sees it some time after the clock was set."""
+        owner = self.owner if owner is None else owner
         page: int | None = 0
         while page is not None:
-            page = self.do(recovery.rebase, after=page, limit=2, owner=self.owner, by=by, since=self.now)
+            page = self.do(recovery.rebase, after=page, limit=2, owner=owner, by=by, since=set_to, earliest=set_to)
 
     # What there is
 

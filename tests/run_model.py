@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from itertools import pairwise
 
 import attrs
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 
-from cronactors.instants import Millis
-from cronactors.policy import is_suspect
+from cronactors.instants import Millis, from_millis
+from cronactors.ledger.explain import explain
+from cronactors.model import Fate
+from cronactors.policy import is_suspect, misfire_from_text
 from cronactors.schedule import Interval, OneShot, Schedule
 from cronactors.storage.rows import CRASH_LOOP, PAUSE, JobRow, RunRow
 from cronactors.timestamps import read_timestamp
@@ -29,17 +32,19 @@ class Watched:
     schedule: Schedule
     anchor: Millis
     row: JobRow
-    passed: int = 0
+    passed: set[Millis] = attrs.Factory(set)
     allowed_all: bool = False
     most_retries: int = 0
 
-    def moments(self, after: Millis, until: Millis) -> int:
-        """Count moments in after < moment <= until."""
+    def moments(self, after: Millis, until: Millis) -> set[Millis]:
+        """The moments in after < moment <= until."""
         if isinstance(self.schedule, Interval):
             every = self.schedule.every_ms
-            return (until - self.anchor) // every - (max(after, self.anchor) - self.anchor) // every
+            first = (max(after, self.anchor) - self.anchor) // every + 1
+            return set(range(self.anchor + first * every, until + 1, every))
         assert isinstance(self.schedule, OneShot)
-        return int(after < read_timestamp(self.schedule.at).instant("UTC") <= until)
+        moment = read_timestamp(self.schedule.at).instant("UTC")
+        return {moment} if after < moment <= until else set()
 
 
 class Model(RuleBasedStateMachine):
@@ -55,6 +60,8 @@ class Model(RuleBasedStateMachine):
         self.owners = [self.world.owner, self.world.register(process("there"))]
         self.watched: dict[str, Watched] = {}
         self.rows: dict[int, RunRow] = {}
+        self.ahead: dict[int, Millis] = {}
+        """Rows that reached ahead when the clock was seen to be set back, and to which time it was set."""
         self.exact = True
         self.sound = True
 
@@ -77,7 +84,13 @@ class Model(RuleBasedStateMachine):
         known = self.watched.setdefault(job_id, Watched(schedule, self.world.now, row))
         known.schedule, known.anchor, known.row = schedule, self.world.now, row
         if isinstance(schedule, OneShot) and row.enabled:
-            known.passed += known.moments(0, self.world.now)
+            known.passed |= known.moments(0, self.world.now)
+
+    def seen_set_back(self, set_to: Millis) -> None:
+        """Of rows that reach ahead, only the moment that each bears does not come due again."""
+        for run in self.world.history():
+            if run.span[1] > self.world.now:
+                self.ahead[run.id] = min(set_to, self.ahead.get(run.id, set_to))
 
     # What must hold
 
@@ -90,8 +103,7 @@ class Model(RuleBasedStateMachine):
         self.sessions_do_not_overlap()
         self.suspects_do_not_overlap()
         self.no_wake_up_is_lost()
-        if self.exact:
-            self.each_moment_is_accounted_for()
+        self.each_moment_is_accounted_for()
         self.sound = True
 
     def runs_only_move_forward(self) -> None:
@@ -107,6 +119,9 @@ class Model(RuleBasedStateMachine):
             if (before.status, after.status) == ("pending", "running"):
                 assert after.started_at is not None
                 assert after.started_at >= before.ready_at
+                window = misfire_from_text(self.watched[after.job_id].row.misfire).window
+                if window is not None and after.attempt > 1 and not after.manual:
+                    assert from_millis(after.started_at) - from_millis(after.scheduled_at) <= window, "it came too late"
         self.rows = rows
 
     def attempts_follow_each_other(self) -> None:
@@ -122,7 +137,7 @@ class Model(RuleBasedStateMachine):
                     ("failed", "interrupted"),
                 }
                 assert later.failures - earlier.failures == 1 or earlier.cause == "interrupted"
-                assert later.coalesced == earlier.coalesced
+                assert (later.coalesced, later.range_at) == (earlier.coalesced, earlier.range_at)
         for run in self.rows.values():
             assert run.failures <= self.watched[run.job_id].most_retries
 
@@ -171,15 +186,59 @@ class Model(RuleBasedStateMachine):
                 held = jobs[waiter.job_id].held_by is not None
                 assert held or any(run.job_id == waiter.job_id and run.status == "pending" for run in others), waiter
 
+    def each_moment_is_explained(self) -> None:
+        """Each moment that has passed is explained by the row that stands for it, whatever was changed in the job since."""
+        for job_id, job in self.jobs().items():
+            known, named = self.watched[job_id], Counter[str]()
+            for moment in known.passed:
+                found = self.world.do(explain, job, moment)
+                if found.run_id is None:
+                    assert found.outcome is Fate.WAITING, found
+                    assert job.next_run_at is not None, found
+                    assert moment >= job.next_run_at, found
+                else:
+                    assert found.outcome in {Fate.RUN, Fate.MERGED, Fate.SKIPPED, Fate.WAITING}, found
+                    named[found.run_id] += 1
+            rows: Counter[str] = Counter()
+            moments_of: dict[Millis, list[RunRow]] = defaultdict(list)
+            for run in self.rows.values():
+                if run.job_id == job_id and not run.manual:
+                    moments_of[run.scheduled_at].append(run)
+            for first, *_, last in ([*runs, runs[-1]] for runs in moments_of.values()):
+                merged = first.coalesced - 1
+                # The moment that the row bears is explained by its last attempt, the others by the attempt that is next to them.
+                rows[str(last.id)] += 1
+                rows[str((first if first.scheduled_at == first.span[1] else last).id)] += merged
+            assert named == rows
+
     def each_moment_is_accounted_for(self) -> None:
+        """Each moment that has passed stands in one row, by its time or within its range, or waits to be decided.
+
+        Once the clock was set back the moments of rows come round again. Those within the range of a row that reaches ahead come due
+        again, and stand in a second row.
+        """
         jobs = self.jobs()
-        told: Counter[str] = Counter()
+        rows: dict[str, list[RunRow]] = defaultdict(list)
         for run in self.rows.values():
             if run.attempt == 1 and not run.manual:
-                told[run.job_id] += run.coalesced
+                rows[run.job_id].append(run)
         for job_id, known in self.watched.items():
             job = jobs.get(job_id)
-            waiting = 0
+            passed = sorted(known.passed)
+            found: Counter[Millis] = Counter()
+            for run in rows[job_id]:
+                low, high = run.span
+                stands_for = passed[bisect_left(passed, low) : bisect_right(passed, min(high, self.ahead.get(run.id, high)))]
+                if run.id in self.ahead and run.scheduled_at in known.passed:
+                    stands_for.append(run.scheduled_at)
+                found.update(stands_for)
+                assert run.range_at is None or run.status != "skipped" or run.scheduled_at == low, run
+                if self.exact:
+                    assert {low, high} <= known.passed, run
+                    assert run.coalesced == len(stands_for), run
             if job is not None and job.enabled and job.next_run_at is not None:
-                waiting = known.moments(job.next_run_at - 1, self.world.now)
-            assert told[job_id] + waiting == known.passed, known
+                undecided = passed[bisect_left(passed, job.next_run_at) :]
+                found.update(undecided if self.exact else set(undecided) - found.keys())
+            missing = known.passed - found.keys()
+            assert not missing, (known, sorted(missing))
+            assert not self.exact or found.total() == len(passed), [moment for moment, times in found.items() if times > 1]

@@ -235,3 +235,78 @@ async def test_nothing_spins_just_before_a_moment_of_a_wall_clock_that_is_held(
             while len(started) == runs:
                 await trio.sleep(0.01)
         wall.at = None
+
+
+def set_unseen(clock: VirtualClock, seconds: float) -> None:
+    """Set the wall clock as somebody sets the system's: no one reports it, and the scheduler sees it at its next look."""
+    listeners, clock.set_listeners = clock.set_listeners, []
+    clock.set_wall(after(seconds))
+    clock.set_listeners = listeners
+
+
+DAY = 86_400.0
+NINE = 9 * 3600.0
+
+
+@pytest.mark.parametrize("schedulers", [1, 2])
+async def test_a_moment_between_a_jump_back_and_the_look_that_sees_it_is_run(
+    virtual_clock: VirtualClock, schedulers: int
+) -> None:
+    """The clock was three days ahead; it is set right half a second before nine, and a wake sees that after nine."""
+    times = Times()
+    async with open_store(":memory:") as store, AsyncExitStack() as stack:
+        started = [await stack.enter_async_context(open_scheduler(store, times)) for _ in range(schedulers)]
+        daily = await store.add_job("daily", "it", Cron("0 9 * * *"))
+        often = await store.add_job("often", "it", Interval(1_000))
+        await trio.sleep(10.1)
+        virtual_clock.set_wall(after(3 * DAY + NINE + 60))
+        await trio.sleep(5.05)
+        assert [run.scheduled_at for run in await history(started[0]) if run.job_id == daily] == [after(3 * DAY + NINE)]
+        set_unseen(virtual_clock, DAY + NINE - 0.5)
+        await trio.sleep(5)
+        await store.remove_job(often)
+        await trio.sleep(2 * DAY)
+        runs = [run for run in await history(started[0]) if run.job_id == daily]
+        # The moment of the fourth day has its row already.
+        assert sorted(run.scheduled_at for run in runs) == [after(day * DAY + NINE) for day in (1, 2, 3)]
+        assert min(run.started_at for run in runs if run.started_at) == pytest.approx(after(DAY + NINE), abs=timedelta(seconds=1))
+
+
+async def test_what_a_run_that_ends_claims_before_the_jump_is_seen_leaves_no_moment_out(virtual_clock: VirtualClock) -> None:
+    """One slot that is never free: the store claims at each end of a run, and no wake of the clock comes before it."""
+    moments: dict[str, list[float]] = {"a": [], "b": []}
+
+    async def executor(context: JobContext) -> None:
+        moments[context.job_name].append((context.scheduled_at - START).total_seconds())
+        await trio.sleep(0.4)
+
+    async with open_scheduler(":memory:", executor) as scheduler:
+        for name in moments:
+            await scheduler.store.add_job(name, "it", Interval(500))
+        await trio.sleep(60.2)
+        virtual_clock.set_wall(after(1000))
+        await trio.sleep(1.7)
+        set_unseen(virtual_clock, 100.2)
+        for _ in range(3):
+            await trio.sleep(0.9)
+            set_unseen(virtual_clock, 100.2)
+        await trio.sleep(30)
+        for job in await scheduler.store.list_jobs():
+            rows = [run for run in await history(scheduler) if run.job_id == job.id]
+            shown = [await scheduler.explain(job.id, after(100.5 + 0.5 * step)) for step in range(50)]
+            assert {each.outcome.value for each in shown} <= {"run", "merged", "skipped"}, shown
+            assert len({run.scheduled_at for run in rows}) == len(rows)
+            assert moments[job.name][-1] >= 128
+
+
+async def test_small_steps_back_add_up_within_a_tick(virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture) -> None:
+    times = Times()
+    async with open_scheduler(":memory:", times) as scheduler:
+        await scheduler.store.add_job("often", "it", Interval(1_000))
+        await trio.sleep(10.5)
+        for _ in range(4):
+            set_unseen(virtual_clock, (virtual_clock.now() - START).total_seconds() - 0.6)
+            await trio.sleep(0.5)
+        await trio.sleep(10)
+        assert times.moments == list(map(float, range(1, 21)))
+    assert "the wall clock was set by" in caplog.text

@@ -10,6 +10,7 @@ from cronactors.ledger.claim import cancel_overlapped
 from cronactors.ledger.leases import CLAIM_KEEPS, KEEP_EVERY, LEASE, keep_leases
 from cronactors.ledger.recovery import last_seen, recover, sign_off
 from cronactors.model import Cause, Overlap, SessionMode
+from cronactors.owner import Owner
 from cronactors.schedule import Interval
 from tests.ledger_world import (
     DAY,
@@ -450,3 +451,15 @@ def test_a_registration_removes_marks_that_stand_for_nobody(world):
         note_stopping(world, owner)
     assert world.register(process("there")) == world.owner + 1
     assert world.storage.stopping_owners() == {world.owner}
+
+
+def test_a_mark_of_a_process_that_may_live_is_kept_for_a_day_beyond_its_lease(world):
+    """As of another container, of which nobody can tell whether it has died."""
+    elsewhere = world.register(Owner("", 7, ""))
+    note_stopping(world, elsewhere)
+    world.pass_time(LEASE + 23 * HOUR)
+    world.register(process("here", 2))
+    assert world.storage.stopping_owners() == {elsewhere}
+    world.pass_time(2 * HOUR)
+    world.register(process("here", 3))
+    assert world.storage.stopping_owners() == set()

@@ -245,3 +245,25 @@ def test_jobs_that_kill_their_process_each_time_stop_all_and_others_pay_little(s
     with closing(Load(seed, killers=3)) as load:
         load.run()
         assert load.paid() <= 2 * FREE_CRASHES
+
+
+def test_what_comes_due_while_a_job_waits_for_its_backoff_is_one_row_at_the_first_of_its_moments(world):
+    """A job that cancels its other, and ends its process: nothing ran for five minutes before its retry was to start."""
+    job = world.add(MINUTELY, overlap=Overlap.CANCEL_OTHER, max_retries=3)
+    world.pass_time(MINUTE)
+    make_suspects(world, job)
+    world.begin()
+    world.crash()
+    retry = world.history(job)[-1]
+    assert (retry.status, retry.id) == ("pending", world.job(job).held_by)
+    world.pass_time(5 * MINUTE)
+    assert world.do(cancel_overlapped)
+    row = world.history(job)[-1]
+    assert (row.status, row.cause, row.scheduled_at, row.range_at, row.coalesced) == (
+        "skipped",
+        "overlap",
+        T0 + 2 * MINUTE,
+        T0 + 6 * MINUTE,
+        5,
+    )
+    assert world.run(retry).status == "pending"

@@ -67,11 +67,14 @@ class Clock:
         self._slept_at = 0  # on the system's wall clock (ns)
         self._leaked: set[int] = set()
         self._seen = max(service.wall(), registered.last_seen or 0), trio.current_time()
+        self._looked_at = trio.current_time()  # last compared the clocks; `_seen` is of the last tick, so that small steps add up
+        self._set_to: Millis | None = None
         self._rebase: Rebase | None = None
         if registered.latest_entry is not None and registered.latest_entry > service.wall() + JUMP:
             entered_at = from_millis(registered.latest_entry).isoformat()
             logger.warning("the wall clock was ahead when jobs or runs were entered, at %s", entered_at)
-            self._rebase = Rebase(0, PAGE, terms.owner, by=0, since=service.wall())
+            if self._seen[0] <= service.wall() + JUMP:  # else the first comparison of the clocks finds the same, and how far
+                self._rebase = Rebase(0, PAGE, terms.owner, by=0, since=service.wall(), earliest=service.wall())
         self.rules = registered.rules
         self.turns = Observable(0)
         self.next_due: Millis | None = 0
@@ -98,6 +101,7 @@ class Clock:
 
     def wall_set(self) -> None:
         """Hear that a virtual wall clock was set, where no tick would find out."""
+        self._set_to = self._wall() if self._set_to is None else min(self._set_to, self._wall())
         self._look_now = True
         self.wake()
 
@@ -117,9 +121,10 @@ class Clock:
             self._empty_latch()
             try:
                 if trio.current_time() >= min(next_tick, self._pool.in_flight.next_report()) or self._look_now:
-                    await self._heed_jump()
+                    await self._heed_jump(tick=True)
                     await self._tick()
                     next_tick = trio.current_time() + self._tick_interval
+                await self._heed_jump()
                 more = await self._cancel_overlapped() or await self._claim()
                 pause = 0.0
             except StoreUnavailable as error:
@@ -227,17 +232,35 @@ class Clock:
                 logger.warning("run %s was claimed and never started: it was put back", run_id)
         self._leaked = set(unheld)
 
-    async def _heed_jump(self) -> None:
-        """Compare wall clock and trio's clock since the last look; a jump back lets next moments be computed again from now."""
+    async def _heed_jump(self, *, tick: bool = False) -> None:
+        """Compare wall clock and trio's clock since the last tick; after a jump back next moments are computed anew.
+
+        They are computed from the earliest time to which the clock can have been set, just after the clocks were last compared:
+        a moment that has passed since then is in no row yet. What the store claims in between, for a runner that ends a run, takes
+        the time of its own transaction, and leaves no moment out.
+        """
         now_wall, now_mono = self._wall(), trio.current_time()
         wall, mono = self._seen
-        self._seen = now_wall, now_mono
-        since = now_wall - round((now_mono - mono) * 1000)  # the last look, in the time that the clock shows now
+        since = now_wall - round((now_mono - mono) * 1000)  # the last tick, in the time that the clock shows now
+        earliest = now_wall - round((now_mono - self._looked_at) * 1000) if self._set_to is None else self._set_to
         drift = since - wall
+        self._looked_at, self._set_to = now_mono, None
+        if tick or abs(drift) > JUMP:
+            self._seen = now_wall, now_mono
         if abs(drift) > JUMP:
             logger.warning("the wall clock was set by %+.1f s, to %s", drift / 1000, from_millis(now_wall).isoformat())
         if drift < -JUMP:
-            self._rebase = Rebase(0, PAGE, self._terms.owner, by=-drift, since=since - JUMP)
+            self._rebase = self._rebase_from(Rebase(0, PAGE, self._terms.owner, by=-drift, since=since - JUMP, earliest=earliest))
         while self._rebase is not None:  # page by page, so that the store serves others in between
             page = await self._mailbox.ask(self._rebase)
             self._rebase = None if page is None else attrs.evolve(self._rebase, after=page)
+
+    def _rebase_from(self, new: Rebase) -> Rebase:
+        """Carry over what was not done of the last one, as the store had failed: its times are shown earlier by the new jump."""
+        old = self._rebase
+        if old is None:
+            return new
+        by = new.by + (old.by if old.after == 0 else 0)
+        return attrs.evolve(
+            new, by=by, since=min(new.since, old.since - new.by), earliest=min(new.earliest, old.earliest - new.by)
+        )

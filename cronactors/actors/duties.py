@@ -73,7 +73,10 @@ class Recover(Request[list[CronRun]]):
 
 @attrs.frozen
 class Rebase(Request[int | None]):
-    """After the wall clock was set back: one page of jobs; the first page sets pending runs and leases back too."""
+    """After the wall clock was set back: one page of jobs; the first page sets pending runs and leases back too.
+
+    Its attributes are the arguments of `recovery.rebase`.
+    """
 
     patient: ClassVar[bool] = True
     after: int
@@ -81,10 +84,19 @@ class Rebase(Request[int | None]):
     owner: int
     by: Millis
     since: Millis
+    earliest: Millis
 
     def apply(self, storage: Storage) -> int | None:
         """Answer where the next page begins."""
-        return recovery.rebase(storage, after=self.after, limit=self.limit, owner=self.owner, by=self.by, since=self.since)
+        return recovery.rebase(
+            storage,
+            after=self.after,
+            limit=self.limit,
+            owner=self.owner,
+            by=self.by,
+            since=self.since,
+            earliest=self.earliest,
+        )
 
 
 @attrs.frozen

@@ -8,6 +8,7 @@ from typing import ClassVar
 import attrs
 
 from cronactors.actors.mailbox import Request
+from cronactors.errors import AlreadyClaimed, JobBusy
 from cronactors.instants import Millis
 from cronactors.ledger import explain, jobs, runs, upsert, views
 from cronactors.ledger.jobs import Defaults
@@ -209,14 +210,14 @@ class DueJobs(Request[list[CronJob]]):
 
 
 @attrs.frozen
-class StartRun(Request[Claimed]):
+class StartRun(Request[Claimed | AlreadyClaimed | JobBusy]):
     """Claim for a loop of the caller's own."""
 
     target: CronJob | str
     owner: int
 
-    def apply(self, storage: Storage) -> Claimed:
-        """Answer the run that has begun."""
+    def apply(self, storage: Storage) -> Claimed | AlreadyClaimed | JobBusy:
+        """Answer the run that has begun, or the error to raise."""
         return runs.start_run(storage, self.target, owner=self.owner)
 
 

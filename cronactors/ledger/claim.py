@@ -10,8 +10,8 @@ from cronactors.errors import InvalidJob, InvalidSchedule
 from cronactors.instants import Millis
 from cronactors.ledger import leases
 from cronactors.ledger.close import close_run
-from cronactors.ledger.entries import begun_run, buffered_run, is_braked, is_first_start, skipped_run
-from cronactors.ledger.lines import free_first, stop_job, withdraw
+from cronactors.ledger.entries import begun_run, buffered_run, is_braked, is_first_start, is_useless_attempt, skipped_run
+from cronactors.ledger.lines import free_first, insert_moments, stop_job, withdraw
 from cronactors.ledger.rules_changed import renewed
 from cronactors.ledger.views import check_policies, timing_of, unreadable
 from cronactors.model import Cause, Overlap, RunStatus, Trigger
@@ -45,6 +45,10 @@ def claim_due(storage: Storage, *, owner: int, limit: int, total: int | None = N
         if places == before:  # nothing more; or an index of a damaged file tells what its table does not bear out
             break
         before = places
+        useless = _cancel_useless(storage, places, now)
+        if useless:  # what waited behind them may be due now
+            looks -= useless
+            continue
         together = _claim_together(storage, places, owner=owner, now=now)
         for place in places:
             looks -= 1
@@ -58,6 +62,27 @@ def claim_due(storage: Storage, *, owner: int, limit: int, total: int | None = N
     if claimed:
         leases.renew(storage, owner)
     return claimed
+
+
+def _cancel_useless(storage: Storage, places: Sequence[Due], now: Millis) -> int:
+    """End the attempts among the places that would start after the window of their moment; answer how many there were."""
+    found = storage.runs([place.run_id for place in places if place.run_id is not None]).values()
+    later = [run for run in found if run.attempt > 1 and run.waits_for is None]
+    jobs = storage.jobs(list({run.job_id for run in later})) if later else {}
+    useless = [run for run in later if run.job_id in jobs and is_useless_attempt(jobs[run.job_id], run, now)]
+    for run in useless:
+        cancel_useless(storage, jobs[run.job_id], run)
+    return len(useless)
+
+
+def cancel_useless(storage: Storage, job: JobRow, run: RunRow) -> None:
+    """End an attempt that would start after the window of its moment, which has been decided by that as by its last retry.
+
+    A job that waited for its backoff after crashes is paused, as when its retries are spent: a short window must not let it crash on.
+    """
+    error = "not started: its moment is older than the misfire window of the job"
+    outcome = Outcome(status=RunStatus.CANCELLED, cause=Cause.MISFIRE, error=error, crashed=is_braked(job, run))
+    close_run(storage, run, outcome, RetryPolicy())
 
 
 def _claim_together(storage: Storage, places: Sequence[Due], *, owner: int, now: Millis) -> dict[str, Claimed]:
@@ -100,13 +125,13 @@ def claim_moment(storage: Storage, job_id: str, *, owner: int, now: Millis) -> C
     decision = _decide(storage, job, now)
     if decision is None:
         return None
-    storage.insert_runs([skipped_run(job, moments, Cause.MISFIRE, now) for moments in decision.skipped])
+    insert_moments(storage, {job.id: job}, [skipped_run(job, moments, Cause.MISFIRE, now) for moments in decision.skipped])
     state = JobState.of(job)._replace(next_run_at=decision.following, decided_local=decision.decided_local)
     for index, moments in enumerate(decision.runs):
         run = _begin(storage, job, moments, owner=owner, now=now)
         if run is not None:  # else decided before the clock went back
             line = None if job.overlap == Overlap.ALLOW_ALL else line_of(job_id)
-            storage.insert_runs([buffered_run(job, later, line) for later in decision.runs[index + 1 :]])
+            insert_moments(storage, {job.id: job}, [buffered_run(job, later, line) for later in decision.runs[index + 1 :]])
             _replace_retries(storage, run)
             state = _held(job, state, run)
             storage.advance_jobs([state])
@@ -145,8 +170,7 @@ def _begin(storage: Storage, job: JobRow, moments: Moments, *, owner: int, now: 
     """Begin a run, or let it wait for its session or for other suspects; None if its moment is taken."""
     barrier = _barrier(storage, job, job.session)
     run = begun_run(job, moments, owner=owner, now=now) if barrier is None else buffered_run(job, moments, barrier)
-    run_id = storage.insert_runs([run])[0]
-    return None if run_id is None else run.stored_as(run_id)
+    return insert_moments(storage, {job.id: job}, [run])[0]
 
 
 def _barrier(storage: Storage, job: JobRow, session: str | None) -> str | None:
@@ -180,21 +204,24 @@ def _cancel_other(storage: Storage, job: JobRow, now: Millis) -> None:
     decision = _decide(storage, job, now)
     if decision is None:
         return
-    storage.insert_runs([skipped_run(job, moments, Cause.MISFIRE, now) for moments in decision.skipped])
+    jobs = {job.id: job}
+    insert_moments(storage, jobs, [skipped_run(job, moments, Cause.MISFIRE, now) for moments in decision.skipped])
     storage.advance_jobs([JobState.of(job)._replace(next_run_at=decision.following, decided_local=decision.decided_local)])
     if not decision.runs:
         return
     opened = storage.open_runs([job.id])
     held = next((run for run in opened if run.id == job.held_by), None)
     if held is not None and is_braked(job, held):
-        storage.insert_runs([skipped_run(job, moments, Cause.OVERLAP, now) for moments in decision.runs])
+        insert_moments(storage, jobs, [skipped_run(job, moments, Cause.OVERLAP, now) for moments in decision.runs])
         return
     *older, newest = decision.runs
-    storage.insert_runs([skipped_run(job, moments, Cause.REPLACED, now) for moments in older])
+    insert_moments(storage, jobs, [skipped_run(job, moments, Cause.REPLACED, now) for moments in older])
     place = newest.at  # in the line of the session too, where it would come last each time
     if held is not None and held.status == RunStatus.PENDING:
         place = min(place, held.ready_at)
-    storage.insert_runs([buffered_run(job, newest, line_of(job.id))._replace(ready_at=place)])
+    waiter = insert_moments(storage, jobs, [buffered_run(job, newest, line_of(job.id))._replace(ready_at=place)])[0]
+    if waiter is None:  # decided before the clock went back: it may be the moment of the very run that is open
+        return
     withdraw(storage, [run for run in opened if is_first_start(run) and run.id != job.held_by], Cause.REPLACED)
     if held is None:
         return

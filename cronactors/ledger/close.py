@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from cronactors.ledger.entries import end_of
-from cronactors.ledger.lines import delete_job, free_lines, free_suspects, stop_job, withdraw
+from cronactors.ledger.lines import delete_job, free_lines, free_suspects, insert_moments, stop_job, withdraw
 from cronactors.ledger.settle import Sequel, Settled, settle
 from cronactors.ledger.views import by_job
 from cronactors.model import Cause, RunStatus
@@ -62,16 +62,16 @@ def _as_asked(run: RunRow, outcome: Outcome, job: JobRow | None) -> Outcome:
 
 def _write(storage: Storage, jobs: dict[str, JobRow], settled: dict[str, Settled], others: dict[str, list[RunRow]]) -> None:
     """Enter what is new, and let the jobs stand as they are to."""
-    entered = iter(storage.insert_runs([row for each in settled.values() for row in each.rows]))
+    entered = iter(insert_moments(storage, jobs, [row for each in settled.values() for row in each.rows]))
     states = []
     for job_id, each in settled.items():
-        state, ids = each.state, list(islice(entered, len(each.rows)))
+        state, rows = each.state, list(islice(entered, len(each.rows)))
         match each.sequel:
             case Sequel.GOES_ON:
-                if state.next_run_at is None and state.enabled and job_id not in others and not _waits(each.rows, ids):
+                if state.next_run_at is None and state.enabled and job_id not in others and not _waits(rows):
                     state = state.disabled()
             case Sequel.HELD:
-                state = state._replace(held_by=ids[-1])
+                state = state._replace(held_by=None if rows[-1] is None else rows[-1].id)
             case Sequel.STOPPED:
                 state = JobState.of(stop_job(storage, jobs[job_id].as_now(state), Cause.INTERRUPTED))
             case Sequel.DONE:
@@ -85,9 +85,9 @@ def _write(storage: Storage, jobs: dict[str, JobRow], settled: dict[str, Settled
     storage.advance_jobs(states)
 
 
-def _waits(rows: Sequence[RunRow], ids: Sequence[int | None]) -> bool:
-    """Whether any of the rows is open; without an id it is not stored, its moment was decided before."""
-    return any(run_id is not None and row.status == RunStatus.PENDING for run_id, row in zip(ids, rows, strict=True))
+def _waits(rows: Sequence[RunRow | None]) -> bool:
+    """Whether any of the rows is open; None is one whose moments were decided before."""
+    return any(row is not None and row.status == RunStatus.PENDING for row in rows)
 
 
 def _let_go(

@@ -6,7 +6,7 @@ from cronactors.errors import InvalidSchedule
 from cronactors.instants import Millis
 from cronactors.ledger.views import timing_of
 from cronactors.model import Cause, RunStatus, Trigger
-from cronactors.policy import FREE_CRASHES, Again, Moments, Outcome, Timing
+from cronactors.policy import FREE_CRASHES, Again, Moments, Outcome, Timing, is_useless, misfire_from_text
 from cronactors.schedule import Schedule
 from cronactors.storage.rows import PAUSE, JobRow, RunEnd, RunRow
 
@@ -72,6 +72,25 @@ def skipped_run(job: JobRow, moments: Moments, cause: Cause, now: Millis) -> Run
     )
 
 
+def without_taken(row: RunRow, timing: Timing) -> RunRow | None:
+    """The row for the other moments, where the one that the row bears has a row of its own already.
+
+    After the clock was set back moments come due a second time.
+
+    Returns:
+        None if the row stands for no other moment.
+    """
+    first, last = row.range_at, row.scheduled_at - 1
+    by_last = first is not None and first <= last
+    if not by_last and row.range_at is not None:
+        first, last = timing.after(row.scheduled_at), row.range_at
+    if first is None or first > last:
+        return None
+    moments = timing.merged(first, last, by_last=by_last)
+    ready_at = min(row.ready_at, moments.at)
+    return row._replace(scheduled_at=moments.at, ready_at=ready_at, coalesced=moments.count, range_at=moments.range_at)
+
+
 def next_attempt(job: JobRow, run: RunRow, again: Again) -> RunRow:
     """A further attempt at the moment of a run that has ended."""
     return RunRow(
@@ -110,6 +129,15 @@ def end_of(run: RunRow, outcome: Outcome, now: Millis) -> RunEnd:
 def is_first_start(run: RunRow) -> bool:
     """Whether a pending run is a moment that has not been started at all."""
     return run.status == RunStatus.PENDING and run.attempt == 1 and not run.manual
+
+
+def is_useless_attempt(job: JobRow, run: RunRow, now: Millis) -> bool:
+    """Whether a pending run is a further attempt at a moment that is older by now than the job's window.
+
+    A first attempt was decided within the window, and waits for its own job or session alone; one that was asked for has no moment.
+    """
+    later = run.status == RunStatus.PENDING and run.attempt > 1 and not run.manual
+    return later and is_useless(misfire_from_text(job.misfire), run.scheduled_at, now)
 
 
 def is_braked(job: JobRow, run: RunRow) -> bool:

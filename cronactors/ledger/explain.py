@@ -9,19 +9,25 @@ from cronactors.policy import Timing, misfire_from_text
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import JobRow, RunRow
 
+_LOOKS = 100
+"""How many rows on either side are looked at, as only once the clock was set back others lie between a moment and its row."""
+
 
 def explain(storage: Storage, job: JobRow, at: Millis) -> Explanation:
     """Tell what became of the moment ``at`` of a job, or what will.
+
+    Rows know which moments they stand for, whatever schedule the job had then. Rows that were made before that was kept know only
+    how many; there today's schedule is counted.
 
     Raises:
         InvalidSchedule: The stored schedule cannot be read.
     """
     timing = timing_of(job)
-    until, after = storage.runs_around(job.id, at=at)
+    until, later = storage.runs_around(job.id, at=at)
     if until is not None and until.scheduled_at == at:
         return _of_run(job, until, at)
-    decided = at > job.anchor_at and (job.next_run_at is None or at < job.next_run_at)
-    covering = _covering(job, timing, until, after, at) if decided and timing.until(at) == at else None
+    undecided = job.enabled and job.next_run_at is not None and at >= job.next_run_at
+    covering = None if undecided else _covering(storage, job, timing, (until, later), at)
     if covering is not None:
         return _merged(job, covering, at)
     return _without_row(storage, job, timing, at)
@@ -49,25 +55,57 @@ def _of_run(job: JobRow, run: RunRow, at: Millis) -> Explanation:
         return _answer(job, Fate.WAITING, text, cause=run.cause, run=run)
     if run.started_at is None and run.attempt == 1:
         return _answer(job, Fate.SKIPPED, f"{_show(at)} did not start{why}.{moments}", cause=run.cause, run=run)
+    if run.started_at is None:
+        return _answer(
+            job, Fate.RUN, f"{_show(at)} was run; attempt {run.attempt} did not start{why}.{moments}", cause=run.cause, run=run
+        )
     told = "is running" if run.status == RunStatus.RUNNING else f"was run: {run.status}"
     return _answer(job, Fate.RUN, f"{_show(at)} {told}{why}{attempts}.{moments}", cause=run.cause, run=run)
 
 
 def _merged(job: JobRow, run: RunRow, at: Millis) -> Explanation:
-    many = "or more " if run.coalesced >= COUNTED else ""  # no more are counted: then only the rows beside it tell
-    if run.status == RunStatus.SKIPPED:
-        text = f"{_show(at)} was skipped ({run.cause}), with others from {_show(run.scheduled_at)} on."
+    many = "or more " if run.coalesced >= COUNTED else ""  # no more are counted
+    unsure = ""
+    if _is_older(job, at) and at != run.range_at:
+        unsure = " The schedule was changed since: nothing says whether this was one of its moments."
+    if run.started_at is None and run.attempt == 1 and run.status != RunStatus.PENDING:
+        verb = "was skipped" if run.status == RunStatus.SKIPPED else "did not start"
+        text = f"{_show(at)} {verb} ({run.cause}), with others from {_show(run.span[0])} on.{unsure}"
         return _answer(job, Fate.SKIPPED, text, cause=run.cause, run=run)
     text = f"{_show(at)} was merged into the run of {_show(run.scheduled_at)}, which stands for {run.coalesced:,} {many}moments."
-    return _answer(job, Fate.MERGED, text, run=run)
+    return _answer(job, Fate.MERGED, text + unsure, run=run)
 
 
-def _covering(job: JobRow, timing: Timing, earlier: RunRow | None, later: RunRow | None, at: Millis) -> RunRow | None:
-    """The row that stands for ``at`` without bearing its time.
+def _is_older(job: JobRow, at: Millis) -> bool:
+    """Whether a moment is of an earlier schedule of the job: the present one has none before its baseline."""
+    return at <= job.anchor_at
+
+
+def _covering(
+    storage: Storage, job: JobRow, timing: Timing, around: tuple[RunRow | None, RunRow | None], at: Millis
+) -> RunRow | None:
+    """The row that stands for ``at`` without bearing its time, if it is a moment."""
+    of_now = timing.until(at) == at and not _is_older(job, at)
+    earlier, later = around
+    for _ in range(_LOOKS):
+        for run in (earlier, later):
+            if run is not None and run.span[0] <= at <= run.span[1]:
+                between = _is_older(job, at) and run.coalesced > len(run.span)  # else its moments are the ends of its range
+                return run if of_now or between or at == run.range_at else None
+        if earlier is None and later is None:
+            break
+        earlier = None if earlier is None else storage.runs_around(job.id, at=earlier.scheduled_at - 1)[0]
+        later = None if later is None else storage.runs_around(job.id, at=later.scheduled_at)[1]
+    return _counted(job, timing, around, at) if of_now else None
+
+
+def _counted(job: JobRow, timing: Timing, around: tuple[RunRow | None, RunRow | None], at: Millis) -> RunRow | None:
+    """The same of rows that know only how many moments they stand for.
 
     It is a later run or an earlier one, as the misfire policy of today merges, or a skipped row, which bears the time of its
     first moment.
     """
+    earlier, later = around
     forward = misfire_from_text(job.misfire).coalesce is Coalesce.EARLIEST
     if later is not None and later.status != RunStatus.SKIPPED and not forward and _counts(timing, at, later.scheduled_at, later):
         return later
@@ -77,7 +115,7 @@ def _covering(job: JobRow, timing: Timing, earlier: RunRow | None, later: RunRow
 
 
 def _counts(timing: Timing, first: Millis, last: Millis, run: RunRow) -> bool:
-    return timing.count(first, last) <= run.coalesced
+    return run.range_at is None and timing.count(first, last) <= run.coalesced
 
 
 def _without_row(storage: Storage, job: JobRow, timing: Timing, at: Millis) -> Explanation:

@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from cronactors.instants import Millis
-from cronactors.ledger.entries import end_of, skipped_run, stored_timing
+from cronactors.ledger.entries import end_of, skipped_run, stored_timing, without_taken
 from cronactors.ledger.views import is_time
 from cronactors.model import Cause, RunStatus
 from cronactors.policy import Outcome
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import CRASH_LOOP, PAUSE, JobRow, JobState, RunRow, line_of
+
+
+def insert_moments(storage: Storage, jobs: Mapping[str, JobRow], rows: Sequence[RunRow]) -> list[RunRow | None]:
+    """Add rows that stand for moments of these jobs. No moment that another row bears is lost with those beside it.
+
+    Returns:
+        The rows as they are stored; None for one all of whose moments have rows already.
+    """
+    ids = storage.insert_runs(rows)
+    return [
+        _insert_rest(storage, jobs[row.job_id], row) if run_id is None else row.stored_as(run_id)
+        for row, run_id in zip(rows, ids, strict=True)
+    ]
+
+
+def _insert_rest(storage: Storage, job: JobRow, row: RunRow) -> RunRow | None:
+    """Add a row without the moments that have rows of their own, where the one that it bears is such a moment."""
+    timing = stored_timing(job)
+    if timing is None or row.attempt > 1:
+        return None
+    rest = without_taken(row, timing)
+    while rest is not None:
+        run_id = storage.insert_runs([rest])[0]
+        if run_id is not None:
+            return rest.stored_as(run_id)
+        rest = without_taken(rest, timing)
+    return None
 
 
 def free_lines(storage: Storage, run: RunRow, *, held: bool) -> None:
@@ -54,7 +81,7 @@ def skip_due(storage: Storage, job: JobRow, cause: Cause) -> Millis | None:
     first, timing = job.next_run_at, stored_timing(job)
     if first is None or first > now or not job.enabled or timing is None or not is_time(first):
         return first
-    storage.insert_runs([skipped_run(job, timing.merged(first, now), cause, now)])
+    insert_moments(storage, {job.id: job}, [skipped_run(job, timing.merged(first, now), cause, now)])
     return timing.after(now)
 
 

@@ -13,7 +13,7 @@ from cronactors.ledger.close import close_run
 from cronactors.ledger.entries import stored_timing
 from cronactors.model import Cause, RunStatus
 from cronactors.owner import Owner, certainly_dead
-from cronactors.policy import FREE_CRASHES, Outcome
+from cronactors.policy import FREE_CRASHES, Outcome, Timing
 from cronactors.schedule import Interval, OneShot
 from cronactors.spec import RetryPolicy
 from cronactors.storage.protocol import Storage
@@ -23,7 +23,10 @@ _NEWEST = 1_000
 """Among how many of the newest jobs and runs a time is looked for that lies ahead."""
 _ANY_LEASE: Millis = 2**62
 _SET_BACK = "clock_set_back"
-"""The fact that says when, and by which owner, waiting attempts were moved earlier last."""
+"""The fact that says when, and by which owner, waiting attempts were moved earlier last, and the earliest time of which it knew then."""
+_DAY: Millis = 86_400_000
+_MOST_STEPS = 100
+"""How many moments that passed before the clock was seen to be set back are held against the history, for each job."""
 
 
 def register(storage: Storage, me: Owner) -> int:
@@ -43,8 +46,14 @@ def register(storage: Storage, me: Owner) -> int:
 
 
 def _forget_stale_marks(storage: Storage, registered: int) -> None:
-    """Remove marks that stand for nobody: of an earlier file of this name, or of a process that was killed before it removed them."""
-    known = {row.id for row in storage.owners()} - {registered}
+    """Remove marks that stand for nobody: of an earlier file of this name, or of a process that was killed before it removed them.
+
+    Whether a process of another container has died nobody can tell; a mark is of no use once its owner has no runs and its lease ended
+    a day ago.
+    """
+    busy = {run.owner for run in storage.running()}
+    recent = storage.now() - _DAY
+    known = {row.id for row in storage.owners() if row.id in busy or row.lease_until > recent} - {registered}
     for owner in storage.stopping_owners() - known:
         storage.forget_stopping(owner)
 
@@ -128,11 +137,12 @@ def _count_crash(storage: Storage, job_ids: Collection[str]) -> None:
     storage.advance_jobs([JobState.of(job)._replace(crashes=job.crashes + 1) for job in jobs.values()])
 
 
-def rebase(storage: Storage, *, after: int, limit: int, owner: int, by: Millis, since: Millis) -> int | None:
-    """After the clock was set back: let one page of jobs come due from now on, instead of when the old time is reached again.
+def rebase(storage: Storage, *, after: int, limit: int, owner: int, by: Millis, since: Millis, earliest: Millis) -> int | None:
+    """After the clock was set back: compute the next moments of one page of jobs anew, as the old time is a long way off.
 
-    What was claimed is not run again: its moment is taken. With the first page pending runs and leases are set back too. What is
-    ahead of now is left nowhere, so that no later start finds it again.
+    The moments that have passed since the clock was set come due too, though that may have been seen only now. What was claimed is
+    not run again: its moment has a row. With the first page pending runs and leases are set back too. No time ahead of now is left
+    anywhere, so that no later start finds it again.
 
     Args:
         storage: Inside a transaction.
@@ -140,20 +150,25 @@ def rebase(storage: Storage, *, after: int, limit: int, owner: int, by: Millis, 
         limit: How many jobs a page has.
         owner: Who asks.
         by: How far the clock was set back since attempts that wait were told to.
-        since: When the asker last looked at the clock, in the time that it shows now.
+        since: When the asker last found the clock right, in the time that it shows now.
+        earliest: The earliest time to which the clock can have been set, in the time that it shows now.
 
     Returns:
         Where the next page begins; None after the last one.
     """
     now = storage.now()
+    known = _heeded_by_another(storage, owner, since=since, now=now)
+    earliest = min(now, earliest if known is None else max(earliest, known))
     if after == 0:
-        _set_back_pending(storage, owner, by=by, since=since, now=now)
+        storage.shift_pending(now=now, by=0 if known is not None else by)
+        if by > 0 and known is None:
+            storage.set_meta(_SET_BACK, json.dumps({"at": now, "owner": owner, "earliest": earliest}))
         for row in storage.owners():
             if row.heartbeat_at > now:
                 storage.renew_lease(row.id, now=now, until=min(row.lease_until, now + leases.LEASE), unless_later_than=_ANY_LEASE)
     page = storage.page_of_jobs(after=after, limit=limit, user_id=None)
     for _, job in page:
-        rebased = _rebased(job, now)
+        rebased = _rebased(storage, job, earliest, now)
         if (rebased.anchor_at, rebased.created_at) != (job.anchor_at, job.created_at):
             storage.edit_jobs([rebased])
         elif rebased != job:
@@ -161,20 +176,23 @@ def rebase(storage: Storage, *, after: int, limit: int, owner: int, by: Millis, 
     return page[-1][0] if len(page) == limit else None
 
 
-def _set_back_pending(storage: Storage, owner: int, *, by: Millis, since: Millis, now: Millis) -> None:
-    """Move attempts that wait; not twice, where another scheduler has seen the same and done so since the asker's last look."""
+def _heeded_by_another(storage: Storage, owner: int, *, since: Millis, now: Millis) -> Millis | None:
+    """Whether another scheduler has seen the same since the asker's last look, and moved attempts that wait: they are not moved twice.
+
+    Returns:
+        The earliest time of which that one knew.
+    """
     noted = storage.meta(_SET_BACK)
     last = None if noted is None else json.loads(noted)
-    if last is not None and since <= last["at"] <= now and last["owner"] != owner:
-        return
-    storage.shift_pending(now=now, by=by)
-    if by > 0:
-        storage.set_meta(_SET_BACK, json.dumps({"at": now, "owner": owner}))
+    if last is None or last["owner"] == owner or not since <= last["at"] <= now:
+        return None
+    return int(last.get("earliest", last["at"]))
 
 
-def _rebased(job: JobRow, now: Millis) -> JobRow:
+def _rebased(storage: Storage, job: JobRow, earliest: Millis, now: Millis) -> JobRow:
     timing = stored_timing(job)
     schedule = None if timing is None else timing.schedule
+    after = earliest if job.anchor_at > now else max(earliest, job.anchor_at)  # one of the future began before the clock was set
     if isinstance(schedule, Interval) and job.anchor_at > now:  # begun in what is the future again: the phase stays
         back = -(-(job.anchor_at - now) // schedule.every_ms)
         job = job._replace(anchor_at=job.anchor_at - back * schedule.every_ms)
@@ -182,7 +200,25 @@ def _rebased(job: JobRow, now: Millis) -> JobRow:
     if job.next_run_at is None or job.next_run_at <= now or not job.enabled or timing is None or isinstance(schedule, OneShot):
         return job
     timing = attrs.evolve(timing, anchor=job.anchor_at)
-    following = timing.after(now)
+    following = _undecided(storage, job, timing, after, now)
     if following is None or following >= job.next_run_at:
         return job
-    return job._replace(next_run_at=following, decided_local=timing.local_until(now))
+    return job._replace(next_run_at=following, decided_local=timing.local_until(min(now, following - 1)))
+
+
+def _undecided(storage: Storage, job: JobRow, timing: Timing, after: Millis, now: Millis) -> Millis | None:
+    """The first moment later than ``after``, without those up to now that rows stand for.
+
+    A row that reaches beyond now was decided while the clock was ahead: a job must not fall silent for as long as that.
+    """
+    moment = timing.after(after)
+    for _ in range(_MOST_STEPS):
+        if moment is None or moment > now:
+            break
+        until, later = storage.runs_around(job.id, at=moment)
+        spans = [run.span for run in (until, later) if run is not None]
+        decided = max((last for first, last in spans if first <= moment <= last <= now), default=None)
+        if decided is None:
+            break
+        moment = timing.after(decided)
+    return moment

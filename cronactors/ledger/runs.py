@@ -7,18 +7,20 @@ import attrs
 from cronactors.errors import AlreadyClaimed, JobBusy, RunClosed, RunNotFound, shorten
 from cronactors.instants import Millis, from_millis, to_millis
 from cronactors.ledger import leases
-from cronactors.ledger.claim import claim_moment, claim_pending
+from cronactors.ledger.claim import cancel_useless, claim_moment, claim_pending
 from cronactors.ledger.close import close_run
+from cronactors.ledger.entries import is_useless_attempt
 from cronactors.ledger.jobs import find_job
 from cronactors.ledger.views import job_views
 from cronactors.model import Cause, CronJob, Overlap, RunStatus, Trigger
-from cronactors.policy import Outcome
+from cronactors.policy import Outcome, is_useless, misfire_from_text
 from cronactors.spec import RetryPolicy
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import CRASH_LOOP, Claimed, Due, JobRow, RunRow
 
 _ALL = 2**31 - 1
 _MORE = 4
+_TOO_LATE = "as it was due longer ago than the misfire window allows"
 _DIGITS = 18
 """Longest id of a run that is looked up: more would not fit SQLite's integers."""
 
@@ -168,8 +170,12 @@ def _places(storage: Storage, job: JobRow, now: Millis) -> list[Due]:
     return sorted(places, key=lambda place: place.due_at)
 
 
-def start_run(storage: Storage, target: CronJob | str, *, owner: int) -> Claimed:
+def start_run(storage: Storage, target: CronJob | str, *, owner: int) -> Claimed | AlreadyClaimed | JobBusy:
     """Claim for a loop of the caller's own: exactly the moment or attempt that the `CronJob` shows, or what is due of the id.
+
+    Returns:
+        The run that has begun; or the error to raise once it is durable that the moment does not run: raised here it would undo that,
+        and the moment would be due for ever.
 
     Raises:
         JobNotFound: There is none of that id.
@@ -194,23 +200,33 @@ def start_run(storage: Storage, target: CronJob | str, *, owner: int) -> Claimed
     if place.run_id is None:
         claimed = claim_moment(storage, job_id, owner=owner, now=now)
     else:
+        run = storage.runs([place.run_id])[place.run_id]
+        if is_useless_attempt(job, run, now):
+            cancel_useless(storage, job, run)
+            return AlreadyClaimed(f"job {shorten(job.name)} cannot start: its attempt was cancelled, {_TOO_LATE}")
         claimed = claim_pending(storage, place.run_id, owner=owner, now=now)
     if claimed is None:
-        raise _why_not(storage, job)
+        return _why_not(storage, job, now)
     leases.renew(storage, owner)
     return claimed
 
 
-def _why_not(storage: Storage, before: JobRow) -> AlreadyClaimed | JobBusy:
-    """Why a run did not begin, read off what was written instead; the error undoes it."""
+def _why_not(storage: Storage, before: JobRow, now: Millis) -> AlreadyClaimed | JobBusy:
+    """Why a run did not begin, read off what was written instead.
+
+    Raises:
+        JobBusy: It has to wait, and is not to: the error undoes that.
+    """
     name = shorten(before.name)
     opened = storage.open_runs([before.id])
     sessions = {run.session for run in opened if run.status == RunStatus.PENDING}
     if any(session is not None and storage.session_busy(session) for session in sessions):
-        return JobBusy(f"job {name} cannot start: its main session is in use")
+        raise JobBusy(f"job {name} cannot start: its main session is in use")
     if any(run.waits_for == CRASH_LOOP for run in opened):
-        return JobBusy(f"job {name} cannot start: its last runs ended with their process, as did those of a job that runs now")
+        raise JobBusy(f"job {name} cannot start: its last runs ended with their process, as did those of a job that runs now")
     job = find_job(storage, before.id)
     if job.last_error != before.last_error:
         return JobBusy(f"job {name} cannot start: {job.last_error}")
+    if before.next_run_at is not None and is_useless(misfire_from_text(before.misfire), before.next_run_at, now):
+        return AlreadyClaimed(f"job {name} cannot start: its moment was skipped, {_TOO_LATE}")
     return AlreadyClaimed(f"job {name} cannot start: its moment was decided before the clock was set back")

@@ -139,7 +139,7 @@ def _sequel(job: JobRow, run: RunRow, outcome: Outcome) -> Sequel:
     """What becomes of the job, its moment having been decided: it may have been the last one."""
     decided = not run.manual and outcome.cause is not Cause.REPLACED
     failed = outcome.status is RunStatus.FAILED and (not run.cancel_requested or outcome.crashed)
-    spent = decided and (failed or outcome.status is RunStatus.SUCCESS)
+    spent = decided and (failed or outcome.status is RunStatus.SUCCESS or outcome.cause is Cause.MISFIRE)
     if job.delete_after_run and (spent or (decided and isinstance(stored_schedule(job), OneShot))):
         return Sequel.DELETED if job.origin is None else Sequel.DONE
     return Sequel.STOPPED if spent and outcome.crashed else Sequel.GOES_ON

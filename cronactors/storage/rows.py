@@ -152,6 +152,12 @@ class RunRow(NamedTuple):
     error: str | None = None
     waits_for: str | None = None
 
+    @property
+    def span(self) -> tuple[Millis, Millis]:
+        """The first and the last of the moments that it stands for."""
+        other = self.scheduled_at if self.range_at is None else self.range_at
+        return (self.scheduled_at, other) if self.scheduled_at <= other else (other, self.scheduled_at)
+
     def stored_as(self, run_id: int) -> RunRow:
         """The same row once it has its id."""
         return RunRow(run_id, *self[1:])
