@@ -50,7 +50,7 @@ def by_new_rules(schedule: Schedule, found: NextMoment, *, zone: str, due: bool,
     """Find where a next moment, computed by older rules, lies by the rules of this process.
 
     A time of day follows its local date and time: the first one later than ``decided_local``, so that the change itself neither repeats
-    a day nor loses one. If it lies before ``now`` by the new rules the job is due at once. A rhythm of all hours goes on from ``now``.
+    a day nor loses one. If it lies before ``now`` by the new rules the job is due at once. A rhythm of all hours continues from ``now``; its moment that came meanwhile stays.
     A moment that is due already stays, and its local date and time counts as decided.
 
     Args:
@@ -65,7 +65,8 @@ def by_new_rules(schedule: Schedule, found: NextMoment, *, zone: str, due: bool,
         if local is None or due:
             return NextMoment(found.at, local)
         return NextMoment(first_reached(zone, local) * 1000, found.decided_local)
-    if due or not depends_on_rules(schedule):
+    passed = isinstance(schedule, Cron) and found.at <= now  # of a rhythm, whose moments are instants: the claim decides it
+    if due or passed or not depends_on_rules(schedule):
         return found
     moment = next_moment(schedule, after=now if isinstance(schedule, Cron) else -1, zone=zone, anchor=0)
     return found if moment is None else NextMoment(moment, None)

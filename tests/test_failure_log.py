@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +14,7 @@ from cronactors import CronConfig, Interval, JobContext, OneShot, RunStatus, ope
 from cronactors.actors import failure_log
 from cronactors.actors.failure_log import FailureLog, without_prompt
 from cronactors.actors.verdicts import INTERRUPTED, timed_out
+from cronactors.errors import one_line
 from cronactors.model import Cause
 from cronactors.policy import Outcome
 from cronactors.storage.rows import Claimed
@@ -135,6 +138,14 @@ async def test_a_line_is_one_line_of_bounded_length(autojump_clock, lines: list[
 )
 def test_no_line_holds_a_prompt(text: str, shown: str) -> None:
     assert without_prompt(text, "Summarize the secret plans of Bob") == shown
+
+
+@pytest.mark.parametrize("prompt", ["Summarize the alerts of host\nTOKEN=s3cr3t", "Run:\nexport TOKEN=s3cr3t\n\tand more of it"])
+def test_no_form_of_a_prompt_of_several_lines_is_shown(prompt: str) -> None:
+    command = subprocess.CalledProcessError(1, ["agent", "--prompt", prompt])
+    for text in (prompt, str(command), json.dumps({"prompt": prompt}), one_line(f"bad prompt: {prompt}", 1000)):
+        assert "s3cr3t" not in without_prompt(text, prompt)
+        assert "<prompt>" in without_prompt(text, prompt)
 
 
 def test_a_prompt_of_a_few_characters_is_a_word_like_others() -> None:

@@ -115,3 +115,38 @@ def test_executors_use_pools_of_forked_processes(tmp_path: Path) -> None:
     found, notes, errors = run(tmp_path, "pool")
     assert found == {"child": "0", "all": [str(sum(number * number for number in range(100)))] * 3}
     assert (notes, errors) == (Counter(["parent: atexit"]), "")
+
+
+PREFORK = """
+import os
+import sys
+import trio
+from cronactors import Interval, open_store
+
+block = open_store("jobs.db")  # as a server makes its application, before it forks its workers
+
+
+async def work() -> None:
+    async with block as store:
+        await store.add_job("job", "it", Interval(1000))
+    print("left the block", flush=True)
+
+
+if worker := os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]))
+trio.run(work)
+print("the end")
+"""
+
+
+def test_a_block_that_is_made_before_a_fork_and_entered_in_the_child_is_left_as_any_other(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", PREFORK],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "left the block\nthe end\n", "")

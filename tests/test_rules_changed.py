@@ -230,6 +230,78 @@ def test_a_rhythm_follows_the_wall(world: World) -> None:
         assert world.job(job_id).next_run_at == T0 + 15 * MINUTE
 
 
+@pytest.mark.parametrize("expr", ["*/15 * * * *", "0 * * * *"])
+def test_no_moment_of_a_rhythm_is_lost_that_comes_due_before_its_page(world: World, expr: str) -> None:
+    with world_rules(OLD, 1):
+        start(world)
+        job_id = world.add(Cron(expr), timezone=ZONE)
+        first = world.job(job_id).next_run_at
+        assert first is not None
+    with world_rules(NEW, 0):
+        world.do(rules_changed.note_rules)
+        world.now = first
+        run_due(world)
+        assert runs(world, job_id) == [first - T0]
+
+
+def test_no_moment_of_a_rhythm_is_lost_by_a_start_that_was_cut_short(world: World) -> None:
+    with world_rules(OLD, 1):
+        start(world)
+        job_id = world.add(Cron("*/15 * * * *"), timezone=ZONE)
+    with world_rules(NEW, 0):
+        world.do(rules_changed.note_rules)
+        world.now = T0 + HOUR + MINUTE
+        start(world)
+        run_due(world)
+        (row,) = world.history(job_id)
+        assert (row.coalesced, row.range_at, row.scheduled_at) == (4, T0 + 15 * MINUTE, T0 + HOUR)
+
+
+def test_processes_with_older_and_newer_rules_side_by_side_run_each_moment_of_a_rhythm(world: World) -> None:
+    with world_rules(NEW, 0):
+        start(world)
+        job_id = world.add(Cron("*/15 * * * *"), timezone=ZONE)
+    for quarter in range(1, 9):
+        world.now = T0 + quarter * 15 * MINUTE
+        with world_rules(*((OLD, 1) if quarter % 2 else (NEW, 0))):
+            run_due(world)
+    assert runs(world, job_id) == [quarter * 15 * MINUTE for quarter in range(1, 9)]
+
+
+def test_a_job_that_a_process_with_older_rules_adds_is_computed_anew_by_the_next_start(world: World) -> None:
+    with world_rules(NEW, 1):
+        start(world)
+    with world_rules(OLD, 0):
+        job_id = world.add(Cron("0 9 * * *"), timezone=ZONE)
+        assert world.job(job_id).next_run_at == T0 + 9 * HOUR
+    with world_rules(NEW, 1):
+        assert start(world) == 1
+        assert world.job(job_id).next_run_at == T0 + 8 * HOUR
+
+
+@pytest.mark.parametrize(
+    "spoilt", [{"decided_local": 10**17}, {"decided_local": None, "next_run_at": 2**62}, {"timezone": "No/Where"}]
+)
+def test_a_row_with_a_number_that_is_no_time_stops_no_neighbour(world: World, spoilt: dict[str, object]) -> None:
+    with world_rules(OLD, 1):
+        start(world)
+        broken = world.add(Cron("0 9 * * *"), timezone=ZONE)
+        job_id = world.add(Cron("0 9 * * *"), timezone=ZONE)
+        world.spoil(broken, **spoilt)
+    with world_rules(NEW, 0):
+        start(world)
+        assert world.job(job_id).next_run_at == T0 + 9 * HOUR
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", "[]", "17", "nothing", '{"rules": "2026a/1", "since": 1, "done": true, "before": null, "more": 1}']
+)
+def test_a_fact_of_another_shape_is_noted_anew(world: World, text: str) -> None:
+    world.do(lambda storage: storage.set_meta("rules", text))
+    with world_rules(NEW, 0):
+        assert world.do(rules_changed.note_rules) == rules_changed.RulesOfFile(NEW, T0, done=False, before=None)
+
+
 offsets = st.sampled_from([-1, -0.5, 0, 0.5, 1, 2])
 times_of_day = st.sampled_from(
     ["0 9 * * *", "30 2 * * *", "0 9,10 * * *", "0 0 * * *", "59 23 * * *", "0 */2 * * *", "15 9-11 * * 1-5"]

@@ -6,10 +6,11 @@ left out. What is remembered for that is bounded, and forgotten oldest first.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections import OrderedDict
-from itertools import takewhile
+from itertools import islice, takewhile
 
 import attrs
 import trio
@@ -28,6 +29,7 @@ REMEMBERED = 1_000
 
 _LONGEST = 200
 _HEAD = 24  # so many characters are taken for the prompt's beginning, and not for a word that is in both by chance
+_LONGEST_PROMPT = 20_000  # characters; no error's text is longer
 
 
 @attrs.define
@@ -77,13 +79,22 @@ class FailureLog:
 
 
 def without_prompt(text: str, prompt: str) -> str:
-    """Take a prompt, or the beginning of it, out of an error's text: it may be long, and may hold a secret."""
-    head = prompt[:_HEAD]
-    if len(head) < _HEAD // 3:
-        return text
+    """Take a prompt, or the beginning of it, out of an error's text: it may be long, and may hold a secret.
+
+    It may stand there as it is, as Python or JSON quotes it, or on one line.
+    """
+    prompt = prompt[:_LONGEST_PROMPT]
+    forms = {prompt, repr(prompt)[1:-1], json.dumps(prompt)[1:-1], one_line(prompt, _LONGEST_PROMPT)}
+    heads = {form[:_HEAD] for form in forms if len(form) >= _HEAD // 3}
     parts = []
-    while (found := text.find(head)) >= 0:
+    while heads and (places := [place for place in map(text.find, heads) if place >= 0]):
+        found = min(places)
         parts += [text[:found], "<prompt>"]
-        alike = takewhile(lambda pair: pair[0] == pair[1], zip(text[found:], prompt, strict=False))
-        text = text[found + sum(1 for _ in alike) :]
+        text = text[found + max(_alike(text, found, form) for form in forms) :]
     return "".join([*parts, text])
+
+
+def _alike(text: str, start: int, form: str) -> int:
+    """How many characters of a text from a place on are those of a form of the prompt."""
+    alike = takewhile(lambda pair: pair[0] == pair[1], zip(islice(text, start, None), form, strict=False))
+    return sum(1 for _ in alike)

@@ -40,10 +40,11 @@ class _Block(AbstractAsyncContextManager[T]):
 
     def __init__(self, inner: AbstractAsyncContextManager[T]) -> None:
         self._inner = inner
-        self._generation = generation()
+        self._generation: int | None = None
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> T:
+        self._generation = generation()  # only now: a block may be made before a server forks its workers, and entered in one
         return await self._inner.__aenter__()
 
     @trio.lowlevel.enable_ki_protection

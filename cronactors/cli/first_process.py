@@ -32,8 +32,10 @@ def become_child_of_first_process() -> None:
         return
     while (status := _reap_until(child)) is None:
         received = signal.sigwaitinfo({signal.SIGCHLD, *_PASSED_ON})
-        # What comes from the terminal (si_code > 0: the kernel sent it) the child gets by itself: it is in the same process group.
-        if received.si_signo != signal.SIGCHLD and received.si_code <= 0:
+        # What the kernel sends (si_code > 0) for a key of the terminal reaches the child by itself: it is in the same process group.
+        # A hangup reaches only the leader of the session, which is this process.
+        by_itself = received.si_code > 0 and received.si_signo != signal.SIGHUP
+        if received.si_signo != signal.SIGCHLD and not by_itself:
             with suppress(ProcessLookupError):
                 os.kill(child, received.si_signo)
     sys.exit(status if status >= 0 else 128 - status)

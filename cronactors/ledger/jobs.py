@@ -11,6 +11,7 @@ from cronactors.executor_options import check_executor_options
 from cronactors.instants import Millis, from_millis
 from cronactors.ledger.entries import is_braked, skipped_run
 from cronactors.ledger.lines import delete_job, free_first, free_suspects, skip_due, stop_job, withdraw
+from cronactors.ledger.rules_changed import note_moment
 from cronactors.ledger.views import schedule_of, timing_of
 from cronactors.model import Cause, JobChanges, Overlap, RunStatus
 from cronactors.policy import Moments, Timing, is_suspect, misfire_to_text
@@ -157,6 +158,7 @@ def _from_now(storage: Storage, job: JobRow, schedule: Schedule, now: Millis, pa
     A one-shot whose time has passed is refused or, where ``passed`` takes its name, has no moment left: its own is recorded as skipped.
     """
     job = job._replace(anchor_at=now, rules=RULES)
+    note_moment(storage)
     moment = None if passed is None else _passed_moment(schedule, job.timezone, now)
     if passed is not None and moment is not None:
         if storage.insert_runs([skipped_run(job, Moments(moment), Cause.MISFIRE, now)]) != [None]:  # else the job has run then

@@ -48,9 +48,19 @@ def note_rules(storage: Storage) -> RulesOfFile:
     return found
 
 
+def note_moment(storage: Storage) -> None:
+    """Note that this process computes a next moment: by older rules than the file's, the next start with newer ones does so anew."""
+    found = _rules_of(storage)
+    if found is not None and found.done and is_older(RULES, found.rules):
+        _write(storage, attrs.evolve(found, done=False))
+
+
 def _rules_of(storage: Storage) -> RulesOfFile | None:
     text = storage.meta(_FACT)
-    return None if text is None else RulesOfFile(**json.loads(text))
+    try:
+        return None if text is None else RulesOfFile(**json.loads(text))
+    except (TypeError, ValueError):  # damaged, or of a later release that notes more: noted anew
+        return None
 
 
 def _write(storage: Storage, rules: RulesOfFile) -> None:
@@ -87,15 +97,15 @@ def renewed(storage: Storage, job: JobRow) -> JobRow:
     rules = note_rules(storage)
     if is_older(RULES, rules.rules):
         storage.mark_rules([job.id], rules=RULES)
-        _write(storage, attrs.evolve(rules, done=False))
+        note_moment(storage)
         return job._replace(rules=RULES)
-    try:
-        schedule = schedule_of(job)
-    except InvalidSchedule:
-        return job
     if job.next_run_at is not None:
         found = NextMoment(job.next_run_at, job.decided_local)
-        new = by_new_rules(schedule, found, zone=job.timezone, due=job.next_run_at <= rules.since, now=storage.now())
+        due = job.next_run_at <= rules.since
+        try:
+            new = by_new_rules(schedule_of(job), found, zone=job.timezone, due=due, now=storage.now())
+        except (InvalidSchedule, ValueError, OverflowError):  # the schedule, or a number that is no time
+            return job
         if new != found:
             job = job._replace(next_run_at=new.at, decided_local=new.decided_local)
             storage.advance_jobs([JobState.of(job)])
