@@ -210,6 +210,7 @@ def after_ctrl_c(seconds: tuple[float, ...]) -> tuple[BaseException, float, list
     seen: list[str] = []
 
     async def executor(context: JobContext) -> None:
+        started.set()
         try:
             await trio.sleep(30)
         except trio.Cancelled:
@@ -217,6 +218,7 @@ def after_ctrl_c(seconds: tuple[float, ...]) -> tuple[BaseException, float, list
             raise
 
     async def press() -> None:
+        await started.wait()  # a busy machine may take longer for the start than the first pause
         for pause in seconds:
             await trio.sleep(pause)
             signal.raise_signal(signal.SIGINT)
@@ -226,11 +228,14 @@ def after_ctrl_c(seconds: tuple[float, ...]) -> tuple[BaseException, float, list
         async with open_scheduler(":memory:", executor, shutdown_grace=20) as scheduler:
             await scheduler.run_now(await scheduler.store.add_job("job", "it", Cron("@daily")))
 
-    began = time.monotonic()
+    began, started = time.monotonic(), trio.Event()
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored if the tests were started in the background
     try:
         trio.run(main)
     except BaseException as error:
         return error, time.monotonic() - began, seen
+    finally:
+        signal.signal(signal.SIGINT, usual)
     raise AssertionError("Ctrl-C had no effect")
 
 
