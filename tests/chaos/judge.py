@@ -69,6 +69,12 @@ class Row:
     status: str
     cause: str | None
     coalesced: int
+    error: str | None
+
+    @property
+    def left_open(self) -> bool:
+        """Whether its process died, or lost it, before the end was recorded; one that was to be replaced isn't put back then."""
+        return self.cause == "interrupted" or (self.cause == "replaced" and (self.error or "").startswith("interrupted: "))
 
 
 @attrs.frozen
@@ -103,7 +109,7 @@ def read_database(db: str | Path) -> tuple[list[Job], list[Row]]:
         rows = [
             Row(*row)
             for row in connection.execute(
-                "SELECT id, job_id, scheduled_at, manual, attempt, status, cause, coalesced FROM runs ORDER BY id"
+                "SELECT id, job_id, scheduled_at, manual, attempt, status, cause, coalesced, error FROM runs ORDER BY id"
             )
         ]
     return jobs, rows
@@ -168,7 +174,7 @@ def _judge_ends(rows: list[Row], entries: list[Entry]) -> None:
     by_id = {row.id: row for row in rows}
     for entry in entries:
         row = by_id[entry.run]
-        if entry.what == "start" or row.status == "running" or row.cause == "interrupted":
+        if entry.what == "start" or row.status == "running" or row.left_open:
             continue
         assert (row.status == "success") == (entry.what == "end"), f"{entry.what} became {row}"
 

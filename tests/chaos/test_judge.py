@@ -68,6 +68,10 @@ IN_FILE = {
     "an acknowledged job": ("DELETE FROM jobs WHERE name = 'cut off'", "acknowledged jobs are missing"),
     "a job's next moment": ("UPDATE jobs SET next_run_at = NULL WHERE name = 'fails'", "silent jobs"),
     "a result": (f"UPDATE runs SET status = 'failed', cause = 'error' WHERE {SLOW}", "end became"),
+    "a result that was replaced": (
+        f"UPDATE runs SET status = 'cancelled', cause = 'replaced', error = 'cancelled for the next moment' WHERE {SLOW}",
+        "end became",
+    ),
     "a failure": ("UPDATE runs SET status = 'success' WHERE " + ONE.format("cause = 'error'"), "raise became|without an end"),
     "a success without an end": (
         "UPDATE runs SET status = 'success' WHERE " + ONE.format("cause = 'interrupted' AND job_name = 'cut off'"),
@@ -90,6 +94,13 @@ def test_what_is_wrong_in_the_file_is_seen(kind: str, world: World):
     world.change(statement)
     with pytest.raises(AssertionError, match=told):
         judge(world.db, world.ledger, acknowledged=world.ids.values())
+
+
+def test_a_result_that_was_not_recorded_since_the_process_died_is_none(world: World):
+    """The run was to be replaced, so that it was cancelled at the next start and isn't put back."""
+    died = "status = 'cancelled', cause = 'replaced', error = 'interrupted: its process ended'"
+    world.change(f"UPDATE runs SET {died} WHERE {SLOW}")
+    judge(world.db, world.ledger, acknowledged=world.ids.values())
 
 
 def test_an_interrupted_run_that_was_not_put_back_is_seen(world: World):
