@@ -376,4 +376,4 @@ def _of_one_shot(schedule: OneShot, zone: str, present: Millis | None) -> Iterat
     if at >= LATEST:
         yield Finding("never-fires", f"{part} never fires in {zone} before the year 9998")
     if present is not None and at < present - GRACE:
-        yield Finding("in-the-past", f"{part} is in the past, it was {from_millis(at):%Y-%m-%d %H:%M:%S} UTC: it cannot be added")
+        yield Finding("in-the-past", f"{part} is in the past, it was {from_millis(at):%Y-%m-%d %H:%M:%S} UTC: it is not run")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cronactors.errors import InvalidSchedule
+from cronactors.errors import InvalidJob, InvalidSchedule
 from cronactors.instants import Millis
 from cronactors.ledger.views import timing_of
 from cronactors.model import Cause, RunStatus, Trigger
@@ -137,7 +137,12 @@ def is_useless_attempt(job: JobRow, run: RunRow, now: Millis) -> bool:
     A first attempt was decided within the window, and waits for its own job or session alone; one that was asked for has no moment.
     """
     later = run.status == RunStatus.PENDING and run.attempt > 1 and not run.manual
-    return later and is_useless(misfire_from_text(job.misfire), run.scheduled_at, now)
+    if not later:
+        return False
+    try:
+        return is_useless(misfire_from_text(job.misfire), run.scheduled_at, now)
+    except InvalidJob:  # what cannot be read has no window, and the claim pauses the job
+        return False
 
 
 def is_braked(job: JobRow, run: RunRow) -> bool:

@@ -69,8 +69,8 @@ def _merged(job: JobRow, run: RunRow, at: Millis) -> Explanation:
     if _is_older(job, at) and at != run.range_at:
         unsure = " The schedule was changed since: nothing says whether this was one of its moments."
     if run.started_at is None and run.attempt == 1 and run.status != RunStatus.PENDING:
-        verb = "was skipped" if run.status == RunStatus.SKIPPED else "did not start"
-        text = f"{_show(at)} {verb} ({run.cause}), with others from {_show(run.span[0])} on.{unsure}"
+        fate = f"was skipped ({run.cause})" if run.status == RunStatus.SKIPPED else f"did not start ({run.cause})"
+        text = f"{_show(at)} {fate}, with others from {_show(run.span[0])} on.{unsure}"
         return _answer(job, Fate.SKIPPED, text, cause=run.cause, run=run)
     text = f"{_show(at)} was merged into the run of {_show(run.scheduled_at)}, which stands for {run.coalesced:,} {many}moments."
     return _answer(job, Fate.MERGED, text + unsure, run=run)
