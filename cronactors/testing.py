@@ -273,7 +273,11 @@ def make_context(
 try:
     import pytest
 except ModuleNotFoundError:  # only the fixture needs it
-    pass
+
+    def __getattr__(name: str) -> object:
+        if name == "virtual_clock":
+            raise ImportError("the fixture virtual_clock needs pytest and pytest-trio: pip install pytest pytest-trio")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 else:
 
     @pytest.fixture

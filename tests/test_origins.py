@@ -232,6 +232,7 @@ def test_removing_a_list(start, write, tmp_path):
         code, text = asked(tmp_path, answer)
         assert code == status
         assert "Remove 2 jobs of agent.toml? [y/N]: " in text
+        assert "agent.toml exists: as long as it lists jobs, its next start adds them as new ones" in text
         assert said in text
     assert start("list").end() == (0, "no jobs")
     code, text = start("remove", "--origin", "agent.toml", "--yes").end()

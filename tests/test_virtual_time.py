@@ -278,3 +278,11 @@ async def test_hold_does_nothing_in_real_time() -> None:
 async def test_the_clock_stops_at_the_end_of_time(virtual_clock: VirtualClock) -> None:
     await trio.sleep(1e12)
     assert cronactors.now().year == 9997
+
+
+def test_without_pytest_the_fixture_says_what_it_needs() -> None:
+    code = "import sys; sys.modules['pytest'] = None; from cronactors.testing import make_context, virtual_clock"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1] == (
+        "ImportError: the fixture virtual_clock needs pytest and pytest-trio: pip install pytest pytest-trio"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
 import trio
@@ -10,6 +11,7 @@ import trio
 from cronactors import open_store
 from cronactors.actors.messages import ListOrigins
 from cronactors.errors import JobNotFound, one_line
+from cronactors.storage.rows import OriginRow
 
 
 def remove_list(database: str, origin: str, *, yes: bool) -> None:
@@ -22,12 +24,15 @@ def remove_list(database: str, origin: str, *, yes: bool) -> None:
     """
     if not yes and not sys.stdin.isatty():
         raise click.UsageError("there is no terminal to ask on: give --yes")
-    found = trio.run(_count, database)
+    found = trio.run(_origins, database)
     if origin not in found:
-        known = ", ".join(f"{one_line(name, 60)} ({count:,})" for name, count in sorted(found.items()))
+        known = ", ".join(f"{one_line(name, 60)} ({list_.jobs:,})" for name, list_ in sorted(found.items()))
         raise JobNotFound(f"no job has the origin {one_line(origin, 100)}; {f'there are {known}' if known else 'no job has any'}")
+    there = found[origin].file
+    if there is not None:
+        click.echo(f"{one_line(there)} exists: as long as it lists jobs, its next start adds them as new ones, one-shots too")
     if not yes:
-        click.confirm(f"Remove {_jobs(found[origin])} of {one_line(origin)}?", abort=True)
+        click.confirm(f"Remove {_jobs(found[origin].jobs)} of {one_line(origin)}?", abort=True)
     click.echo(f"removed {_jobs(trio.run(_remove, database, origin))} of {one_line(origin)}")
 
 
@@ -35,9 +40,11 @@ def _jobs(count: int) -> str:
     return f"{count:,} {'job' if count == 1 else 'jobs'}"
 
 
-async def _count(database: str) -> dict[str, int]:
+async def _origins(database: str) -> dict[str, OriginRow]:
+    """The lists in a database; with a file only where that is still there."""
     async with open_store(database, create=False) as store:
-        return {row.name: row.jobs for row, _ in await store._service.mailbox.ask(ListOrigins(None))}
+        rows = await store._service.mailbox.ask(ListOrigins(str(Path(store.path).parent)))
+        return {row.name: row._replace(file=None) if gone else row for row, gone in rows}
 
 
 async def _remove(database: str, origin: str) -> int:
