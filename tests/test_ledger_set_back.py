@@ -20,6 +20,7 @@ from tests.ledger_world import (
     HOURLY,
     KINDS,
     MINUTE,
+    MINUTELY,
     SECOND,
     T0,
     World,
@@ -290,3 +291,19 @@ def test_a_scheduler_that_saw_the_clock_set_back_later_goes_by_the_one_that_saw_
     world.see_set_back(2 * DAY, set_to=world.now - HOUR, owner=world.register(process("there")))
     assert world.job(job).next_run_at == T0 + 33 * HOUR
     assert world.claim() == []
+
+
+@pytest.mark.parametrize("noted", ["x", "[]", "{}", "17", '{"at": 1772409600000, "owner": 99, "earliest": null}'])
+def test_a_fact_that_cannot_be_read_stops_no_start(world, noted):
+    job = world.add(MINUTELY)
+    world.do(lambda storage: storage.set_meta("clock_set_back", noted))
+    world.set_back(HOUR)
+    assert world.job(job).next_run_at <= world.now + MINUTE
+
+
+def test_no_moment_of_an_interval_that_began_ahead_is_left_out_until_the_clock_is_looked_at(world):
+    world.pass_time(10 * HOUR)
+    job = world.add(MINUTELY)
+    world.now = T0 + 9 * HOUR + 150 * SECOND
+    world.do(rebase, after=0, limit=100, owner=world.owner, by=HOUR, since=world.now, earliest=T0 + 9 * HOUR)
+    assert world.job(job).next_run_at == T0 + 9 * HOUR + MINUTE

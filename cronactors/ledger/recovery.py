@@ -182,11 +182,13 @@ def _heeded_by_another(storage: Storage, owner: int, *, since: Millis, now: Mill
     Returns:
         The earliest time of which that one knew.
     """
-    noted = storage.meta(_SET_BACK)
-    last = None if noted is None else json.loads(noted)
-    if last is None or last["owner"] == owner or not since <= last["at"] <= now:
+    try:
+        last = json.loads(storage.meta(_SET_BACK) or "null")
+        if last is None or last["owner"] == owner or not since <= last["at"] <= now:
+            return None
+        return int(last.get("earliest", last["at"]))
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError):  # damaged: as if nothing had been noted
         return None
-    return int(last.get("earliest", last["at"]))
 
 
 def _rebased(storage: Storage, job: JobRow, earliest: Millis, now: Millis) -> JobRow:
@@ -194,7 +196,7 @@ def _rebased(storage: Storage, job: JobRow, earliest: Millis, now: Millis) -> Jo
     schedule = None if timing is None else timing.schedule
     after = earliest if job.anchor_at > now else max(earliest, job.anchor_at)  # one of the future began before the clock was set
     if isinstance(schedule, Interval) and job.anchor_at > now:  # begun in what is the future again: the phase stays
-        back = -(-(job.anchor_at - now) // schedule.every_ms)
+        back = -(-(job.anchor_at - earliest) // schedule.every_ms)
         job = job._replace(anchor_at=job.anchor_at - back * schedule.every_ms)
     job = job._replace(anchor_at=min(job.anchor_at, now), created_at=min(job.created_at, now))
     if job.next_run_at is None or job.next_run_at <= now or not job.enabled or timing is None or isinstance(schedule, OneShot):
