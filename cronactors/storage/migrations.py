@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from functools import partial
 from importlib.resources import files
 
 import attrs
@@ -36,14 +35,20 @@ def _statements(script: str) -> Iterator[str]:
             statement = ""
 
 
-def _run_script(name: str, db: Database) -> None:
-    for statement in _statements(files("cronactors.storage").joinpath(name).read_text(encoding="utf-8")):
-        db.conn.execute(statement)
+def _script(name: str) -> Callable[[Database], None]:
+    """A step that carries out a script, which is read now: later the process may have given up the right to."""
+    statements = list(_statements(files("cronactors.storage").joinpath(name).read_text(encoding="utf-8")))
+
+    def apply(db: Database) -> None:
+        for statement in statements:
+            db.conn.execute(statement)
+
+    return apply
 
 
 STEPS: tuple[Step, ...] = (
-    Step(1, partial(_run_script, "schema.sql")),
-    Step(2, partial(_run_script, "schema_2.sql")),
+    Step(1, _script("schema.sql")),
+    Step(2, _script("schema_2.sql")),
 )
 
 
