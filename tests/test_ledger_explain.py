@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import closing
 from datetime import timedelta
 
 import pytest
@@ -16,7 +17,8 @@ from tests.ledger_world import DAY, HOUR, KINDS, MINUTE, MINUTELY, SECOND, T0, W
 
 @pytest.fixture(params=KINDS)
 def world(request):
-    return World(request.param)
+    with closing(World(request.param)) as world:
+        yield world
 
 
 def explained(world: World, job: str, moment: int) -> Explanation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,8 @@ SKIPPED_TIME = OneShot("2026-03-29 02:30")  # the clock of Rome is set forward o
 
 @pytest.fixture(params=KINDS)
 def world(request):
-    return World(request.param)
+    with closing(World(request.param)) as world:
+        yield world
 
 
 def count(world: World) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,7 +22,8 @@ WINDOW = Misfire(window=timedelta(minutes=1))
 
 @pytest.fixture(params=KINDS)
 def world(request):
-    return World(request.param)
+    with closing(World(request.param)) as world:
+        yield world
 
 
 def test_a_retry_starts_within_the_window_and_not_later(world):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from pathlib import Path
 
@@ -65,8 +65,9 @@ def compares_with_the_rules_of_the_moment(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.fixture(params=KINDS)
-def world(request: pytest.FixtureRequest) -> World:
-    return World(request.param)
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    with closing(World(request.param)) as world:
+        yield world
 
 
 def start(world: World) -> int:
@@ -310,7 +311,7 @@ times_of_day = st.sampled_from(
 
 @given(expr=times_of_day, old=offsets, new=offsets, restart=st.integers(0, 4 * DAY // MINUTE))
 def test_the_change_itself_neither_repeats_nor_loses_a_local_time(expr: str, old: float, new: float, restart: int) -> None:
-    world = World(KINDS[1])
+    world = World(KINDS[1])  # in dicts: nothing to close
     local: list[tuple[int, int]] = []
 
     def work(until: Millis, offset: float) -> None:

@@ -55,7 +55,8 @@ settings = pytest.mark.parametrize("columns", SETTINGS.values(), ids=SETTINGS)
 
 @pytest.fixture(params=KINDS)
 def world(request):
-    return World(request.param)
+    with closing(World(request.param)) as world:
+        yield world
 
 
 @spoilt
