@@ -237,3 +237,14 @@ def test_a_migration_that_fails_leaves_the_file_as_it_was(
     with closing(opened(path)) as storage:
         assert job_ids(storage) == (["000", "001", "002"] if existing else [])
         add(storage, "works")
+
+
+def test_opening_a_file_imports_nothing(path: str) -> None:
+    """An import would fail where the descriptors are used up, or the rights to read the library were given away."""
+    filled(path)
+    code = (
+        "import sys; from cronactors.storage.sqlite import SqliteStorage; before = set(sys.modules);"
+        "SqliteStorage(sys.argv[1], wall=lambda: 0).close(); print(sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -17,6 +17,7 @@ from cronactors.actors.store import Failed, run_batch
 from cronactors.errors import StoreCorrupt, StoreUnavailable
 from cronactors.storage import connection
 from cronactors.storage.connection import APPLICATION_ID, SCHEMA_VERSION, connect
+from cronactors.storage.files import MEMORY
 from tests import storages
 from tests.storages import add, contents, filled, job_ids, opened
 
@@ -216,6 +217,7 @@ def of_nobody() -> Iterator[Path]:
     """A folder, and until the test ends a user without the rights of root."""
     with tempfile.TemporaryDirectory() as name:
         root = os.geteuid() == 0
+        connect(MEMORY, create=True).close()  # imports what making a file needs: another user may have no right to read it
         if root:
             os.chown(name, 65534, -1)
             os.seteuid(65534)

@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import sqlite3
+import urllib.parse  # noqa: F401 - for Path.as_uri, which from Python 3.13 on imports it only when called
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
