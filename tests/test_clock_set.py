@@ -14,6 +14,8 @@ import trio.testing
 import cronactors
 from cronactors import (
     Cron,
+    CronConfig,
+    Fate,
     Interval,
     JobContext,
     OneShot,
@@ -24,6 +26,7 @@ from cronactors import (
 )
 from cronactors.instants import from_millis
 from cronactors.testing import VirtualClock
+from cronactors.wallclock import system_wall
 from tests.workers import START, after, history
 
 
@@ -310,3 +313,36 @@ async def test_small_steps_back_add_up_within_a_tick(virtual_clock: VirtualClock
         await trio.sleep(10)
         assert times.moments == list(map(float, range(1, 21)))
     assert "the wall clock was set by" in caplog.text
+
+
+@pytest.mark.slow
+async def test_the_system_clock_set_right_in_real_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three days ahead for a second, under load of one slot and by two schedulers of the file: each moment after it is in a row."""
+    ahead = 0
+    monkeypatch.setattr("cronactors.actors.service.system_wall", lambda: system_wall() + ahead)
+
+    async def executor(context: JobContext) -> None:
+        await trio.sleep(0.03)
+
+    config = CronConfig(max_concurrent_runs=1)
+    path = tmp_path / "a.db"
+    async with open_scheduler(path, executor, config=config) as scheduler, open_scheduler(path, executor, config=config):
+        ids = [await scheduler.store.add_job(f"job {ms}", "it", Interval(ms)) for ms in (100, 130, 170, 1_100)]
+        await trio.sleep(0.5)
+        ahead = 3 * 86_400_000
+        await trio.sleep(1.2)
+        ahead = 0
+        set_back_at = cronactors.now()
+        await trio.sleep(2.5)
+        for job_id in ids:
+            every = timedelta(milliseconds=int((await scheduler.store.get_job(job_id)).name.split()[1]))
+            rows = await scheduler.store.list_runs(job_id, limit=1_000)
+            moment = min(run.scheduled_at for run in rows)
+            while moment < set_back_at:
+                moment += every
+            while moment < set_back_at + timedelta(seconds=2):
+                found = await scheduler.explain(job_id, moment)
+                by = next((run for run in rows if run.id == found.run_id), None)
+                assert by is None or by.scheduled_at < set_back_at + timedelta(days=1), found.text
+                assert found.outcome in {Fate.RUN, Fate.MERGED, Fate.SKIPPED, Fate.WAITING}, found.text
+                moment += every
