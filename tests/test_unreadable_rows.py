@@ -25,7 +25,7 @@ from cronactors import (
     open_store,
 )
 from cronactors.cli import show
-from cronactors.errors import JobBusy
+from cronactors.errors import AlreadyClaimed, JobBusy
 from cronactors.ledger import recovery, views
 from cronactors.ledger.claim import cancel_overlapped
 from cronactors.model import Coalesce
@@ -305,3 +305,14 @@ def test_an_unreadable_misfire_is_an_error_of_ours():
         with pytest.raises(InvalidJob, match="misfire .*"):
             misfire_from_text(text)
     assert misfire_from_text('{"coalesce": "all"}').coalesce is Coalesce.ALL
+
+
+def test_a_loop_of_its_own_pauses_a_job_again_that_cannot_be_read_still(world):
+    job_id = world.add()
+    world.spoil(job_id, misfire="x")
+    world.pass_time(MINUTE)
+    for _ in range(2):
+        with pytest.raises((AlreadyClaimed, JobBusy)):
+            world.start(job_id)
+        assert not world.job(job_id).enabled
+        world.spoil(job_id, enabled=1)  # as an edit of the file, with the same error in it

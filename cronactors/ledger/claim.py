@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from cronactors.errors import InvalidJob, InvalidSchedule
+from cronactors.errors import CronError, InvalidJob, InvalidSchedule
 from cronactors.instants import Millis
 from cronactors.ledger import leases
 from cronactors.ledger.close import close_run
@@ -105,7 +105,7 @@ def _claim_together(storage: Storage, places: Sequence[Due], *, owner: int, now:
             except (InvalidSchedule, InvalidJob):
                 decided[alike] = None  # `claim_moment` stops the job
         decision = decided[alike]
-        if decision is not None and len(decision.runs) == 1 and not decision.skipped and not _decided_beyond(job, decision):
+        if decision is not None and len(decision.runs) == 1 and not decision.skipped and _beyond_clock(job, decision) is None:
             begins.append((job, decision))
     claims: list[Claimed] = []
     for run_id, (job, decision) in zip(storage.new_run_ids(len(begins)), begins, strict=True):
@@ -144,13 +144,18 @@ def _decide(storage: Storage, job: JobRow, now: Millis) -> Decision | None:
     """What the due moments become; None if there are none, or if what is stored cannot be read, which stops the job."""
     try:
         decision = _decided(job, now)
-        if decision is not None and job.decided_local is not None and _decided_beyond(job, decision):
-            following = timing_of(job).after_local(job.decided_local)
-            decision = attrs.evolve(decision, following=following, decided_local=job.decided_local)
+        beyond = None if decision is None else _beyond_clock(job, decision)
+        if decision is not None and beyond is not None:
+            decision = attrs.evolve(decision, following=timing_of(job).after_local(beyond), decided_local=beyond)
     except (InvalidSchedule, InvalidJob) as error:
-        stop_job(storage, job._replace(last_error=f"paused: {unreadable(error)}"), Cause.CANCELLED)
+        _stop_unreadable(storage, job, error)
         return None
     return decision
+
+
+def _stop_unreadable(storage: Storage, job: JobRow, error: CronError) -> None:
+    """Pause a job that is stored in a way that cannot be read."""
+    stop_job(storage, job._replace(last_error=f"paused: {unreadable(error)}"), Cause.CANCELLED)
 
 
 def _decided(job: JobRow, now: Millis) -> Decision | None:
@@ -161,9 +166,10 @@ def _decided(job: JobRow, now: Millis) -> Decision | None:
     return decide_due(timing_of(job), first=first, now=now, misfire=misfire_from_text(job.misfire))
 
 
-def _decided_beyond(job: JobRow, decision: Decision) -> bool:
-    """Whether the job's times of day are decided further than the local clock is: new rules have set the clock of its zone back."""
-    return None not in (job.decided_local, decision.decided_local) and (job.decided_local or 0) > (decision.decided_local or 0)
+def _beyond_clock(job: JobRow, decision: Decision) -> int | None:
+    """Until when the job's times of day are decided, if the local clock is not as far: new rules have set the clock of its zone back."""
+    decided, clock = job.decided_local, decision.decided_local
+    return decided if decided is not None and clock is not None and decided > clock else None
 
 
 def _begin(storage: Storage, job: JobRow, moments: Moments, *, owner: int, now: Millis) -> RunRow | None:
@@ -237,10 +243,10 @@ def _cannot_run(storage: Storage, job: JobRow, run: RunRow) -> bool:
     try:
         check_policies(job)
     except InvalidJob as error:
-        said = unreadable(error)
-        stop_job(storage, job._replace(last_error=f"paused: {said}"), Cause.CANCELLED)
+        _stop_unreadable(storage, job, error)
         if run.manual:
-            close_run(storage, run, Outcome(status=RunStatus.FAILED, cause=Cause.GAVE_UP, error=said), RetryPolicy())
+            outcome = Outcome(status=RunStatus.FAILED, cause=Cause.GAVE_UP, error=unreadable(error))
+            close_run(storage, run, outcome, RetryPolicy())
         return True
     return False
 

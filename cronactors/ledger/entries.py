@@ -137,11 +137,14 @@ def is_useless_attempt(job: JobRow, run: RunRow, now: Millis) -> bool:
     A first attempt was decided within the window, and waits for its own job or session alone; one that was asked for has no moment.
     """
     later = run.status == RunStatus.PENDING and run.attempt > 1 and not run.manual
-    if not later:
-        return False
+    return later and is_too_late(job, run.scheduled_at, now)
+
+
+def is_too_late(job: JobRow, moment: Millis, now: Millis) -> bool:
+    """Whether a moment is older by now than the job's window; a policy that cannot be read has none, and the claim pauses the job."""
     try:
-        return is_useless(misfire_from_text(job.misfire), run.scheduled_at, now)
-    except InvalidJob:  # what cannot be read has no window, and the claim pauses the job
+        return is_useless(misfire_from_text(job.misfire), moment, now)
+    except InvalidJob:
         return False
 
 

@@ -11,7 +11,7 @@ from cronactors.executor_options import check_executor_options
 from cronactors.instants import Millis, from_millis
 from cronactors.ledger.entries import is_braked, skipped_run
 from cronactors.ledger.lines import delete_job, free_first, free_suspects, skip_due, stop_job, withdraw
-from cronactors.ledger.rules_changed import note_moment
+from cronactors.ledger.rules_changed import note_moments
 from cronactors.ledger.views import schedule_of, timing_of
 from cronactors.model import Cause, JobChanges, Overlap, RunStatus
 from cronactors.policy import Moments, Timing, is_suspect, misfire_to_text
@@ -65,6 +65,7 @@ def add_jobs(storage: Storage, specs: Sequence[tuple[str, JobSpec]], defaults: D
     refuse_twins(spec for _, spec in specs)
     for user_id, name in storage.jobs_named([key_of(spec) for _, spec in specs]):
         raise DuplicateJob(f"name {shorten(name)} is taken{_whose(user_id)}")
+    note_moments(storage)
     now = storage.now()
     storage.insert_jobs([new_job(storage, job_id, spec, defaults, now) for job_id, spec in specs])
     return [job_id for job_id, _ in specs]
@@ -158,7 +159,6 @@ def _from_now(storage: Storage, job: JobRow, schedule: Schedule, now: Millis, pa
     A one-shot whose time has passed is refused or, where ``passed`` takes its name, has no moment left: its own is recorded as skipped.
     """
     job = job._replace(anchor_at=now, rules=RULES)
-    note_moment(storage)
     moment = None if passed is None else _passed_moment(schedule, job.timezone, now)
     if passed is not None and moment is not None:
         if storage.insert_runs([skipped_run(job, Moments(moment), Cause.MISFIRE, now)]) != [None]:  # else the job has run then
@@ -206,6 +206,7 @@ def update_job(storage: Storage, job_id: str, changes: JobChanges) -> JobRow:
     )
     if new.name != job.name and find_named(storage, new.name, new.user_id) is not None:
         raise DuplicateJob(f"name {shorten(new.name)} is taken{_whose(new.user_id)}")
+    note_moments(storage)
     return edit_job(storage, job, new, storage.now())
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from cronactors.instants import Millis
 from cronactors.storage.protocol import Storage
+from cronactors.storage.rows import OwnerRow
 
 LEASE: Millis = 30_000
 """How long an owner counts as alive after its last heartbeat."""
@@ -34,6 +35,12 @@ def keep_leases(storage: Storage, owners: Iterable[int]) -> None:
     now = storage.now()
     for owner in owners:
         storage.renew_lease(owner, now=now, until=now + LEASE, unless_later_than=_ANY_LEASE)
+
+
+def shorten(storage: Storage, row: OwnerRow) -> None:
+    """After the clock was set back: let a lease last no longer than one that is renewed now."""
+    now = storage.now()
+    storage.renew_lease(row.id, now=now, until=min(row.lease_until, now + LEASE), unless_later_than=_ANY_LEASE)
 
 
 def end_lease(storage: Storage, owner: int) -> None:

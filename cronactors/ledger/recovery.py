@@ -21,7 +21,6 @@ from cronactors.storage.rows import JobRow, JobState, OwnerRow, RunRow
 
 _NEWEST = 1_000
 """Among how many of the newest jobs and runs a time is looked for that lies ahead."""
-_ANY_LEASE: Millis = 2**62
 _SET_BACK = "clock_set_back"
 """The fact that says when, and by which owner, waiting attempts were moved earlier last, and the earliest time of which it knew then."""
 _DAY: Millis = 86_400_000
@@ -41,20 +40,22 @@ def register(storage: Storage, me: Owner) -> int:
     storage.delete_owners(gone)
     lease_until = now + leases.LEASE
     number = storage.insert_owner(OwnerRow(0, me.machine, me.pid, me.process_start, heartbeat_at=now, lease_until=lease_until))
-    _forget_stale_marks(storage, number)
+    _forget_stale_marks(storage, number, busy)
     return number
 
 
-def _forget_stale_marks(storage: Storage, registered: int) -> None:
+def _forget_stale_marks(storage: Storage, registered: int, busy: Collection[int | None]) -> None:
     """Remove marks that stand for nobody: of an earlier file of this name, or of a process that was killed before it removed them.
 
     Whether a process of another container has died nobody can tell; a mark is of no use once its owner has no runs and its lease ended
     a day ago.
     """
-    busy = {run.owner for run in storage.running()}
+    marked = storage.stopping_owners()
+    if not marked:
+        return
     recent = storage.now() - _DAY
     known = {row.id for row in storage.owners() if row.id in busy or row.lease_until > recent} - {registered}
-    for owner in storage.stopping_owners() - known:
+    for owner in marked - known:
         storage.forget_stopping(owner)
 
 
@@ -165,7 +166,7 @@ def rebase(storage: Storage, *, after: int, limit: int, owner: int, by: Millis, 
             storage.set_meta(_SET_BACK, json.dumps({"at": now, "owner": owner, "earliest": earliest}))
         for row in storage.owners():
             if row.heartbeat_at > now:
-                storage.renew_lease(row.id, now=now, until=min(row.lease_until, now + leases.LEASE), unless_later_than=_ANY_LEASE)
+                leases.shorten(storage, row)
     page = storage.page_of_jobs(after=after, limit=limit, user_id=None)
     for _, job in page:
         rebased = _rebased(storage, job, earliest, now)

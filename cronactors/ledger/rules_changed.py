@@ -48,11 +48,16 @@ def note_rules(storage: Storage) -> RulesOfFile:
     return found
 
 
-def note_moment(storage: Storage) -> None:
-    """Note that this process computes a next moment: by older rules than the file's, the next start with newer ones does so anew."""
+def note_moments(storage: Storage) -> None:
+    """Note that this process computes next moments: by older rules than the file's, the next start with newer ones does so anew."""
     found = _rules_of(storage)
-    if found is not None and found.done and is_older(RULES, found.rules):
-        _write(storage, attrs.evolve(found, done=False))
+    if found is not None and is_older(RULES, found.rules):
+        _note_older(storage, found)
+
+
+def _note_older(storage: Storage, rules: RulesOfFile) -> None:
+    if rules.done:
+        _write(storage, attrs.evolve(rules, done=False))
 
 
 def _rules_of(storage: Storage) -> RulesOfFile | None:
@@ -80,7 +85,7 @@ def renew_page(storage: Storage, *, after: int, limit: int) -> tuple[int | None,
     """
     rules = note_rules(storage)
     page = storage.page_of_jobs(after=after, limit=limit, user_id=None)
-    moved = sum(renewed(storage, job).next_run_at != job.next_run_at for _, job in page if is_older(job.rules))
+    moved = sum(_renewed(storage, job, rules).next_run_at != job.next_run_at for _, job in page if is_older(job.rules))
     if len(page) == limit:
         return page[-1][0], moved
     if rules.rules == RULES:
@@ -94,10 +99,13 @@ def renewed(storage: Storage, job: JobRow) -> JobRow:
     A process with older rules than the file's keeps the next moment, and marks the job: what this process computes for it is computed
     anew by the next start with newer rules.
     """
-    rules = note_rules(storage)
+    return _renewed(storage, job, note_rules(storage))
+
+
+def _renewed(storage: Storage, job: JobRow, rules: RulesOfFile) -> JobRow:
     if is_older(RULES, rules.rules):
         storage.mark_rules([job.id], rules=RULES)
-        note_moment(storage)
+        _note_older(storage, rules)
         return job._replace(rules=RULES)
     if job.next_run_at is not None:
         found = NextMoment(job.next_run_at, job.decided_local)

@@ -9,11 +9,11 @@ from cronactors.instants import Millis, from_millis, to_millis
 from cronactors.ledger import leases
 from cronactors.ledger.claim import cancel_useless, claim_moment, claim_pending
 from cronactors.ledger.close import close_run
-from cronactors.ledger.entries import is_useless_attempt
+from cronactors.ledger.entries import is_too_late, is_useless_attempt
 from cronactors.ledger.jobs import find_job
 from cronactors.ledger.views import job_views
 from cronactors.model import Cause, CronJob, Overlap, RunStatus, Trigger
-from cronactors.policy import Outcome, is_useless, misfire_from_text
+from cronactors.policy import Outcome
 from cronactors.spec import RetryPolicy
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import CRASH_LOOP, Claimed, Due, JobRow, RunRow
@@ -227,6 +227,6 @@ def _why_not(storage: Storage, before: JobRow, now: Millis) -> AlreadyClaimed | 
     job = find_job(storage, before.id)
     if job.last_error != before.last_error:
         return JobBusy(f"job {name} cannot start: {job.last_error}")
-    if before.next_run_at is not None and is_useless(misfire_from_text(before.misfire), before.next_run_at, now):
+    if before.next_run_at is not None and is_too_late(before, before.next_run_at, now):
         return AlreadyClaimed(f"job {name} cannot start: its moment was skipped, {_TOO_LATE}")
     return AlreadyClaimed(f"job {name} cannot start: its moment was decided before the clock was set back")

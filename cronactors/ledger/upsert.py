@@ -10,6 +10,7 @@ from cronactors.instants import from_millis
 from cronactors.ledger.entries import stored_schedule
 from cronactors.ledger.jobs import Defaults, edit_job, key_of, new_job, refuse_twins
 from cronactors.ledger.lines import delete_job
+from cronactors.ledger.rules_changed import note_moments
 from cronactors.policy import misfire_to_text
 from cronactors.schedule import OneShot, schedule_to_json
 from cronactors.spec import Delay, JobSpec
@@ -68,6 +69,7 @@ def upsert_jobs(storage: Storage, listed: JobList, defaults: Defaults) -> Upsert
     refuse_twins(spec for _, spec in listed.specs)
     if listed.origin is not None:
         _take_former(storage, listed, listed.origin)
+    note_moments(storage)
     now = storage.now()
     found = storage.jobs_named([key_of(spec) for _, spec in listed.specs])
     if listed.origin is not None:
