@@ -24,7 +24,6 @@ from cronactors.errors import (
     StoreUnavailable,
     WouldDeadlock,
 )
-from cronactors.handle import CronStore, open_store
 from cronactors.model import (
     ALL,
     Cause,
@@ -44,7 +43,8 @@ from cronactors.model import (
     SessionMode,
     Trigger,
 )
-from cronactors.schedule import (
+from cronactors.scheduler import CronScheduler, Health, open_scheduler
+from cronactors.schedules.schedule import (
     Cron,
     Interval,
     OneShot,
@@ -54,19 +54,25 @@ from cronactors.schedule import (
     schedule_from_dict,
     schedule_to_dict,
 )
-from cronactors.scheduler import CronScheduler, Health, open_scheduler
 from cronactors.spec import CronConfig, JobSpec, RetryPolicy
+from cronactors.store import CronStore, open_store
 from cronactors.wallclock import now
 
 if TYPE_CHECKING:
-    from cronactors.config import load_config
-    from cronactors.findings import Finding, lint
-    from cronactors.previews import Preview, preview
+    from cronactors.config_file import load_config
+    from cronactors.schedules.lint import Finding, lint
+    from cronactors.schedules.preview import Preview, preview
 
 __version__ = "0.1.0"
 
 # Imported when they are first used (PEP 562): a program that only schedules needs none of them.
-_LATER = {"load_config": "config", "Finding": "findings", "lint": "findings", "Preview": "previews", "preview": "previews"}
+_LATER = {
+    "load_config": "config_file",
+    "Finding": "schedules.lint",
+    "lint": "schedules.lint",
+    "Preview": "schedules.preview",
+    "preview": "schedules.preview",
+}
 
 __all__ = [
     "ALL",

@@ -12,9 +12,9 @@ from cronactors.errors import InvalidConfig, InvalidJob, StoreUnavailable, short
 from cronactors.instants import EARLIEST, LATEST, Millis
 from cronactors.model import Cause, CronJob, JobOptions, RunStatus
 from cronactors.policy import MAX_ERROR, MAX_SUMMARY, Outcome, kept
-from cronactors.schedule import Schedule
+from cronactors.schedules.schedule import Schedule
+from cronactors.schedules.zones import check_zone
 from cronactors.spec import MAX_NAME, MAX_PATH, CronConfig, Delay, JobSpec, check_specs, check_user
-from cronactors.zones import check_zone
 
 StrPath: TypeAlias = "str | os.PathLike[str]"
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 from cronactors import checks
 from cronactors.errors import InvalidConfig, one_line, shorten
 from cronactors.model import JobExecutor
-from cronactors.shell import SHELL_GRACE, SHELL_OUTPUT, CommandFailed, shell_executor
+from cronactors.shell.executor import SHELL_GRACE, SHELL_OUTPUT, CommandFailed, shell_executor
 
 if TYPE_CHECKING:
     from _typeshed import StrPath

@@ -12,7 +12,7 @@ import attrs
 from cronactors import checks
 from cronactors.errors import InvalidJob, shorten
 from cronactors.executor_options import NO_OPTIONS, ExecutorOptions, Json, check_executor_options
-from cronactors.schedule import Schedule
+from cronactors.schedules.schedule import Schedule
 
 COUNTED: Final = 1_000
 """How far moments that one run or one skipped row stands for are counted."""

@@ -15,13 +15,13 @@ from collections.abc import Sequence
 import attrs
 
 from cronactors.actors.mailbox import Mailbox
-from cronactors.actors.messages import ListOrigins, UpsertJobs
+from cronactors.actors.user_requests import ListOrigins, UpsertJobs
 from cronactors.arguments import with_ids
 from cronactors.errors import one_line
 from cronactors.ledger.jobs import Defaults
 from cronactors.ledger.upsert import JobList, Upserted
 from cronactors.spec import CronConfig, JobSpec
-from cronactors.storage.files import MEMORY
+from cronactors.storage.file_state import MEMORY
 
 logger = logging.getLogger("cronactors.lists")
 

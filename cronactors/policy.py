@@ -9,12 +9,12 @@ from functools import lru_cache
 import attrs
 
 from cronactors.errors import InvalidJob, shorten
-from cronactors.expression import parse
 from cronactors.instants import LATEST, Millis
 from cronactors.model import COUNTED, Cause, Coalesce, Misfire, Overlap, RunStatus
-from cronactors.schedule import Cron, Schedule, count_moments, latest_moment, next_moment
+from cronactors.schedules.cron import parse
+from cronactors.schedules.schedule import Cron, Schedule, count_moments, latest_moment, next_moment
+from cronactors.schedules.zones import first_reached, furthest_local
 from cronactors.spec import RetryPolicy
-from cronactors.zones import first_reached, furthest_local
 
 MAX_SUMMARY = 10_000
 """How many characters of a result are kept."""

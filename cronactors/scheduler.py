@@ -11,23 +11,23 @@ from datetime import datetime
 import attrs
 import trio
 
-from cronactors.actors.callbacks import inside_callback
 from cronactors.actors.clock import Clock
-from cronactors.actors.leaving import Leaving, actor, block
-from cronactors.actors.messages import Explain
+from cronactors.actors.exits import Leaving, actor, block
 from cronactors.actors.notifier import Notifier
-from cronactors.actors.renewal import renew_moments
+from cronactors.actors.recompute import renew_moments
 from cronactors.actors.runner import RunnerPool
-from cronactors.actors.service import StoreService, store_service
 from cronactors.actors.shift import Terms
+from cronactors.actors.store_lifetime import StoreService, store_service
+from cronactors.actors.user_code import inside_callback
+from cronactors.actors.user_requests import Explain
 from cronactors.arguments import StrPath, check_id, check_instant, check_path, check_settings
 from cronactors.checks import flag, number
 from cronactors.errors import InvalidConfig, InvalidJob, SchedulerClosed, WouldDeadlock, shorten
-from cronactors.handle import CronStore
 from cronactors.instants import from_millis
 from cronactors.model import CronRun, Explanation, JobExecutor, NotificationSender, RunObserver
 from cronactors.origins import StartReport, upsert_at_start
 from cronactors.spec import MAX_TIMEOUT, CronConfig, JobSpec, check_specs
+from cronactors.store import CronStore
 
 logger = logging.getLogger("cronactors.scheduler")
 

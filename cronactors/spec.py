@@ -12,8 +12,8 @@ from cronactors import checks
 from cronactors.errors import CronError, InvalidConfig, InvalidJob, shorten
 from cronactors.executor_options import NO_OPTIONS, ExecutorOptions, Json, check_executor_options
 from cronactors.model import JobChanges, Misfire, Overlap, SessionMode
-from cronactors.schedule import Cron, Interval, OneShot, Schedule
-from cronactors.zones import check_zone
+from cronactors.schedules.schedule import Cron, Interval, OneShot, Schedule
+from cronactors.schedules.zones import check_zone
 
 MAX_NAME = 200
 """Longest name of a job, user or session, in characters."""

@@ -11,8 +11,8 @@ import trio
 import trio.testing
 
 from cronactors.actors.mailbox import Mailbox, Request
+from cronactors.actors.storage_thread import Hop, T, in_place
 from cronactors.actors.store import StoreActor
-from cronactors.actors.thread import Hop, T, in_place
 from cronactors.errors import CronError, InvalidJob, SchedulerClosed
 from cronactors.instants import Millis
 from cronactors.storage.protocol import Storage

@@ -17,7 +17,7 @@ from typing import Any
 import trio
 
 from cronactors import CronConfig, JobContext, RetryPolicy, open_scheduler, open_store
-from cronactors.actors.duties import ClaimDue, FinishRun
+from cronactors.actors.actor_requests import ClaimDue, FinishRun
 from cronactors.actors.mailbox import Mailbox, Request
 from cronactors.ledger import leases
 

@@ -14,7 +14,7 @@ from cronactors.ledger.upsert import JobList, Upserted, upsert_jobs
 from cronactors.model import Cause, CronJob, JobChanges, RunStatus
 from cronactors.owner import Owner
 from cronactors.policy import Outcome
-from cronactors.schedule import Interval, OneShot, Schedule
+from cronactors.schedules.schedule import Interval, OneShot, Schedule
 from cronactors.spec import Delay, JobSpec, RetryPolicy
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import Claimed, JobRow, RunRow

@@ -13,9 +13,9 @@ from cronactors.instants import Millis, from_millis
 from cronactors.ledger.explain import explain
 from cronactors.model import Fate
 from cronactors.policy import is_suspect, misfire_from_text
-from cronactors.schedule import Interval, OneShot, Schedule
+from cronactors.schedules.schedule import Interval, OneShot, Schedule
+from cronactors.schedules.timestamps import read_timestamp
 from cronactors.storage.rows import CRASH_LOOP, PAUSE, JobRow, RunRow
-from cronactors.timestamps import read_timestamp
 from tests.ledger_world import (
     World,
     in_memory,

@@ -34,7 +34,7 @@ from cronactors import (
     open_store,
 )
 from cronactors.ledger import leases
-from cronactors.schedule import Interval
+from cronactors.schedules.schedule import Interval
 from tests.crash_child import RETRY, make_executor
 
 ROOT = Path(__file__).parents[1]

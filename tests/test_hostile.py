@@ -28,7 +28,7 @@ from cronactors import (
     open_scheduler,
     open_store,
 )
-from cronactors.actors.verdicts import INTERRUPTED
+from cronactors.actors.outcomes import INTERRUPTED
 from cronactors.testing import VirtualClock
 from tests.chaos.mischief import raise_cancelled
 

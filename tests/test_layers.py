@@ -16,65 +16,67 @@ PACKAGE = ROOT / "cronactors"
 # From the bottom to the top. A module imports modules of earlier lines only.
 LAYERS = """
 errors instants
-checks wallclock executor_options zone_advice
-zones days
-advice cron_times
-expression timestamps
-moments
-schedule
+checks wallclock executor_options schedules.zone_advice
+schedules.zones schedules.calendar
+schedules.cron_advice schedules.local_times
+schedules.cron schedules.timestamps
+schedules.fire_times
+schedules.schedule
 model
-spec shell_checks
-previews policy config owner rules
-findings
-shell_lint
-storage.rows storage.files storage.stop_marks
+spec shell.checks
+schedules.preview policy config_file owner schedules.zone_rules
+schedules.lint
+shell.lint
+storage.rows storage.file_state storage.stop_marks
 storage.protocol storage.statements storage.migrations
 storage.connection
 storage.execution
 storage.sqlite
 ledger.views
-ledger.entries ledger.rules_changed
-ledger.settle ledger.lines ledger.leases
+ledger.new_rows ledger.zone_changes
+ledger.after_run ledger.waiting ledger.leases
 ledger.close ledger.damage
 ledger.claim
 ledger.jobs ledger.recovery
 ledger.runs ledger.finish ledger.explain ledger.upsert
 actors.forks
-actors.watchdog actors.observable actors.callbacks
-actors.thread
-actors.leaving actors.mailbox actors.verdicts actors.failure_log actors.stopping
-actors.messages actors.duties actors.store
-actors.notifier actors.service actors.running actors.renewal
+actors.watchdog actors.async_value actors.user_code
+actors.storage_thread
+actors.exits actors.mailbox actors.outcomes actors.failure_log actors.stopping
+actors.user_requests actors.actor_requests actors.store
+actors.notifier actors.store_lifetime actors.running actors.recompute
 actors.shift
 actors.runner
 actors.clock
-arguments process_group
-shell
+arguments shell.process_group
+shell.executor
 executors
 origins
-handle
+store
 scheduler
 cronactors
 testing
 cli.database cli.printer cli.first_process
-cli.show
-cli.running cli.looking cli.removing
+cli.output
+cli.run cli.schedules cli.remove
 cli.commands
 cli
 """
 RANK = {module: rank for rank, line in enumerate(LAYERS.split("\n")) for module in line.split()}
 
-# Storages, ledgers and actors as packages hold nothing but their docstrings.
-EMPTY = {"storage", "ledger", "actors"}
+# The wings as packages hold nothing but their docstrings.
+EMPTY = {"schedules", "shell", "storage", "ledger", "actors"}
 PURE = {
-    "errors", "instants", "checks", "zone_advice", "zones", "days", "advice", "cron_times", "expression", "timestamps", "moments",
-    "schedule", "model", "spec", "policy", "previews", "findings", "rules", "executor_options", "shell_checks", "shell_lint",
+    "errors", "instants", "checks", "executor_options", "model", "spec", "policy", "shell.checks", "shell.lint",
+    "schedules.zone_advice", "schedules.zones", "schedules.calendar", "schedules.cron_advice", "schedules.local_times",
+    "schedules.cron", "schedules.timestamps", "schedules.fire_times", "schedules.schedule", "schedules.preview", "schedules.lint",
+    "schedules.zone_rules",
 }  # fmt: skip
 
 # What is hidden in one place each, so that it can be replaced there.
 ONE_PLACE = {
-    "croniter": "days",
-    "trio_util": "actors.observable",
+    "croniter": "schedules.calendar",
+    "trio_util": "actors.async_value",
     "sqlite_utils": "storage.migrations",
     "pytest": "testing",
 }
@@ -180,7 +182,7 @@ def test_importing_the_package_loads_nothing_that_only_some_need():
     loaded = set(process.stdout.split())
     assert {"cronactors.scheduler", "trio"} <= loaded
     unwanted = {"cronactors.cli", "cronactors.testing", "click", "rich", "sqlite_utils", "pytest", "hypothesis", "trio.testing"}
-    unwanted |= {"tomllib", "croniter", "cronactors.config", "cronactors.findings", "cronactors.previews"}
+    unwanted |= {"tomllib", "croniter", "cronactors.config_file", "cronactors.schedules.lint", "cronactors.schedules.preview"}
     assert not loaded & unwanted
 
 
@@ -201,9 +203,9 @@ def test_importing_the_tests_help_works_without_pytest():
         ("from cronactors import checks", ["checks"]),
         ("from cronactors.ledger import claim, jobs", ["ledger.claim", "ledger.jobs"]),
         ("from cronactors.ledger.leases import LEASE", ["ledger.leases"]),
-        ("import cronactors.cli.show", ["cli.show"]),
-        ("def f():\n    from cronactors.cli import show", ["cli.show"]),
-        ("if TYPE_CHECKING:\n    from cronactors.handle import CronStore", ["handle"]),
+        ("import cronactors.cli.output", ["cli.output"]),
+        ("def f():\n    from cronactors.cli import output", ["cli.output"]),
+        ("if TYPE_CHECKING:\n    from cronactors.store import CronStore", ["store"]),
         ("import trio, cronactors_other", []),
     ],
 )

@@ -12,7 +12,7 @@ import trio
 from cronactors import CronConfig, InvalidSchedule, JobSpec, OneShot, RunStatus, open_scheduler, open_store
 from cronactors.ledger.jobs import Defaults, add_jobs
 from cronactors.ledger.upsert import JobList, upsert_jobs
-from cronactors.schedule import Cron
+from cronactors.schedules.schedule import Cron
 from cronactors.spec import Delay
 from cronactors.testing import VirtualClock
 from tests.ledger_world import (

@@ -24,13 +24,13 @@ from cronactors import (
     open_scheduler,
     open_store,
 )
-from cronactors.cli import show
+from cronactors.cli import output
 from cronactors.errors import AlreadyClaimed, JobBusy
 from cronactors.ledger import recovery, views
 from cronactors.ledger.claim import cancel_overlapped
 from cronactors.model import Coalesce
 from cronactors.policy import misfire_from_text
-from cronactors.schedule import Cron
+from cronactors.schedules.schedule import Cron
 from cronactors.spec import Delay
 from cronactors.testing import VirtualClock
 from tests.ledger_world import FAILURE, HOUR, HOURLY, INTERRUPTED, KINDS, MINUTE, SUCCESS, T0, World, at
@@ -200,8 +200,8 @@ def test_a_job_that_cannot_be_read_is_shown_among_the_others(world, columns):
     assert [job.name for job in jobs] == ["bad", "good"]
     assert "cannot be read" in (jobs[0].last_error or "")
     assert jobs[1] == world.view(good)
-    show.print_jobs(jobs)
-    json.dumps([show.job_as_json(job) for job in jobs])
+    output.print_jobs(jobs)
+    json.dumps([output.job_as_json(job) for job in jobs])
 
 
 def test_times_that_are_none_are_not_taken_for_a_clock_that_was_ahead(world):
@@ -240,8 +240,8 @@ async def test_a_run_that_cannot_be_read_is_shown_among_the_others_and_never_as_
     if change.startswith("status"):
         assert bad.status is RunStatus.FAILED
     assert {run.error for run in runs if run is not bad} == {None}
-    show.print_runs("job", "Atlantis/Capital", runs)
-    json.dumps([show.run_as_json(run) for run in runs])
+    output.print_runs("job", "Atlantis/Capital", runs)
+    json.dumps([output.run_as_json(run) for run in runs])
 
 
 def spoil(file: Path, *statements: str) -> None:

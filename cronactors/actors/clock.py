@@ -10,15 +10,15 @@ from contextlib import suppress
 import attrs
 import trio
 
-from cronactors.actors.duties import CancelOverlapped, ClaimDue, Claims, FinishRun, Rebase, Registered
-from cronactors.actors.leaving import actor
+from cronactors.actors.actor_requests import CancelOverlapped, ClaimDue, Claims, FinishRun, Rebase, Registered
+from cronactors.actors.async_value import Observable
+from cronactors.actors.exits import actor
 from cronactors.actors.mailbox import EARLY
-from cronactors.actors.observable import Observable
+from cronactors.actors.outcomes import INTERRUPTED
 from cronactors.actors.runner import RunnerPool
-from cronactors.actors.service import JUMP, StoreService
 from cronactors.actors.shift import Terms
 from cronactors.actors.store import Committed
-from cronactors.actors.verdicts import INTERRUPTED
+from cronactors.actors.store_lifetime import JUMP, StoreService
 from cronactors.errors import StoreUnavailable, shorten
 from cronactors.instants import Millis, from_millis
 

@@ -11,9 +11,9 @@ import attrs
 import outcome
 import trio
 
-from cronactors.actors.callbacks import call_apart, describe, escaping, inside_callback, stack_of
-from cronactors.actors.leaving import actor
-from cronactors.actors.observable import Observable
+from cronactors.actors.async_value import Observable
+from cronactors.actors.exits import actor
+from cronactors.actors.user_code import call_apart, describe, escaping, inside_callback, stack_of
 from cronactors.errors import one_line
 from cronactors.ledger.views import run_view
 from cronactors.model import Cause, CronJob, NotificationSender, RunObserver, RunStatus

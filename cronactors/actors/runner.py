@@ -10,7 +10,17 @@ from functools import partial
 import outcome
 import trio
 
-from cronactors.actors.callbacks import (
+from cronactors.actors.actor_requests import Finished, FinishRun, FinishTerms
+from cronactors.actors.async_value import Observable
+from cronactors.actors.exits import actor
+from cronactors.actors.failure_log import FailureLog, without_prompt
+from cronactors.actors.mailbox import Mailbox
+from cronactors.actors.notifier import Notifier, RunFinished
+from cronactors.actors.outcomes import INTERRUPTED, failure, success, timed_out
+from cronactors.actors.running import Running, RunsInFlight
+from cronactors.actors.shift import Shift, Terms
+from cronactors.actors.stopping import StopDeadline
+from cronactors.actors.user_code import (
     call,
     cancelled_from_outside,
     describe,
@@ -20,16 +30,6 @@ from cronactors.actors.callbacks import (
     tasks_ended,
     traceback_of,
 )
-from cronactors.actors.duties import Finished, FinishRun, FinishTerms
-from cronactors.actors.failure_log import FailureLog, without_prompt
-from cronactors.actors.leaving import actor
-from cronactors.actors.mailbox import Mailbox
-from cronactors.actors.notifier import Notifier, RunFinished
-from cronactors.actors.observable import Observable
-from cronactors.actors.running import Running, RunsInFlight
-from cronactors.actors.shift import Shift, Terms
-from cronactors.actors.stopping import StopDeadline
-from cronactors.actors.verdicts import INTERRUPTED, failure, success, timed_out
 from cronactors.errors import StoreUnavailable, one_line, shorten
 from cronactors.ledger.finish import ended_plainly
 from cronactors.ledger.views import context_of, job_view

@@ -11,10 +11,10 @@ from itertools import chain
 import attrs
 import trio
 
-from cronactors.actors.callbacks import stack_of
-from cronactors.actors.duties import NoteStuck
+from cronactors.actors.actor_requests import NoteStuck
 from cronactors.actors.mailbox import Mailbox
-from cronactors.actors.verdicts import CANCELLED, INTERRUPTED, REPLACED
+from cronactors.actors.outcomes import CANCELLED, INTERRUPTED, REPLACED
+from cronactors.actors.user_code import stack_of
 from cronactors.errors import CronError, shorten
 from cronactors.model import Cause
 from cronactors.policy import Outcome

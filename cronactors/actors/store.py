@@ -12,9 +12,9 @@ from typing import TypeAlias
 import attrs
 import trio
 
-from cronactors.actors.leaving import actor
+from cronactors.actors.exits import actor
 from cronactors.actors.mailbox import EARLY, Envelope, Mailbox, Refused, Request
-from cronactors.actors.thread import Hop
+from cronactors.actors.storage_thread import Hop
 from cronactors.errors import CronError, SchedulerClosed, SchedulerCrashed, StoreCorrupt, StoreUnavailable
 from cronactors.ledger.damage import find_damage
 from cronactors.storage.protocol import Storage

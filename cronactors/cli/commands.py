@@ -77,7 +77,7 @@ def run(
     file: str, *, db: str | None, executor: str | None, seconds: float | None, grace: float | None, adopt: str | None
 ) -> None:
     """Run the jobs of FILE (default: agent.toml) until Ctrl-C or SIGTERM; a second one ends at once."""
-    from cronactors.cli.running import run_file
+    from cronactors.cli.run import run_file
 
     status = run_file(Path(file), db=db, executor_name=executor, seconds=seconds, shutdown_grace=grace, adopt=adopt)
     if status:
@@ -88,14 +88,14 @@ def run(
 @_where
 def list_jobs(db: str | None, config: str | None, *, as_json: bool) -> None:
     """List the jobs and when they run next."""
-    from cronactors.cli import show
+    from cronactors.cli import output
     from cronactors.cli.printer import say_json
 
-    jobs = _ask(partial(show.read_jobs, find_database(db, config)))
+    jobs = _ask(partial(output.read_jobs, find_database(db, config)))
     if as_json:
-        say_json([show.job_as_json(job) for job in jobs])
+        say_json([output.job_as_json(job) for job in jobs])
     else:
-        show.print_jobs(jobs)
+        output.print_jobs(jobs)
 
 
 @cronactors.command()
@@ -105,14 +105,14 @@ def list_jobs(db: str | None, config: str | None, *, as_json: bool) -> None:
 @_where
 def runs(name: str, *, limit: int, user: str | None, db: str | None, config: str | None, as_json: bool) -> None:
     """List the last runs of the job NAME."""
-    from cronactors.cli import show
+    from cronactors.cli import output
     from cronactors.cli.printer import say_json
 
-    job, found = _ask(partial(show.read_runs, find_database(db, config), name, user_id=user, limit=limit))
+    job, found = _ask(partial(output.read_runs, find_database(db, config), name, user_id=user, limit=limit))
     if as_json:
-        say_json([show.run_as_json(run) for run in found])
+        say_json([output.run_as_json(run) for run in found])
     else:
-        show.print_runs(name, job.timezone if job else "UTC", found)
+        output.print_runs(name, job.timezone if job else "UTC", found)
 
 
 @cronactors.command()
@@ -122,7 +122,7 @@ def runs(name: str, *, limit: int, user: str | None, db: str | None, config: str
 @_config
 def remove(origin: str, *, yes: bool, db: str | None, config: str | None) -> None:
     """Remove the jobs of a list that no file keeps any more. Their history stays."""
-    from cronactors.cli.removing import remove_list
+    from cronactors.cli.remove import remove_list
 
     remove_list(find_database(db, config), origin, yes=yes)
 
@@ -135,7 +135,7 @@ def remove(origin: str, *, yes: bool, db: str | None, config: str | None) -> Non
 @_json
 def next_moments(expr: str, *, zone: str, count: int, after: str | None, as_json: bool) -> None:
     """Print the next moments of EXPR, a cron expression in quotes, and what clock changes do to them."""
-    from cronactors.cli.looking import show_next
+    from cronactors.cli.schedules import show_next
 
     show_next(expr, zone=zone, count=count, after=after, as_json=as_json)
 
@@ -149,7 +149,7 @@ def lint(what: str, *, zone: str | None, as_json: bool) -> None:
 
     Exit status: 0 nothing found; 1 something found, or refused; 2 wrong usage.
     """
-    from cronactors.cli.looking import show_findings
+    from cronactors.cli.schedules import show_findings
 
     if show_findings(what, zone=zone, as_json=as_json):
         raise SystemExit(1)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from cronactors.config import load_config
+from cronactors.config_file import load_config
 from cronactors.spec import CronConfig
 
 VARIABLE = "CRONACTORS_DB"

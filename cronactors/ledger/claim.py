@@ -10,13 +10,13 @@ from cronactors.errors import CronError, InvalidJob, InvalidSchedule
 from cronactors.instants import Millis
 from cronactors.ledger import leases
 from cronactors.ledger.close import close_run
-from cronactors.ledger.entries import begun_run, buffered_run, is_braked, is_first_start, is_useless_attempt, skipped_run
-from cronactors.ledger.lines import free_first, insert_moments, stop_job, withdraw
-from cronactors.ledger.rules_changed import renewed
+from cronactors.ledger.new_rows import begun_run, buffered_run, is_braked, is_first_start, is_useless_attempt, skipped_run
 from cronactors.ledger.views import check_policies, timing_of, unreadable
+from cronactors.ledger.waiting import free_first, insert_moments, stop_job, withdraw
+from cronactors.ledger.zone_changes import renewed
 from cronactors.model import Cause, Overlap, RunStatus, Trigger
 from cronactors.policy import Decision, Moments, Outcome, decide_due, is_suspect, misfire_from_text
-from cronactors.rules import RULES
+from cronactors.schedules.zone_rules import RULES
 from cronactors.spec import RetryPolicy
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import CRASH_LOOP, Claimed, Due, JobRow, JobState, RunRow, line_of

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
-from cronactors.ledger.entries import end_of
-from cronactors.ledger.lines import delete_job, free_lines, free_suspects, insert_moments, stop_job, withdraw
-from cronactors.ledger.settle import Sequel, Settled, settle
+from cronactors.ledger.after_run import Sequel, Settled, settle
+from cronactors.ledger.new_rows import end_of
 from cronactors.ledger.views import by_job
+from cronactors.ledger.waiting import delete_job, free_lines, free_suspects, insert_moments, stop_job, withdraw
 from cronactors.model import Cause, RunStatus
 from cronactors.policy import FREE_CRASHES, Outcome, is_suspect
 from cronactors.spec import RetryPolicy

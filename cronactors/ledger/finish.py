@@ -7,7 +7,7 @@ from typing import Protocol
 
 from cronactors.instants import Millis
 from cronactors.ledger.close import close_runs
-from cronactors.ledger.entries import end_of
+from cronactors.ledger.new_rows import end_of
 from cronactors.model import Cause, RunStatus
 from cronactors.policy import Outcome
 from cronactors.spec import RetryPolicy

@@ -9,18 +9,18 @@ import attrs
 from cronactors.errors import DuplicateJob, InvalidJob, InvalidSchedule, JobNotFound, shorten
 from cronactors.executor_options import check_executor_options
 from cronactors.instants import Millis, from_millis
-from cronactors.ledger.entries import is_braked, skipped_run
-from cronactors.ledger.lines import delete_job, free_first, free_suspects, skip_due, stop_job, withdraw
-from cronactors.ledger.rules_changed import note_moments
+from cronactors.ledger.new_rows import is_braked, skipped_run
 from cronactors.ledger.views import schedule_of, timing_of
+from cronactors.ledger.waiting import delete_job, free_first, free_suspects, skip_due, stop_job, withdraw
+from cronactors.ledger.zone_changes import note_moments
 from cronactors.model import Cause, JobChanges, Overlap, RunStatus
 from cronactors.policy import Moments, Timing, is_suspect, misfire_to_text
-from cronactors.rules import RULES, depends_on_rules
-from cronactors.schedule import GRACE, OneShot, Schedule, first_moment, schedule_to_json
+from cronactors.schedules.schedule import GRACE, OneShot, Schedule, first_moment, schedule_to_json
+from cronactors.schedules.timestamps import read_timestamp
+from cronactors.schedules.zone_rules import RULES, depends_on_rules
 from cronactors.spec import Delay, JobSpec
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import PAUSE, JobRow, JobState, line_of
-from cronactors.timestamps import read_timestamp
 
 
 @attrs.frozen(kw_only=True)

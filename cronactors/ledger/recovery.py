@@ -10,11 +10,11 @@ import attrs
 from cronactors.instants import LATEST, Millis
 from cronactors.ledger import leases
 from cronactors.ledger.close import close_run
-from cronactors.ledger.entries import stored_timing
+from cronactors.ledger.new_rows import stored_timing
 from cronactors.model import Cause, RunStatus
 from cronactors.owner import Owner, certainly_dead
 from cronactors.policy import FREE_CRASHES, Outcome, Timing
-from cronactors.schedule import Interval, OneShot
+from cronactors.schedules.schedule import Interval, OneShot
 from cronactors.spec import RetryPolicy
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import JobRow, JobState, OwnerRow, RunRow

@@ -9,8 +9,8 @@ from cronactors.instants import Millis, from_millis, to_millis
 from cronactors.ledger import leases
 from cronactors.ledger.claim import cancel_useless, claim_moment, claim_pending
 from cronactors.ledger.close import close_run
-from cronactors.ledger.entries import is_too_late, is_useless_attempt
 from cronactors.ledger.jobs import find_job
+from cronactors.ledger.new_rows import is_too_late, is_useless_attempt
 from cronactors.ledger.views import job_views
 from cronactors.model import Cause, CronJob, Overlap, RunStatus, Trigger
 from cronactors.policy import Outcome

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 import attrs
 
 from cronactors.instants import from_millis
-from cronactors.ledger.entries import stored_schedule
 from cronactors.ledger.jobs import Defaults, edit_job, key_of, new_job, refuse_twins
-from cronactors.ledger.lines import delete_job
-from cronactors.ledger.rules_changed import note_moments
+from cronactors.ledger.new_rows import stored_schedule
+from cronactors.ledger.waiting import delete_job
+from cronactors.ledger.zone_changes import note_moments
 from cronactors.policy import misfire_to_text
-from cronactors.schedule import OneShot, schedule_to_json
+from cronactors.schedules.schedule import OneShot, schedule_to_json
+from cronactors.schedules.zones import is_zone
 from cronactors.spec import Delay, JobSpec
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import JobRow
-from cronactors.zones import is_zone
 
 
 @attrs.frozen(kw_only=True)

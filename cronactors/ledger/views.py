@@ -15,10 +15,10 @@ from cronactors.executor_options import NO_OPTIONS, ExecutorOptions
 from cronactors.instants import EARLIEST, LATEST, Millis, from_millis
 from cronactors.model import Cause, CronJob, CronRun, JobContext, Misfire, Overlap, RunStatus, SessionMode, Trigger
 from cronactors.policy import Timing, misfire_from_text
-from cronactors.schedule import OneShot, Schedule, schedule_from_json
+from cronactors.schedules.schedule import OneShot, Schedule, schedule_from_json
+from cronactors.schedules.zones import check_zone
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import JobRow, RunRow
-from cronactors.zones import check_zone
 
 _T = TypeVar("_T")
 _V = TypeVar("_V")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from cronactors.errors import StoreCorrupt, StoreUnavailable, shorten
-from cronactors.storage.files import MEMORY, locate
+from cronactors.storage.file_state import MEMORY, locate
 from cronactors.storage.rows import SPEC, JobRow, OwnerRow, RunRow
 
 logger = logging.getLogger("cronactors.store")

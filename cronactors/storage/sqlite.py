@@ -14,7 +14,7 @@ from cronactors.instants import LATEST, Millis
 from cronactors.storage import statements as sql
 from cronactors.storage.connection import beside, connect, locked, ours
 from cronactors.storage.execution import Execution, Value, parts, whole
-from cronactors.storage.files import LogWatch, files_of, standing
+from cronactors.storage.file_state import LogWatch, files_of, standing
 from cronactors.storage.rows import SPEC, Claimed, Due, JobRow, JobState, OriginRow, OwnerRow, PlainEnd, RunEnd, RunRow, Upcoming
 from cronactors.storage.stop_marks import StopMarks
 

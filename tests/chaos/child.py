@@ -22,8 +22,8 @@ import attrs
 import trio
 
 from cronactors import CronConfig, GiveUp, JobContext, JobSpec, OneShot, RetryPolicy, SessionMode, now, open_scheduler
-from cronactors.handle import CronStore
 from cronactors.ledger import recovery
+from cronactors.store import CronStore
 from tests.chaos.judge import Ledger
 from tests.crash_child import shorten_leases
 

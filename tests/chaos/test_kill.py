@@ -29,7 +29,7 @@ from cronactors import (
     open_scheduler,
     open_store,
 )
-from cronactors.schedule import Cron, Interval
+from cronactors.schedules.schedule import Cron, Interval
 from tests.chaos.child import RETRY, Life, Lives, Options, carry_out, open_lives
 from tests.chaos.judge import Ledger, judge, judge_interrupted, read_database
 from tests.chaos.sizes import quick_and_full

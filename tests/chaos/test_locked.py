@@ -16,8 +16,8 @@ import trio
 import trio.testing
 
 from cronactors import CronConfig, Interval, JobContext, JobSpec, OneShot, StoreUnavailable, open_scheduler, open_store
-from cronactors.actors import service, store as store_module
-from cronactors.actors.thread import in_place
+from cronactors.actors import store as store_module, store_lifetime
+from cronactors.actors.storage_thread import in_place
 from cronactors.storage.connection import FileLocked
 from cronactors.storage.sqlite import SqliteStorage
 from cronactors.wallclock import system_wall
@@ -206,7 +206,7 @@ async def test_a_scheduler_that_waits_for_the_lock_after_opening_can_be_cancelle
 
 
 async def test_opening_a_file_that_stays_locked_gives_up_at_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(service, "OPEN_PATIENCE", 0.1)
+    monkeypatch.setattr(store_lifetime, "OPEN_PATIENCE", 0.1)
     file = tmp_path / "agent.db"
     async with open_store(file):
         pass
@@ -225,9 +225,9 @@ async def test_opening_has_a_patience_of_ten_seconds(autojump_clock: trio.testin
     def storage(path: str, **_: object) -> SqliteStorage:
         raise FileLocked(f"{path} is locked")
 
-    monkeypatch.setattr(service, "SqliteStorage", storage)
+    monkeypatch.setattr(store_lifetime, "SqliteStorage", storage)
     with pytest.raises(StoreUnavailable, match=r"agent\.db is locked"):
-        await service._open(in_place, "agent.db", system_wall, create=True)
+        await store_lifetime._open(in_place, "agent.db", system_wall, create=True)
     assert 10 <= trio.current_time() < 10.1
 
 

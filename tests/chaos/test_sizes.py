@@ -24,8 +24,8 @@ from cronactors import (
     open_store,
 )
 from cronactors.instants import Millis, to_millis
-from cronactors.ledger.rules_changed import renew_page
-from cronactors.schedule import schedule_to_json
+from cronactors.ledger.zone_changes import renew_page
+from cronactors.schedules.schedule import schedule_to_json
 from cronactors.spec import MAX_PROMPT
 from cronactors.storage.rows import JobRow, RunRow
 from cronactors.storage.sqlite import SqliteStorage

@@ -1,0 +1,270 @@
+"""agent.toml: the settings and jobs of one file, checked so that a mistake is named with its file, key and value."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import stat
+import tomllib
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypedDict, cast
+
+import attrs
+
+from cronactors import checks
+from cronactors.errors import CronError, InvalidConfig, InvalidJob, one_line, shorten
+from cronactors.model import MAX_WINDOW, JobOptions, Misfire
+from cronactors.schedules.schedule import Cron, Interval, OneShot, Schedule
+from cronactors.shell.checks import check_shell, check_shell_options, check_shell_prompt
+from cronactors.spec import MAX_JOBS, MAX_PATH, CronConfig, Delay, JobSpec, RetryPolicy
+
+if TYPE_CHECKING:
+    from _typeshed import StrPath
+
+MAX_FILE = 10_000_000
+"""Largest file that is read, in bytes."""
+
+_SHOWN_PATH = 120
+
+
+class _Settings(TypedDict, total=False):
+    """Keys of ``[cron]`` that are fields of `CronConfig` as they are."""
+
+    default_max_retries: int
+    default_timeout_secs: float
+    max_concurrent_runs: int
+    max_concurrent_runs_total: int
+    cancel_grace: float
+    shutdown_grace: float
+    executor: str
+    origin: str
+
+
+_SETTINGS: Final = tuple(_Settings.__annotations__)
+_CRON_KEYS: Final = (*_SETTINGS, "database", "retry_delays", "shell", "jobs")
+_SCHEDULES: Final = ("cron", "every_ms", "at", "in_secs")
+_OPTIONS: Final = ("delete_after_run", "timezone", "max_retries", "timeout_secs", "session_mode", "user_id", "overlap")
+_MISFIRE_KEYS: Final = ("window_secs", "coalesce", "max_runs")
+_JOB_KEYS: Final = ("name", "prompt", *_SCHEDULES, *_OPTIONS, "misfire", "shell")
+
+
+def load_config(path: StrPath) -> CronConfig:
+    """Read settings and jobs from a TOML file.
+
+    Of the top level ``timezone`` and the table ``[cron]`` with its list ``[[cron.jobs]]`` are ours; every other key there belongs
+    to the agent and is ignored. Inside ours an unknown key is an error. A path in ``database`` is relative to the file's folder.
+
+    ``shell``, of a job or else of ``[cron]``, becomes an executor option of each job. If the file names the executor ``shell``, the
+    prompts are checked too: Linux hands no more than 131,071 bytes to a program.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The configuration; ``file`` is the absolute path of the file, and ``database`` is absolute if there is one. ``origin`` is None
+        unless the file names one.
+
+    Raises:
+        InvalidConfig: The file cannot be read, is no TOML, or a setting is wrong. The message names file, key and value.
+        InvalidJob: A job's field is wrong. The message names file, job, key and value.
+        InvalidSchedule: A job's schedule is wrong. The message names the same.
+    """
+    file = _absolute(path)
+    with _naming(_shown(file)):
+        top = _parse(_read(file))
+        cron = top.get("cron", {})
+        if not isinstance(cron, dict):
+            raise InvalidConfig(f"cron must be a table: write [cron], not cron = {shorten(cron)}")
+        with _naming("[cron]"):
+            _refuse_unknown(cron, _CRON_KEYS)
+            settings = cast(_Settings, {key: cron[key] for key in _SETTINGS if key in cron})
+            retry = RetryPolicy(_retry_delays(cron["retry_delays"])) if "retry_delays" in cron else RetryPolicy()
+            database = _database(cron["database"], file) if "database" in cron else None
+            config = CronConfig(**settings, retry=retry, database=database, file=str(file))
+            if "shell" in cron:
+                _refuse_shell_of_others(config.executor)
+                check_shell("shell", cron["shell"], InvalidConfig)
+        zone = cast(str, top.get("timezone", config.timezone))
+        jobs = _jobs(cron.get("jobs", []), config.executor, cast(str | None, cron.get("shell")))
+        return attrs.evolve(config, timezone=zone, jobs=jobs)
+
+
+def check_jobs_for_shell(config: CronConfig) -> None:
+    """Check that the executor ``shell`` can run the jobs of a file; `load_config` does if the file names that executor.
+
+    Raises:
+        InvalidJob: An option is unknown or a prompt is too long. The message names file and job.
+    """
+    for job in config.jobs:
+        with _naming(_shown(Path(config.file or ""))), _naming(f"job {shorten(job.name)}"):
+            _check_for_shell(job)
+
+
+def _check_for_shell(job: JobSpec) -> None:
+    check_shell_options(job.executor_options)
+    check_shell_prompt(job.prompt)
+
+
+def _refuse_shell_of_others(executor: str | None) -> None:
+    """Refuse the key ``shell`` where the file names another executor, which would not obey it."""
+    if executor not in (None, "shell"):
+        raise InvalidConfig(f'shell is for executor = "shell", not for executor {shorten(executor)}')
+
+
+def _absolute(path: StrPath) -> Path:
+    """Make a path absolute without following links: a link that is moved to a new version is still the same file."""
+    try:
+        text = os.fspath(path)
+    except Exception as problem:  # a user's object may do anything
+        raise InvalidConfig(f"path must be a path, not {shorten(path)}") from problem
+    checks.text("path", text, InvalidConfig, limit=MAX_PATH)
+    try:
+        return Path(_plain(os.path.join(os.getcwd(), text)))  # noqa: PTH109, PTH118
+    except OSError as problem:
+        raise InvalidConfig(f"path {shorten(text)} has no folder: {problem.strerror}") from None
+
+
+def _shown(file: Path) -> str:
+    """Show a path, of a long one the end: the name of the file is there."""
+    text = str(file)
+    return one_line(text if len(text) <= _SHOWN_PATH else f"…{text[1 - _SHOWN_PATH :]}", 2 * _SHOWN_PATH)
+
+
+@contextmanager
+def _naming(where: str) -> Iterator[None]:
+    """Put the place in front of what an error says."""
+    try:
+        yield
+    except CronError as problem:
+        raise type(problem)(f"{where}: {problem}") from None
+
+
+def _read(file: Path) -> str:
+    try:
+        if not stat.S_ISREG(file.stat().st_mode):  # to open a pipe could wait for ever
+            raise InvalidConfig("is not a file")
+        with file.open("rb") as opened:
+            content = opened.read(MAX_FILE + 1)
+    except OSError as problem:
+        raise InvalidConfig(f"cannot be read: {problem.strerror or problem}") from None
+    if len(content) > MAX_FILE:
+        raise InvalidConfig(f"is too big, at most {MAX_FILE:,} bytes are read")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        line = content.count(b"\n", 0, problem.start) + 1
+        raise InvalidConfig(f"is not UTF-8 text (line {line})") from None
+
+
+def _parse(text: str) -> Mapping[str, object]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as problem:
+        # Its message ends with the line, but at the end.
+        said = str(problem).replace("at end of document", f"at line {text.rstrip().count(chr(10)) + 1}, the end of the file")
+        raise InvalidConfig(f"is not TOML: {said}") from None
+    except (ValueError, OverflowError, RecursionError):
+        raise InvalidConfig("is not TOML that can be read: a number is too long, or brackets are too deep") from None
+
+
+def _refuse_unknown(table: Mapping[str, object], known: Collection[str]) -> None:
+    for key in table:
+        if key in known:
+            continue
+        near = difflib.get_close_matches(key[:100], known, n=1)
+        if key == "timezone":
+            hint = "write it at the top of the file, before any table"
+        else:
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+        raise InvalidConfig(f"unknown key {shorten(key)}: {hint}")
+
+
+def _retry_delays(value: object) -> tuple[float, ...]:
+    if not isinstance(value, list):
+        raise InvalidConfig(f"retry_delays must be a list of seconds, not {shorten(value)}")
+    with _naming("retry_delays"):
+        return RetryPolicy(cast(tuple[float, ...], value)).delays
+
+
+def _database(value: object, file: Path) -> str:
+    name = checks.text("database", value, InvalidConfig, limit=MAX_PATH)
+    return name if name == ":memory:" else _plain(os.path.join(file.parent, name))  # noqa: PTH118 - Path drops a trailing slash
+
+
+def _plain(path: str) -> str:
+    """Write an absolute path without ``..`` where that leaves its meaning: not behind a symbolic link, nor with a slash at its end."""
+    plain = os.path.abspath(path)  # noqa: PTH100 - resolve() follows links
+    same = os.path.basename(path) not in ("", ".", "..") and os.path.realpath(plain) == os.path.realpath(path)  # noqa: PTH119
+    return plain if same else path
+
+
+def _jobs(value: object, executor: str | None, shell: str | None) -> tuple[JobSpec, ...]:
+    if not isinstance(value, list):
+        raise InvalidConfig(f"jobs must be a list of tables: write [[cron.jobs]], not {shorten(value)}")
+    if len(value) > MAX_JOBS:
+        raise InvalidConfig(f"jobs are too many: {len(value):,}, at most {MAX_JOBS:,} are allowed")
+    specs: list[JobSpec] = []
+    seen: dict[tuple[str | None, str], int] = {}
+    for number, table in enumerate(value, 1):
+        if not isinstance(table, dict):
+            raise InvalidConfig(f"job {number} must be a table: write [[cron.jobs]], not {shorten(table)}")
+        name = table.get("name")
+        with _naming(f"job {shorten(name) if isinstance(name, str) and name else number}"):
+            spec = _job(table, executor, shell)
+            if (first := seen.setdefault((spec.user_id, spec.name), number)) != number:
+                raise InvalidConfig(f"name {shorten(spec.name)} is given twice, to the jobs {first} and {number} of the file")
+        specs.append(spec)
+    return tuple(specs)
+
+
+def _job(table: Mapping[str, object], executor: str | None, shell: str | None) -> JobSpec:
+    """Make a job of its table; what the values are is checked by `JobSpec` itself."""
+    _refuse_unknown(table, _JOB_KEYS)
+    for key in ("name", "prompt"):
+        if key not in table:
+            raise InvalidJob(f"{key} is missing")
+    given = [key for key in _SCHEDULES if key in table]
+    if len(given) != 1:
+        found = f"not {len(given)} ({', '.join(given)})" if given else "not none"
+        raise InvalidJob(f"exactly one of {', '.join(_SCHEDULES)} is needed, {found}")
+    schedule = _schedule(given[0], table[given[0]])
+    options = cast(JobOptions, {key: table[key] for key in _OPTIONS if key in table})
+    if "misfire" in table:
+        options["misfire"] = _misfire(table["misfire"])
+    if "shell" in table:
+        _refuse_shell_of_others(executor)
+        shell = check_shell("shell", table["shell"])
+    if shell is not None:
+        options["executor_options"] = {"shell": shell}
+    spec = JobSpec(cast(str, table["name"]), cast(str, table["prompt"]), schedule, **options)
+    if executor == "shell":
+        _check_for_shell(spec)
+    return spec
+
+
+def _misfire(value: object) -> Misfire:
+    if not isinstance(value, dict):
+        raise InvalidJob(f'misfire must be a table such as {{ coalesce = "all", max_runs = 5 }}, not {shorten(value)}')
+    with _naming("misfire"):
+        _refuse_unknown(value, _MISFIRE_KEYS)
+        fields = {key: given for key, given in value.items() if key != "window_secs"}
+        if "window_secs" in value:
+            seconds = checks.number("window_secs", value["window_secs"], InvalidJob, least=0, most=MAX_WINDOW.total_seconds())
+            fields["window"] = timedelta(seconds=seconds)
+        return Misfire(**fields)
+
+
+def _schedule(key: str, value: object) -> Schedule | Delay:
+    match key:
+        case "cron":
+            with _naming("cron"):  # the field has another name in code
+                return Cron(cast(str, value))
+        case "every_ms":
+            return Interval(cast(int, value))
+        case "at":
+            return OneShot(cast(str | datetime, value))
+        case _:
+            return Delay(cast(float, value))

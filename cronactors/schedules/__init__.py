@@ -1,0 +1,1 @@
+"""When schedules fire. Pure: no module here reads a clock, and none imports trio."""

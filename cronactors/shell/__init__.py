@@ -1,0 +1,1 @@
+"""The executor `shell`: runs a job's prompt as a command."""

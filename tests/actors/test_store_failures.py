@@ -1,0 +1,272 @@
+"""The store actor when the file is locked, when there is a bug, and at its end: whoever waits gets an answer."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from cronactors import JobContext, OneShot, open_scheduler, open_store
+from cronactors.actors import mailbox as mailbox_module, store as store_module
+from cronactors.actors.storage_thread import StorageThread, T
+from cronactors.errors import CronError, SchedulerClosed, SchedulerCrashed, StoreUnavailable
+from cronactors.storage.protocol import Storage
+from tests.asked_store import (
+    Asked,
+    Bug,
+    CertainAndYetRefused,
+    CountedFake,
+    CountedSqlite,
+    GatedHop,
+    Names,
+    Patient,
+    Put,
+    asking,
+    serving,
+)
+
+
+@pytest.fixture(params=["fake", "sqlite"])
+def storage(request):
+    if request.param == "fake":
+        yield CountedFake()
+        return
+    sqlite = CountedSqlite()
+    yield sqlite
+    sqlite.close()
+
+
+# Locked files
+
+
+async def test_a_request_for_a_locked_file_is_answered_after_its_release(autojump_clock):
+    storage = CountedFake()
+    storage.locked = True
+    async with asking(storage) as asked:
+        await asked.ask(Put("a"), Put("b"))
+        await trio.sleep(store_module.PATIENCE - 1)
+        assert asked.answers == {}
+        storage.locked = False
+        await trio.sleep(1)
+        assert asked.answers == {"a": "A", "b": "B"}
+
+
+async def test_after_its_patience_a_request_is_answered_and_has_no_effect(autojump_clock):
+    storage = CountedFake()
+    storage.locked = True
+    async with serving(storage) as (mailbox, actor):
+        begun = trio.current_time()
+        with pytest.raises(StoreUnavailable, match="locked by another process for 30 s"):
+            await mailbox.ask(Put("a"))
+        assert store_module.PATIENCE <= trio.current_time() - begun < store_module.PATIENCE + 1
+        assert actor.last_error is not None
+        storage.locked = False
+        assert await mailbox.ask(Put("b")) == "B"
+        assert await mailbox.ask(Names()) == ["b"]
+
+
+async def test_a_patient_request_waits_as_long_as_it_takes(autojump_clock):
+    storage = CountedFake()
+    storage.locked = True
+    async with asking(storage) as asked:
+        await asked.ask(Put("a"), Patient("p"))
+        await trio.sleep(10 * store_module.PATIENCE)
+        assert list(asked.answers) == ["a"]
+        assert isinstance(asked.answers["a"], StoreUnavailable)
+        storage.locked = False
+        await trio.sleep(1)
+        assert asked.answers["p"] == "P"
+
+
+async def test_behind_a_patient_request_others_still_lose_their_patience(autojump_clock):
+    storage = CountedFake()
+    storage.locked = True
+    async with asking(storage) as asked:
+        await asked.ask(Patient("p"))
+        await trio.sleep(1)
+        await asked.ask(Put("a"))
+        await trio.sleep(2 * store_module.PATIENCE)
+        answer = asked.answers.get("a")
+        storage.locked = False
+    assert isinstance(answer, StoreUnavailable)
+
+
+async def test_a_write_that_waits_for_the_lock_keeps_no_read_waiting(autojump_clock):
+    storage = CountedFake()
+    storage.locked = True
+    async with asking(storage) as asked:
+        await asked.ask(Put("a"))
+        await trio.sleep(1)
+        await asked.ask(Names())
+        await trio.sleep(1)
+        answer = asked.answers.get("names")
+        storage.locked = False
+    assert answer == []
+
+
+async def test_behind_more_patient_requests_than_share_a_commit_nobody_starves(autojump_clock, monkeypatch):
+    monkeypatch.setattr(store_module, "BATCH", 5)
+    monkeypatch.setattr(mailbox_module, "CAPACITY", 10)
+    storage = CountedFake()
+    storage.locked = True
+    patient = [Patient(f"p{number:02}") for number in range(23)]
+    async with serving(storage) as (mailbox, actor), trio.open_nursery() as nursery:
+        asked = Asked(nursery, mailbox)
+        await asked.ask(*patient)
+        await trio.sleep(1)
+        await asked.ask(Names(), Put("a"), Put("b"))
+        await trio.sleep(1)
+        assert asked.answers == {"names": []}
+        assert actor.held == 25
+        asked.scopes["b"].cancel()
+        await trio.sleep(store_module.PATIENCE)
+        assert asked.scopes["b"].cancelled_caught
+        assert isinstance(asked.answers.pop("a"), StoreUnavailable)
+        storage.locked = False
+        await trio.sleep(1)
+        await asked.ask(Names())
+    kept = asked.answers.pop("names")
+    assert kept == [request.name for request in patient]
+    told = list(asked.answers)
+    assert [sorted(told[n : n + 5]) for n in range(0, 23, 5)] == [kept[n : n + 5] for n in range(0, 23, 5)]
+    assert storage.log.count("write") == 5  # 5 + 5 + 5 + 5 + 3
+
+
+@asynccontextmanager
+async def locked_file(path: Path) -> AsyncIterator[sqlite3.Connection]:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield other
+
+
+async def test_a_file_that_another_connection_has_locked(tmp_path, monkeypatch):
+    hops = 0
+    attempt = StorageThread.__call__
+
+    async def counted(self: StorageThread, function: Callable[[], T]) -> T:
+        nonlocal hops
+        hops += 1
+        return await attempt(self, function)
+
+    file = tmp_path / "agent.db"
+    async with open_store(file) as store:
+        monkeypatch.setattr(StorageThread, "__call__", counted)
+        async with trio.open_nursery() as nursery, locked_file(file) as other:
+            with trio.fail_after(30):
+                assert await store.list_jobs() == []  # a read needs no lock
+                assert hops == 1
+                nursery.start_soon(store.add_job, "a", "p", OneShot("2999-01-01T00:00:00"))
+                while hops < 4:  # it was tried again
+                    await trio.sleep(0.01)
+                other.execute("COMMIT")
+        assert [job.name for job in await store.list_jobs()] == ["a"]
+        monkeypatch.setattr(store_module, "PATIENCE", 0.05)
+        async with locked_file(file):
+            with trio.fail_after(30), pytest.raises(StoreUnavailable, match="locked"):
+                await store.add_job("b", "p", OneShot("2999-01-01T00:00:00"))
+            assert [job.name for job in await store.list_jobs()] == ["a"]
+        await store.add_job("c", "p", OneShot("2999-01-01T00:00:00"))
+        assert [job.name for job in await store.list_jobs()] == ["a", "c"]
+
+
+# Bugs
+
+
+def bug_of(error: BaseException) -> BaseException | None:
+    """The bug in what leaves the nursery of a store actor."""
+    while isinstance(error, BaseExceptionGroup):
+        (error,) = error.exceptions
+    assert isinstance(error, SchedulerCrashed)
+    return error.__cause__
+
+
+async def test_after_a_bug_everybody_who_waits_is_answered(storage, monkeypatch):
+    """In the batch, in the mailbox, and in front of the full mailbox."""
+    monkeypatch.setattr(mailbox_module, "CAPACITY", 4)
+    monkeypatch.setattr(store_module, "BATCH", 3)
+    hop = GatedHop()
+    hop.before = trio.Event()
+    with trio.fail_after(60), pytest.raises(BaseExceptionGroup) as caught:
+        async with trio.open_nursery() as callers, serving(storage, hop) as (mailbox, _):
+            asked = Asked(callers, mailbox)
+            await asked.ask(Put("first"), Put("a"), Bug("bug"), Put("b"), Put("in the mailbox"), Put("in front"))
+            asked.scopes["b"].cancel()
+            await asked.ask(Put("in front too"))
+            assert mailbox._send.statistics().current_buffer_used == 4
+            callers.cancel_scope.shield = True  # the callers see the end of the store, not of the test
+            hop.open()
+            await trio.sleep_forever()
+    assert isinstance(bug_of(caught.value), ZeroDivisionError)
+    answers = asked.answers
+    assert answers.pop("first") == "FIRST"
+    assert sorted(answers) == ["a", "bug", "in front", "in front too", "in the mailbox"]
+    assert asked.scopes["b"].cancelled_caught
+    for error in answers.values():
+        assert isinstance(error, SchedulerCrashed)
+    assert isinstance(answers["a"].__cause__, ZeroDivisionError)
+    assert storage.begin(write=False)
+    assert [row.machine for row in storage.owners()] == ["first"]
+    storage.rollback()
+
+
+async def test_a_certain_request_that_refuses_is_a_bug(storage):
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with serving(storage) as (mailbox, _):
+            with pytest.raises(SchedulerCrashed):
+                await mailbox.ask(CertainAndYetRefused("a"))
+            await trio.sleep_forever()
+    assert isinstance(bug_of(caught.value), AssertionError)
+    assert storage.log[-1] == "rollback"
+
+
+@pytest.mark.parametrize("opened_by", ["open_store", "open_scheduler"])
+async def test_a_bug_of_the_store_leaves_a_block_as_scheduler_crashed(tmp_path, monkeypatch, opened_by):
+    async def executor(ctx: JobContext) -> None:
+        pass
+
+    def apply(self: object, storage: Storage) -> str:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("cronactors.actors.user_requests.PauseJob.apply", apply)
+    file = tmp_path / "agent.db"
+    inside: list[BaseException] = []
+    with trio.fail_after(30), pytest.raises(SchedulerCrashed) as caught:
+        async with open_store(file) if opened_by == "open_store" else open_scheduler(file, executor) as opened:
+            store = getattr(opened, "store", opened)
+            try:
+                await store.pause_job("x")
+            except CronError as error:
+                inside.append(error)
+            await trio.sleep_forever()
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    assert isinstance(inside[0], SchedulerCrashed)
+    with pytest.raises(SchedulerCrashed):
+        await store.list_jobs()
+
+
+# The end
+
+
+async def test_closing_answers_what_is_asked_already_and_refuses_the_rest(storage):
+    hop = GatedHop()
+    hop.before = trio.Event()
+    async with trio.open_nursery() as callers:
+        async with serving(storage, hop) as (mailbox, _):
+            asked = Asked(callers, mailbox)
+            await asked.ask(Put("a"), Put("b"), Put("c"))
+        with pytest.raises(SchedulerClosed):
+            await mailbox.ask(Put("late"))
+    assert asked.answers == {"a": "A", "b": "B", "c": "C"}
+    assert storage.log == ["write", "commit"] * 2
+
+
+async def test_a_closed_store_says_so(tmp_path):
+    async with open_store(tmp_path / "agent.db") as store:
+        await store.list_jobs()
+    with pytest.raises(SchedulerClosed, match=r"agent\.db"):
+        await store.list_jobs()

@@ -1,0 +1,169 @@
+"""Signals while `run` starts: at once, though another process holds the file, and nothing has begun."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import trio
+
+from cronactors.cli import run
+from cronactors.config_file import load_config
+from tests.cli_command import QUICK, Command, lines_of, start, write
+from tests.storages import contents, filled
+
+__all__ = ["start", "write"]
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs the proc file system")
+
+
+@contextmanager
+def locked(file: Path, mode: str) -> Iterator[None]:
+    """Hold the lock, with EXCLUSIVE against readers too. Closing a connection may leave what stood in the log in the file."""
+    with closing(sqlite3.connect(file, isolation_level=None)) as db:
+        db.execute(f"PRAGMA locking_mode = {mode}")
+        db.execute("BEGIN IMMEDIATE")
+        yield
+        db.execute("ROLLBACK")
+
+
+def wait_until_it_has_opened(command: Command, file: Path) -> None:
+    """Wait until the file is open there, some of the time at least: it watches for signals before."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        for descriptor in Path(f"/proc/{command.process.pid}/fd").iterdir():
+            try:
+                if descriptor.readlink() == file:
+                    return
+            except OSError:  # closed meanwhile
+                continue
+        time.sleep(0.001)
+    pytest.fail("it has not opened the file")
+
+
+@needs_proc
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("mode", ["NORMAL", "EXCLUSIVE"])
+def test_a_signal_during_the_start_ends_it_at_once_and_leaves_the_file_as_it_was(
+    start, write, tmp_path: Path, mode: str, number: signal.Signals
+) -> None:
+    file = tmp_path / "jobs.db"
+    filled(str(file))
+    before = contents(tmp_path)["jobs.db"]
+    write(QUICK)
+    with locked(file, mode):
+        command = start("run")
+        wait_until_it_has_opened(command, file)
+        time.sleep(0.5)  # so that it waits for the lock: there is nothing to be seen of that from here
+        asked = time.monotonic()
+        command.process.send_signal(number)
+        code, text = command.end()
+        assert time.monotonic() - asked < 5
+    assert (code, lines_of(text, "ended during")) == (0, [f"{number.name}: ended during the start, before any run began"])
+    assert lines_of(text, "^ended: 0 runs")
+    assert not lines_of(text, "started|Traceback")
+    with closing(sqlite3.connect(file)) as db:
+        assert db.execute("SELECT count(*) FROM jobs").fetchone() == (3,)
+        assert db.execute("SELECT count(*) FROM runs").fetchone() == (0,)
+    assert contents(tmp_path)["jobs.db"] == before
+    assert not (tmp_path / "once.txt").exists()
+
+
+@needs_proc
+@pytest.mark.slow
+def test_a_start_goes_on_when_the_file_is_free(start, write, tmp_path: Path) -> None:
+    file = tmp_path / "jobs.db"
+    filled(str(file))
+    write(QUICK)
+    with locked(file, "NORMAL"):
+        command = start("run")
+        wait_until_it_has_opened(command, file)
+        time.sleep(0.5)  # as above
+    command.wait_for("every .*success")
+    command.process.send_signal(signal.SIGTERM)
+    code, text = command.end()
+    assert code == 0
+    assert lines_of(text, "^SIGTERM: ending in order")
+
+
+class Session:
+    """The command in this process, with a scheduler whose store does not answer."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *, hangs: str) -> None:
+        self.lines: list[str] = []
+        self.hangs = hangs
+        self.waits = trio.Event()
+        self.left: list[str] = []
+        monkeypatch.setattr(run, "open_scheduler", self._open)
+        config = load_config(folder / "agent.toml")
+        self.session = run._Session(
+            config,
+            "jobs.db",
+            None,  # type: ignore[arg-type]
+            typed=run._Typed("cronactors", "--db jobs.db", "cronactors run"),
+            seconds=None,
+            adopt=None,
+        )
+        monkeypatch.setattr(self.session._printer, "say", lambda line="": self.lines.append(line))
+
+    @asynccontextmanager
+    async def _open(self, *_: object, **__: object) -> AsyncIterator[SimpleNamespace]:
+        if self.hangs == "start":
+            await self._hang()
+        try:
+            yield SimpleNamespace(
+                recovered=(), _listed=SimpleNamespace(lines=(), lost=()), store=SimpleNamespace(list_jobs=self._hang)
+            )
+        finally:
+            self.left.append("in order")
+
+    async def _hang(self) -> list[object]:
+        self.session._say_run("early", 1, "started")
+        self.waits.set()
+        await trio.sleep_forever()
+        raise AssertionError
+
+
+@pytest.mark.parametrize("hangs", ["start", "header"])
+@pytest.mark.parametrize("why", ["signal", "nobody reads"])
+async def test_whatever_it_waits_for_before_its_header_is_complete_it_can_be_ended(
+    autojump_clock, write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hangs: str, why: str
+) -> None:
+    write(QUICK)
+    world = Session(tmp_path, monkeypatch, hangs=hangs)
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(world.session.run)
+            await world.waits.wait()
+            if why == "signal":
+                world.session.in_order("SIGTERM")
+            else:
+                world.session._nobody_reads()
+    assert trio.current_time() == 0
+    assert world.left == (["in order"] if hangs == "header" else [])
+    said = "ending in order" if hangs == "header" else "ended during the start, before any run began"
+    assert (f"SIGTERM: {said}" in world.lines) == (why == "signal")
+    assert bool(lines_of("\n".join(world.lines), "early .*started")) == (hangs == "header"), "a run that began is shown"
+    assert world.lines[-1].startswith("ended: 0 runs")
+    assert world.session._status == (0 if why == "signal" else 1)
+
+
+@pytest.mark.slow
+def test_a_job_whose_name_begins_with_a_dash_can_be_looked_at_as_the_header_says(start, write, tmp_path: Path) -> None:
+    write('[[cron.jobs]]\nname = "--version"\nprompt = "echo hello"\nin_secs = 0')
+    running = start("run")
+    running.wait_for("success")
+    assert running.process.poll() is None
+    (line,) = [line for line in running.lines if "cronactors runs" in line]
+    words = line.split("runs ", 1)[1].split()
+    code, text = start("runs", *words).end()
+    assert (code, len(lines_of(text, "success .* hello"))) == (0, 1)
+    running.process.send_signal(signal.SIGTERM)
+    assert running.end()[0] == 0

@@ -1,0 +1,246 @@
+"""What is said of expressions and zones that were written for something else: the real mistake, and the line to write instead."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from cronactors.config_file import load_config
+from cronactors.errors import CronError, InvalidSchedule
+from cronactors.schedules.cron_advice import quartz_weekday
+from cronactors.schedules.schedule import Cron, Interval
+from cronactors.schedules.zones import check_zone
+
+LINE = "this looks like a line of a crontab: the command belongs in the job's prompt"
+SYSTEMD = "this looks like a calendar event of systemd"
+QUARTZ = "7 fields are those of Quartz, with a year last, and years are not supported"
+SECRET = "hunter2"
+
+ADVICE = [
+    # Lines of a crontab
+    ("0 3 * * * /usr/bin/backup.sh", f"expr '0 3 * * * …': {LINE}; write the expression as '0 3 * * *'"),
+    ("0 3 * * * root /x", f"expr '0 3 * * * …': {LINE}; write the expression as '0 3 * * *'"),
+    ("*/5\t0-3 1 jan mon backup --password=hunter2", f"{LINE}; write the expression as '*/5 0-3 1 jan mon'"),
+    ("0 3 * * * mail hunter2", f"expr '0 3 * * * …': {LINE}; write the expression as '0 3 * * *'"),
+    ("0 3 * * * PASSWORD=hunter2 /x", f"{LINE}; write the expression as '0 3 * * *'"),
+    ("0 3 * * * curl https://me:hunter2@example.org >/dev/null 2>&1", f"{LINE}; write the expression as '0 3 * * *'"),
+    ("30 0 3 * * * /x", f"{LINE}; write the expression as '30 0 3 * * *'"),
+    ("30 0 3 * * /x", f"{LINE}; write the expression as '30 0 3 * *'"),
+    ("0 25 * * * /x hunter2", f"expr '0 25 * * * …': {LINE}; in '0 25 * * *' hour '25' is not in 0 to 23"),
+    ("0 3 * * /x hunter2", "this looks like a line of a crontab with 4 fields before the command: 5 are needed"),
+    ("0 3 * * * 1 2 x hunter2", f"{LINE}; perhaps '0 3 * * *' is meant"),
+    ("0 3 * * * /x " + "hunter2 " * 80, f"expr '0 3 * * * …': {LINE}; write the expression as '0 3 * * *'"),
+    ("@daily /x hunter2", f"expr '@daily …': {LINE}; write the expression as '@daily'"),
+    ("@reboot /x hunter2", "@reboot is not a time: run the job when the program starts instead"),
+    ("0 3 * * * Europe/Rome", "the zone is a setting of its own: write it as timezone = 'Europe/Rome'; write the expression as '0 3 * * *'"),
+    ("'0 3 * * *'", "the quotation marks are part of the text; write the expression as '0 3 * * *'"),
+    # Settings
+    ("CRON_TZ=Europe/Rome 0 3 * * *", "timezone = 'Europe/Rome'; write the expression as '0 3 * * *'"),
+    ("TZ='Europe/Rome' @daily", "timezone = 'Europe/Rome'; write the expression as '@daily'"),
+    ("TZ=:UTC 0 3 * * * root /x hunter2", f"timezone = 'UTC'; {LINE}; write the expression as '0 3 * * *'"),
+    ("CRON_TZ=hunter2 0 3 * * *", "the zone is a setting of its own: write it as timezone; write the expression as '0 3 * * *'"),
+    ("TZ=UTC @every 5s", "timezone = 'UTC'; @every is an interval, not an expression: write Interval(5000)"),
+    ("TZ=UTC TZ=UTC 0 3 * * *", "the zone is a setting of its own"),
+    ("MAILTO=hunter2", "expr '…': a setting of a crontab is no part of an expression"),
+    # Go
+    ("@every 5s", "expr '@every 5s': @every is an interval, not an expression: write Interval(5000), in agent.toml every_ms = 5000"),
+    ("@every 1h30m", "write Interval(5400000), in agent.toml every_ms = 5400000"),
+    ("@Every 1500ms", "every_ms = 1500, or 1000 to keep whole seconds only, as Go's cron does"),
+    ("@every 1.5h", "every_ms = 5400000"),
+    ("@every 1ns", "write Interval.every(...), in agent.toml every_ms"),
+    ("@every 99999999999h", "write Interval.every(...), in agent.toml every_ms"),
+    ("@every 5m /x hunter2", "write Interval.every(...), in agent.toml every_ms"),
+    # Quartz and AWS
+    ("0 15 10 ? * 2-6 *", f"{QUARTZ}; it counts weekdays from Sunday = 1; perhaps '0 15 10 ? * mon-fri' is meant"),
+    ("0 15 10 ? * MON-FRI *", f"{QUARTZ}; write the expression as '0 15 10 ? * MON-FRI'"),
+    ("0 15 10 ? * 0-5 *", f"{QUARTZ}; perhaps '0 15 10 ? * 0-5' is meant"),
+    ("0 15 10 ? * 6L 2026-2030", "years are not supported"),
+    ("0 15 10 ? * 6L", "it counts weekdays from Sunday = 1; perhaps '0 15 10 ? * L5' is meant"),
+    ("0 15 10 ? * friL", "perhaps '0 15 10 ? * L5' is meant"),
+    ("0 15 10 ? * L", "perhaps '0 15 10 ? * sat' is meant"),
+    ("0 15 10 * * 5L", "for the last such weekday write 'L5'"),
+    ("cron(15 10 ? * 2-6 *)", "AWS, with the year last; it counts weekdays from Sunday = 1; write the expression as '15 10 ? * mon-fri'"),
+    ("15 10 ? * 2-6 *", "perhaps '15 10 ? * mon-fri' is meant"),
+    ("0 10 * * ? 2030", "the last of AWS's six fields is the year"),
+    # systemd
+    ("Mon..Fri 09:00", f"expr 'Mon..Fri 09:00': {SYSTEMD}; write the expression as '0 9 * * mon-fri'"),
+    ("*-*-* 09:00:00", f"{SYSTEMD}; write the expression as '0 9 * * *'"),
+    ("Monday,Wed..Friday *-12-* 09,17:08..10:30", f"{SYSTEMD}; write the expression as '30 8-10 9,17 * 12 mon,wed-fri'"),
+    ("*-*-01,15 00/2:00", f"{SYSTEMD}; write the expression as '0 */2 1,15 * *'"),
+    ("12-25 10:00", f"{SYSTEMD}; write the expression as '0 10 25 12 *'"),
+    ("*:0/10", f"{SYSTEMD}; write the expression as '*/10 * * * *'"),
+    ("Sat 09:00 Europe/Rome", "write it as timezone = 'Europe/Rome'; write the expression as '0 9 * * sat'"),
+    ("Mon *-*-01 09:00", "that a day of month and a day of week must both match cannot be written in an expression"),
+    ("2030-05-01 09:00", "for a single date write a one-shot (at)"),
+    ("*-02~01", "for the last day write L as the day of month"),
+    ("daily", f"{SYSTEMD}; write the expression as '0 0 * * *'"),
+    ("weekly", f"{SYSTEMD}; perhaps '0 0 * * mon' is meant"),
+    ("*-*-* 25:00", f"expr '*-*-* 25:00': {SYSTEMD}"),
+]  # fmt: skip
+
+
+def refusal(expr: str) -> str:
+    with pytest.raises(InvalidSchedule) as caught:
+        Cron(expr)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("expr", "said"), ADVICE, ids=lambda value: value[:40])
+def test_an_expression_of_another_scheduler(expr: str, said: str) -> None:
+    message = refusal(expr)
+    assert said in message
+    assert SECRET not in message
+    check_proposals(message)
+
+
+@pytest.mark.parametrize(
+    "expr", ["1-5", "0 9 * * xyz", "0 9 * *", "1 2 3 4 5 6 7 8", "0 9 * * 8", "mon", "0 9 31 2 *", "0 0 L * * 7L"]
+)
+def test_a_mere_slip_is_no_other_scheduler(expr: str) -> None:
+    message = refusal(expr)
+    assert not re.search("looks like|setting|Quartz|perhaps|write the expression", message)
+
+
+@pytest.mark.parametrize(
+    "line", ["{} * * * *", "0 {} * * *", "0 0 * * {}", "0 0 * * * {}", "* * * * * /x {}", "@{}", "@daily {}", "A {}"]
+)
+@pytest.mark.parametrize(
+    "word", ["PASSWORD=hunter2", "https://u:hunter2@example.org", "/x/hunter2", "'hunter2'", "$hunter2", "-p=hunter2"]
+)
+def test_a_command_is_never_shown(line: str, word: str) -> None:
+    assert SECRET not in refusal(line.format(word))
+
+
+def test_a_file_names_the_job_and_the_line_to_write(tmp_path) -> None:
+    path = tmp_path / "agent.toml"
+    path.write_text('[[cron.jobs]]\nname = "backup"\nprompt = "x"\ncron = "0 3 * * * /x --password=hunter2"\n', encoding="utf-8")
+    with pytest.raises(CronError) as caught:
+        load_config(path)
+    assert "write the expression as '0 3 * * *'" in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+def check_proposals(message: str) -> None:
+    """Every line that a message proposes is one that is accepted."""
+    assert len(message) <= 500
+    assert message.isprintable()
+    for expr in re.findall(r"(?:write the expression as|perhaps) '([^']*)'", message):
+        Cron(expr)
+    for every in re.findall(r"every_ms = ([0-9]+)", message):
+        Interval(int(every))
+    for zone in re.findall(r"timezone = '([^']*)'", message):
+        check_zone(zone)
+
+
+WORDS = (
+    "0 3 * */5 ? 2-6 MON-FRI mon..fri Mon, 09:00 *:0/15 *-*-* 2026-01-01 6L L 1#2 2026 root /x A=b CRON_TZ=Europe/Rome TZ=x @every 5s "
+    "1h2m @daily @reboot cron( ) '0 monday Europe/Rome 0~1 25 \u00e9 \ufffd \x1c \xa0 ' \" weekly H 99999999999999h *-*-01~2"
+)
+words = st.sampled_from(WORDS.split(" "))
+
+
+@settings(max_examples=1000, deadline=None, derandomize=True)
+@given(st.one_of(st.lists(words, max_size=9).map(" ".join), st.lists(words, max_size=5).map("".join), st.text(max_size=60)))
+def test_any_text_gives_an_answer_or_a_refusal_whose_proposals_are_accepted(text: str) -> None:
+    try:
+        Cron(text)
+    except InvalidSchedule as refused:
+        check_proposals(str(refused))
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("2-6", "mon-fri"), ("1", "sun"), ("7", "sat"), ("2,4,6", "mon,wed,fri"), ("2,WED", "mon,wed"), ("6#3", "fri#3"),
+        ("6L", "L5"), ("friL", "L5"), ("L", "sat"), ("1/2", "sun/2"), ("6-2", "fri-mon"), ("2-6/2", "mon-fri/2"), ("1,*/2", "sun,*/2"),
+        ("0", None), ("8", None), ("MON-FRI", None), ("*", None), ("*/2", None), ("L5", None), ("fri#3", None), ("?", None), ("", None),
+    ],
+)  # fmt: skip
+def test_weekdays_of_quartz(text: str, named: str | None) -> None:
+    assert quartz_weekday(text) == named
+
+
+# Zones
+
+PLACES = "an offset says nothing of summer time, so a zone is a place, such as "
+ZONES = [
+    ("GMT+2", f"{PLACES}Europe/Berlin (in July), Europe/Athens (in January) or Africa/Johannesburg (all year); Etc/GMT-2 is"),
+    ("GMT+2", "Etc/GMT-2 is always 2 hours ahead of Greenwich, as its sign is that of POSIX: Etc/GMT+2 is 2 hours behind it"),
+    ("UTC+2", "Etc/GMT-2 is always 2 hours ahead of Greenwich"),
+    ("utc +02:00", "Etc/GMT-2 is always 2 hours ahead of Greenwich"),
+    ("+02:00", "Etc/GMT-2 is always 2 hours ahead of Greenwich, as its sign is that of POSIX"),
+    ("+0200", "Etc/GMT-2 is always"),
+    ("-5", "America/Chicago (in July), America/New_York (in January) or America/Bogota (all year); Etc/GMT+5 is always 5 hours behind"),
+    ("GMT-1", "Etc/GMT+1 is always 1 hour behind Greenwich, as its sign is that of POSIX: Etc/GMT-1 is 1 hour ahead of it"),
+    ("GMT\u22123", "Etc/GMT+3 is always 3 hours behind Greenwich"),
+    ("GMT+14", "Pacific/Kiritimati (all year); Etc/GMT-14 is always 14 hours ahead of Greenwich, as its sign is that of POSIX"),
+    ("+05:30", f"{PLACES}Asia/Kolkata (all year)"),
+    ("-03:30", f"{PLACES}America/St_Johns (in January)"),
+    ("+13:37", "an offset says nothing of summer time, so a zone is a place"),
+    ("UTC-99", "an offset says nothing of summer time, so a zone is a place"),
+    ("Etc/GMT+05", "did you mean Etc/GMT+5? It is 5 hours behind Greenwich, with the sign of POSIX"),
+    ("Z", "; write UTC"),
+    ("UTC+00:00", "; write UTC, or Europe/London for a place with summer time"),
+    ("PST", "it is used in America/Los_Angeles (USA) or Asia/Manila (Philippines): write one of them"),
+    ("IST", "it is used in Asia/Kolkata (India), Asia/Jerusalem (Israel) or Europe/Dublin (Ireland): write one of them"),
+    ("CEST", "it is used in Europe/Berlin, Europe/Paris or Europe/Rome: write one of them"),
+    ("edt", "it is used in America/New_York: write the place"),
+    ("PST8", "America/Los_Angeles (USA)"),
+    ("XYZ-1", "a rule in the manner of POSIX is no zone: write the place"),
+    ("local", "the machine's own zone has no name here"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "said"), ZONES)
+def test_what_is_no_zone(name: str, said: str) -> None:
+    with pytest.raises(InvalidSchedule) as caught:
+        check_zone(name)
+    message = str(caught.value)
+    assert said in message
+    check_zones(message)
+
+
+def check_zones(message: str) -> None:
+    assert len(message) <= 500
+    assert message.isprintable()
+    for zone in re.findall(r"[A-Z][A-Za-z]+/[A-Za-z_/]+[A-Za-z_]|Etc/GMT[-+][0-9]+", message.partition("IANA time zone")[2]):
+        check_zone(zone)
+
+
+@pytest.mark.parametrize("prefix", ["GMT", "UTC", ""])
+@pytest.mark.parametrize("hours", [*range(-12, 0), *range(1, 15)])
+def test_a_fixed_zone_has_the_offset_that_was_written(prefix: str, hours: int) -> None:
+    with pytest.raises(InvalidSchedule) as caught:
+        check_zone(f"{prefix}{hours:+}")
+    message = str(caught.value)
+    check_zones(message)
+    fixed = re.search(r"(Etc/GMT[-+][0-9]+) is always", message)
+    assert fixed is not None
+    for zone, months in (
+        (fixed[1], (1, 7)),
+        *(
+            (name, {"all year": (1, 7), "in July": (7,), "in January": (1,)}[when])
+            for name, when in re.findall(r"(\S+) \(([^)]+)\)", message)
+        ),
+    ):
+        for month in months:
+            offset = datetime(2026, month, 15, tzinfo=UTC).astimezone(ZoneInfo(zone)).utcoffset()
+            assert offset is not None
+            assert offset.total_seconds() == hours * 3600, zone
+
+
+@settings(max_examples=500, deadline=None, derandomize=True)
+@given(
+    st.one_of(
+        st.text(max_size=20), st.text("GMTUCZ+-0123456789:ESPI/tc ", max_size=10), st.from_regex(r"\A[A-Z]{2,4}[+-]?[0-9]{0,2}\Z")
+    )
+)
+def test_any_name_is_a_zone_or_refused(name: str) -> None:
+    try:
+        check_zone(name)
+    except CronError as refused:
+        check_zones(str(refused))

@@ -1,0 +1,125 @@
+"""Findings in commands: habits of a crontab and of bash."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+
+import pytest
+from click.testing import CliRunner
+
+from cronactors.cli.commands import cronactors
+from cronactors.shell.lint import lint_command
+from tests.cli_command import write
+
+__all__ = ["write"]
+BASH, BACKGROUND, PERCENT = "bash-redirect", "background-command", "crontab-percent"
+
+
+@pytest.mark.parametrize(
+    ("command", "rules"),
+    [
+        ("./nightly.sh &>> log", [BASH]),
+        ("./nightly.sh &>log", [BASH]),
+        ("a &> one; b &>> two", [BASH]),
+        ("./nightly.sh >> log 2>&1", []),
+        ("./nightly.sh >& log", []),
+        ("cat <&0", []),
+        ("nohup cmd &", [BACKGROUND]),
+        ("cmd &\n", [BACKGROUND]),
+        ("cmd & # in the background", [BACKGROUND]),
+        ("cmd\\\\&", [BACKGROUND]),
+        ("cmd > log 2>&1 &", [BACKGROUND]),
+        ("cmd &>> log &", [BASH, BACKGROUND]),
+        ("one & two & wait", []),
+        ("one && two", []),
+        ("one &&\ntwo", []),
+        ("cmd\\&", []),
+        ("echo '&>>' \"a & b &\"", []),
+        ("echo 'it &'", []),
+        ('echo "a \\" &>> &"', []),
+        ("echo x # and &>> log &", []),
+        ("echo a#b &", [BACKGROUND]),
+        ("echo ${#x} &", [BACKGROUND]),
+        ("mail -s report me%Hello", [PERCENT]),
+        ("date +%F", [PERCENT]),
+        ("date '+%F'", [PERCENT]),
+        ("date +\\%F", []),
+        ("", []),
+        ("&", [BACKGROUND]),
+        ("'unclosed &", []),
+        ('"unclosed &', []),
+        ("cmd \\", []),
+    ],
+)  # fmt: skip
+def test_findings(command, rules):
+    assert [each.rule for each in lint_command(command, "/bin/sh")] == rules
+
+
+def test_bash_knows_its_own_redirection():
+    assert not lint_command("./nightly.sh &>> log", "/usr/local/bin/bash")
+    assert [each.rule for each in lint_command("./nightly.sh &>> log &", "/bin/bash")] == [BACKGROUND]
+
+
+@pytest.mark.parametrize(("operator", "again"), [("&>", "> FILE 2>&1"), ("&>>", ">> FILE 2>&1")])
+def test_texts_name_what_to_write(operator, again):
+    (finding,) = lint_command(f"cmd {operator} log", "/bin/dash")
+    assert f"{operator} is bash's: '/bin/dash' may" in finding.text
+    assert again in finding.text
+
+
+def test_no_finding_holds_the_prompt():
+    for finding in lint_command("SECRET %x &>> SECRET &", "/bin/sh"):
+        assert "SECRET" not in finding.text
+
+
+@pytest.mark.skipif("dash" not in os.path.realpath("/bin/sh"), reason="/bin/sh is not dash")
+def test_the_finding_is_right_about_dash(tmp_path):
+    code = "sh -c 'sleep 0.2; echo late' &>> log; echo $?; wait; cat log"
+    done = subprocess.run(["/bin/sh", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "0\nlate\n"  # it went to standard output, from the background
+
+
+JOBS = """
+[[cron.jobs]]
+name = "night"
+prompt = "./nightly.sh &>> log"
+every_ms = 60000
+[[cron.jobs]]
+name = "bash"
+prompt = "./nightly.sh &>> log"
+every_ms = 60000
+shell = "/bin/bash"
+[[cron.jobs]]
+name = "delayed"
+prompt = "nohup cmd &"
+in_secs = 5
+[[cron.jobs]]
+name = "fine"
+prompt = "true"
+every_ms = 60000
+"""
+
+
+def test_lint_of_a_file(write):
+    file = write(JOBS)
+    answer = CliRunner().invoke(cronactors, ["lint", str(file), "--json"])
+    assert answer.exit_code == 1
+    assert [(each["job"], each["rule"]) for each in json.loads(answer.output)] == [("night", BASH), ("delayed", BACKGROUND)]
+    file.write_text(file.read_text().replace('executor = "shell"', 'executor = "shell"\nshell = "/bin/bash"'))
+    answer = CliRunner().invoke(cronactors, ["lint", str(file), "--json"])
+    assert [(each["job"], each["rule"]) for each in json.loads(answer.output)] == [("delayed", BACKGROUND)]
+    file.write_text(
+        file.read_text()
+        .replace('executor = "shell"\nshell = "/bin/bash"', 'executor = "my:agent"')
+        .replace('shell = "/bin/bash"\n', "")
+    )
+    assert CliRunner().invoke(cronactors, ["lint", str(file)]).output == "no findings\n"
+
+
+def test_lint_refuses_a_prompt_that_is_too_long(write):
+    file = write(f'[[cron.jobs]]\nname = "long"\nprompt = "{"x" * 131_072}"\nevery_ms = 60000')
+    answer = CliRunner().invoke(cronactors, ["lint", str(file)])
+    assert answer.exit_code == 1
+    assert "job 'long': prompt is too long for a shell: 131,072 bytes" in str(answer.exception)

@@ -1,0 +1,250 @@
+"""Opening the file: what is made, and what a migration that fails leaves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from cronactors.errors import StoreCorrupt, StoreUnavailable
+from cronactors.storage import connection, migrations
+from cronactors.storage.connection import APPLICATION_ID, SCHEMA_VERSION, connect
+from cronactors.storage.file_state import MEMORY
+from tests import storages
+from tests.storages import add, contents, filled, job, job_ids, opened, pragma
+
+path = storages.path
+
+
+# What is made
+
+
+def test_a_new_file_is_private_whatever_the_umask(tmp_path: Path, path: str) -> None:
+    before = os.umask(0)
+    try:
+        with closing(opened(path)) as storage:
+            add(storage, "a")
+            modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
+    finally:
+        os.umask(before)
+    assert modes == {"jobs.db": 0o600, "jobs.db-wal": 0o600, "jobs.db-shm": 0o600}
+
+
+def test_a_link_to_a_missing_file_makes_it_private_too(tmp_path: Path, path: str) -> None:
+    target = tmp_path / "target.db"
+    Path(path).symlink_to(target)
+    connect(path, create=True).close()
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+
+
+def test_the_mode_of_an_existing_file_is_left_alone(path: str) -> None:
+    filled(path)
+    Path(path).chmod(0o640)
+    connect(path, create=True).close()
+    assert stat.S_IMODE(Path(path).stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_commits_survive_a_power_cut(path: str, existing: bool) -> None:
+    if existing:
+        filled(path)
+    with closing(connect(path, create=True)) as db:
+        assert pragma(db, "journal_mode") == "wal"
+        assert pragma(db, "synchronous") == 2  # FULL
+        assert pragma(db, "foreign_keys") == 1
+        assert pragma(db, "application_id") == APPLICATION_ID
+        assert pragma(db, "user_version") == SCHEMA_VERSION
+
+
+def test_a_file_appears_whole_and_nothing_else_beside_it(tmp_path: Path, path: str) -> None:
+    connect(path, create=True).close()
+    assert list(contents(tmp_path)) == ["jobs.db"]
+    with closing(sqlite3.connect(f"file:{path}?immutable=1", uri=True)) as db:
+        assert pragma(db, "user_version") == SCHEMA_VERSION
+
+
+def test_where_there_are_no_links_a_file_is_made_too(tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*_: object, **__: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "link", link)
+    filled(path)
+    assert list(contents(tmp_path)) == ["jobs.db"]
+
+
+KILLED = """
+import os, signal, sys
+from cronactors.storage import connection
+
+def kill(*args):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+set_up = connection._set_up
+def set_up_and_end(*args):
+    set_up(*args)
+    kill()
+
+if sys.argv[2] == "sync":
+    connection._sync = kill
+elif sys.argv[2] == "set_up":
+    connection._set_up = set_up_and_end
+else:
+    os.fsync = kill
+connection.connect(sys.argv[1], create=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="there are no files without a name")
+@pytest.mark.parametrize("where", ["set_up", "fsync", "sync"])
+def test_a_creator_that_is_killed_leaves_nothing_but_the_file(tmp_path: Path, path: str, where: str) -> None:
+    ended = subprocess.run([sys.executable, "-c", KILLED, path, where], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert [file.name for file in tmp_path.iterdir()] == (["jobs.db"] if where == "sync" else [])
+    connect(path, create=True).close()
+    assert {file.name for file in tmp_path.iterdir()} == {"jobs.db"}
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_new_file_is_the_same_whether_it_had_a_name_meanwhile(
+    tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    if named:
+        monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+    monkeypatch.setattr(connection, "_look", lambda path, file: kept.append(file.read_bytes()))
+    kept: list[bytes] = []
+    connect(path, create=True).close()
+    (content,) = kept
+    assert content[:16] == b"SQLite format 3\0"
+    assert content[18:20] == b"\2\2", "in WAL mode before anybody opens it (SQLite, Database File Format)"
+    assert [*tmp_path.iterdir()] == [Path(path)]
+    filled(path)
+    with closing(opened(path)) as storage:
+        assert storage.check() is None
+    assert stat.S_IMODE(Path(path).stat().st_mode) == 0o600
+
+
+def test_a_memory_storage_is_private_and_makes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with closing(opened(MEMORY)) as one, closing(opened(MEMORY)) as other:
+        add(one, "a")
+        assert (job_ids(one), job_ids(other)) == (["a"], [])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["a b", "a?mode=memory", "a#b", "100%41", "%00", "file:a", "ü 🕘", "'\"", ":memory: ", "a&b=c", "a\\b"]
+)
+def test_any_name_of_a_file_and_its_folder_is_taken_literally(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    filled(str(folder / name))
+    assert list(contents(tmp_path)) == [f"{name}/{name}"]
+    with closing(opened(str(folder / name))) as storage:
+        assert job_ids(storage) == ["000", "001", "002"]
+    with closing(sqlite3.connect(str(folder / name))) as db:
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    with pytest.raises(StoreCorrupt, match="newer version"):
+        connect(str(folder / name), create=True)
+
+
+def test_a_relative_path_is_fine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    filled("jobs.db")
+    with closing(opened("./jobs.db")) as storage:
+        assert job_ids(storage) == ["000", "001", "002"]
+    assert list(contents(tmp_path)) == ["jobs.db"]
+
+
+def test_two_connections_see_what_the_other_commits(path: str) -> None:
+    with closing(opened(path)) as one, closing(opened(path)) as other:
+        add(one, "a")
+        assert job_ids(other) == ["a"]
+        assert one.begin(write=True)
+        one.insert_jobs([job("b")])
+        assert job_ids(other) == ["a"]
+        one.commit()
+        add(other, "c")
+        assert job_ids(one) == ["a", "b", "c"]
+
+
+# Migrations
+
+
+def schema(path: str) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(path)) as db:
+        numbers = [(pragma(db, "application_id"), pragma(db, "user_version"))]
+        return numbers + db.execute("SELECT name, sql FROM sqlite_master ORDER BY name").fetchall()
+
+
+def test_migrations_are_applied_once(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    migrate = migrations.migrate
+
+    def counted(db: sqlite3.Connection, version: int) -> None:
+        calls.append(version)
+        migrate(db, version)
+
+    monkeypatch.setattr(migrations, "migrate", counted)
+    connect(path, create=True).close()
+    before = schema(path)
+    for _ in range(2):
+        connect(path, create=True).close()
+    assert calls == [0]
+    assert schema(path) == before
+
+
+class Bug(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [(Bug(), Bug), (sqlite3.OperationalError("no"), StoreUnavailable), (KeyboardInterrupt(), KeyboardInterrupt)],
+    ids=["bug", "sqlite", "interrupt"],
+)
+@pytest.mark.parametrize("existing", [False, True])
+def test_a_migration_that_fails_leaves_the_file_as_it_was(
+    path: str, monkeypatch: pytest.MonkeyPatch, existing: bool, error: BaseException, raised: type[BaseException]
+) -> None:
+    if existing:
+        filled(path)
+    before = schema(path) if existing else None
+    migrate = migrations.migrate
+    calls = []
+
+    def half_way(db: sqlite3.Connection, version: int) -> None:
+        calls.append(db)
+        migrate(db, version)
+        db.execute("ALTER TABLE jobs ADD COLUMN new TEXT")
+        db.execute("UPDATE jobs SET new = name")
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(migrations, "migrate", half_way)
+        patch.setattr(connection, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
+        with pytest.raises(raised):
+            connect(path, create=True)
+    assert len(calls) == 1, "only a lock is worth another try"
+    assert (schema(path) if existing else None) == before
+    assert list(contents(Path(path).parent)) == (["jobs.db"] if existing else [])
+    with closing(opened(path)) as storage:
+        assert job_ids(storage) == (["000", "001", "002"] if existing else [])
+        add(storage, "works")
+
+
+def test_opening_a_file_imports_nothing(path: str) -> None:
+    """An import would fail where the descriptors are used up, or the rights to read the library were given away."""
+    filled(path)
+    code = (
+        "import sys; from cronactors.storage.sqlite import SqliteStorage; before = set(sys.modules);"
+        "SqliteStorage(sys.argv[1], wall=lambda: 0).close(); print(sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -1,0 +1,228 @@
+"""Whether anybody has written to a database, told by its files alone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import trio
+
+from cronactors import CronConfig, Interval, JobContext, RunStatus, StoreUnavailable, open_scheduler, open_store
+from cronactors.actors import clock
+from cronactors.actors.actor_requests import Look, Sight
+from cronactors.storage import file_state
+from cronactors.storage.file_state import LogWatch
+from cronactors.storage.protocol import Storage
+from cronactors.storage.sqlite import SqliteStorage
+from tests.storages import add, opened
+
+HOUR = 3600
+
+
+def written(path: str, *, ago: float) -> None:
+    """Let the log have been written so many seconds ago."""
+    os.utime(f"{path}-wal", (time.time() - ago, time.time() - ago))
+
+
+@pytest.mark.parametrize("ago", [HOUR, file_state.LOG_SETTLED + 1])
+def test_a_log_that_nobody_has_written_to_is_quiet(tmp_path: Path, ago: float) -> None:
+    path = str(tmp_path / "a.db")
+    with closing(opened(path)) as storage:
+        add(storage, "a")
+        written(path, ago=ago)
+        watch = storage.watch()
+        assert [watch.quiet() for _ in range(3)] == [False, True, True]
+
+
+def test_each_commit_is_noticed(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.db")
+    with closing(opened(path)) as storage, closing(opened(path)) as other:
+        add(storage, "a")
+        written(path, ago=HOUR)
+        watch = storage.watch()
+        watch.quiet()
+        assert watch.quiet()
+        for n in range(3):
+            add(other, f"b{n}")
+            assert not watch.quiet()
+            written(path, ago=HOUR - n)
+            assert [watch.quiet() for _ in range(2)] == [False, True]
+
+
+@pytest.mark.parametrize("ago", [0, file_state.LOG_SETTLED - 1, -file_state.LOG_SETTLED + 1])
+def test_what_was_written_just_now_may_be_written_again_unnoticed(tmp_path: Path, ago: float) -> None:
+    path = str(tmp_path / "a.db")
+    with closing(opened(path)) as storage:
+        add(storage, "a")
+        watch = storage.watch()
+        for _ in range(3):
+            written(path, ago=ago)
+            assert not watch.quiet()
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda file: file.unlink(), id="removed"),
+        pytest.param(
+            lambda file: (shutil.copy2(file, f"{file}.new"), file.unlink(), Path(f"{file}.new").rename(file)), id="replaced"
+        ),
+    ],
+)
+def test_a_file_that_is_removed_or_replaced_is_noticed(tmp_path: Path, suffix: str, change: Callable[[Path], object]) -> None:
+    path = str(tmp_path / "a.db")
+    with closing(opened(path)) as storage:
+        add(storage, "a")
+        written(path, ago=HOUR)
+        watch = storage.watch()
+        watch.quiet()
+        assert watch.quiet()
+        change(Path(path + suffix))
+        assert not watch.quiet()
+
+
+def test_of_a_database_in_memory_nothing_is_told() -> None:
+    with closing(SqliteStorage(":memory:", wall=lambda: 0)) as storage:
+        watch = storage.watch()
+        assert not any(watch.quiet() for _ in range(3))
+
+
+# What a scheduler makes of it. In real time, since the system keeps the times of files; a margin is ten times what is needed.
+
+
+@pytest.fixture
+def settled_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_state, "LOG_SETTLED", 0.05)
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[Look]:
+    """Each look inside the file."""
+    looked: list[Look] = []
+    look = Look.apply
+
+    def apply(self: Look, storage: Storage) -> Sight:
+        looked.append(self)
+        return look(self, storage)
+
+    monkeypatch.setattr(Look, "apply", apply)
+    return looked
+
+
+class Ran:
+    """An executor that tells when it was called."""
+
+    def __init__(self) -> None:
+        self.event = trio.Event()
+
+    async def __call__(self, _: JobContext) -> None:
+        self.event.set()
+
+
+def add_due_job(path: str) -> None:
+    """As another process does."""
+    with closing(opened(path)) as other:
+        add(other, "due")
+
+
+async def still(looks: list[Look]) -> None:
+    """Wait until the scheduler has ceased to look."""
+    with trio.fail_after(20):
+        before = -1
+        while len(looks) != before:
+            before = len(looks)
+            await trio.sleep(0.3)
+
+
+@pytest.mark.usefixtures("settled_soon")
+async def test_an_idle_scheduler_looks_inside_only_when_somebody_has_written(tmp_path: Path, looks: list[Look]) -> None:
+    ran, path = Ran(), str(tmp_path / "a.db")
+    async with open_scheduler(path, ran, tick_interval=0.01):
+        await still(looks)
+        add_due_job(path)
+        with trio.fail_after(10):
+            await ran.event.wait()
+
+
+@pytest.mark.usefixtures("settled_soon")
+async def test_a_look_that_failed_is_made_up_for(tmp_path: Path, looks: list[Look], monkeypatch) -> None:
+    ran, path = Ran(), str(tmp_path / "a.db")
+    async with open_scheduler(path, ran, tick_interval=0.1):
+        await still(looks)
+        look = Look.apply
+
+        def failing(self: Look, storage: Storage) -> Sight:
+            monkeypatch.setattr(Look, "apply", look)
+            raise StoreUnavailable("disk I/O error")
+
+        monkeypatch.setattr(Look, "apply", failing)
+        add_due_job(path)
+        written(path, ago=HOUR)
+        with trio.fail_after(clock.LOOK_EVERY / 2):
+            await ran.event.wait()
+
+
+@pytest.mark.usefixtures("looks")
+async def test_what_shows_late_on_a_slow_disk_is_found_all_the_same(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(clock, "LOOK_EVERY", 0.2)
+    monkeypatch.setattr(LogWatch, "quiet", lambda _: True)
+    ran, path = Ran(), str(tmp_path / "a.db")
+    async with open_scheduler(path, ran, tick_interval=0.01):
+        await trio.sleep(0.5)
+        add_due_job(path)
+        with trio.fail_after(10):
+            await ran.event.wait()
+
+
+@pytest.mark.usefixtures("settled_soon")
+async def test_a_run_that_was_ended_elsewhere_is_cancelled_here_and_one_that_shields_itself_is_reported_once(
+    tmp_path: Path, caplog
+) -> None:
+    stop, path = trio.Event(), str(tmp_path / "a.db")
+
+    async def executor(context: JobContext) -> None:
+        with trio.CancelScope(shield=context.prompt == "shield"):
+            await stop.wait()
+
+    config = CronConfig(max_concurrent_runs=2, cancel_grace=0.1)
+    async with open_scheduler(path, executor, tick_interval=0.02, config=config) as scheduler:
+        try:
+            for prompt in ("shield", "do not"):
+                job_id = await scheduler.store.add_job(prompt, prompt, Interval.every(hours=5))
+                run = await scheduler.run_now(job_id, wait=False)
+                async with open_store(path) as other:
+                    await other.record_run_complete(run.id, RunStatus.SUCCESS, "done")
+            with trio.fail_after(10):
+                while scheduler.health().runs_in_flight > 1 or "goes on" not in caplog.text:
+                    await trio.sleep(0.02)
+            turns = scheduler._clock.turns.value
+            await trio.sleep(0.5)
+            assert scheduler._clock.turns.value - turns < 250, "ten times as many as ticks"
+            assert caplog.text.count("goes on") == 1
+        finally:
+            stop.set()
+
+
+@pytest.mark.usefixtures("settled_soon")
+async def test_the_file_of_an_open_store_is_watched_wherever_the_working_directory_is(
+    tmp_path: Path, looks: list[Look], monkeypatch
+) -> None:
+    ran = Ran()
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "two")
+    async with open_store("a.db"):
+        monkeypatch.chdir(tmp_path / "one")
+        async with open_store("a.db") as store:
+            monkeypatch.chdir(tmp_path / "two")
+            async with open_scheduler(store, ran, tick_interval=0.01):
+                await still(looks)
+                add_due_job(str(tmp_path / "one/a.db"))
+                with trio.fail_after(5):
+                    await ran.event.wait()
