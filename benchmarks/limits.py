@@ -98,7 +98,7 @@ async def _hopped(folder: str, count: int) -> float:
         nursery.start_soon(store.run)
         began = time.perf_counter()
         for number in range(count):
-            await store.ask(partial(add, number=number))
+            await store.call(partial(add, number=number))
         took = time.perf_counter() - began
         nursery.cancel_scope.cancel()
     store.close()
@@ -174,7 +174,7 @@ async def _bare(folder: str, count: int, slots: int) -> float:
         nonlocal free, done, freed
         async for run in receive:
             await trio.lowlevel.checkpoint()  # the job
-            await store.ask(partial(finish, run=run))
+            await store.call(partial(finish, run=run))
             free += 1
             done += 1
             freed.set()
@@ -187,7 +187,7 @@ async def _bare(folder: str, count: int, slots: int) -> float:
         while done < count:
             freed = trio.Event()
             if free:
-                runs = await store.ask(partial(claim, limit=free))
+                runs = await store.call(partial(claim, limit=free))
                 free -= len(runs)
                 for run in runs:
                     send.send_nowait(run)

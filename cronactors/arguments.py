@@ -11,7 +11,7 @@ from cronactors.checks import instant, member, text
 from cronactors.errors import InvalidConfig, InvalidJob, StoreUnavailable, shorten
 from cronactors.instants import EARLIEST, LATEST, Millis
 from cronactors.model import Cause, CronJob, JobOptions, RunStatus
-from cronactors.policy import MAX_ERROR, MAX_SUMMARY, Outcome, kept
+from cronactors.policy import MAX_ERROR, MAX_SUMMARY, Outcome, truncated
 from cronactors.schedules.schedule import Schedule
 from cronactors.schedules.zones import check_zone
 from cronactors.spec import MAX_NAME, MAX_PATH, CronConfig, Delay, JobSpec, check_specs, check_user
@@ -97,8 +97,8 @@ def ending_of(status: object, result: object, *, session_id: object, error: obje
     return Outcome(
         status=checked,
         cause={RunStatus.FAILED: Cause.ERROR, RunStatus.CANCELLED: Cause.CANCELLED}.get(checked),
-        result=None if result is None else kept(_any_text("result", result), MAX_SUMMARY),
-        error=None if error is None else kept(_any_text("error", error), MAX_ERROR),
+        result=None if result is None else truncated(_any_text("result", result), MAX_SUMMARY),
+        error=None if error is None else truncated(_any_text("error", error), MAX_ERROR),
         session_id=text("session_id", session_id, InvalidJob, limit=MAX_NAME, empty=True),
     )
 

@@ -116,7 +116,7 @@ async def upsert_at_start(
         lists.append(JobList(specs=with_ids(specs), keeps_passed=True))
     if not lists:
         return StartReport()
-    done = await mailbox.ask(UpsertJobs(tuple(lists), defaults))
+    done = await mailbox.call(UpsertJobs(tuple(lists), defaults))
     lines = tuple(line for each in done for line in log_upserted(each, defaults))
     lost = () if origin is None else await _lost(mailbox, origin, file, _folder_of(database))
     return StartReport(lines, lost)
@@ -125,7 +125,7 @@ async def upsert_at_start(
 async def _lost(mailbox: Mailbox, origin: str, file: str | None, folder: str | None) -> tuple[LostOrigin, ...]:
     """Find the lists that no file keeps any more, and log each."""
     lost = []
-    for row, gone in await mailbox.ask(ListOrigins(folder)):
+    for row, gone in await mailbox.call(ListOrigins(folder)):
         if row.file is None or row.name == origin:
             continue
         shown = "which" if row.file == row.name else f"whose file {one_line(row.file)}"

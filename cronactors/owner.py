@@ -23,7 +23,7 @@ _MACHINE_IDS = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
 # Fields of proc_pid_stat(5) counted from behind the name, which is field 2: state is field 3, num_threads 20, starttime 22.
 _STATE, _THREADS, _STARTED = 0, 17, 19
 
-Look: TypeAlias = Callable[[int], str | None]
+ProcessState: TypeAlias = Callable[[int], str | None]
 """Looks at a process id: when that process was started, "" if that cannot be told, None if certainly nothing runs there."""
 
 
@@ -45,11 +45,11 @@ class Owner:
 def this_process() -> Owner:
     """Tell who we are, also right after a fork. Takes some 20 microseconds and never raises."""
     pid = os.getpid()
-    return Owner(machine=_machine(pid), pid=pid, process_start=look_at(pid) or "")
+    return Owner(machine=_machine(pid), pid=pid, process_start=inspect_process(pid) or "")
 
 
-def look_at(pid: int, *, proc: Path = _PROC, system: str = sys.platform) -> str | None:
-    """Look at a process id on this system; see `Look`. A zombie runs nothing: it counts as gone.
+def inspect_process(pid: int, *, proc: Path = _PROC, system: str = sys.platform) -> str | None:
+    """Look at a process id on this system; see `ProcessState`. A zombie runs nothing: it counts as gone.
 
     Args:
         pid: A process id of our own namespace.
@@ -70,7 +70,7 @@ def look_at(pid: int, *, proc: Path = _PROC, system: str = sys.platform) -> str 
     return fields[_STARTED]
 
 
-def certainly_dead(owner: Owner, me: Owner, *, look: Look = look_at) -> bool:
+def certainly_dead(owner: Owner, me: Owner, *, look: ProcessState = inspect_process) -> bool:
     """Tell whether an owner has certainly ended; False means that nobody knows. Takes some 20 microseconds and never raises.
 
     It has if it ran on this machine before the last boot, or if it ran since then beside us (same boot and namespaces) and its

@@ -139,7 +139,7 @@ class Timing:
 
 
 @attrs.frozen(kw_only=True)
-class Again:
+class RetryPlan:
     """A further attempt: ready at ``ready_at`` with ``failures`` behind it."""
 
     ready_at: Millis
@@ -147,7 +147,7 @@ class Again:
     recovery: bool
 
 
-def is_useless(misfire: Misfire, moment: Millis, now: Millis) -> bool:
+def is_outside_window(misfire: Misfire, moment: Millis, now: Millis) -> bool:
     """Whether a moment is older than the window within which it is worth a run; without a window none ever is."""
     return misfire.window is not None and now - moment > misfire.window // timedelta(milliseconds=1)
 
@@ -155,7 +155,7 @@ def is_useless(misfire: Misfire, moment: Millis, now: Millis) -> bool:
 def decide_due(timing: Timing, *, first: Millis, now: Millis, misfire: Misfire) -> Decision:
     """Decide what becomes of the moments from ``first``, which is due, to ``now``: on time, late, or too late."""
     following, decided_local = timing.after(first), timing.local_until(now)
-    late = is_useless(misfire, first, now)
+    late = is_outside_window(misfire, first, now)
     if (following is None or following > now) and not late:
         return Decision(runs=(Moments(first),), following=following, decided_local=decided_local)
     start: Millis | None = first
@@ -242,9 +242,9 @@ def retry_delay(policy: RetryPolicy, *, failures: int, spread: float = 0.0) -> M
     return round(delay * (1 + policy.jitter * spread) * 1000)
 
 
-def further_attempt(
+def plan_retry(
     outcome: Outcome, *, failures: int, crashes: int, max_retries: int, policy: RetryPolicy, ready_at: Millis, now: Millis
-) -> Again | None:
+) -> RetryPlan | None:
     """Decide whether the moment is tried again.
 
     Args:
@@ -261,7 +261,7 @@ def further_attempt(
     """
     interrupted = outcome.cause is Cause.INTERRUPTED
     if interrupted and not (outcome.crashed and crashes > FREE_CRASHES):
-        return Again(ready_at=min(ready_at, now), failures=failures, recovery=True)
+        return RetryPlan(ready_at=min(ready_at, now), failures=failures, recovery=True)
     if not interrupted and outcome.cause not in (Cause.ERROR, Cause.TIMEOUT):
         return None
     if failures >= max_retries:
@@ -270,10 +270,10 @@ def further_attempt(
         delay = retry_delay(policy, failures=failures + 1, spread=outcome.spread)
     else:
         delay = round(outcome.retry_after * 1000)
-    return Again(ready_at=min(now + delay, LATEST), failures=failures + 1, recovery=interrupted)
+    return RetryPlan(ready_at=min(now + delay, LATEST), failures=failures + 1, recovery=interrupted)
 
 
-def is_suspect(crashes: int) -> bool:
+def in_crash_loop(crashes: int) -> bool:
     """Whether the next crash costs a retry, so that the job's runs have to start one at a time with those of other suspects.
 
     Then a crash costs nobody else. A job that ends its process each time was running at every crash that it caused, and each crash
@@ -285,7 +285,7 @@ def is_suspect(crashes: int) -> bool:
     return crashes >= FREE_CRASHES
 
 
-def kept(text: str, limit: int) -> str:
+def truncated(text: str, limit: int) -> str:
     """Text as the history keeps it: cut to its limit, and what no UTF-8 file can hold replaced."""
     head = text[:limit] if len(text) <= limit else text[: limit - 1] + "…"
     if type(head) is str and head.isascii() and "\0" not in head:

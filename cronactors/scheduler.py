@@ -16,7 +16,7 @@ from cronactors.actors.exits import Leaving, actor, block
 from cronactors.actors.notifier import Notifier
 from cronactors.actors.recompute import renew_moments
 from cronactors.actors.runner import RunnerPool
-from cronactors.actors.shift import Terms
+from cronactors.actors.shift import RunnerSettings
 from cronactors.actors.store_lifetime import StoreService, store_service
 from cronactors.actors.user_code import inside_callback
 from cronactors.actors.user_requests import Explain
@@ -147,7 +147,7 @@ class CronScheduler:
             InvalidSchedule: The stored schedule cannot be read.
         """
         self._check_open()
-        return await self._service.mailbox.ask(Explain(check_id("job_id", job_id), check_instant("at", at)))
+        return await self._service.mailbox.call(Explain(check_id("job_id", job_id), check_instant("at", at)))
 
     async def wait_idle(self) -> None:
         """Wait until nothing is due, no run goes on in this scheduler, and everybody has been notified.
@@ -332,7 +332,7 @@ async def _prepare(
     recovered = await service.recover(config.retry)
     listed = await upsert_at_start(service.mailbox, config, specs, defaults=handle._defaults, database=service.path)
     registered = await service.register()
-    terms = Terms(
+    terms = RunnerSettings(
         owner=registered.owner,
         executor=executor,
         policy=config.retry,

@@ -89,7 +89,7 @@ class CronStore:
             InvalidSchedule: A schedule never fires, or its moment lies more than 60 s in the past.
             DuplicateJob: A name is taken, or given twice.
         """
-        return await self._service.mailbox.ask(user_requests.AddJobs(with_ids(specs), self._defaults))
+        return await self._service.mailbox.call(user_requests.AddJobs(with_ids(specs), self._defaults))
 
     async def upsert_job(self, name: str, prompt: str, schedule: Schedule, **options: Unpack[JobOptions]) -> str:
         """Add a job, or edit the user's job of that name, and answer its id.
@@ -125,7 +125,7 @@ class CronStore:
         if origin is not None:
             text("origin", origin, InvalidJob, limit=MAX_PATH)
         listed = JobList(specs=with_ids(specs), origin=origin, keeps_passed=origin is not None)
-        (done,) = await self._service.mailbox.ask(user_requests.UpsertJobs((listed,), self._defaults))
+        (done,) = await self._service.mailbox.call(user_requests.UpsertJobs((listed,), self._defaults))
         log_upserted(done, self._defaults)
         return done.ids
 
@@ -137,7 +137,7 @@ class CronStore:
             by: The name of the list that gets them; its next upsert removes those that it does not name.
         """
         text("origin", origin, InvalidJob, limit=MAX_PATH)
-        return await self._service.mailbox.ask(user_requests.AdoptOrigin(origin, text("by", by, InvalidJob, limit=MAX_PATH)))
+        return await self._service.mailbox.call(user_requests.AdoptOrigin(origin, text("by", by, InvalidJob, limit=MAX_PATH)))
 
     async def remove_origin(self, origin: str) -> int:
         """Remove the jobs of a list as `remove_job` does, all or none, and count them.
@@ -145,7 +145,7 @@ class CronStore:
         Args:
             origin: The name of the list.
         """
-        return await self._service.mailbox.ask(user_requests.RemoveOrigin(text("origin", origin, InvalidJob, limit=MAX_PATH)))
+        return await self._service.mailbox.call(user_requests.RemoveOrigin(text("origin", origin, InvalidJob, limit=MAX_PATH)))
 
     async def get_job(self, job_id: str) -> CronJob:
         """Read a job.
@@ -153,7 +153,7 @@ class CronStore:
         Raises:
             JobNotFound: There is none of that id.
         """
-        return await self._service.mailbox.ask(user_requests.GetJob(check_id("job_id", job_id)))
+        return await self._service.mailbox.call(user_requests.GetJob(check_id("job_id", job_id)))
 
     async def get_job_by_name(self, name: str, *, user_id: str | None = None) -> CronJob | None:
         """Read the user's job of a name; None if there is none.
@@ -162,7 +162,7 @@ class CronStore:
             name: The name.
             user_id: Whose; None for the agent's own.
         """
-        return await self._service.mailbox.ask(user_requests.GetJobByName(check_lookup_name(name), check_user_id(user_id)))
+        return await self._service.mailbox.call(user_requests.GetJobByName(check_lookup_name(name), check_user_id(user_id)))
 
     async def list_jobs(self, *, user_id: str | Everybody | None = ALL) -> list[CronJob]:
         """Read jobs in the order in which they were added, a page at a time: what changes meanwhile may or may not show.
@@ -174,7 +174,7 @@ class CronStore:
         jobs: list[CronJob] = []
         after: int | None = 0
         while after is not None:
-            page, after = await self._service.mailbox.ask(user_requests.PageOfJobs(after, _JOBS_PAGE, wanted))
+            page, after = await self._service.mailbox.call(user_requests.PageOfJobs(after, _JOBS_PAGE, wanted))
             jobs += page
         return jobs
 
@@ -187,7 +187,7 @@ class CronStore:
             InvalidSchedule: The new schedule never fires, or its moment lies more than 60 s in the past.
             DuplicateJob: The new name is taken.
         """
-        return await self._service.mailbox.ask(user_requests.UpdateJob(check_id("job_id", job_id), check_changes(changes)))
+        return await self._service.mailbox.call(user_requests.UpdateJob(check_id("job_id", job_id), check_changes(changes)))
 
     async def pause_job(self, job_id: str) -> CronJob:
         """Pause a job: moments that pass are neither run nor missed. A run that goes on goes on.
@@ -197,7 +197,7 @@ class CronStore:
         Raises:
             JobNotFound: There is none of that id.
         """
-        return await self._service.mailbox.ask(user_requests.PauseJob(check_id("job_id", job_id)))
+        return await self._service.mailbox.call(user_requests.PauseJob(check_id("job_id", job_id)))
 
     async def resume_job(self, job_id: str) -> CronJob:
         """Resume a job with the first moment after now, and with the retry that was waiting.
@@ -207,7 +207,7 @@ class CronStore:
             InvalidJob: The moment of a one-shot has passed.
             InvalidSchedule: Its stored schedule or zone cannot be read any more.
         """
-        return await self._service.mailbox.ask(user_requests.ResumeJob(check_id("job_id", job_id)))
+        return await self._service.mailbox.call(user_requests.ResumeJob(check_id("job_id", job_id)))
 
     async def remove_job(self, job_id: str) -> None:
         """Remove a job. A run that goes on goes on to its end; the history stays.
@@ -215,7 +215,7 @@ class CronStore:
         Raises:
             JobNotFound: There is none of that id.
         """
-        await self._service.mailbox.ask(user_requests.RemoveJob(check_id("job_id", job_id)))
+        await self._service.mailbox.call(user_requests.RemoveJob(check_id("job_id", job_id)))
 
     async def remove_job_by_name(self, name: str, *, user_id: str | None = None) -> None:
         """Remove the user's job of a name.
@@ -227,7 +227,7 @@ class CronStore:
         Raises:
             JobNotFound: There is none.
         """
-        await self._service.mailbox.ask(user_requests.RemoveJobByName(check_lookup_name(name), check_user_id(user_id)))
+        await self._service.mailbox.call(user_requests.RemoveJobByName(check_lookup_name(name), check_user_id(user_id)))
 
     # Loops of the caller's own
 
@@ -253,11 +253,11 @@ class CronStore:
         if limit is not None:
             whole("limit", limit, InvalidJob, least=1, most=_MAX_LIMIT)
         if not self._renewed:  # a scheduler has a task for it
-            await renew_moments(self._service.mailbox, await self._service.mailbox.ask(NoteRules()))
+            await renew_moments(self._service.mailbox, await self._service.mailbox.call(NoteRules()))
             self._renewed = True
         if (await self._service.look(self._owner or 0)).orphaned:
             await self._service.recover(self._config.retry)
-        return await self._service.mailbox.ask(user_requests.DueJobs(retries, limit))
+        return await self._service.mailbox.call(user_requests.DueJobs(retries, limit))
 
     async def record_run_start(self, job: CronJob | str) -> str:
         """Claim a run for a loop of the caller's own, and answer its id. If this process dies the run is taken back.
@@ -273,7 +273,7 @@ class CronStore:
             JobBusy: The job has an open run and skips what overlaps, or its session is in use.
         """
         target = check_target(job)
-        started = await self._service.mailbox.ask(user_requests.StartRun(target, await self._own()))
+        started = await self._service.mailbox.call(user_requests.StartOwnRun(target, await self._own()))
         if isinstance(started, CronError):
             raise started
         return str(started.run.id)
@@ -296,7 +296,9 @@ class CronStore:
             RunClosed: It has ended, or was taken over.
         """
         ending = ending_of(status, result, session_id=session_id, error=error)
-        return await self._service.mailbox.ask(user_requests.CompleteRun(check_id("run_id", run_id), ending, self._config.retry))
+        return await self._service.mailbox.call(
+            user_requests.FinishOwnRun(check_id("run_id", run_id), ending, self._config.retry)
+        )
 
     async def _own(self) -> int:
         if self._owner is None:
@@ -312,7 +314,7 @@ class CronStore:
             JobNotFound: There is none of that id.
             JobBusy: The job has an open run and skips what overlaps.
         """
-        return (await self._service.mailbox.ask(user_requests.RequestRun(check_id("job_id", job_id)))).id
+        return (await self._service.mailbox.call(user_requests.RequestRun(check_id("job_id", job_id)))).id
 
     async def request_cancel(self, run_id: str) -> CronRun:
         """Cancel a run: one that waits ends at once, one that runs is cancelled by its scheduler, within a tick.
@@ -321,7 +323,7 @@ class CronStore:
             RunNotFound: There is none of that id.
             RunClosed: It has ended.
         """
-        return await self._service.mailbox.ask(user_requests.RequestCancel(check_id("run_id", run_id), self._config.retry))
+        return await self._service.mailbox.call(user_requests.RequestCancel(check_id("run_id", run_id), self._config.retry))
 
     async def get_run(self, run_id: str) -> CronRun:
         """Read a run.
@@ -329,7 +331,7 @@ class CronStore:
         Raises:
             RunNotFound: There is none of that id.
         """
-        return await self._service.mailbox.ask(user_requests.GetRun(check_id("run_id", run_id)))
+        return await self._service.mailbox.call(user_requests.GetRun(check_id("run_id", run_id)))
 
     async def list_runs(
         self,
@@ -357,7 +359,7 @@ class CronStore:
         before: RunRow | None = None
         while len(found) < limit:
             size = _RUNS_PAGE if filtered else min(limit - len(found), _RUNS_PAGE)
-            page = await self._service.mailbox.ask(user_requests.PageOfRuns(job_id, before, size))
+            page = await self._service.mailbox.call(user_requests.PageOfRuns(job_id, before, size))
             wanted = (run for run in page if wanted_status in (None, run.status) and wanted_user in (None, run.user_id))
             found += map(run_view, wanted)
             if len(page) < size:

@@ -114,7 +114,7 @@ async def the_clock_has_a_bug(scheduler: CronScheduler, _: trio.CancelScope) -> 
 async def the_store_has_a_bug(scheduler: CronScheduler, _: trio.CancelScope) -> None:
     """Let the store actor end: whoever waits for it is answered, nobody hangs; the next start takes the run back."""
     try:
-        await scheduler.store._service.mailbox.ask(Broken())
+        await scheduler.store._service.mailbox.call(Broken())
     except SchedulerCrashed as answer:
         say(f"who asked is answered: {answer!r}")
     await trio.sleep(5)

@@ -96,7 +96,7 @@ class Fails(Put):
 
 @attrs.frozen
 class Bug(Put):
-    patient: ClassVar[bool] = True
+    waits_forever: ClassVar[bool] = True
 
     def apply(self, storage: Storage) -> str:
         super().apply(storage)
@@ -105,12 +105,12 @@ class Bug(Put):
 
 @attrs.frozen
 class Patient(Put):
-    patient: ClassVar[bool] = True
+    waits_forever: ClassVar[bool] = True
 
 
 @attrs.frozen
 class Stirring(Put):
-    stirs: ClassVar[bool] = True
+    may_end_runs: ClassVar[bool] = True
 
 
 @attrs.frozen
@@ -171,7 +171,7 @@ class Asked:
         self._nursery = nursery
         self._mailbox = mailbox
 
-    async def ask(self, *requests: Put | Names) -> None:
+    async def call(self, *requests: Put | Names) -> None:
         """Hand in, one after the other."""
         for request in requests:
             name = request.name if isinstance(request, Put) else "names"
@@ -182,7 +182,7 @@ class Asked:
     async def _ask(self, name: str, request: Request[object]) -> None:
         with self.scopes[name]:
             try:
-                self.answers[name] = await self._mailbox.ask(request)
+                self.answers[name] = await self._mailbox.call(request)
             except Exception as error:
                 self.answers[name] = error
 

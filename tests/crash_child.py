@@ -58,7 +58,7 @@ def make_executor(file: str | Path, tell: Callable[..., None] = lambda *_: None)
 
 def die_at(point: str) -> None:
     """Die between two steps of a run."""
-    ask = Mailbox.ask
+    call = Mailbox.call
 
     def die(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -68,12 +68,12 @@ def die_at(point: str) -> None:
             die()
         if point == "claimed" and isinstance(request, ClaimDue):
             heard = die  # before the runs are handed over
-        answer = await ask(self, request, heard)
+        answer = await call(self, request, heard)
         if point == "recorded" and isinstance(request, FinishRun):
             die()
         return answer
 
-    Mailbox.ask = dying  # type: ignore[method-assign, assignment]
+    Mailbox.call = dying  # type: ignore[method-assign, assignment]
 
 
 async def own_loop(db: str) -> None:

@@ -10,7 +10,7 @@ import attrs
 
 from cronactors.instants import Millis
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import Claimed, Due, JobRow, JobState, OriginRow, OwnerRow, PlainEnd, RunEnd, RunRow, Upcoming
+from cronactors.storage.rows import Claimed, Due, JobRow, JobState, OriginRow, OwnerRow, PlainFinish, RunFinish, RunRow, Upcoming
 
 
 class NotUnique(Exception):
@@ -214,7 +214,7 @@ class FakeStorage:
     def new_run_ids(self, count: int) -> range:
         return range(self._seen.last_run + 1, self._seen.last_run + 1 + count)
 
-    def begin_runs(self, claims: Sequence[Claimed]) -> list[Claimed]:
+    def insert_started_runs(self, claims: Sequence[Claimed]) -> list[Claimed]:
         begun = []
         for each in claims:
             assert each.run.id > self._changed.last_run
@@ -235,20 +235,20 @@ class FakeStorage:
         run = self._changed.runs.get(run_id)
         return run if run is not None and run.status == status else None
 
-    def start_runs(self, ids: Sequence[int], *, owner: int, now: Millis) -> None:
+    def start_pending_runs(self, ids: Sequence[int], *, owner: int, now: Millis) -> None:
         for run_id in ids:
             if run := self._with_status(run_id, "pending"):
                 self._put_run(run._replace(status="running", owner=owner, started_at=now))
 
-    def park_runs(self, waits: Sequence[tuple[int, str | None]]) -> None:
+    def set_waits_for(self, waits: Sequence[tuple[int, str | None]]) -> None:
         for run_id, key in waits:
             if run := self._with_status(run_id, "pending"):
                 self._put_run(run._replace(waits_for=key))
 
-    def end_runs(self, ends: Sequence[RunEnd]) -> list[bool]:
+    def store_finishes(self, ends: Sequence[RunFinish]) -> list[bool]:
         return [self._end_run(end) for end in ends]
 
-    def _end_run(self, end: RunEnd) -> bool:
+    def _end_run(self, end: RunFinish) -> bool:
         run = self._with_status(end.id, end.was)
         if run is None:
             return False
@@ -264,16 +264,16 @@ class FakeStorage:
         self._put_run(ended)
         return True
 
-    def end_plainly(self, ends: Sequence[PlainEnd], *, owner: int) -> bool:
+    def store_plain_finishes(self, ends: Sequence[PlainFinish], *, owner: int) -> bool:
         before = self._changed.copy()
         if all(self._end_plainly(each, owner) for each in ends):
             return True
         self._current = before
         return False
 
-    def _end_plainly(self, plain: PlainEnd, owner: int) -> bool:
+    def _end_plainly(self, plain: PlainFinish, owner: int) -> bool:
         run, job = self._seen.runs.get(plain.run_id), self.jobs([plain.job_id]).get(plain.job_id)
-        end = RunEnd("success", None, plain.completed_at, plain.session_id, plain.result, None, plain.run_id, "running")
+        end = RunFinish("success", None, plain.completed_at, plain.session_id, plain.result, None, plain.run_id, "running")
         if run is None or job is None or run.owner != owner or run.cancel_requested or not self._end_run(end):
             return False
         if (job.held_by, job.next_run_at, job.enabled) != (run.id, plain.next_run_at, 1) or job.crashes or job.delete_after_run:
@@ -290,7 +290,7 @@ class FakeStorage:
                 asked = int(run.cancel_requested or cancel_requested)
                 self._put_run(run._replace(cause=run.cause if cause is None else cause, cancel_requested=asked))
 
-    def shift_pending(self, *, now: Millis, by: Millis) -> None:
+    def advance_pending(self, *, now: Millis, by: Millis) -> None:
         for run in list(self._changed.runs.values()):
             if run.status == "pending" and run.ready_at > now:
                 self._put_run(run._replace(ready_at=now if run.attempt == 1 else max(now, run.ready_at - by)))

@@ -165,13 +165,13 @@ class World:
         return self.do(runs.request_cancel, str(run.id), policy=self.policy)
 
     def start(self, target: CronJob | str) -> RunRow:
-        started = self.do(runs.start_run, target, owner=self.owner)
+        started = self.do(runs.start_own_run, target, owner=self.owner)
         if isinstance(started, CronError):  # as a handle does, once what was written is committed
             raise started
         return started.run
 
     def complete(self, run: RunRow, outcome: Outcome = SUCCESS) -> RunRow:
-        return self.do(runs.complete_run, str(run.id), outcome, policy=self.policy)
+        return self.do(runs.finish_own_run, str(run.id), outcome, policy=self.policy)
 
     def due(self) -> list[CronJob]:
         return self.do(runs.due_jobs, retries=False, limit=None)

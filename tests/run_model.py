@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant
 from cronactors.instants import Millis, from_millis
 from cronactors.ledger.explain import explain
 from cronactors.model import Fate
-from cronactors.policy import is_suspect, misfire_from_text
+from cronactors.policy import in_crash_loop, misfire_from_text
 from cronactors.schedules.schedule import Interval, OneShot, Schedule
 from cronactors.schedules.timestamps import read_timestamp
 from cronactors.storage.rows import CRASH_LOOP, PAUSE, JobRow, RunRow
@@ -167,7 +167,7 @@ class Model(RuleBasedStateMachine):
         """At most one runs, unless a job came to be one while its run went on: one that had allowed all."""
         jobs = self.jobs()
         suspects = {run.job_id for run in self.rows.values() if run.status == "running" and run.job_id in jobs}
-        suspects = {job_id for job_id in suspects if is_suspect(jobs[job_id].crashes) and not self.watched[job_id].allowed_all}
+        suspects = {job_id for job_id in suspects if in_crash_loop(jobs[job_id].crashes) and not self.watched[job_id].allowed_all}
         assert len(suspects) <= 1
 
     def no_wake_up_is_lost(self) -> None:
@@ -181,7 +181,7 @@ class Model(RuleBasedStateMachine):
                 assert any(run.session == waiter.waits_for for run in others), waiter
             elif waiter.waits_for == CRASH_LOOP:
                 running = [run.job_id for run in others if run.status == "running"]
-                assert any(job_id not in jobs or is_suspect(jobs[job_id].crashes) for job_id in running), waiter
+                assert any(job_id not in jobs or in_crash_loop(jobs[job_id].crashes) for job_id in running), waiter
             else:
                 held = jobs[waiter.job_id].held_by is not None
                 assert held or any(run.job_id == waiter.job_id and run.status == "pending" for run in others), waiter

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import JobRow, OwnerRow, RunEnd, RunRow
+from cronactors.storage.rows import JobRow, OwnerRow, RunFinish, RunRow
 from cronactors.storage.sqlite import SqliteStorage
 from tests.fake_storage import FakeStorage, NotUnique
 
@@ -56,7 +56,7 @@ _RUN = RunRow(
     status="pending",
     ready_at=2000,
 )
-_END = RunEnd(status="success", cause=None, completed_at=1, session_id="", result=None, error=None, id=0, was="running")
+_END = RunFinish(status="success", cause=None, completed_at=1, session_id="", result=None, error=None, id=0, was="running")
 _OWNER = OwnerRow(id=0, machine="m", pid=1, process_start="1", heartbeat_at=0, lease_until=0)
 
 
@@ -70,7 +70,7 @@ def run(**fields: object) -> RunRow:
     return _RUN._replace(**fields)  # type: ignore[arg-type]
 
 
-def run_end(run_id: int, was: str, **fields: object) -> RunEnd:
+def run_end(run_id: int, was: str, **fields: object) -> RunFinish:
     """The end of a run that succeeded."""
     return _END._replace(id=run_id, was=was, **fields)  # type: ignore[arg-type]
 

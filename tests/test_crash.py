@@ -38,7 +38,7 @@ from cronactors.schedules.schedule import Interval
 from tests.crash_child import RETRY, make_executor
 
 ROOT = Path(__file__).parents[1]
-PATIENCE = 40  # seconds; many times what anything here takes
+LOCK_TIMEOUT = 40  # seconds; many times what anything here takes
 SEED = int(os.environ.get("CRASH_SEED") or random.SystemRandom().randrange(10**9))
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs signals of POSIX")
@@ -77,7 +77,7 @@ class World:
     async def scheduler(self, slots: int = 1) -> AsyncIterator[CronScheduler]:
         """A scheduler in this process, which outlives them all."""
         config = CronConfig(max_concurrent_runs=slots, retry=RETRY)
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(LOCK_TIMEOUT):
             async with open_scheduler(self.db, make_executor(self.file), config=config, tick_interval=0.05) as scheduler:
                 yield scheduler
 
@@ -91,7 +91,7 @@ class World:
         )
         child = Child(process)
         try:
-            with trio.fail_after(PATIENCE):
+            with trio.fail_after(LOCK_TIMEOUT):
                 yield child
         finally:
             with trio.CancelScope(shield=True):

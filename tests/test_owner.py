@@ -12,7 +12,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from cronactors.owner import Owner, certainly_dead, look_at, machine_name, this_process
+from cronactors.owner import Owner, certainly_dead, inspect_process, machine_name, this_process
 
 ME = Owner("m@host/boot-1/pid:[1]", 100, "5000")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs the proc file system")
@@ -31,7 +31,7 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def owner_of(pid: int) -> Owner:
-    return Owner(this_process().machine, pid, look_at(pid) or "")
+    return Owner(this_process().machine, pid, inspect_process(pid) or "")
 
 
 def test_this_process_is_itself_and_alive():
@@ -122,7 +122,7 @@ def write_stat(proc: Path, pid: int, name: str, state: str = "S", threads: int =
 @pytest.mark.parametrize("name", ["python", "a b", "a) R 1 (b", ") ) )", "", "((", "naïve"])
 def test_any_name_of_a_process(tmp_path, name):
     write_stat(tmp_path, 7, name)
-    assert look_at(7, proc=tmp_path) == "4242"
+    assert inspect_process(7, proc=tmp_path) == "4242"
 
 
 @pytest.mark.parametrize(
@@ -130,35 +130,35 @@ def test_any_name_of_a_process(tmp_path, name):
 )
 def test_zombie_is_gone_unless_threads_go_on(tmp_path, state, threads, process_start):
     write_stat(tmp_path, 7, "x", state, threads)
-    assert look_at(7, proc=tmp_path) == process_start
+    assert inspect_process(7, proc=tmp_path) == process_start
 
 
 def test_hidden_process_is_not_gone(tmp_path, child):
-    assert look_at(child.pid, proc=tmp_path) == ""
+    assert inspect_process(child.pid, proc=tmp_path) == ""
 
 
 def test_gone_without_proc(tmp_path, child):
     child.kill()
     child.wait()
-    assert look_at(child.pid, proc=tmp_path) is None
+    assert inspect_process(child.pid, proc=tmp_path) is None
 
 
 @pytest.mark.parametrize("text", ["", "7", "7 (x) S 1", "\0\0"])
 def test_damaged_stat_is_not_gone(tmp_path, text):
     (tmp_path / "7").mkdir()
     (tmp_path / "7" / "stat").write_text(text)
-    assert look_at(7, proc=tmp_path) == ""
+    assert inspect_process(7, proc=tmp_path) == ""
 
 
 @pytest.mark.parametrize("pid", [0, -1, -(2**63), 2**63 - 1])
 def test_impossible_process_id_raises_nothing(pid):
-    assert look_at(pid) in ("", None)
+    assert inspect_process(pid) in ("", None)
     if pid <= 0:
-        assert look_at(pid) == ""
+        assert inspect_process(pid) == ""
 
 
 def test_windows_is_never_certain():
-    assert look_at(2**30, system="win32") == ""
+    assert inspect_process(2**30, system="win32") == ""
     assert machine_name(system="win32") == "//"
 
 

@@ -13,16 +13,16 @@ from cronactors.instants import LATEST, Millis, from_millis
 from cronactors.model import COUNTED, Cause, Coalesce, Misfire, Overlap, RunStatus
 from cronactors.policy import (
     FREE_CRASHES,
-    Again,
     Decision,
     Moments,
     Outcome,
+    RetryPlan,
     Timing,
     decide_due,
     decide_overlapped,
-    further_attempt,
     misfire_from_text,
     misfire_to_text,
+    plan_retry,
     retry_delay,
 )
 from cronactors.schedules.schedule import Cron, Interval, OneShot, Schedule, next_moment
@@ -246,7 +246,7 @@ def test_the_whole_jitter_is_used():
     assert [retry_delay(policy, failures=1, spread=spread) for spread in (0.0, 0.5, 1.0)] == [10_000, 12_500, 15_000]
 
 
-# further_attempt
+# plan_retry
 
 
 def decide(
@@ -260,18 +260,18 @@ def decide(
     status: RunStatus = FAILED,
     ready_at: Millis = T0,
     now: Millis = T0 + MINUTE,
-) -> Again | None:
+) -> RetryPlan | None:
     outcome = Outcome(status=status, cause=cause, retry_after=after, crashed=crashed)
-    return further_attempt(
+    return plan_retry(
         outcome, failures=failures, crashes=crashes, max_retries=max_retries, policy=POLICY, ready_at=ready_at, now=now
     )
 
 
-def retry(after: Millis, failures: int, *, recovery: bool = False) -> Again:
-    return Again(ready_at=T0 + MINUTE + after, failures=failures, recovery=recovery)
+def retry(after: Millis, failures: int, *, recovery: bool = False) -> RetryPlan:
+    return RetryPlan(ready_at=T0 + MINUTE + after, failures=failures, recovery=recovery)
 
 
-AT_ONCE = Again(ready_at=T0, failures=0, recovery=True)
+AT_ONCE = RetryPlan(ready_at=T0, failures=0, recovery=True)
 
 
 @pytest.mark.parametrize("cause", [Cause.ERROR, Cause.TIMEOUT])
@@ -314,8 +314,8 @@ def test_no_retry_lies_beyond_the_end_of_time():
 
 def test_an_interrupted_attempt_returns_to_its_place_and_costs_nothing():
     assert decide(Cause.INTERRUPTED) == AT_ONCE
-    assert decide(Cause.INTERRUPTED, failures=3, max_retries=3) == Again(ready_at=T0, failures=3, recovery=True)
-    assert decide(Cause.INTERRUPTED, ready_at=T0 + HOUR) == Again(
+    assert decide(Cause.INTERRUPTED, failures=3, max_retries=3) == RetryPlan(ready_at=T0, failures=3, recovery=True)
+    assert decide(Cause.INTERRUPTED, ready_at=T0 + HOUR) == RetryPlan(
         ready_at=T0 + MINUTE, failures=0, recovery=True
     )  # clock set back
 

@@ -99,7 +99,7 @@ async def test_run_now_works_on_a_paused_job_and_refuses_a_busy_and_a_missing_on
 async def test_waiting_for_a_run_inside_a_run_or_a_notifier_would_deadlock(virtual_clock: VirtualClock) -> None:
     refused: list[str] = []
 
-    async def ask(where: str) -> None:
+    async def call(where: str) -> None:
         try:
             await scheduler.run_now(other)
         except WouldDeadlock as error:
@@ -110,11 +110,11 @@ async def test_waiting_for_a_run_inside_a_run_or_a_notifier_would_deadlock(virtu
     async def executor(context: JobContext) -> None:
         if context.job_name == "asks":
             async with trio.open_nursery() as nursery:  # in a task of its own it is the same
-                nursery.start_soon(ask, "run")
+                nursery.start_soon(call, "run")
 
     async def notifier(job_name: str, session_id: str, result: str, success: bool) -> None:
         if job_name == "asks":
-            await ask("notifier")
+            await call("notifier")
 
     async with open_scheduler(":memory:", executor, notifier=notifier) as scheduler:
         other = await scheduler.store.add_job("other", "it", Cron("@daily"))

@@ -70,7 +70,7 @@ class World:
     def file(self) -> Path:
         return self.folder / "agent.db"
 
-    async def ask(self, scheduler: CronScheduler) -> None:
+    async def call(self, scheduler: CronScheduler) -> None:
         names: dict[str, object] = {"scheduler": scheduler}
         exec(compile(blocks(SECTIONS[LOOK])[0].code, "why", "exec"), names)
         for question in self._questions:
@@ -95,7 +95,7 @@ async def overlapping(world: World) -> None:
     async with open_scheduler(world.file, Worker(660)) as scheduler:
         await scheduler.store.add_job("sync", "Fetch the mail", Cron("*/5 * * * *"))
         await trio.sleep(33 * 60)
-        await world.ask(scheduler)
+        await world.call(scheduler)
 
 
 async def waiting(world: World) -> None:
@@ -106,7 +106,7 @@ async def waiting(world: World) -> None:
         await scheduler.run_now((await scheduler.store.list_jobs())[0].id, wait=False)
         await scheduler.store.add_job("second", "Say hello", Cron("10 0 8 2 3 *"))
         await trio.sleep(60)
-        await world.ask(scheduler)
+        await world.call(scheduler)
     async with open_scheduler(world.file, nothing) as scheduler:
         await scheduler.store.add_job("hourly", "Count", Cron("0 * * * *"))
         await trio.sleep(3600)

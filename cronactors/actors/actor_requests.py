@@ -57,7 +57,7 @@ class Register(Request[Registered]):
 class Recover(Request[list[CronRun]]):
     """Take back the runs of dead owners. Asked a while ago it trusts no lease: all waited for the same lock."""
 
-    stirs: ClassVar[bool] = True
+    may_end_runs: ClassVar[bool] = True
     me: Owner
     policy: RetryPolicy
     trust_leases: bool
@@ -72,13 +72,13 @@ class Recover(Request[list[CronRun]]):
 
 
 @attrs.frozen
-class Rebase(Request[int | None]):
+class RecomputeAfterSetBack(Request[int | None]):
     """After the wall clock was set back: one page of jobs; the first page sets pending runs and leases back too.
 
     Its attributes are the arguments of `recovery.rebase`.
     """
 
-    patient: ClassVar[bool] = True
+    waits_forever: ClassVar[bool] = True
     after: int
     limit: int
     owner: int
@@ -100,7 +100,7 @@ class Rebase(Request[int | None]):
 
 
 @attrs.frozen
-class Sight:
+class Snapshot:
     """What the clock sees at a tick.
 
     Attributes:
@@ -117,7 +117,7 @@ class Sight:
 
 
 @attrs.frozen
-class Look(Request[Sight]):
+class Inspect(Request[Snapshot]):
     """One look for all: what other processes changed, runs asked to cancel, dead owners."""
 
     reads: ClassVar[bool] = True
@@ -126,11 +126,11 @@ class Look(Request[Sight]):
     trust_leases: bool
     mine: frozenset[int]
 
-    def apply(self, storage: Storage) -> Sight:
+    def apply(self, storage: Storage) -> Snapshot:
         """Answer what there is to see."""
         running = storage.running()
         orphaned = recovery.orphans(storage, self.me, running, trust_leases=self.trust_leases, mine=self.mine)
-        return Sight(
+        return Snapshot(
             running={run.id: _why_ended(run) for run in running if run.owner == self.owner},
             idle=not running,
             orphaned=bool(orphaned),
@@ -172,7 +172,7 @@ class ClaimDue(Request[Claims]):
 class CancelOverlapped(Request[bool]):
     """Let runs be ended whose job's next moment has come, and is to take their place."""
 
-    stirs: ClassVar[bool] = True
+    may_end_runs: ClassVar[bool] = True
     certain: ClassVar[bool] = True
 
     def apply(self, storage: Storage) -> bool:
@@ -196,7 +196,7 @@ class Finished:
 
 
 @attrs.frozen(kw_only=True)
-class FinishTerms:
+class FinishSettings:
     """What all ends of a scheduler share.
 
     Attributes:
@@ -217,11 +217,11 @@ class FinishRun(Request[Finished]):
     """End a run and, in the same transaction, begin the next one in its slot."""
 
     certain: ClassVar[bool] = True
-    patient: ClassVar[bool] = True
+    waits_forever: ClassVar[bool] = True
     run_id: int
     outcome: Outcome
     claim_next: bool
-    terms: FinishTerms
+    terms: FinishSettings
     claimed: Claimed | None = None
 
     def apply(self, storage: Storage) -> Finished:
@@ -237,7 +237,7 @@ class FinishRun(Request[Finished]):
         return finished
 
 
-def _finish(storage: Storage, terms: FinishTerms, requests: Sequence[FinishRun]) -> list[Finished]:
+def _finish(storage: Storage, terms: FinishSettings, requests: Sequence[FinishRun]) -> list[Finished]:
     ended = finish.finish_runs(storage, requests, owner=terms.owner, policy=terms.policy)
     jobs: dict[str | None, CronJob] = {}
     if terms.shows_job:
@@ -264,7 +264,7 @@ def _job_of(request: FinishRun, end: RunRow | Millis | None) -> str | None:
 
 
 @attrs.frozen
-class NoteStuck(Request[None]):
+class MarkStuck(Request[None]):
     """Note why runs that do not end are being stopped."""
 
     stuck: tuple[tuple[int, Cause], ...]
@@ -288,14 +288,14 @@ class OwnersBusy(Request[bool]):
 
 
 @attrs.frozen
-class KeepLeases(Request[None]):
+class RenewLeases(Request[None]):
     """Give a sign of life."""
 
     owners: tuple[int, ...]
 
     def apply(self, storage: Storage) -> None:
         """Answer nothing."""
-        leases.keep_leases(storage, self.owners)
+        leases.renew_leases(storage, self.owners)
 
 
 @attrs.frozen

@@ -10,13 +10,13 @@ from contextlib import suppress
 import attrs
 import trio
 
-from cronactors.actors.actor_requests import CancelOverlapped, ClaimDue, Claims, FinishRun, Rebase, Registered
+from cronactors.actors.actor_requests import CancelOverlapped, ClaimDue, Claims, FinishRun, RecomputeAfterSetBack, Registered
 from cronactors.actors.async_value import Observable
 from cronactors.actors.exits import actor
 from cronactors.actors.mailbox import EARLY
 from cronactors.actors.outcomes import INTERRUPTED
 from cronactors.actors.runner import RunnerPool
-from cronactors.actors.shift import Terms
+from cronactors.actors.shift import RunnerSettings
 from cronactors.actors.store import Committed
 from cronactors.actors.store_lifetime import JUMP, StoreService
 from cronactors.errors import StoreUnavailable, shorten
@@ -46,7 +46,9 @@ class Clock:
             entry does, but that tells nothing of how long an attempt that waits has to.
     """
 
-    def __init__(self, service: StoreService, pool: RunnerPool, terms: Terms, *, tick: float, registered: Registered) -> None:
+    def __init__(
+        self, service: StoreService, pool: RunnerPool, terms: RunnerSettings, *, tick: float, registered: Registered
+    ) -> None:
         self._service = service
         self._mailbox = service.mailbox
         self._pool = pool
@@ -69,12 +71,12 @@ class Clock:
         self._seen = max(service.wall(), registered.last_seen or 0), trio.current_time()
         self._looked_at = trio.current_time()  # last compared the clocks; `_seen` is of the last tick, so that small steps add up
         self._set_to: Millis | None = None
-        self._rebase: Rebase | None = None
+        self._rebase: RecomputeAfterSetBack | None = None
         if registered.latest_entry is not None and registered.latest_entry > service.wall() + JUMP:
             entered_at = from_millis(registered.latest_entry).isoformat()
             logger.warning("the wall clock was ahead when jobs or runs were entered, at %s", entered_at)
             if self._seen[0] <= service.wall() + JUMP:  # else the first comparison of the clocks finds the same, and how far
-                self._rebase = Rebase(0, PAGE, terms.owner, by=0, since=service.wall(), earliest=service.wall())
+                self._rebase = RecomputeAfterSetBack(0, PAGE, terms.owner, by=0, since=service.wall(), earliest=service.wall())
         self.rules = registered.rules
         self.turns = Observable(0)
         self.next_due: Millis | None = 0
@@ -90,10 +92,16 @@ class Clock:
         self.next_due, self.next_cancelling = commit.upcoming
         self._commits += 1
         shared = self._service.virtual is not None and len(self._service.actor.listeners) > 1
-        if commit.stirred or shared:  # without ticks, the end of a run in the pool of another scheduler is heard of here alone
+        if (
+            commit.may_have_ended_runs or shared
+        ):  # without ticks, the end of a run in the pool of another scheduler is heard of here alone
             self._pool.in_flight.wake_waiters()
-        self._look_now |= commit.stirred
-        if commit.stirred or self._earlier(self.next_cancelling) or (self._pool.free and self._earlier(self.next_due)):
+        self._look_now |= commit.may_have_ended_runs
+        if (
+            commit.may_have_ended_runs
+            or self._earlier(self.next_cancelling)
+            or (self._pool.free and self._earlier(self.next_due))
+        ):
             self.wake()
 
     def _earlier(self, due: Millis | None) -> bool:
@@ -147,7 +155,7 @@ class Clock:
         self._cancels_nothing = False
         if self.next_cancelling is None or self.next_cancelling > self._wall():
             return False
-        changed = await self._mailbox.ask(CancelOverlapped())
+        changed = await self._mailbox.call(CancelOverlapped())
         self._cancels_nothing = not changed  # an index of a damaged file tells what its table does not bear out: it must not spin
         return changed
 
@@ -161,7 +169,7 @@ class Clock:
         try:
             limit = min(unused, MOST_CLAIMS)
             request = ClaimDue(self._terms.owner, limit, self._terms.total, due if self._early else 0)
-            claims = await self._mailbox.ask(request, self._hand_over)
+            claims = await self._mailbox.call(request, self._hand_over)
             unused -= len(claims.runs)
         finally:
             self._pool.give_back(unused)
@@ -227,7 +235,9 @@ class Clock:
     async def _put_back(self, unheld: list[int]) -> None:
         """Put back runs of ours that no runner holds: the answer to their claim was lost. Seen twice, since it may be on its way."""
         for run_id in self._leaked.intersection(unheld):
-            finished = await self._mailbox.ask(FinishRun(run_id, INTERRUPTED, claim_next=False, terms=self._pool.finish_terms))
+            finished = await self._mailbox.call(
+                FinishRun(run_id, INTERRUPTED, claim_next=False, terms=self._pool.finish_settings)
+            )
             if finished.end is not None:  # else it began after one look and ended during the next
                 logger.warning("run %s was claimed and never started: it was put back", run_id)
         self._leaked = set(unheld)
@@ -250,12 +260,14 @@ class Clock:
         if abs(drift) > JUMP:
             logger.warning("the wall clock was set by %+.1f s, to %s", drift / 1000, from_millis(now_wall).isoformat())
         if drift < -JUMP:
-            self._rebase = self._rebase_from(Rebase(0, PAGE, self._terms.owner, by=-drift, since=since - JUMP, earliest=earliest))
+            self._rebase = self._rebase_from(
+                RecomputeAfterSetBack(0, PAGE, self._terms.owner, by=-drift, since=since - JUMP, earliest=earliest)
+            )
         while self._rebase is not None:  # page by page, so that the store serves others in between
-            page = await self._mailbox.ask(self._rebase)
+            page = await self._mailbox.call(self._rebase)
             self._rebase = None if page is None else attrs.evolve(self._rebase, after=page)
 
-    def _rebase_from(self, new: Rebase) -> Rebase:
+    def _rebase_from(self, new: RecomputeAfterSetBack) -> RecomputeAfterSetBack:
         """Carry over what was not done of the last one, as the store had failed: its times are shown earlier by the new jump."""
         old = self._rebase
         if old is None:

@@ -37,8 +37,8 @@ class Request(Generic[R_co]):
 
     reads: ClassVar[bool] = False
     certain: ClassVar[bool] = False
-    patient: ClassVar[bool] = False
-    stirs: ClassVar[bool] = False
+    waits_forever: ClassVar[bool] = False
+    may_end_runs: ClassVar[bool] = False
     not_before: Millis = 0
 
     def apply(self, storage: Storage) -> R_co:
@@ -68,11 +68,11 @@ class _State(Enum):
 class Envelope:
     """A request on its way, and the place where its answer arrives."""
 
-    __slots__ = ("_answer", "_heard", "_raise_cancel", "_state", "_task", "held_at", "request")
+    __slots__ = ("_answer", "_on_commit", "_raise_cancel", "_state", "_task", "held_at", "request")
 
-    def __init__(self, request: Request[object], heard: Callable[[object], None] | None = None) -> None:
+    def __init__(self, request: Request[object], on_commit: Callable[[object], None] | None = None) -> None:
         self.request = request
-        self._heard = heard
+        self._on_commit = on_commit
         self.held_at: float | None = None  # when the store found out that it cannot be carried out yet
         self._state = _State.OPEN
         self._task: trio.lowlevel.Task | None = None
@@ -117,8 +117,8 @@ class Envelope:
             return
         self._state = _State.ANSWERED
         self._answer = answer
-        if self._heard is not None and not isinstance(answer, Refused):
-            self._heard(answer)
+        if self._on_commit is not None and not isinstance(answer, Refused):
+            self._on_commit(answer)
         if self._task is not None:
             trio.lowlevel.reschedule(self._task)
 
@@ -139,14 +139,14 @@ class Mailbox:
         self._closed_by: CronError = SchedulerClosed("the store is closed")
         self._closed = False
 
-    async def ask(self, request: Request[R], heard: Callable[[R], None] | None = None) -> R:
+    async def call(self, request: Request[R], on_commit: Callable[[R], None] | None = None) -> R:
         """Hand a request in and wait for its answer, which means that it is durable.
 
         Cancelled before the transaction has begun, the request has no effect; from then on the caller gets the answer.
 
         Args:
             request: What is asked.
-            heard: Called with the answer at once, in the order of the commits; tasks that wait go on in any order.
+            on_commit: Called with the answer at once, in the order of the commits; tasks that wait go on in any order.
 
         Raises:
             CronError: The request was refused, the store failed, or the mailbox is closed.
@@ -155,7 +155,7 @@ class Mailbox:
             raise CronError("the store belongs to another trio.run: from a thread call it through trio.from_thread.run")
         if generation() != self._generation:
             raise CronError("the store belongs to the process that opened it, of which this is a fork: it cannot be used here")
-        envelope = Envelope(request, cast("Callable[[object], None] | None", heard))
+        envelope = Envelope(request, cast("Callable[[object], None] | None", on_commit))
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
             self._send.send_nowait(envelope)  # where `send` would let other tasks go first: the answer is waited for anyway

@@ -9,7 +9,7 @@ import trio
 from cronactors.actors.user_code import describe, leaves, name_of
 from cronactors.errors import GiveUp, Retry
 from cronactors.model import Cause, JobResult, RunStatus
-from cronactors.policy import MAX_ERROR, MAX_SUMMARY, Outcome, kept
+from cronactors.policy import MAX_ERROR, MAX_SUMMARY, Outcome, truncated
 from cronactors.spec import MAX_DELAY, MAX_NAME
 
 INTERRUPTED = Outcome(status=RunStatus.FAILED, cause=Cause.INTERRUPTED, error="interrupted: the scheduler was closed")
@@ -27,7 +27,7 @@ def success(value: object) -> Outcome:
 
 def _success(value: object) -> Outcome:
     if value is None or type(value) is str:
-        return Outcome(status=RunStatus.SUCCESS, result=kept(value or "", MAX_SUMMARY))
+        return Outcome(status=RunStatus.SUCCESS, result=truncated(value or "", MAX_SUMMARY))
     if isinstance(value, str):
         value = JobResult(summary=value)
     if not isinstance(value, JobResult):
@@ -36,7 +36,9 @@ def _success(value: object) -> Outcome:
     for field, text in texts.items():
         if not isinstance(text, str):
             return failure(TypeError(f"the executor returned a {field} of type {name_of(type(text))}, not str"))
-    return Outcome(status=RunStatus.SUCCESS, result=kept(value.summary, MAX_SUMMARY), session_id=kept(value.session_id, MAX_NAME))
+    return Outcome(
+        status=RunStatus.SUCCESS, result=truncated(value.summary, MAX_SUMMARY), session_id=truncated(value.session_id, MAX_NAME)
+    )
 
 
 def timed_out(seconds: float) -> Outcome:
@@ -51,7 +53,7 @@ def timed_out(seconds: float) -> Outcome:
 
 def failure(error: BaseException) -> Outcome:
     """The outcome of an executor that raised."""
-    text = kept(describe(error), MAX_ERROR)
+    text = truncated(describe(error), MAX_ERROR)
     # A nursery makes a group of a single one too.
     parts = [leaf for leaf in leaves(error) if not issubclass(type(leaf), trio.Cancelled)]
     if any(issubclass(type(part), GiveUp) for part in parts):

@@ -61,7 +61,7 @@ async def renew_moments(mailbox: Mailbox, rules: RulesOfFile) -> None:
     total = 0
     while after is not None:
         try:
-            after, moved = await mailbox.ask(RenewPage(after, PAGE))
+            after, moved = await mailbox.call(RenewPage(after, PAGE))
         except StoreUnavailable as error:  # the store has logged it
             logger.debug("next moments will be computed anew later: %s", error)
             await trio.sleep(_AGAIN)

@@ -10,7 +10,7 @@ from functools import partial
 import outcome
 import trio
 
-from cronactors.actors.actor_requests import Finished, FinishRun, FinishTerms
+from cronactors.actors.actor_requests import Finished, FinishRun, FinishSettings
 from cronactors.actors.async_value import Observable
 from cronactors.actors.exits import actor
 from cronactors.actors.failure_log import FailureLog, without_prompt
@@ -18,7 +18,7 @@ from cronactors.actors.mailbox import Mailbox
 from cronactors.actors.notifier import Notifier, RunFinished
 from cronactors.actors.outcomes import INTERRUPTED, failure, success, timed_out
 from cronactors.actors.running import Running, RunsInFlight
-from cronactors.actors.shift import Shift, Terms
+from cronactors.actors.shift import RunnerSettings, Shift
 from cronactors.actors.stopping import StopDeadline
 from cronactors.actors.user_code import (
     call,
@@ -55,7 +55,7 @@ class RunnerPool:
         self,
         mailbox: Mailbox,
         notifier: Notifier,
-        terms: Terms,
+        terms: RunnerSettings,
         *,
         freed: Callable[[], None],
         escape: Callable[[BaseException], None],
@@ -64,7 +64,9 @@ class RunnerPool:
         self._notifier = notifier
         self._terms = terms
         self._freed = freed
-        self.finish_terms = FinishTerms(owner=terms.owner, policy=terms.policy, total=terms.total, shows_job=notifier.shows_jobs)
+        self.finish_settings = FinishSettings(
+            owner=terms.owner, policy=terms.policy, total=terms.total, shows_job=notifier.shows_jobs
+        )
         self._escape = escape
         self._send, self._receive = trio.open_memory_channel[Claimed](terms.slots)
         self._nursery: trio.Nursery | None = None
@@ -361,9 +363,9 @@ class RunnerPool:
         try:
             while finished is None:
                 claim_next = self._stop is None and ending.cause is not Cause.INTERRUPTED
-                request = FinishRun(claimed.run.id, ending, claim_next, self.finish_terms, claimed)
+                request = FinishRun(claimed.run.id, ending, claim_next, self.finish_settings, claimed)
                 try:
-                    finished = await self._mailbox.ask(request, heard)
+                    finished = await self._mailbox.call(request, heard)
                 except trio.Cancelled:
                     if scope.shield:
                         raise  # the time is up

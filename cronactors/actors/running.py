@@ -11,7 +11,7 @@ from itertools import chain
 import attrs
 import trio
 
-from cronactors.actors.actor_requests import NoteStuck
+from cronactors.actors.actor_requests import MarkStuck
 from cronactors.actors.mailbox import Mailbox
 from cronactors.actors.outcomes import CANCELLED, INTERRUPTED, REPLACED
 from cronactors.actors.user_code import stack_of
@@ -167,7 +167,7 @@ class RunsInFlight:
         reason: object = "the store did not answer"
         with trio.move_on_after(NOTE_LIMIT):
             try:
-                await self._mailbox.ask(NoteStuck(tuple(stuck.items())))
+                await self._mailbox.call(MarkStuck(tuple(stuck.items())))
             except CronError as error:
                 reason = error
             else:

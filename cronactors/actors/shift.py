@@ -14,7 +14,7 @@ from cronactors.storage.rows import Claimed
 
 
 @attrs.frozen(kw_only=True)
-class Terms:
+class RunnerSettings:
     """What all runners of a scheduler share."""
 
     owner: int

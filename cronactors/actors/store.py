@@ -25,7 +25,7 @@ logger = logging.getLogger("cronactors.store")
 
 BATCH = 100
 """How many requests share a transaction at most."""
-PATIENCE = 30.0
+LOCK_TIMEOUT = 30.0
 """Seconds that a caller's request waits for a locked file before it is answered with StoreUnavailable."""
 TOLD_EVERY = 10.0
 """Seconds between two lines of log on a store that goes on failing."""
@@ -42,7 +42,7 @@ class Committed:
     """
 
     upcoming: Upcoming
-    stirred: bool = False
+    may_have_ended_runs: bool = False
 
 
 @attrs.frozen
@@ -168,9 +168,9 @@ class StoreActor:
             return False
         if envelope.held_at is None:
             envelope.held_at = trio.current_time()
-        if envelope.request.patient or trio.current_time() - envelope.held_at <= PATIENCE:
+        if envelope.request.waits_forever or trio.current_time() - envelope.held_at <= LOCK_TIMEOUT:
             return True
-        reason = f"the file was locked by another process for {PATIENCE:.0f} s"
+        reason = f"the file was locked by another process for {LOCK_TIMEOUT:.0f} s"
         self._fails(reason)
         envelope.refuse(StoreUnavailable(reason))
         return False
@@ -220,7 +220,7 @@ def run_batch(storage: Storage, requests: Sequence[Request[object]]) -> Ending:
 
 
 def _seen(storage: Storage, requests: Sequence[Request[object]]) -> Committed:
-    return Committed(storage.upcoming(), any(request.stirs for request in requests))
+    return Committed(storage.upcoming(), any(request.may_end_runs for request in requests))
 
 
 def _apply(storage: Storage, kind: type[Request[object]], requests: Sequence[Request[object]]) -> Sequence[object]:

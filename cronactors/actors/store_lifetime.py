@@ -11,7 +11,7 @@ from functools import partial
 import attrs
 import trio
 
-from cronactors.actors.actor_requests import KeepLeases, Look, OwnersBusy, Recover, Register, Registered, Sight, SignOff
+from cronactors.actors.actor_requests import Inspect, OwnersBusy, Recover, Register, Registered, RenewLeases, SignOff, Snapshot
 from cronactors.actors.mailbox import Mailbox
 from cronactors.actors.stopping import note_stopping
 from cronactors.actors.storage_thread import Hop, in_place, storage_thread
@@ -33,7 +33,7 @@ logger = logging.getLogger("cronactors.store")
 
 JUMP: Millis = 1_000
 """How far wall clock and trio's clock may drift apart between two looks before it counts as the clock having been set."""
-OPEN_PATIENCE = 10.0
+OPEN_TIMEOUT = 10.0
 """Seconds that opening waits for a file that another process has locked."""
 OPEN_AGAIN = 0.02
 """Seconds between two tries of it."""
@@ -95,7 +95,7 @@ class StoreService:
 
     async def register(self) -> Registered:
         """Enter an owner, whose lease is kept from now on."""
-        registered = await self.mailbox.ask(Register(self.me))
+        registered = await self.mailbox.call(Register(self.me))
         self.owners.add(registered.owner)
         return registered
 
@@ -115,20 +115,20 @@ class StoreService:
         leaving = tuple(self.unsigned)  # with those that could not before, or the set would only grow
         with trio.move_on_at(until):
             try:
-                await self.mailbox.ask(SignOff(leaving))
+                await self.mailbox.call(SignOff(leaving))
             except CronError as error:
                 logger.debug("owner %s could not sign off: %s", owner, error)
             else:
                 self.unsigned.difference_update(leaving)
 
-    async def look(self, owner: int) -> Sight:
+    async def look(self, owner: int) -> Snapshot:
         """Look around on behalf of an owner; 0 for nobody."""
-        return await self.mailbox.ask(Look(owner, self.me, self._trust_leases(), frozenset(self.owners)))
+        return await self.mailbox.call(Inspect(owner, self.me, self._trust_leases(), frozenset(self.owners)))
 
     async def recover(self, policy: RetryPolicy) -> list[CronRun]:
         """Take back the runs of dead owners."""
         mine = frozenset(self.owners)
-        return await self.mailbox.ask(Recover(self.me, policy, self._trust_leases(), mine, asked_at=self.wall()))
+        return await self.mailbox.call(Recover(self.me, policy, self._trust_leases(), mine, asked_at=self.wall()))
 
     def _trust_leases(self) -> bool:
         """Nothing keeps a lease on virtual time, so that its end means nothing."""
@@ -187,7 +187,7 @@ class _Heart:
                     return True
             case _:
                 return False
-        if not isinstance(run_batch(storage, [KeepLeases(owners)]), Done):
+        if not isinstance(run_batch(storage, [RenewLeases(owners)]), Done):
             return False
         self._next_idle = self._after_idle()
         return True
@@ -195,7 +195,7 @@ class _Heart:
 
 async def _open(hop: Hop, path: str, wall: Wall, *, create: bool) -> SqliteStorage:
     """Open the file. While another process has it locked the waiting is trio's, and can be cancelled."""
-    until = trio.current_time() + OPEN_PATIENCE
+    until = trio.current_time() + OPEN_TIMEOUT
     while True:
         try:
             return await hop(lambda: SqliteStorage(path, wall=wall, create=create))

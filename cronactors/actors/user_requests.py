@@ -38,7 +38,7 @@ class AddJobs(Request[list[str]]):
 class UpsertJobs(Request[list[Upserted]]):
     """Add or edit the jobs of lists, all or none; remove those of their origins that are not listed any more."""
 
-    stirs: ClassVar[bool] = True
+    may_end_runs: ClassVar[bool] = True
     lists: tuple[JobList, ...]
     defaults: Defaults
 
@@ -84,7 +84,7 @@ class AdoptOrigin(Request[int]):
 class RemoveOrigin(Request[int]):
     """Remove the jobs of an origin."""
 
-    stirs: ClassVar[bool] = True
+    may_end_runs: ClassVar[bool] = True
     origin: str
 
     def apply(self, storage: Storage) -> int:
@@ -137,7 +137,7 @@ class PageOfJobs(Request[tuple[list[CronJob], int | None]]):
 class UpdateJob(Request[CronJob]):
     """Change fields of a job."""
 
-    stirs: ClassVar[bool] = True
+    may_end_runs: ClassVar[bool] = True
     job_id: str
     changes: JobChanges
 
@@ -172,7 +172,7 @@ class ResumeJob(Request[CronJob]):
 class RemoveJob(Request[None]):
     """Remove a job."""
 
-    stirs: ClassVar[bool] = True
+    may_end_runs: ClassVar[bool] = True
     job_id: str
 
     def apply(self, storage: Storage) -> None:
@@ -184,7 +184,7 @@ class RemoveJob(Request[None]):
 class RemoveJobByName(Request[None]):
     """Remove the user's job of a name."""
 
-    stirs: ClassVar[bool] = True
+    may_end_runs: ClassVar[bool] = True
     name: str
     user_id: str
 
@@ -210,7 +210,7 @@ class DueJobs(Request[list[CronJob]]):
 
 
 @attrs.frozen
-class StartRun(Request[Claimed | AlreadyClaimed | JobBusy]):
+class StartOwnRun(Request[Claimed | AlreadyClaimed | JobBusy]):
     """Claim for a loop of the caller's own."""
 
     target: CronJob | str
@@ -218,21 +218,21 @@ class StartRun(Request[Claimed | AlreadyClaimed | JobBusy]):
 
     def apply(self, storage: Storage) -> Claimed | AlreadyClaimed | JobBusy:
         """Answer the run that has begun, or the error to raise."""
-        return runs.start_run(storage, self.target, owner=self.owner)
+        return runs.start_own_run(storage, self.target, owner=self.owner)
 
 
 @attrs.frozen
-class CompleteRun(Request[CronRun]):
+class FinishOwnRun(Request[CronRun]):
     """End a run of a loop of the caller's own."""
 
-    stirs: ClassVar[bool] = True
+    may_end_runs: ClassVar[bool] = True
     run_id: str
     outcome: Outcome
     policy: RetryPolicy
 
     def apply(self, storage: Storage) -> CronRun:
         """Answer the run as it is now."""
-        return views.run_view(runs.complete_run(storage, self.run_id, self.outcome, policy=self.policy))
+        return views.run_view(runs.finish_own_run(storage, self.run_id, self.outcome, policy=self.policy))
 
 
 @attrs.frozen
@@ -250,7 +250,7 @@ class RequestRun(Request[CronRun]):
 class RequestCancel(Request[CronRun]):
     """Cancel a pending run, or ask the owner of a running one to."""
 
-    stirs: ClassVar[bool] = True
+    may_end_runs: ClassVar[bool] = True
     run_id: str
     policy: RetryPolicy
 

@@ -43,7 +43,7 @@ def _jobs(count: int) -> str:
 async def _origins(database: str) -> dict[str, OriginRow]:
     """The lists in a database; with a file only where that is still there."""
     async with open_store(database, create=False) as store:
-        rows = await store._service.mailbox.ask(ListOrigins(str(Path(store.path).parent)))
+        rows = await store._service.mailbox.call(ListOrigins(str(Path(store.path).parent)))
         return {row.name: row._replace(file=None) if gone else row for row, gone in rows}
 
 

@@ -11,13 +11,13 @@ from enum import Enum, auto
 import attrs
 
 from cronactors.instants import Millis
-from cronactors.ledger.new_rows import buffered_run, is_first_start, next_attempt, skipped_run, stored_schedule, stored_timing
+from cronactors.ledger.new_rows import is_first_start, retry_run, skipped_run, stored_schedule, stored_timing, waiting_run
 from cronactors.ledger.views import has_policies
 from cronactors.model import Cause, Overlap, RunStatus
-from cronactors.policy import Decision, Outcome, decide_due, decide_overlapped, further_attempt, misfire_from_text
+from cronactors.policy import Decision, Outcome, decide_due, decide_overlapped, misfire_from_text, plan_retry
 from cronactors.schedules.schedule import OneShot
 from cronactors.spec import RetryPolicy
-from cronactors.storage.rows import JobRow, JobState, RunRow, line_of
+from cronactors.storage.rows import JobRow, JobState, RunRow, job_key
 
 
 class Sequel(Enum):
@@ -59,7 +59,7 @@ def settle(job: JobRow, run: RunRow, outcome: Outcome, *, policy: RetryPolicy, o
     crashes = job.crashes
     if outcome.status is RunStatus.SUCCESS or outcome.cause in (Cause.ERROR, Cause.TIMEOUT, Cause.GAVE_UP):
         crashes = 0
-    again = further_attempt(
+    again = plan_retry(
         outcome,
         failures=run.failures,
         crashes=crashes,
@@ -82,7 +82,7 @@ def settle(job: JobRow, run: RunRow, outcome: Outcome, *, policy: RetryPolicy, o
     if again is None:
         sequel = _sequel(job, run, outcome)
     else:
-        rows.append(next_attempt(job, run, again))
+        rows.append(retry_run(job, run, again))
         if outcome.crashed and again.failures > run.failures and held_by is None and job.enabled:
             sequel = Sequel.HELD  # else new moments would let a job that kills its process go on
     return Settled(state, rows, sequel)
@@ -114,7 +114,7 @@ def _settle_overlapped(
     if timing is None or not has_policies(job):
         return state, []  # the next claim stops the job
     rows: list[RunRow] = []
-    line = line_of(job.id)
+    line = job_key(job.id)
     waiting = sum(other.waits_for == line and is_first_start(other) for other in others)
     if first <= started_at:
         late = decide_due(timing, first=first, now=min(started_at, now), misfire=misfire_from_text(job.misfire))
@@ -130,8 +130,8 @@ def _settle_overlapped(
 
 def _entries(job: JobRow, decision: Decision, cause: Cause, now: Millis) -> list[RunRow]:
     """What is to run, in the job's line, and a record of what is not."""
-    line = line_of(job.id)
-    waiting = [buffered_run(job, moments, line) for moments in decision.runs]
+    line = job_key(job.id)
+    waiting = [waiting_run(job, moments, line) for moments in decision.runs]
     return waiting + [skipped_run(job, moments, cause, now) for moments in decision.skipped]
 
 

@@ -9,17 +9,24 @@ import attrs
 from cronactors.errors import CronError, InvalidJob, InvalidSchedule
 from cronactors.instants import Millis
 from cronactors.ledger import leases
-from cronactors.ledger.close import close_run
-from cronactors.ledger.new_rows import begun_run, buffered_run, is_braked, is_first_start, is_useless_attempt, skipped_run
+from cronactors.ledger.close import finish_open_run
+from cronactors.ledger.new_rows import (
+    is_first_start,
+    is_outdated_retry,
+    skipped_run,
+    started_run,
+    waiting_run,
+    waits_after_crashes,
+)
 from cronactors.ledger.views import check_policies, timing_of, unreadable
-from cronactors.ledger.waiting import free_first, insert_moments, stop_job, withdraw
+from cronactors.ledger.waiting import insert_moments, release_first, stop_job, withdraw
 from cronactors.ledger.zone_changes import renewed
 from cronactors.model import Cause, Overlap, RunStatus, Trigger
-from cronactors.policy import Decision, Moments, Outcome, decide_due, is_suspect, misfire_from_text
+from cronactors.policy import Decision, Moments, Outcome, decide_due, in_crash_loop, misfire_from_text
 from cronactors.schedules.zone_rules import RULES
 from cronactors.spec import RetryPolicy
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import CRASH_LOOP, Claimed, Due, JobRow, JobState, RunRow, line_of
+from cronactors.storage.rows import CRASH_LOOP, Claimed, Due, JobRow, JobState, RunRow, job_key
 
 _LOOKS = 200
 """How many places of the queue that start nothing one claim goes through; the next claim goes on from there."""
@@ -45,7 +52,7 @@ def claim_due(storage: Storage, *, owner: int, limit: int, total: int | None = N
         if places == before:  # nothing more; or an index of a damaged file tells what its table does not bear out
             break
         before = places
-        useless = _cancel_useless(storage, places, now)
+        useless = _cancel_outdated_retries(storage, places, now)
         if useless:  # what waited behind them may be due now
             looks -= useless
             continue
@@ -64,25 +71,25 @@ def claim_due(storage: Storage, *, owner: int, limit: int, total: int | None = N
     return claimed
 
 
-def _cancel_useless(storage: Storage, places: Sequence[Due], now: Millis) -> int:
+def _cancel_outdated_retries(storage: Storage, places: Sequence[Due], now: Millis) -> int:
     """End the attempts among the places that would start after the window of their moment; answer how many there were."""
     found = storage.runs([place.run_id for place in places if place.run_id is not None]).values()
     later = [run for run in found if run.attempt > 1 and run.waits_for is None]
     jobs = storage.jobs(list({run.job_id for run in later})) if later else {}
-    useless = [run for run in later if run.job_id in jobs and is_useless_attempt(jobs[run.job_id], run, now)]
+    useless = [run for run in later if run.job_id in jobs and is_outdated_retry(jobs[run.job_id], run, now)]
     for run in useless:
-        cancel_useless(storage, jobs[run.job_id], run)
+        cancel_outdated_retry(storage, jobs[run.job_id], run)
     return len(useless)
 
 
-def cancel_useless(storage: Storage, job: JobRow, run: RunRow) -> None:
+def cancel_outdated_retry(storage: Storage, job: JobRow, run: RunRow) -> None:
     """End an attempt that would start after the window of its moment, which has been decided by that as by its last retry.
 
     A job that waited for its backoff after crashes is paused, as when its retries are spent: a short window must not let it crash on.
     """
     error = "not started: its moment is older than the misfire window of the job"
-    outcome = Outcome(status=RunStatus.CANCELLED, cause=Cause.MISFIRE, error=error, crashed=is_braked(job, run))
-    close_run(storage, run, outcome, RetryPolicy())
+    outcome = Outcome(status=RunStatus.CANCELLED, cause=Cause.MISFIRE, error=error, crashed=waits_after_crashes(job, run))
+    finish_open_run(storage, run, outcome, RetryPolicy())
 
 
 def _claim_together(storage: Storage, places: Sequence[Due], *, owner: int, now: Millis) -> dict[str, Claimed]:
@@ -96,7 +103,7 @@ def _claim_together(storage: Storage, places: Sequence[Due], *, owner: int, now:
     begins: list[tuple[JobRow, Decision]] = []
     decided: dict[tuple[object, ...], Decision | None] = {}  # once for all jobs with one schedule, one zone and one moment
     for job in map(jobs.get, job_ids):
-        if job is None or job.session is not None or is_suspect(job.crashes) or job.rules != RULES:
+        if job is None or job.session is not None or in_crash_loop(job.crashes) or job.rules != RULES:
             continue
         alike = (job.next_run_at, job.schedule, job.anchor_at, job.timezone, job.misfire, job.overlap, job.session_mode)
         if alike not in decided:
@@ -110,9 +117,11 @@ def _claim_together(storage: Storage, places: Sequence[Due], *, owner: int, now:
     claims: list[Claimed] = []
     for run_id, (job, decision) in zip(storage.new_run_ids(len(begins)), begins, strict=True):
         held_by = None if job.overlap == Overlap.ALLOW_ALL else run_id
-        run = begun_run(job, decision.runs[0], owner=owner, now=now, run_id=run_id)
+        run = started_run(job, decision.runs[0], owner=owner, now=now, run_id=run_id)
         claims.append(Claimed(run, job, decision.following, decision.decided_local, held_by))
-    return {each.job.id: each for each in storage.begin_runs(claims)}  # the others were decided before the clock went back
+    return {
+        each.job.id: each for each in storage.insert_started_runs(claims)
+    }  # the others were decided before the clock went back
 
 
 def claim_moment(storage: Storage, job_id: str, *, owner: int, now: Millis) -> Claimed | None:
@@ -130,8 +139,8 @@ def claim_moment(storage: Storage, job_id: str, *, owner: int, now: Millis) -> C
     for index, moments in enumerate(decision.runs):
         run = _begin(storage, job, moments, owner=owner, now=now)
         if run is not None:  # else decided before the clock went back
-            line = None if job.overlap == Overlap.ALLOW_ALL else line_of(job_id)
-            insert_moments(storage, {job.id: job}, [buffered_run(job, later, line) for later in decision.runs[index + 1 :]])
+            line = None if job.overlap == Overlap.ALLOW_ALL else job_key(job_id)
+            insert_moments(storage, {job.id: job}, [waiting_run(job, later, line) for later in decision.runs[index + 1 :]])
             _replace_retries(storage, run)
             state = _held(job, state, run)
             storage.advance_jobs([state])
@@ -175,7 +184,7 @@ def _beyond_clock(job: JobRow, decision: Decision) -> int | None:
 def _begin(storage: Storage, job: JobRow, moments: Moments, *, owner: int, now: Millis) -> RunRow | None:
     """Begin a run, or let it wait for its session or for other suspects; None if its moment is taken."""
     barrier = _barrier(storage, job, job.session)
-    run = begun_run(job, moments, owner=owner, now=now) if barrier is None else buffered_run(job, moments, barrier)
+    run = started_run(job, moments, owner=owner, now=now) if barrier is None else waiting_run(job, moments, barrier)
     return insert_moments(storage, {job.id: job}, [run])[0]
 
 
@@ -183,9 +192,9 @@ def _barrier(storage: Storage, job: JobRow, session: str | None) -> str | None:
     """What runs of other jobs keep a run of the job waiting for, if anything: its session, or that no other suspect goes on."""
     if session is not None and storage.session_busy(session):
         return session
-    if is_suspect(job.crashes):
+    if in_crash_loop(job.crashes):
         running = storage.jobs([run.job_id for run in storage.running()])
-        if any(is_suspect(other.crashes) for other in running.values()):
+        if any(in_crash_loop(other.crashes) for other in running.values()):
             return CRASH_LOOP
     return None
 
@@ -217,7 +226,7 @@ def _cancel_other(storage: Storage, job: JobRow, now: Millis) -> None:
         return
     opened = storage.open_runs([job.id])
     held = next((run for run in opened if run.id == job.held_by), None)
-    if held is not None and is_braked(job, held):
+    if held is not None and waits_after_crashes(job, held):
         insert_moments(storage, jobs, [skipped_run(job, moments, Cause.OVERLAP, now) for moments in decision.runs])
         return
     *older, newest = decision.runs
@@ -225,7 +234,7 @@ def _cancel_other(storage: Storage, job: JobRow, now: Millis) -> None:
     place = newest.at  # in the line of the session too, where it would come last each time
     if held is not None and held.status == RunStatus.PENDING:
         place = min(place, held.ready_at)
-    waiter = insert_moments(storage, jobs, [buffered_run(job, newest, line_of(job.id))._replace(ready_at=place)])[0]
+    waiter = insert_moments(storage, jobs, [waiting_run(job, newest, job_key(job.id))._replace(ready_at=place)])[0]
     if waiter is None:  # decided before the clock went back: it may be the moment of the very run that is open
         return
     withdraw(storage, [run for run in opened if is_first_start(run) and run.id != job.held_by], Cause.REPLACED)
@@ -235,7 +244,7 @@ def _cancel_other(storage: Storage, job: JobRow, now: Millis) -> None:
         going_on = [run.id for run in opened if run.status == RunStatus.RUNNING]  # several if the job allowed all until now
         storage.mark_runs(going_on, cause=Cause.REPLACED.value, cancel_requested=True)
     else:  # it waits for its session
-        close_run(storage, held, Outcome(status=RunStatus.CANCELLED, cause=Cause.REPLACED), RetryPolicy())
+        finish_open_run(storage, held, Outcome(status=RunStatus.CANCELLED, cause=Cause.REPLACED), RetryPolicy())
 
 
 def _cannot_run(storage: Storage, job: JobRow, run: RunRow) -> bool:
@@ -246,7 +255,7 @@ def _cannot_run(storage: Storage, job: JobRow, run: RunRow) -> bool:
         _stop_unreadable(storage, job, error)
         if run.manual:
             outcome = Outcome(status=RunStatus.FAILED, cause=Cause.GAVE_UP, error=unreadable(error))
-            close_run(storage, run, outcome, RetryPolicy())
+            finish_open_run(storage, run, outcome, RetryPolicy())
         return True
     return False
 
@@ -257,7 +266,7 @@ def _replace_retries(storage: Storage, run: RunRow) -> None:
         other
         for other in storage.open_runs([run.job_id])
         if (other.status, other.trigger, other.manual) == (RunStatus.PENDING, Trigger.RETRY, 0)
-        and other.waits_for in (None, line_of(run.job_id))
+        and other.waits_for in (None, job_key(run.job_id))
     ]
     withdraw(storage, replaced, Cause.REPLACED)
 
@@ -287,17 +296,17 @@ def claim_pending(storage: Storage, run_id: int, *, owner: int, now: Millis) -> 
     if _cannot_run(storage, job, run):
         return None
     held = job.held_by not in (None, run.id) and job.overlap != Overlap.ALLOW_ALL
-    barrier = line_of(job.id) if held else _barrier(storage, job, run.session)
+    barrier = job_key(job.id) if held else _barrier(storage, job, run.session)
     if barrier is not None:
-        storage.park_runs([(run.id, barrier)])
+        storage.set_waits_for([(run.id, barrier)])
         if not held:
             storage.advance_jobs([_held(job, JobState.of(job), run)])
         if run.session not in (None, barrier) and not storage.session_busy(run.session):
-            free_first(storage, run.session)  # it was this run's turn
+            release_first(storage, run.session)  # it was this run's turn
         return None
     if is_first_start(run):
         _replace_retries(storage, run)
-    storage.start_runs([run.id], owner=owner, now=now)
+    storage.start_pending_runs([run.id], owner=owner, now=now)
     run = run._replace(status=RunStatus.RUNNING.value, owner=owner, started_at=now)
     state = _held(job, JobState.of(job), run)
     storage.advance_jobs([state])

@@ -6,40 +6,40 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from cronactors.ledger.after_run import Sequel, Settled, settle
-from cronactors.ledger.new_rows import end_of
+from cronactors.ledger.new_rows import finish_values
 from cronactors.ledger.views import by_job
-from cronactors.ledger.waiting import delete_job, free_lines, free_suspects, insert_moments, stop_job, withdraw
+from cronactors.ledger.waiting import delete_job, insert_moments, release_crash_loops, release_waiting, stop_job, withdraw
 from cronactors.model import Cause, RunStatus
-from cronactors.policy import FREE_CRASHES, Outcome, is_suspect
+from cronactors.policy import FREE_CRASHES, Outcome, in_crash_loop
 from cronactors.spec import RetryPolicy
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import PAUSE, JobRow, JobState, RunRow
 
 
-def close_run(storage: Storage, run: RunRow, outcome: Outcome, policy: RetryPolicy) -> RunRow | None:
+def finish_open_run(storage: Storage, run: RunRow, outcome: Outcome, policy: RetryPolicy) -> RunRow | None:
     """End an open run, pending or running, and draw the consequences for its job as the job is now.
 
     Returns:
         The run as it is now; None if it was not as ``run`` says any more, and nothing has been changed.
     """
-    return close_runs(storage, [(run, outcome)], policy)[0]
+    return finish_open_runs(storage, [(run, outcome)], policy)[0]
 
 
-def close_runs(storage: Storage, endings: Sequence[tuple[RunRow, Outcome]], policy: RetryPolicy) -> list[RunRow | None]:
+def finish_open_runs(storage: Storage, endings: Sequence[tuple[RunRow, Outcome]], policy: RetryPolicy) -> list[RunRow | None]:
     """End several runs. Those of one job are ended one after the other: each end may change the job for the next one."""
     job_ids = [run.job_id for run, _ in endings]
     if len(set(job_ids)) < len(job_ids):
-        return [close_run(storage, run, outcome, policy) for run, outcome in endings]
+        return [finish_open_run(storage, run, outcome, policy) for run, outcome in endings]
     now = storage.now()
     jobs = storage.jobs(job_ids)
     asked = [(run, _as_asked(run, outcome, jobs.get(run.job_id))) for run, outcome in endings]
-    ends = [end_of(run, outcome, now) for run, outcome in asked]
-    took_effect = storage.end_runs(ends)
+    ends = [finish_values(run, outcome, now) for run, outcome in asked]
+    took_effect = storage.store_finishes(ends)
     others = by_job(storage.open_runs(job_ids))
     closed: list[RunRow | None] = []
     settled: dict[str, Settled] = {}
     for (run, outcome), end, done in zip(asked, ends, took_effect, strict=True):
-        row = run.ended(end) if done else None
+        row = run.finished(end) if done else None
         closed.append(row)
         job = jobs.get(run.job_id)
         if row is not None and job is not None:
@@ -73,13 +73,13 @@ def _write(storage: Storage, jobs: dict[str, JobRow], settled: dict[str, Settled
             case Sequel.HELD:
                 state = state._replace(held_by=None if rows[-1] is None else rows[-1].id)
             case Sequel.STOPPED:
-                state = JobState.of(stop_job(storage, jobs[job_id].as_now(state), Cause.INTERRUPTED))
+                state = JobState.of(stop_job(storage, jobs[job_id].with_state(state), Cause.INTERRUPTED))
             case Sequel.DONE:
-                state = JobState.of(stop_job(storage, jobs[job_id].as_now(state), Cause.REMOVED))._replace(next_run_at=None)
+                state = JobState.of(stop_job(storage, jobs[job_id].with_state(state), Cause.REMOVED))._replace(next_run_at=None)
                 paused = [run for run in storage.open_runs([job_id]) if run.waits_for == PAUSE]
                 withdraw(storage, paused, Cause.REMOVED)
             case Sequel.DELETED:
-                delete_job(storage, jobs[job_id].as_now(state))
+                delete_job(storage, jobs[job_id].with_state(state))
                 continue
         states.append(state)
     storage.advance_jobs(states)
@@ -102,7 +102,7 @@ def _let_go(
     for run in runs:
         job, what = jobs.get(run.job_id), settled.get(run.job_id)
         if run.session is not None or run.job_id in others or (what is not None and what.rows):
-            free_lines(storage, run, held=job is not None and job.held_by == run.id)
-        suspects |= run.status == RunStatus.RUNNING and (job is None or is_suspect(job.crashes))
+            release_waiting(storage, run, held=job is not None and job.held_by == run.id)
+        suspects |= run.status == RunStatus.RUNNING and (job is None or in_crash_loop(job.crashes))
     if suspects:
-        free_suspects(storage)
+        release_crash_loops(storage)

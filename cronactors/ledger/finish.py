@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from cronactors.instants import Millis
-from cronactors.ledger.close import close_runs
-from cronactors.ledger.new_rows import end_of
+from cronactors.ledger.close import finish_open_runs
+from cronactors.ledger.new_rows import finish_values
 from cronactors.model import Cause, RunStatus
 from cronactors.policy import Outcome
 from cronactors.spec import RetryPolicy
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import Claimed, PlainEnd, RunRow
+from cronactors.storage.rows import Claimed, PlainFinish, RunRow
 
 
 class End(Protocol):
@@ -41,7 +41,7 @@ def finish_runs(storage: Storage, ends: Sequence[End], *, owner: int, policy: Re
     now = storage.now()
     plain = {end.run_id: found for end in ends if (found := _plain_end(end, now)) is not None}
     twice = len({end.run_id for end in ends}) < len(ends)  # the first one counts
-    if twice or not plain or not storage.end_plainly(list(plain.values()), owner=owner):
+    if twice or not plain or not storage.store_plain_finishes(list(plain.values()), owner=owner):
         return [*_finish_others(storage, ends, owner=owner, policy=policy)]
     others = [end for end in ends if end.run_id not in plain]
     answers = iter(_finish_others(storage, others, owner=owner, policy=policy) if others else ())
@@ -50,10 +50,10 @@ def finish_runs(storage: Storage, ends: Sequence[End], *, owner: int, policy: Re
 
 def ended_plainly(run: RunRow, outcome: Outcome, at: Millis) -> RunRow:
     """A run that ended as it was told, at the moment that `finish_runs` has answered."""
-    return run.ended(end_of(run, outcome, at))
+    return run.finished(finish_values(run, outcome, at))
 
 
-def _plain_end(end: End, now: Millis) -> PlainEnd | None:
+def _plain_end(end: End, now: Millis) -> PlainFinish | None:
     """What is to be written if nothing has changed since the claim; None if there is more to decide."""
     claimed = end.claimed
     if claimed is None or end.outcome.status is not RunStatus.SUCCESS:
@@ -64,7 +64,7 @@ def _plain_end(end: End, now: Millis) -> PlainEnd | None:
     if following is not None and following <= now:
         return None  # it has overlapped moments
     outcome = end.outcome
-    return PlainEnd(run.id, max(now, run.started_at or 0), outcome.session_id, outcome.result, job.id, following)
+    return PlainFinish(run.id, max(now, run.started_at or 0), outcome.session_id, outcome.result, job.id, following)
 
 
 def _finish_others(storage: Storage, ends: Sequence[End], *, owner: int, policy: RetryPolicy) -> list[RunRow | None]:
@@ -75,7 +75,7 @@ def _finish_others(storage: Storage, ends: Sequence[End], *, owner: int, policy:
         run = runs.get(end.run_id)
         if run is not None and run.owner == owner and run.status == RunStatus.RUNNING:
             first.setdefault(end.run_id, end.outcome)
-    closed = close_runs(storage, [(runs[run_id], outcome) for run_id, outcome in first.items()], policy)
+    closed = finish_open_runs(storage, [(runs[run_id], outcome) for run_id, outcome in first.items()], policy)
     told: list[RunRow | None] = []
     now_ended = dict(zip(first, closed, strict=True))
     for end in ends:

@@ -9,18 +9,18 @@ import attrs
 from cronactors.errors import DuplicateJob, InvalidJob, InvalidSchedule, JobNotFound, shorten
 from cronactors.executor_options import check_executor_options
 from cronactors.instants import Millis, from_millis
-from cronactors.ledger.new_rows import is_braked, skipped_run
+from cronactors.ledger.new_rows import skipped_run, waits_after_crashes
 from cronactors.ledger.views import schedule_of, timing_of
-from cronactors.ledger.waiting import delete_job, free_first, free_suspects, skip_due, stop_job, withdraw
+from cronactors.ledger.waiting import delete_job, release_crash_loops, release_first, skip_due, stop_job, withdraw
 from cronactors.ledger.zone_changes import note_moments
 from cronactors.model import Cause, JobChanges, Overlap, RunStatus
-from cronactors.policy import Moments, Timing, is_suspect, misfire_to_text
+from cronactors.policy import Moments, Timing, in_crash_loop, misfire_to_text
 from cronactors.schedules.schedule import GRACE, OneShot, Schedule, first_moment, schedule_to_json
 from cronactors.schedules.timestamps import read_timestamp
 from cronactors.schedules.zone_rules import RULES, depends_on_rules
 from cronactors.spec import Delay, JobSpec
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import PAUSE, JobRow, JobState, line_of
+from cronactors.storage.rows import PAUSE, JobRow, JobState, job_key
 
 
 @attrs.frozen(kw_only=True)
@@ -240,15 +240,15 @@ def edit_job(
         new = new._replace(held_by=_holder(storage, new))
     storage.edit_jobs([new])
     if new.overlap == Overlap.ALLOW_ALL != job.overlap:
-        line = line_of(job.id)
-        storage.park_runs([(run.id, None) for run in storage.open_runs([job.id]) if run.waits_for == line])
+        line = job_key(job.id)
+        storage.set_waits_for([(run.id, None) for run in storage.open_runs([job.id]) if run.waits_for == line])
     return new
 
 
 def _holder(storage: Storage, job: JobRow) -> int | None:
     """Which open run keeps others of the job waiting, now that it allows all overlaps, or none any more."""
     opened = storage.open_runs([job.id])
-    if any(is_braked(job, run) for run in opened):
+    if any(waits_after_crashes(job, run) for run in opened):
         return job.held_by
     if job.overlap == Overlap.ALLOW_ALL:
         return None
@@ -268,9 +268,9 @@ def _new_baseline(storage: Storage, job: JobRow, new: JobRow, now: Millis, passe
     held_by = job.held_by
     if held_by in {run.id for run in stale}:
         held_by = None
-        free_first(storage, line_of(job.id))
-    if is_suspect(job.crashes):  # a run of it that goes on keeps nobody waiting any more
-        free_suspects(storage)
+        release_first(storage, job_key(job.id))
+    if in_crash_loop(job.crashes):  # a run of it that goes on keeps nobody waiting any more
+        release_crash_loops(storage)
     new = _from_now(storage, new, schedule_of(new), now, passed)._replace(held_by=held_by, crashes=0)
     if new.next_run_at is None:
         return new._replace(enabled=int(bool(job.enabled) and len(open_runs) > len(stale)))
@@ -322,8 +322,8 @@ def resume_job(storage: Storage, job_id: str) -> JobRow:
         job = job._replace(next_run_at=following, decided_local=timing.local_until(now))
     job = job._replace(enabled=1, crashes=0)
     storage.advance_jobs([JobState.of(job)])
-    storage.park_runs([(run.id, None) for run in open_runs if run.waits_for == PAUSE])
-    free_suspects(storage)  # a run of it that goes on keeps nobody waiting any more
+    storage.set_waits_for([(run.id, None) for run in open_runs if run.waits_for == PAUSE])
+    release_crash_loops(storage)  # a run of it that goes on keeps nobody waiting any more
     return job
 
 

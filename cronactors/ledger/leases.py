@@ -30,7 +30,7 @@ def renew(storage: Storage, owner: int) -> None:
     storage.renew_lease(owner, now=now, until=now + LEASE, unless_later_than=now + LEASE - CLAIM_KEEPS)
 
 
-def keep_leases(storage: Storage, owners: Iterable[int]) -> None:
+def renew_leases(storage: Storage, owners: Iterable[int]) -> None:
     """Give a heartbeat of owners, whatever is left of their leases."""
     now = storage.now()
     for owner in owners:

@@ -6,9 +6,9 @@ from cronactors.errors import InvalidJob, InvalidSchedule
 from cronactors.instants import Millis
 from cronactors.ledger.views import timing_of
 from cronactors.model import Cause, RunStatus, Trigger
-from cronactors.policy import FREE_CRASHES, Again, Moments, Outcome, Timing, is_useless, misfire_from_text
+from cronactors.policy import FREE_CRASHES, Moments, Outcome, RetryPlan, Timing, is_outside_window, misfire_from_text
 from cronactors.schedules.schedule import Schedule
-from cronactors.storage.rows import PAUSE, JobRow, RunEnd, RunRow
+from cronactors.storage.rows import PAUSE, JobRow, RunFinish, RunRow
 
 
 def stored_schedule(job: JobRow) -> Schedule | None:
@@ -25,12 +25,12 @@ def stored_timing(job: JobRow) -> Timing | None:
         return None
 
 
-def buffered_run(job: JobRow, moments: Moments, waits_for: str | None) -> RunRow:
+def waiting_run(job: JobRow, moments: Moments, waits_for: str | None) -> RunRow:
     """A moment that has been decided to run, and has to wait."""
     return _moment(job, moments, RunStatus.PENDING, waits_for=waits_for)
 
 
-def begun_run(job: JobRow, moments: Moments, *, owner: int, now: Millis, run_id: int = 0) -> RunRow:
+def started_run(job: JobRow, moments: Moments, *, owner: int, now: Millis, run_id: int = 0) -> RunRow:
     """A moment whose run begins."""
     return _moment(job, moments, RunStatus.RUNNING, owner=owner, started_at=now, run_id=run_id)
 
@@ -67,7 +67,7 @@ def _moment(
 
 def skipped_run(job: JobRow, moments: Moments, cause: Cause, now: Millis) -> RunRow:
     """Moments that have been decided not to run: a row that never was open."""
-    return buffered_run(job, moments.by_first, None)._replace(
+    return waiting_run(job, moments.by_first, None)._replace(
         status=RunStatus.SKIPPED.value, cause=cause.value, session=None, completed_at=now
     )
 
@@ -91,7 +91,7 @@ def without_taken(row: RunRow, timing: Timing) -> RunRow | None:
     return row._replace(scheduled_at=moments.at, ready_at=ready_at, coalesced=moments.count, range_at=moments.range_at)
 
 
-def next_attempt(job: JobRow, run: RunRow, again: Again) -> RunRow:
+def retry_run(job: JobRow, run: RunRow, again: RetryPlan) -> RunRow:
     """A further attempt at the moment of a run that has ended."""
     return RunRow(
         id=0,
@@ -112,9 +112,9 @@ def next_attempt(job: JobRow, run: RunRow, again: Again) -> RunRow:
     )
 
 
-def end_of(run: RunRow, outcome: Outcome, now: Millis) -> RunEnd:
+def finish_values(run: RunRow, outcome: Outcome, now: Millis) -> RunFinish:
     """The end of an open run."""
-    return RunEnd(
+    return RunFinish(
         status=outcome.status.value,
         cause=outcome.cause.value if outcome.cause else None,
         completed_at=now if run.started_at is None else max(now, run.started_at),
@@ -131,7 +131,7 @@ def is_first_start(run: RunRow) -> bool:
     return run.status == RunStatus.PENDING and run.attempt == 1 and not run.manual
 
 
-def is_useless_attempt(job: JobRow, run: RunRow, now: Millis) -> bool:
+def is_outdated_retry(job: JobRow, run: RunRow, now: Millis) -> bool:
     """Whether a pending run is a further attempt at a moment that is older by now than the job's window.
 
     A first attempt was decided within the window, and waits for its own job or session alone; one that was asked for has no moment.
@@ -143,11 +143,11 @@ def is_useless_attempt(job: JobRow, run: RunRow, now: Millis) -> bool:
 def is_too_late(job: JobRow, moment: Millis, now: Millis) -> bool:
     """Whether a moment is older by now than the job's window; a policy that cannot be read has none, and the claim pauses the job."""
     try:
-        return is_useless(misfire_from_text(job.misfire), moment, now)
+        return is_outside_window(misfire_from_text(job.misfire), moment, now)
     except InvalidJob:
         return False
 
 
-def is_braked(job: JobRow, run: RunRow) -> bool:
+def waits_after_crashes(job: JobRow, run: RunRow) -> bool:
     """Whether a run waits because its job ended its process again and again: no new moment must let the job go on."""
     return run.id == job.held_by and run.status == RunStatus.PENDING and job.crashes > FREE_CRASHES

@@ -9,7 +9,7 @@ import attrs
 
 from cronactors.instants import LATEST, Millis
 from cronactors.ledger import leases
-from cronactors.ledger.close import close_run
+from cronactors.ledger.close import finish_open_run
 from cronactors.ledger.new_rows import stored_timing
 from cronactors.model import Cause, RunStatus
 from cronactors.owner import Owner, certainly_dead
@@ -124,7 +124,7 @@ def recover(storage: Storage, me: Owner, *, policy: RetryPolicy, trust_leases: b
         if crashed and job is not None and job.crashes > FREE_CRASHES:
             error = f"interrupted: its process ended, {job.crashes} times in a row"
         outcome = Outcome(status=RunStatus.FAILED, cause=Cause.INTERRUPTED, error=error, crashed=crashed)
-        ended = close_run(storage, run, outcome, policy)
+        ended = finish_open_run(storage, run, outcome, policy)
         if ended is not None:
             recovered.append(ended)
     for owner in stopping & {run.owner for run in left if run.owner is not None}:
@@ -161,7 +161,7 @@ def rebase(storage: Storage, *, after: int, limit: int, owner: int, by: Millis, 
     known = _heeded_by_another(storage, owner, since=since, now=now)
     earliest = min(now, earliest if known is None else max(earliest, known))
     if after == 0:
-        storage.shift_pending(now=now, by=0 if known is not None else by)
+        storage.advance_pending(now=now, by=0 if known is not None else by)
         if by > 0 and known is None:
             storage.set_meta(_SET_BACK, json.dumps({"at": now, "owner": owner, "earliest": earliest}))
         for row in storage.owners():

@@ -7,10 +7,10 @@ import attrs
 from cronactors.errors import AlreadyClaimed, JobBusy, RunClosed, RunNotFound, shorten
 from cronactors.instants import Millis, from_millis, to_millis
 from cronactors.ledger import leases
-from cronactors.ledger.claim import cancel_useless, claim_moment, claim_pending
-from cronactors.ledger.close import close_run
+from cronactors.ledger.claim import cancel_outdated_retry, claim_moment, claim_pending
+from cronactors.ledger.close import finish_open_run
 from cronactors.ledger.jobs import find_job
-from cronactors.ledger.new_rows import is_too_late, is_useless_attempt
+from cronactors.ledger.new_rows import is_outdated_retry, is_too_late
 from cronactors.ledger.views import job_views
 from cronactors.model import Cause, CronJob, Overlap, RunStatus, Trigger
 from cronactors.policy import Outcome
@@ -38,7 +38,7 @@ def find_run(storage: Storage, run_id: str) -> RunRow:
     return run
 
 
-def complete_run(storage: Storage, run_id: str, outcome: Outcome, *, policy: RetryPolicy) -> RunRow:
+def finish_own_run(storage: Storage, run_id: str, outcome: Outcome, *, policy: RetryPolicy) -> RunRow:
     """End a run of an own loop, whoever started it; once.
 
     Raises:
@@ -46,7 +46,7 @@ def complete_run(storage: Storage, run_id: str, outcome: Outcome, *, policy: Ret
         RunClosed: It has ended, or has not started.
     """
     run = find_run(storage, run_id)
-    ended = close_run(storage, run, outcome, policy) if run.status == RunStatus.RUNNING else None
+    ended = finish_open_run(storage, run, outcome, policy) if run.status == RunStatus.RUNNING else None
     if ended is None:
         cause = f" ({run.cause})" if run.cause else ""
         raise RunClosed(f"run {run_id} of job {shorten(run.job_name)} is not running: it is {run.status}{cause}")
@@ -70,7 +70,7 @@ def request_run(storage: Storage, job_id: str) -> RunRow:
     retries = [run for run in opened if run.manual and run.status == RunStatus.PENDING and run.trigger == Trigger.RETRY]
     for run in retries:
         if run.waits_for is None:  # one of them may hold the job: it was to start next
-            close_run(storage, run, Outcome(status=RunStatus.CANCELLED, cause=Cause.REPLACED), RetryPolicy())
+            finish_open_run(storage, run, Outcome(status=RunStatus.CANCELLED, cause=Cause.REPLACED), RetryPolicy())
     return _insert_manual(storage, job, storage.now())
 
 
@@ -108,7 +108,7 @@ def request_cancel(storage: Storage, run_id: str, *, policy: RetryPolicy) -> Run
         storage.mark_runs([run.id], cancel_requested=True)
         return run._replace(cancel_requested=1)
     if run.status == RunStatus.PENDING:
-        ended = close_run(storage, run, Outcome(status=RunStatus.CANCELLED, cause=Cause.CANCELLED), policy)
+        ended = finish_open_run(storage, run, Outcome(status=RunStatus.CANCELLED, cause=Cause.CANCELLED), policy)
         assert ended is not None
         return ended
     raise RunClosed(f"run {run_id} of job {shorten(run.job_name)} has ended: {run.status}")
@@ -170,7 +170,7 @@ def _places(storage: Storage, job: JobRow, now: Millis) -> list[Due]:
     return sorted(places, key=lambda place: place.due_at)
 
 
-def start_run(storage: Storage, target: CronJob | str, *, owner: int) -> Claimed | AlreadyClaimed | JobBusy:
+def start_own_run(storage: Storage, target: CronJob | str, *, owner: int) -> Claimed | AlreadyClaimed | JobBusy:
     """Claim for a loop of the caller's own: exactly the moment or attempt that the `CronJob` shows, or what is due of the id.
 
     Returns:
@@ -201,8 +201,8 @@ def start_run(storage: Storage, target: CronJob | str, *, owner: int) -> Claimed
         claimed = claim_moment(storage, job_id, owner=owner, now=now)
     else:
         run = storage.runs([place.run_id])[place.run_id]
-        if is_useless_attempt(job, run, now):
-            cancel_useless(storage, job, run)
+        if is_outdated_retry(job, run, now):
+            cancel_outdated_retry(storage, job, run)
             return AlreadyClaimed(f"job {shorten(job.name)} cannot start: its attempt was cancelled, {_TOO_LATE}")
         claimed = claim_pending(storage, place.run_id, owner=owner, now=now)
     if claimed is None:

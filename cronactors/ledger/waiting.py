@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from cronactors.instants import Millis
-from cronactors.ledger.new_rows import end_of, skipped_run, stored_timing, without_taken
+from cronactors.ledger.new_rows import finish_values, skipped_run, stored_timing, without_taken
 from cronactors.ledger.views import is_time
 from cronactors.model import Cause, RunStatus
 from cronactors.policy import Outcome
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import CRASH_LOOP, PAUSE, JobRow, JobState, RunRow, line_of
+from cronactors.storage.rows import CRASH_LOOP, PAUSE, JobRow, JobState, RunRow, job_key
 
 
 def insert_moments(storage: Storage, jobs: Mapping[str, JobRow], rows: Sequence[RunRow]) -> list[RunRow | None]:
@@ -40,28 +40,28 @@ def _insert_rest(storage: Storage, job: JobRow, row: RunRow) -> RunRow | None:
     return None
 
 
-def free_lines(storage: Storage, run: RunRow, *, held: bool) -> None:
+def release_waiting(storage: Storage, run: RunRow, *, held: bool) -> None:
     """Let the next of each line start that this run kept waiting, or that it was to be the next of."""
     keys = []
     if run.session is not None and run.waits_for is None:
         keys.append(run.session)
     if held or (run.status == RunStatus.PENDING and run.waits_for is None):
-        keys.append(line_of(run.job_id))
+        keys.append(job_key(run.job_id))
     for key in keys:
-        free_first(storage, key)
+        release_first(storage, key)
 
 
-def free_first(storage: Storage, key: str) -> None:
+def release_first(storage: Storage, key: str) -> None:
     """Let the run start that has waited longest for ``key``."""
     waiter = storage.first_waiter(key)
     if waiter is not None:
-        storage.park_runs([(waiter, None)])
+        storage.set_waits_for([(waiter, None)])
 
 
-def free_suspects(storage: Storage) -> None:
+def release_crash_loops(storage: Storage) -> None:
     """Let all look again that wait because a suspect was running: they may be none any more, and nobody has to pass on a turn."""
     while (waiter := storage.first_waiter(CRASH_LOOP)) is not None:
-        storage.park_runs([(waiter, None)])
+        storage.set_waits_for([(waiter, None)])
 
 
 def withdraw(storage: Storage, runs: Iterable[RunRow], cause: Cause) -> None:
@@ -69,10 +69,10 @@ def withdraw(storage: Storage, runs: Iterable[RunRow], cause: Cause) -> None:
     now = storage.now()
     outcome = Outcome(status=RunStatus.CANCELLED, cause=cause)
     leaving = list(runs)
-    left = storage.end_runs([end_of(run, outcome, now) for run in leaving])
+    left = storage.store_finishes([finish_values(run, outcome, now) for run in leaving])
     for run, done in zip(leaving, left, strict=True):  # only now, so that none of them is given a turn
         if done:
-            free_lines(storage, run, held=False)
+            release_waiting(storage, run, held=False)
 
 
 def skip_due(storage: Storage, job: JobRow, cause: Cause) -> Millis | None:
@@ -91,9 +91,9 @@ def stop_job(storage: Storage, job: JobRow, cause: Cause) -> JobRow:
     waiting = {run.id: run for run in storage.open_runs([job.id]) if run.status == RunStatus.PENDING and not run.manual}
     stopped = job._replace(enabled=0, held_by=None if job.held_by in waiting else job.held_by)
     storage.advance_jobs([JobState.of(stopped)])
-    storage.park_runs([(run_id, PAUSE) for run_id in waiting])
+    storage.set_waits_for([(run_id, PAUSE) for run_id in waiting])
     for run in waiting.values():
-        free_lines(storage, run, held=run.id == job.held_by)  # its turn, if it had one, passes to the next
+        release_waiting(storage, run, held=run.id == job.held_by)  # its turn, if it had one, passes to the next
     return stopped
 
 

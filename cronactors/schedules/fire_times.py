@@ -13,7 +13,7 @@ from __future__ import annotations
 from cronactors.schedules.local_times import CronTimes
 from cronactors.schedules.zones import DAY, SETTLED, Segment, first_reached, furthest_local, segment_at
 
-_PATIENCE = 100
+_MOST_STEPS = 100
 """How many matching days in a row a rhythm may lose to clock changes before it counts as one that never fires.
 
 ``* 2 * 3 L7`` in Europe/Rome names the very hour that is skipped each year.
@@ -93,7 +93,7 @@ def _count_of_stretch(times: CronTimes, zone: str, stretch: Segment, cap: int) -
 
 def _next_of_rhythm(times: CronTimes, zone: str, start: int) -> int | None:
     """Walk the stretches of one offset from ``start`` on."""
-    for _ in range(_PATIENCE * 4):
+    for _ in range(_MOST_STEPS * 4):
         segment = segment_at(zone, start)
         local = times.at_or_after(start + segment.offset)
         if local is None:
@@ -109,7 +109,7 @@ def _next_of_rhythm(times: CronTimes, zone: str, start: int) -> int | None:
 
 def _latest_of_rhythm(times: CronTimes, zone: str, end: int) -> int | None:
     """Walk the stretches of one offset back from ``end``."""
-    for _ in range(_PATIENCE * 4):
+    for _ in range(_MOST_STEPS * 4):
         if end < 0:
             return None
         segment = segment_at(zone, end)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from cronactors.instants import Millis
-from cronactors.storage.rows import Claimed, Due, JobRow, JobState, OriginRow, OwnerRow, PlainEnd, RunEnd, RunRow, Upcoming
+from cronactors.storage.rows import Claimed, Due, JobRow, JobState, OriginRow, OwnerRow, PlainFinish, RunFinish, RunRow, Upcoming
 
 
 class Storage(Protocol):
@@ -130,7 +130,7 @@ class Storage(Protocol):
         """Ids for so many runs to begin, greater than any that was given before."""
         ...
 
-    def begin_runs(self, claims: Sequence[Claimed]) -> list[Claimed]:
+    def insert_started_runs(self, claims: Sequence[Claimed]) -> list[Claimed]:
         """Add runs that begin at once, under ids of `new_run_ids`, and write what that changes in their jobs, no two of one job.
 
         They are first attempts of moments, and use no session.
@@ -140,19 +140,19 @@ class Storage(Protocol):
         """
         ...
 
-    def start_runs(self, ids: Sequence[int], *, owner: int, now: Millis) -> None:
+    def start_pending_runs(self, ids: Sequence[int], *, owner: int, now: Millis) -> None:
         """Let pending runs begin."""
         ...
 
-    def park_runs(self, waits: Sequence[tuple[int, str | None]]) -> None:
+    def set_waits_for(self, waits: Sequence[tuple[int, str | None]]) -> None:
         """Set what pending runs wait for."""
         ...
 
-    def end_runs(self, ends: Sequence[RunEnd]) -> list[bool]:
+    def store_finishes(self, ends: Sequence[RunFinish]) -> list[bool]:
         """End runs; False for one that no longer has the status it was thought to have: nothing is changed."""
         ...
 
-    def end_plainly(self, ends: Sequence[PlainEnd], *, owner: int) -> bool:
+    def store_plain_finishes(self, ends: Sequence[PlainFinish], *, owner: int) -> bool:
         """End runs of an owner, and let their jobs go on, held by nothing and without an error; those that are done are disabled.
 
         Only if nothing has changed since the claims: each of the runs, none of them told twice, goes on and nobody has asked for its end;
@@ -168,7 +168,7 @@ class Storage(Protocol):
         """Note on running runs why they are being stopped, or that somebody asked for it."""
         ...
 
-    def shift_pending(self, *, now: Millis, by: Millis) -> None:
+    def advance_pending(self, *, now: Millis, by: Millis) -> None:
         """Move pending runs that are ready later than ``now`` earlier: a further attempt by that much, not before ``now``.
 
         A first attempt is ready at once: its time had come when it was entered.

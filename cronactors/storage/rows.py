@@ -16,12 +16,12 @@ CRASH_LOOP = "crash_loop"
 """`RunRow.waits_for` of a run that may have ended its process before, and waits until no other such run goes on."""
 
 
-def session_of(user_id: str) -> str:
+def session_key(user_id: str) -> str:
     """The main session of a user, as `RunRow.session` and `RunRow.waits_for` name it."""
     return f"session:{user_id}"
 
 
-def line_of(job_id: str) -> str:
+def job_key(job_id: str) -> str:
     """The line of runs that wait for an open run of the same job, as `RunRow.waits_for` names it."""
     return f"job:{job_id}"
 
@@ -68,14 +68,14 @@ class JobRow(NamedTuple):
     executor_options: str
     prompt: str
 
-    def as_now(self, state: JobState) -> JobRow:
+    def with_state(self, state: JobState) -> JobRow:
         """The job in another state."""
         return self._replace(**state._asdict())
 
     @property
     def session(self) -> str | None:
         """The session that runs of this job share with others, if any."""
-        return session_of(self.user_id) if self.session_mode == "main" else None
+        return session_key(self.user_id) if self.session_mode == "main" else None
 
 
 SPEC = JobRow._fields.index("schedule")
@@ -83,7 +83,7 @@ SPEC = JobRow._fields.index("schedule")
 
 
 class JobState(NamedTuple):
-    """The columns of a job that change when its runs start and end. In the order of the statement, as `RunEnd` is."""
+    """The columns of a job that change when its runs start and end. In the order of the statement, as `RunFinish` is."""
 
     next_run_at: Millis | None
     decided_local: int | None
@@ -122,7 +122,7 @@ class RunRow(NamedTuple):
         status: The first of the fields that the end of the run changes.
         failures: How many earlier attempts of the moment failed or timed out.
         ready_at: When it may start, and its place in the queue.
-        waits_for: None, `PAUSE`, `CRASH_LOOP`, `session_of` or `line_of`: what must end before the run may start.
+        waits_for: None, `PAUSE`, `CRASH_LOOP`, `session_key` or `job_key`: what must end before the run may start.
         session: The main session that it uses.
         owner: The scheduler that runs it.
         range_at: The other end of the moments that it stands for, beside ``scheduled_at``; None: it stands for one.
@@ -162,7 +162,7 @@ class RunRow(NamedTuple):
         """The same row once it has its id."""
         return RunRow(run_id, *self[1:])
 
-    def ended(self, end: RunEnd) -> RunRow:
+    def finished(self, end: RunFinish) -> RunRow:
         """The same run after its end."""
         return tuple.__new__(RunRow, (*self[:_END], *end[:-2], None))
 
@@ -170,7 +170,7 @@ class RunRow(NamedTuple):
 _END = RunRow._fields.index("status")
 
 
-class RunEnd(NamedTuple):
+class RunFinish(NamedTuple):
     """The end of a run: it takes effect only while the run still has the status ``was``. All but the last two in the order of `RunRow`."""
 
     status: str
@@ -209,8 +209,8 @@ class Claimed(NamedTuple):
         )
 
 
-class PlainEnd(NamedTuple):
-    """The end of a run that succeeded, of a job that is to go on as its claim left it: `end_plainly` says what must hold for that.
+class PlainFinish(NamedTuple):
+    """The end of a run that succeeded, of a job that is to go on as its claim left it: `store_plain_finishes` says what must hold for that.
 
     Attributes:
         next_run_at: The job's first moment that is not decided yet, none of them due; None: none is left, and the job is done.

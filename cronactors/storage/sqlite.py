@@ -15,7 +15,19 @@ from cronactors.storage import statements as sql
 from cronactors.storage.connection import beside, connect, locked, ours
 from cronactors.storage.execution import Execution, Value, parts, whole
 from cronactors.storage.file_state import LogWatch, files_of, standing
-from cronactors.storage.rows import SPEC, Claimed, Due, JobRow, JobState, OriginRow, OwnerRow, PlainEnd, RunEnd, RunRow, Upcoming
+from cronactors.storage.rows import (
+    SPEC,
+    Claimed,
+    Due,
+    JobRow,
+    JobState,
+    OriginRow,
+    OwnerRow,
+    PlainFinish,
+    RunFinish,
+    RunRow,
+    Upcoming,
+)
 from cronactors.storage.stop_marks import StopMarks
 
 _MAX_ID = 2**63 - 1
@@ -216,7 +228,7 @@ class SqliteStorage(Execution):
         """Ids for runs to begin."""
         return self._new_numbers(sql.LAST_RUN, count)
 
-    def begin_runs(self, claims: Sequence[Claimed]) -> list[Claimed]:
+    def insert_started_runs(self, claims: Sequence[Claimed]) -> list[Claimed]:
         """Add runs that begin at once, and what that changes in their jobs; answer those that did not exist already."""
         begun = claims = list(claims)
         if self._together(sql.BEGIN_RUNS, [_BEGIN(each.run) for each in claims]) < len(claims):
@@ -225,19 +237,19 @@ class SqliteStorage(Execution):
         self._together(sql.HOLD_JOBS, [(each.job.id, *each[2:], each.run.started_at) for each in begun])
         return begun
 
-    def start_runs(self, ids: Sequence[int], *, owner: int, now: Millis) -> None:
+    def start_pending_runs(self, ids: Sequence[int], *, owner: int, now: Millis) -> None:
         """Let pending runs begin."""
         self._many(sql.START_RUN, ((owner, now, run_id) for run_id in ids))
 
-    def park_runs(self, waits: Sequence[tuple[int, str | None]]) -> None:
+    def set_waits_for(self, waits: Sequence[tuple[int, str | None]]) -> None:
         """Set what pending runs wait for."""
         self._many(sql.PARK_RUN, ((key, run_id) for run_id, key in waits))
 
-    def end_runs(self, ends: Sequence[RunEnd]) -> list[bool]:
+    def store_finishes(self, ends: Sequence[RunFinish]) -> list[bool]:
         """End runs; False for one whose status has changed meanwhile."""
         return [self._execute(sql.END_RUN, end).rowcount > 0 for end in ends]
 
-    def end_plainly(self, ends: Sequence[PlainEnd], *, owner: int) -> bool:
+    def store_plain_finishes(self, ends: Sequence[PlainFinish], *, owner: int) -> bool:
         """End runs whose jobs are as their claims left them: what need not be read costs nothing."""
         self._hold_open()
         self._execute("SAVEPOINT plain")
@@ -254,7 +266,7 @@ class SqliteStorage(Execution):
         """Note on running runs why they are being stopped."""
         self._many(sql.MARK_RUN, ((cause, int(cancel_requested), run_id) for run_id in ids))
 
-    def shift_pending(self, *, now: Millis, by: Millis) -> None:
+    def advance_pending(self, *, now: Millis, by: Millis) -> None:
         """Move pending runs of the future earlier."""
         self._execute(sql.SHIFT_PENDING, {"now": now, "by": by})
 

@@ -73,7 +73,7 @@ async def test_a_bug_in_an_actor_leaves_as_scheduler_crashed_and_everybody_who_w
     bug = ZeroDivisionError("bug")
     answered: list[object] = []
 
-    async def ask() -> None:
+    async def call() -> None:
         try:
             answered.append(await scheduler.store.list_jobs())
         except SchedulerCrashed as error:
@@ -86,10 +86,10 @@ async def test_a_bug_in_an_actor_leaves_as_scheduler_crashed_and_everybody_who_w
                 monkeypatch.setattr(module, name, raising(bug))
                 if name == "pause_job":
                     for _ in range(5):
-                        outside.start_soon(ask)
+                        outside.start_soon(call)
                     outside.start_soon(pause, scheduler, job_id)
                     for _ in range(5):
-                        outside.start_soon(ask)
+                        outside.start_soon(call)
                 await trio.sleep_forever()
         outside.cancel_scope.deadline = trio.current_time() + 60
     assert cause_of(caught.value) is bug

@@ -31,7 +31,7 @@ class Caller:
     async def run(self) -> None:
         with self.scope:
             try:
-                self.result = outcome.Value(await self._mailbox.ask(Ask(self._text)))
+                self.result = outcome.Value(await self._mailbox.call(Ask(self._text)))
             except Exception as error:
                 self.result = outcome.Error(error)
         self.ended.set()
@@ -115,7 +115,7 @@ async def test_cancelled_beforehand_a_request_is_not_even_handed_in():
     mailbox = Mailbox()
     with trio.CancelScope() as scope:
         scope.cancel()
-        await mailbox.ask(Ask())
+        await mailbox.call(Ask())
     assert scope.cancelled_caught
     assert mailbox._send.statistics().current_buffer_used == 0
 
@@ -295,7 +295,7 @@ async def test_the_first_reason_for_closing_stands(again):
     mailbox.close(SchedulerClosed("first"))
     mailbox.close(again)
     with pytest.raises(SchedulerClosed, match=r"^first$"):
-        await mailbox.ask(Ask())
+        await mailbox.call(Ask())
 
 
 async def test_each_caller_gets_an_error_of_its_own_and_the_bug_behind_it():
@@ -306,7 +306,7 @@ async def test_each_caller_gets_an_error_of_its_own_and_the_bug_behind_it():
     mailbox.close(reason)
     for _ in range(2):
         with pytest.raises(SchedulerCrashed, match=r"^a bug$") as caught:
-            await mailbox.ask(Ask())
+            await mailbox.call(Ask())
         errors.append(caught.value)
     assert errors[0] is not errors[1]
     assert errors[0].__cause__ is errors[1].__cause__ is bug

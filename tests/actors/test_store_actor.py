@@ -38,9 +38,9 @@ def storage(request):
 async def test_an_idle_store_answers_at_once_with_one_hop_and_one_commit(storage):
     hop = GatedHop()
     async with serving(storage, hop) as (mailbox, _):
-        assert await mailbox.ask(Put("a")) == "A"
+        assert await mailbox.call(Put("a")) == "A"
         assert (hop.count, storage.log) == (1, ["write", "commit"])
-        assert await mailbox.ask(Names()) == ["a"]
+        assert await mailbox.call(Names()) == ["a"]
         assert (hop.count, storage.log[2:]) == (2, ["read", "commit"])
 
 
@@ -50,7 +50,7 @@ async def test_a_request_that_is_handed_in_ahead_waits_for_its_time(storage, mon
     monkeypatch.setattr(time, "time", lambda: 1000.0)
     async with serving(storage, GatedHop()) as (mailbox, _):
         for ahead in (-5, 0, 1.5, 5000):
-            await mailbox.ask(Ahead("a", not_before=1_000_000 + ahead))
+            await mailbox.call(Ahead("a", not_before=1_000_000 + ahead))
     assert slept == [pytest.approx(0.0015), EARLY / 1000]
 
 
@@ -59,7 +59,7 @@ async def test_what_is_asked_during_a_commit_shares_the_next_one(storage):
     hop.before = trio.Event()
     async with asking(storage, hop) as asked:
         names = [f"n{number}" for number in range(20)]
-        await asked.ask(*map(Put, names))
+        await asked.call(*map(Put, names))
         assert asked.answers == {}
         hop.open()
     assert asked.answers == {name: name.upper() for name in names}
@@ -71,7 +71,7 @@ async def test_a_batch_has_a_greatest_size(storage, monkeypatch):
     hop = GatedHop()
     hop.before = trio.Event()
     async with asking(storage, hop) as asked:
-        await asked.ask(*(Put(f"n{number}") for number in range(12)))
+        await asked.call(*(Put(f"n{number}") for number in range(12)))
         hop.open()
     assert len(asked.answers) == 12
     assert storage.log.count("commit") == 4  # 1 + 5 + 5 + 1
@@ -81,7 +81,7 @@ async def test_an_answer_comes_after_the_commit(storage):
     hop = GatedHop()
     async with asking(storage, hop) as asked:
         hop.after = trio.Event()
-        await asked.ask(Put("a"))
+        await asked.call(Put("a"))
         assert storage.log == ["write", "commit"]
         assert asked.answers == {}
         hop.open()
@@ -92,12 +92,12 @@ async def test_a_batch_of_reads_takes_no_write_lock_and_one_write_among_them_doe
     hop = GatedHop()
     async with asking(storage, hop) as asked:
         hop.before = trio.Event()
-        await asked.ask(Names(), Names())
+        await asked.call(Names(), Names())
         hop.open()
         await trio.testing.wait_all_tasks_blocked()
         assert storage.log == ["read", "commit"] * 2
         hop.before = trio.Event()
-        await asked.ask(Names(), Put("a"), Names())
+        await asked.call(Names(), Put("a"), Names())
         hop.open()
     assert storage.log[4:] == ["read", "commit", "write", "commit"]
 
@@ -106,13 +106,16 @@ async def test_listeners_hear_of_commits_that_changed_something(storage):
     heard: list[Committed] = []
     async with serving(storage) as (mailbox, actor):
         actor.listeners.append(heard.append)
-        await mailbox.ask(Names())
+        await mailbox.call(Names())
         assert heard == []
-        await mailbox.ask(Put("a"))
-        await mailbox.ask(Stirring("b"))
+        await mailbox.call(Put("a"))
+        await mailbox.call(Stirring("b"))
         with pytest.raises(StoreUnavailable):
-            await mailbox.ask(Fails("c", StoreUnavailable("no")))
-    assert heard == [Committed(Upcoming(None, None), stirred=False), Committed(Upcoming(None, None), stirred=True)]
+            await mailbox.call(Fails("c", StoreUnavailable("no")))
+    assert heard == [
+        Committed(Upcoming(None, None), may_have_ended_runs=False),
+        Committed(Upcoming(None, None), may_have_ended_runs=True),
+    ]
 
 
 # Cancelled means that it did not happen
@@ -122,13 +125,13 @@ async def test_cancelled_before_its_batch_begins_a_request_has_no_effect(storage
     hop = GatedHop()
     hop.before = trio.Event()
     async with asking(storage, hop) as asked:
-        await asked.ask(Put("first"), Put("a"), Put("b"))
+        await asked.call(Put("first"), Put("a"), Put("b"))
         asked.scopes["a"].cancel()
         await trio.testing.wait_all_tasks_blocked()
         assert asked.scopes["a"].cancelled_caught
         hop.open()
         await trio.testing.wait_all_tasks_blocked()
-        await asked.ask(Names())
+        await asked.call(Names())
     assert asked.answers == {"first": "FIRST", "b": "B", "names": ["b", "first"]}
 
 
@@ -136,7 +139,7 @@ async def test_a_batch_that_everybody_has_left_costs_nothing(storage):
     hop = GatedHop()
     hop.before = trio.Event()
     async with asking(storage, hop) as asked:
-        await asked.ask(Put("first"), Put("a"), Put("b"))
+        await asked.call(Put("first"), Put("a"), Put("b"))
         for name in "ab":
             asked.scopes[name].cancel()
         await trio.testing.wait_all_tasks_blocked()
@@ -148,14 +151,14 @@ async def test_cancelled_between_two_attempts_on_a_locked_file_a_request_has_no_
     storage = CountedFake()
     storage.locked = True
     async with asking(storage) as asked:
-        await asked.ask(Put("a"), Put("b"))
+        await asked.call(Put("a"), Put("b"))
         await trio.sleep(1)
         asked.scopes["a"].cancel()
         await trio.testing.wait_all_tasks_blocked()
         assert asked.scopes["a"].cancelled_caught
         storage.locked = False
         await trio.sleep(1)
-        await asked.ask(Names())
+        await asked.call(Names())
     assert asked.answers == {"b": "B", "names": ["b"]}
     assert storage.log.count("write") == 1
 
@@ -165,7 +168,7 @@ async def test_cancelled_during_an_attempt_that_finds_the_file_locked_a_request_
     storage.locked = True
     async with asking(storage, hop) as asked:
         hop.before = trio.Event()
-        await asked.ask(Put("a"))
+        await asked.call(Put("a"))
         asked.scopes["a"].cancel()
         await trio.testing.wait_all_tasks_blocked()
         assert not asked.scopes["a"].cancelled_caught  # nobody knows yet whether it begins
@@ -181,7 +184,7 @@ async def test_from_the_beginning_to_the_answer_a_caller_waits_and_gets_the_outc
     hop = GatedHop()
     async with asking(storage, hop) as asked:
         hop.after = trio.Event()
-        await asked.ask(Put("a"))
+        await asked.call(Put("a"))
         assert storage.log == ["write", "commit"]
         asked.scopes["a"].cancel()
         await trio.testing.wait_all_tasks_blocked()
@@ -198,7 +201,7 @@ async def test_a_cancelled_store_goes_on_answering_until_it_is_closed(storage):
         async with serving(storage) as (mailbox, _):
             scope.cancel()
             with trio.CancelScope(shield=True):
-                answers.append(await mailbox.ask(Put("a")))
+                answers.append(await mailbox.call(Put("a")))
     assert answers == ["A"]
 
 
@@ -209,10 +212,10 @@ async def test_a_refused_request_leaves_no_trace_and_its_neighbours_are_committe
     hop = GatedHop()
     hop.before = trio.Event()
     async with asking(storage, hop) as asked:
-        await asked.ask(Put("first"), Put("a"), Refused("x"), Put("b"), Refused("y"))
+        await asked.call(Put("first"), Put("a"), Refused("x"), Put("b"), Refused("y"))
         hop.open()
         await trio.testing.wait_all_tasks_blocked()
-        await asked.ask(Names())
+        await asked.call(Names())
     assert asked.answers.pop("names") == ["a", "b", "first"]
     for name in "xy":
         error = asked.answers.pop(name)
@@ -228,10 +231,10 @@ async def test_an_error_of_the_storage_ends_the_whole_batch_and_nothing_is_appli
     hop = GatedHop()
     hop.before = trio.Event()
     async with asking(storage, hop) as asked:
-        await asked.ask(Put("first"), Put("a"), Refused("x"), Fails("f", error), Put("b"))
+        await asked.call(Put("first"), Put("a"), Refused("x"), Fails("f", error), Put("b"))
         hop.open()
         await trio.testing.wait_all_tasks_blocked()
-        await asked.ask(Names())
+        await asked.call(Names())
     assert asked.answers.pop("names") == ["first"]
     assert asked.answers.pop("first") == "FIRST"
     assert {name: (type(answer), str(answer)) for name, answer in asked.answers.items()} == {
@@ -248,11 +251,11 @@ async def test_a_commit_that_fails_is_told_to_all_and_the_store_goes_on(storage,
 
         monkeypatch.setattr(storage, "commit", commit)
         with pytest.raises(StoreUnavailable, match="full"):
-            await mailbox.ask(Put("a"))
+            await mailbox.call(Put("a"))
         assert actor.last_error == "the disk is full"
         monkeypatch.undo()
-        assert await mailbox.ask(Names()) == []
-        assert await mailbox.ask(Put("b")) == "B"
+        assert await mailbox.call(Names()) == []
+        assert await mailbox.call(Put("b")) == "B"
         assert actor.last_error is None
 
 
@@ -264,4 +267,4 @@ async def test_a_failing_rollback_hides_nothing(storage, monkeypatch):
 
         monkeypatch.setattr(storage, "rollback", rollback)
         with pytest.raises(StoreUnavailable, match=r"^first$"):
-            await mailbox.ask(Fails("a", StoreUnavailable("first")))
+            await mailbox.call(Fails("a", StoreUnavailable("first")))

@@ -48,8 +48,8 @@ async def test_a_request_for_a_locked_file_is_answered_after_its_release(autojum
     storage = CountedFake()
     storage.locked = True
     async with asking(storage) as asked:
-        await asked.ask(Put("a"), Put("b"))
-        await trio.sleep(store_module.PATIENCE - 1)
+        await asked.call(Put("a"), Put("b"))
+        await trio.sleep(store_module.LOCK_TIMEOUT - 1)
         assert asked.answers == {}
         storage.locked = False
         await trio.sleep(1)
@@ -62,20 +62,20 @@ async def test_after_its_patience_a_request_is_answered_and_has_no_effect(autoju
     async with serving(storage) as (mailbox, actor):
         begun = trio.current_time()
         with pytest.raises(StoreUnavailable, match="locked by another process for 30 s"):
-            await mailbox.ask(Put("a"))
-        assert store_module.PATIENCE <= trio.current_time() - begun < store_module.PATIENCE + 1
+            await mailbox.call(Put("a"))
+        assert store_module.LOCK_TIMEOUT <= trio.current_time() - begun < store_module.LOCK_TIMEOUT + 1
         assert actor.last_error is not None
         storage.locked = False
-        assert await mailbox.ask(Put("b")) == "B"
-        assert await mailbox.ask(Names()) == ["b"]
+        assert await mailbox.call(Put("b")) == "B"
+        assert await mailbox.call(Names()) == ["b"]
 
 
 async def test_a_patient_request_waits_as_long_as_it_takes(autojump_clock):
     storage = CountedFake()
     storage.locked = True
     async with asking(storage) as asked:
-        await asked.ask(Put("a"), Patient("p"))
-        await trio.sleep(10 * store_module.PATIENCE)
+        await asked.call(Put("a"), Patient("p"))
+        await trio.sleep(10 * store_module.LOCK_TIMEOUT)
         assert list(asked.answers) == ["a"]
         assert isinstance(asked.answers["a"], StoreUnavailable)
         storage.locked = False
@@ -87,10 +87,10 @@ async def test_behind_a_patient_request_others_still_lose_their_patience(autojum
     storage = CountedFake()
     storage.locked = True
     async with asking(storage) as asked:
-        await asked.ask(Patient("p"))
+        await asked.call(Patient("p"))
         await trio.sleep(1)
-        await asked.ask(Put("a"))
-        await trio.sleep(2 * store_module.PATIENCE)
+        await asked.call(Put("a"))
+        await trio.sleep(2 * store_module.LOCK_TIMEOUT)
         answer = asked.answers.get("a")
         storage.locked = False
     assert isinstance(answer, StoreUnavailable)
@@ -100,9 +100,9 @@ async def test_a_write_that_waits_for_the_lock_keeps_no_read_waiting(autojump_cl
     storage = CountedFake()
     storage.locked = True
     async with asking(storage) as asked:
-        await asked.ask(Put("a"))
+        await asked.call(Put("a"))
         await trio.sleep(1)
-        await asked.ask(Names())
+        await asked.call(Names())
         await trio.sleep(1)
         answer = asked.answers.get("names")
         storage.locked = False
@@ -114,24 +114,24 @@ async def test_behind_more_patient_requests_than_share_a_commit_nobody_starves(a
     monkeypatch.setattr(mailbox_module, "CAPACITY", 10)
     storage = CountedFake()
     storage.locked = True
-    patient = [Patient(f"p{number:02}") for number in range(23)]
+    waits_forever = [Patient(f"p{number:02}") for number in range(23)]
     async with serving(storage) as (mailbox, actor), trio.open_nursery() as nursery:
         asked = Asked(nursery, mailbox)
-        await asked.ask(*patient)
+        await asked.call(*waits_forever)
         await trio.sleep(1)
-        await asked.ask(Names(), Put("a"), Put("b"))
+        await asked.call(Names(), Put("a"), Put("b"))
         await trio.sleep(1)
         assert asked.answers == {"names": []}
         assert actor.held == 25
         asked.scopes["b"].cancel()
-        await trio.sleep(store_module.PATIENCE)
+        await trio.sleep(store_module.LOCK_TIMEOUT)
         assert asked.scopes["b"].cancelled_caught
         assert isinstance(asked.answers.pop("a"), StoreUnavailable)
         storage.locked = False
         await trio.sleep(1)
-        await asked.ask(Names())
+        await asked.call(Names())
     kept = asked.answers.pop("names")
-    assert kept == [request.name for request in patient]
+    assert kept == [request.name for request in waits_forever]
     told = list(asked.answers)
     assert [sorted(told[n : n + 5]) for n in range(0, 23, 5)] == [kept[n : n + 5] for n in range(0, 23, 5)]
     assert storage.log.count("write") == 5  # 5 + 5 + 5 + 5 + 3
@@ -165,7 +165,7 @@ async def test_a_file_that_another_connection_has_locked(tmp_path, monkeypatch):
                     await trio.sleep(0.01)
                 other.execute("COMMIT")
         assert [job.name for job in await store.list_jobs()] == ["a"]
-        monkeypatch.setattr(store_module, "PATIENCE", 0.05)
+        monkeypatch.setattr(store_module, "LOCK_TIMEOUT", 0.05)
         async with locked_file(file):
             with trio.fail_after(30), pytest.raises(StoreUnavailable, match="locked"):
                 await store.add_job("b", "p", OneShot("2999-01-01T00:00:00"))
@@ -194,9 +194,9 @@ async def test_after_a_bug_everybody_who_waits_is_answered(storage, monkeypatch)
     with trio.fail_after(60), pytest.raises(BaseExceptionGroup) as caught:
         async with trio.open_nursery() as callers, serving(storage, hop) as (mailbox, _):
             asked = Asked(callers, mailbox)
-            await asked.ask(Put("first"), Put("a"), Bug("bug"), Put("b"), Put("in the mailbox"), Put("in front"))
+            await asked.call(Put("first"), Put("a"), Bug("bug"), Put("b"), Put("in the mailbox"), Put("in front"))
             asked.scopes["b"].cancel()
-            await asked.ask(Put("in front too"))
+            await asked.call(Put("in front too"))
             assert mailbox._send.statistics().current_buffer_used == 4
             callers.cancel_scope.shield = True  # the callers see the end of the store, not of the test
             hop.open()
@@ -218,7 +218,7 @@ async def test_a_certain_request_that_refuses_is_a_bug(storage):
     with pytest.raises(BaseExceptionGroup) as caught:
         async with serving(storage) as (mailbox, _):
             with pytest.raises(SchedulerCrashed):
-                await mailbox.ask(CertainAndYetRefused("a"))
+                await mailbox.call(CertainAndYetRefused("a"))
             await trio.sleep_forever()
     assert isinstance(bug_of(caught.value), AssertionError)
     assert storage.log[-1] == "rollback"
@@ -258,9 +258,9 @@ async def test_closing_answers_what_is_asked_already_and_refuses_the_rest(storag
     async with trio.open_nursery() as callers:
         async with serving(storage, hop) as (mailbox, _):
             asked = Asked(callers, mailbox)
-            await asked.ask(Put("a"), Put("b"), Put("c"))
+            await asked.call(Put("a"), Put("b"), Put("c"))
         with pytest.raises(SchedulerClosed):
-            await mailbox.ask(Put("late"))
+            await mailbox.call(Put("late"))
     assert asked.answers == {"a": "A", "b": "B", "c": "C"}
     assert storage.log == ["write", "commit"] * 2
 

@@ -61,7 +61,7 @@ async def test_the_heart_beats_each_10_s_while_a_run_is_open_and_each_60_s_when_
         heart = service_module._Heart(service)
         job_id = await store.add_job("job", "it", Interval.every(ms=3_600_000))
         beats: list[float] = []
-        monkeypatch.setattr(service_module, "KeepLeases", noting(beats, watch, service_module.KeepLeases))
+        monkeypatch.setattr(service_module, "RenewLeases", noting(beats, watch, service_module.RenewLeases))
 
         async def pass_beats(count: int) -> list[float]:
             beats.clear()

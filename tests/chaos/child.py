@@ -124,16 +124,16 @@ def end_with(parent: int) -> None:
 
 
 def die_in_recovery(count: int) -> None:
-    close_run, taken = recovery.close_run, []
+    finish_open_run, taken = recovery.finish_open_run, []
 
     def close_and_die(*args: Any) -> Any:
-        ended = close_run(*args)
+        ended = finish_open_run(*args)
         taken.append(ended)
         if len(taken) == count:
             die()
         return ended
 
-    recovery.close_run = close_and_die  # type: ignore[attr-defined]
+    recovery.finish_open_run = close_and_die  # type: ignore[attr-defined]
 
 
 def begin(options: Options) -> NoReturn:

@@ -49,7 +49,7 @@ class Disk(ABC):
     async def free(self, store: CronStore) -> None: ...
 
     async def _set(self, store: CronStore, setting: str) -> None:
-        await store._service.mailbox.ask(Pragma(setting))
+        await store._service.mailbox.call(Pragma(setting))
 
 
 class Tmpfs(Disk):

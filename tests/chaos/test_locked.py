@@ -147,7 +147,7 @@ async def test_while_the_file_is_locked_the_program_goes_on_and_afterwards_every
         await trio.sleep(0.5)  # real time, so that the next moments come
         names = {job.name for job in await store.list_jobs()}
     assert "cancelled" not in names
-    patience = seconds < store_module.PATIENCE
+    patience = seconds < store_module.LOCK_TIMEOUT
     assert ("waits" in names) == patience
     (outcome,) = outcomes
     assert isinstance(outcome, str if patience else StoreUnavailable)
@@ -206,7 +206,7 @@ async def test_a_scheduler_that_waits_for_the_lock_after_opening_can_be_cancelle
 
 
 async def test_opening_a_file_that_stays_locked_gives_up_at_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(store_lifetime, "OPEN_PATIENCE", 0.1)
+    monkeypatch.setattr(store_lifetime, "OPEN_TIMEOUT", 0.1)
     file = tmp_path / "agent.db"
     async with open_store(file):
         pass

@@ -37,7 +37,7 @@ class Server:
         self._process = process
         assert self.hear() == "ready"
 
-    def ask(self, **case: object) -> None:
+    def call(self, **case: object) -> None:
         assert self._process.stdin is not None
         print(json.dumps(case), file=self._process.stdin, flush=True)
 
@@ -128,7 +128,7 @@ def test_failing_or_killed_at_any_statement_an_opening_leaves_the_old_schema_or_
 def hurt(file: Path, number: int, how: str, server: Server) -> None:
     """Let the opening fail or end at that statement."""
     if how in EXITS:
-        server.ask(db=str(file), at=number, how=how)
+        server.call(db=str(file), at=number, how=how)
         assert server.hear() == str(EXIT_CODE)
     else:
         with pytest.raises(StoreUnavailable, match=r"agent\.db"):
@@ -152,7 +152,7 @@ def test_eight_processes_that_open_one_file_at_once_all_succeed_and_upgrade_it_o
             with started(kind, old) as file:
                 before = committed(file)
                 for server in servers:
-                    server.ask(db=str(file))
+                    server.call(db=str(file))
                 assert {server.hear() for server in servers} == {f"opened with {JOBS if before else 0} jobs"}
                 assert committed(file) == (upgraded if before else new)
                 check_copy(file, (), before)

@@ -17,20 +17,20 @@ __all__ = ["start", "write"]
 
 
 @pytest.fixture
-def ask(monkeypatch):
+def call(monkeypatch):
     monkeypatch.setattr(schedules, "now", lambda: datetime(2026, 3, 28, 12, tzinfo=UTC))
 
-    def ask(*args: str):
+    def call(*args: str):
         answer = CliRunner().invoke(cronactors, args)
         if answer.exception is not None and not isinstance(answer.exception, SystemExit):
             raise answer.exception
         return answer.exit_code, answer.output
 
-    return ask
+    return call
 
 
-def test_next_prints_local_time_offset_and_note(ask):
-    status, output = ask("next", "30 2 * * *", "--timezone", "Europe/Rome", "-n", "3")
+def test_next_prints_local_time_offset_and_note(call):
+    status, output = call("next", "30 2 * * *", "--timezone", "Europe/Rome", "-n", "3")
     assert (status, output.splitlines()) == (0, [
         "Sun 2026-03-29 03:00:00 +02:00  02:30 does not exist: runs at 03:00",
         "Mon 2026-03-30 02:30:00 +02:00",
@@ -38,8 +38,8 @@ def test_next_prints_local_time_offset_and_note(ask):
     ])  # fmt: skip
 
 
-def test_next_prints_five_in_utc_from_now_on(ask):
-    status, output = ask("next", "@daily")
+def test_next_prints_five_in_utc_from_now_on(call):
+    status, output = call("next", "@daily")
     assert (status, output.splitlines()) == (0, [
         "Sun 2026-03-29 00:00:00 +00:00", "Mon 2026-03-30 00:00:00 +00:00", "Tue 2026-03-31 00:00:00 +00:00",
         "Wed 2026-04-01 00:00:00 +00:00", "Thu 2026-04-02 00:00:00 +00:00",
@@ -47,13 +47,13 @@ def test_next_prints_five_in_utc_from_now_on(ask):
 
 
 @pytest.mark.parametrize("after", ["2026-10-25", "2026-10-25T00:00", "2026-10-24T22:00Z", "2026-10-25 00:00+02:00"])
-def test_next_after_a_time(ask, after):
-    status, output = ask("next", "30 2 * * *", "--timezone", "Europe/Rome", "-n", "1", "--after", after)
+def test_next_after_a_time(call, after):
+    status, output = call("next", "30 2 * * *", "--timezone", "Europe/Rome", "-n", "1", "--after", after)
     assert (status, output) == (0, "Sun 2026-10-25 02:30:00 +02:00  02:30 is shown twice: runs the first time only\n")
 
 
-def test_next_as_json(ask):
-    status, output = ask("next", "30 2 * * *", "--timezone", "Europe/Rome", "-n", "2", "--json")
+def test_next_as_json(call):
+    status, output = call("next", "30 2 * * *", "--timezone", "Europe/Rome", "-n", "2", "--json")
     assert (status, json.loads(output)) == (0, [
         {"at": "2026-03-29T01:00:00.000Z", "local": "2026-03-29T03:00:00.000+02:00",
          "note": "02:30 does not exist: runs at 03:00"},
@@ -61,19 +61,19 @@ def test_next_as_json(ask):
     ])  # fmt: skip
 
 
-def test_next_with_an_offset_of_seconds(ask):
-    _, output = ask("next", "0 9 * * *", "--timezone", "Africa/Monrovia", "-n", "1", "--after", "1971-06-01")
+def test_next_with_an_offset_of_seconds(call):
+    _, output = call("next", "0 9 * * *", "--timezone", "Africa/Monrovia", "-n", "1", "--after", "1971-06-01")
     assert output == "Tue 1971-06-01 09:00:00 -00:44:30\n"
 
 
-def test_lint_of_an_expression(ask):
-    assert ask("lint", "0 9 * * *", "--timezone", "Europe/Rome") == (0, "no findings\n")
-    status, output = ask("lint", "30 2 1 * sun", "--timezone", "Europe/Rome")
+def test_lint_of_an_expression(call):
+    assert call("lint", "0 9 * * *", "--timezone", "Europe/Rome") == (0, "no findings\n")
+    status, output = call("lint", "30 2 1 * sun", "--timezone", "Europe/Rome")
     assert status == 1
     assert [line.partition(": ")[0] for line in output.splitlines()] == ["both-days", "skipped-time", "repeated-time"]
-    status, output = ask("lint", "*/45 * * * *", "--json")
+    status, output = call("lint", "*/45 * * * *", "--json")
     assert (status, [(each["job"], each["rule"]) for each in json.loads(output)]) == (1, [(None, "uneven-step")])
-    assert ask("lint", "@daily", "--json") == (0, "[]\n")
+    assert call("lint", "@daily", "--json") == (0, "[]\n")
 
 
 JOBS = """
@@ -101,15 +101,15 @@ in_secs = 0.1
 """
 
 
-def test_lint_of_a_file_names_the_jobs(ask, write):
-    status, output = ask("lint", str(write(JOBS)))
+def test_lint_of_a_file_names_the_jobs(call, write):
+    status, output = call("lint", str(write(JOBS)))
     assert status == 1
     assert [re.match("([^:]*): ([^:]*): ", line).groups() for line in output.splitlines()] == [
         ("night", "skipped-time"), ("night", "repeated-time"), ("quick", "short-interval"), ("late", "in-the-past"),
     ]  # fmt: skip
-    _, output = ask("lint", str(write(JOBS)), "--json")
+    _, output = call("lint", str(write(JOBS)), "--json")
     assert [each["job"] for each in json.loads(output)] == ["night", "night", "quick", "late"]
-    assert ask("lint", str(write(""))) == (0, "no findings\n")
+    assert call("lint", str(write(""))) == (0, "no findings\n")
 
 
 @pytest.mark.parametrize(

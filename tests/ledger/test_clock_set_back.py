@@ -8,7 +8,7 @@ import pytest
 
 from cronactors.instants import from_millis
 from cronactors.ledger.claim import cancel_overlapped
-from cronactors.ledger.leases import LEASE, keep_leases
+from cronactors.ledger.leases import LEASE, renew_leases
 from cronactors.ledger.recovery import last_seen, rebase, sign_off
 from cronactors.model import Overlap
 from cronactors.schedules.schedule import Cron, Interval
@@ -67,7 +67,7 @@ def test_no_lease_goes_on_until_the_old_time_is_reached(world):
 def test_a_sign_of_life_after_the_clock_was_set_back_shortens_the_lease(world):
     other = world.register(process("there"))
     world.now -= DAY
-    world.do(keep_leases, [other])
+    world.do(renew_leases, [other])
     rows = {row.id: row for row in world.do(lambda storage: storage.owners())}
     assert (rows[other].heartbeat_at, rows[other].lease_until) == (world.now, world.now + LEASE)
 

@@ -11,7 +11,7 @@ from cronactors.errors import JobBusy
 from cronactors.instants import Millis
 from cronactors.ledger.claim import cancel_overlapped
 from cronactors.model import Overlap, SessionMode
-from cronactors.policy import FREE_CRASHES, is_suspect
+from cronactors.policy import FREE_CRASHES, in_crash_loop
 from cronactors.schedules.schedule import Interval
 from cronactors.storage.rows import CRASH_LOOP, RunRow
 from tests.ledger_world import DAY, FAILURE, HOUR, KINDS, MINUTE, MINUTELY, T0, World, at, process
@@ -33,7 +33,7 @@ def make_suspects(world: World, *jobs: str) -> None:
 
 @pytest.mark.parametrize(("crashes", "suspect"), [(0, False), (1, False), (2, True), (3, True), (1_000, True)])
 def test_a_job_is_a_suspect_from_the_last_crash_on_that_costs_nothing(crashes, suspect):
-    assert is_suspect(crashes) is suspect
+    assert in_crash_loop(crashes) is suspect
 
 
 def test_suspects_start_one_at_a_time_and_others_beside_them(world):

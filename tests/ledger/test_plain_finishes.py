@@ -12,7 +12,7 @@ from cronactors.model import Cause, Overlap, RunStatus, SessionMode
 from cronactors.policy import Outcome
 from cronactors.schedules.schedule import Cron, Interval, OneShot
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import PlainEnd, RunRow
+from cronactors.storage.rows import PlainFinish, RunRow
 from tests import storages
 from tests.ledger_world import FAILURE, KINDS, SUCCESS, T0, End, World
 from tests.storages import add_run, job, run_end
@@ -21,12 +21,12 @@ MINUTE = 60_000
 storage, store = storages.storage, storages.store
 
 
-def held_job(store: Storage, job_id: str = "a", **fields: object) -> PlainEnd:
+def held_job(store: Storage, job_id: str = "a", **fields: object) -> PlainFinish:
     """A job whose run goes on, owned by 1, and the plain end of it."""
     run_id = add_run(store, job_id=job_id, status="running", owner=1, started_at=2000, scheduled_at=2000)
     known = {"held_by": run_id, "next_run_at": 9000, "last_run_at": 2000, "last_error": "of old"}
     store.insert_jobs([job(job_id, **(known | fields))])
-    return PlainEnd(run_id, 2500, "s", "done", job_id, 9000)
+    return PlainFinish(run_id, 2500, "s", "done", job_id, 9000)
 
 
 def content(store: Storage) -> object:
@@ -36,7 +36,7 @@ def content(store: Storage) -> object:
 def test_a_plain_end_lets_the_job_go_on(store: Storage) -> None:
     one, two = held_job(store, "a"), held_job(store, "b")
     before = store.jobs(["a", "b"])
-    assert store.end_plainly([one, two], owner=1)
+    assert store.store_plain_finishes([one, two], owner=1)
     assert store.jobs(["a", "b"]) == {key: row._replace(held_by=None, last_error=None) for key, row in before.items()}
     ended = store.runs([one.run_id])[one.run_id]
     assert (ended.status, ended.cause, ended.completed_at, ended.session_id, ended.result) == ("success", None, 2500, "s", "done")
@@ -44,7 +44,7 @@ def test_a_plain_end_lets_the_job_go_on(store: Storage) -> None:
 
 def test_a_job_without_a_further_moment_is_done(store: Storage) -> None:
     end = held_job(store, next_run_at=None)._replace(next_run_at=None)
-    assert store.end_plainly([end], owner=1)
+    assert store.store_plain_finishes([end], owner=1)
     assert (store.jobs(["a"])["a"].enabled, store.jobs(["a"])["a"].held_by) == (0, None)
 
 
@@ -64,7 +64,7 @@ def test_a_job_that_has_changed_is_no_plain_end(store: Storage, change: dict[str
     good, end = held_job(store, "b"), held_job(store, "a")
     store.edit_jobs([store.jobs(["a"])["a"]._replace(**change)])  # type: ignore[arg-type]
     before = content(store)
-    assert not store.end_plainly([good, end], owner=1)
+    assert not store.store_plain_finishes([good, end], owner=1)
     assert content(store) == before, "the other one is not ended either"
 
 
@@ -72,26 +72,26 @@ def test_a_job_that_has_changed_is_no_plain_end(store: Storage, change: dict[str
     "meddle",
     [
         pytest.param(lambda store, end: store.mark_runs([end.run_id], cancel_requested=True), id="asked to end"),
-        pytest.param(lambda store, end: store.end_runs([run_end(end.run_id, "running")]), id="ended"),
+        pytest.param(lambda store, end: store.store_finishes([run_end(end.run_id, "running")]), id="ended"),
         pytest.param(lambda store, _: store.delete_jobs(["a"]), id="removed"),
         pytest.param(lambda store, _: add_run(store, job_id="a", attempt=2), id="another waits"),
         pytest.param(lambda store, _: add_run(store, job_id="a", attempt=2, status="running"), id="another goes on"),
     ],
 )
 def test_a_run_that_is_not_alone_or_not_ours_is_no_plain_end(
-    store: Storage, meddle: Callable[[Storage, PlainEnd], object]
+    store: Storage, meddle: Callable[[Storage, PlainFinish], object]
 ) -> None:
     good, end = held_job(store, "b"), held_job(store, "a")
     meddle(store, end)
     before = content(store)
-    assert not store.end_plainly([good, end], owner=1)
+    assert not store.store_plain_finishes([good, end], owner=1)
     assert content(store) == before
 
 
 def test_the_run_of_another_owner_is_no_plain_end(store: Storage) -> None:
     end = held_job(store)
     before = content(store)
-    assert not store.end_plainly([end], owner=2)
+    assert not store.store_plain_finishes([end], owner=2)
     assert content(store) == before
 
 

@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 
 from cronactors.ledger.claim import cancel_overlapped
-from cronactors.ledger.leases import CLAIM_KEEPS, KEEP_EVERY, LEASE, keep_leases
+from cronactors.ledger.leases import CLAIM_KEEPS, KEEP_EVERY, LEASE, renew_leases
 from cronactors.ledger.recovery import last_seen, recover, sign_off
 from cronactors.model import Cause, Overlap, SessionMode
 from cronactors.owner import Owner
@@ -220,7 +220,7 @@ def test_without_a_sign_of_life_the_lease_ends(world):
     world.pass_time(1)
     assert world.orphans(trust_leases=False) == []
     assert [run.id for run in world.orphans(trust_leases=True)] == [claimed.run.id]
-    world.do(keep_leases, [other])
+    world.do(renew_leases, [other])
     assert world.recover() == []
     world.pass_time(LEASE)
     assert [run.id for run in world.recover()] == [claimed.run.id]
@@ -229,7 +229,7 @@ def test_without_a_sign_of_life_the_lease_ends(world):
 def test_a_heartbeat_counts_from_when_it_is_given_whatever_is_left_of_the_lease(world):
     for beat in range(4):
         world.pass_time(KEEP_EVERY)
-        world.do(keep_leases, [world.owner])
+        world.do(renew_leases, [world.owner])
         assert lease_of(world, world.owner) == (T0 + (beat + 1) * KEEP_EVERY, T0 + (beat + 1) * KEEP_EVERY + LEASE)
 
 
@@ -240,7 +240,7 @@ def test_a_process_that_is_stopped_for_19_s_keeps_its_runs_wherever_it_is_stoppe
     other, here = world.register(process("there")), world.owner
     job_id = world.add(at(T0 + MINUTE))
     world.pass_time(MINUTE)
-    world.do(keep_leases, [other])
+    world.do(renew_leases, [other])
     world.pass_time(claimed_after)
     world.owner = other
     run = world.start(job_id) if own_loop else world.begin()
@@ -296,7 +296,7 @@ def test_the_last_sign_of_life(world):
     other = world.register(process("there"))
     world.pass_time(HOUR)
     assert world.do(last_seen) == T0 + HOUR
-    world.do(keep_leases, [world.owner])
+    world.do(renew_leases, [world.owner])
     assert world.do(last_seen) == T0 + 2 * HOUR
     world.do(sign_off, other)
 

@@ -12,7 +12,7 @@ from cronactors.errors import AlreadyClaimed, InvalidJob, JobBusy
 from cronactors.instants import Millis
 from cronactors.ledger.leases import LEASE
 from cronactors.model import Coalesce, JobChanges, Misfire, Overlap, SessionMode
-from cronactors.policy import is_suspect
+from cronactors.policy import in_crash_loop
 from cronactors.schedules.schedule import Interval, OneShot, Schedule, schedule_from_json
 from cronactors.storage.rows import PAUSE
 from tests.ledger_world import (
@@ -236,7 +236,7 @@ class Machine(Model):
                 waits = holder is not None and (
                     holder.status == "running" or holder.waits_for is not None or holder.ready_at > self.world.now or not shown
                 )
-                suspects = is_suspect(job.crashes) and len(running) > 0
+                suspects = in_crash_loop(job.crashes) and len(running) > 0
                 assert waits or suspects or any(run.session for run in running)
                 return
             except AlreadyClaimed:

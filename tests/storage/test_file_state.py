@@ -14,7 +14,7 @@ import trio
 
 from cronactors import CronConfig, Interval, JobContext, RunStatus, StoreUnavailable, open_scheduler, open_store
 from cronactors.actors import clock
-from cronactors.actors.actor_requests import Look, Sight
+from cronactors.actors.actor_requests import Inspect, Snapshot
 from cronactors.storage import file_state
 from cronactors.storage.file_state import LogWatch
 from cronactors.storage.protocol import Storage
@@ -102,16 +102,16 @@ def settled_soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def looks(monkeypatch: pytest.MonkeyPatch) -> list[Look]:
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[Inspect]:
     """Each look inside the file."""
-    looked: list[Look] = []
-    look = Look.apply
+    looked: list[Inspect] = []
+    look = Inspect.apply
 
-    def apply(self: Look, storage: Storage) -> Sight:
+    def apply(self: Inspect, storage: Storage) -> Snapshot:
         looked.append(self)
         return look(self, storage)
 
-    monkeypatch.setattr(Look, "apply", apply)
+    monkeypatch.setattr(Inspect, "apply", apply)
     return looked
 
 
@@ -131,7 +131,7 @@ def add_due_job(path: str) -> None:
         add(other, "due")
 
 
-async def still(looks: list[Look]) -> None:
+async def still(looks: list[Inspect]) -> None:
     """Wait until the scheduler has ceased to look."""
     with trio.fail_after(20):
         before = -1
@@ -141,7 +141,7 @@ async def still(looks: list[Look]) -> None:
 
 
 @pytest.mark.usefixtures("settled_soon")
-async def test_an_idle_scheduler_looks_inside_only_when_somebody_has_written(tmp_path: Path, looks: list[Look]) -> None:
+async def test_an_idle_scheduler_looks_inside_only_when_somebody_has_written(tmp_path: Path, looks: list[Inspect]) -> None:
     ran, path = Ran(), str(tmp_path / "a.db")
     async with open_scheduler(path, ran, tick_interval=0.01):
         await still(looks)
@@ -151,17 +151,17 @@ async def test_an_idle_scheduler_looks_inside_only_when_somebody_has_written(tmp
 
 
 @pytest.mark.usefixtures("settled_soon")
-async def test_a_look_that_failed_is_made_up_for(tmp_path: Path, looks: list[Look], monkeypatch) -> None:
+async def test_a_look_that_failed_is_made_up_for(tmp_path: Path, looks: list[Inspect], monkeypatch) -> None:
     ran, path = Ran(), str(tmp_path / "a.db")
     async with open_scheduler(path, ran, tick_interval=0.1):
         await still(looks)
-        look = Look.apply
+        look = Inspect.apply
 
-        def failing(self: Look, storage: Storage) -> Sight:
-            monkeypatch.setattr(Look, "apply", look)
+        def failing(self: Inspect, storage: Storage) -> Snapshot:
+            monkeypatch.setattr(Inspect, "apply", look)
             raise StoreUnavailable("disk I/O error")
 
-        monkeypatch.setattr(Look, "apply", failing)
+        monkeypatch.setattr(Inspect, "apply", failing)
         add_due_job(path)
         written(path, ago=HOUR)
         with trio.fail_after(clock.LOOK_EVERY / 2):
@@ -211,7 +211,7 @@ async def test_a_run_that_was_ended_elsewhere_is_cancelled_here_and_one_that_shi
 
 @pytest.mark.usefixtures("settled_soon")
 async def test_the_file_of_an_open_store_is_watched_wherever_the_working_directory_is(
-    tmp_path: Path, looks: list[Look], monkeypatch
+    tmp_path: Path, looks: list[Inspect], monkeypatch
 ) -> None:
     ran = Ran()
     for name in ("one", "two"):

@@ -9,7 +9,7 @@ import pytest
 
 from cronactors.instants import LATEST
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import PAUSE, JobState, OriginRow, session_of
+from cronactors.storage.rows import PAUSE, JobState, OriginRow, session_key
 from cronactors.storage.sqlite import SqliteStorage
 from tests import storages
 from tests.fake_storage import FakeStorage
@@ -106,7 +106,7 @@ def test_undo_covers_every_kind_of_row(store: Storage) -> None:
     before = (store.page_of_jobs(after=0, limit=9, user_id=None), store.runs([run_id]), store.owners())
     store.savepoint()
     store.edit_jobs([job("a", prompt="other")])
-    store.end_runs([run_end(run_id, "pending", status="cancelled", cause="removed", completed_at=9)])
+    store.store_finishes([run_end(run_id, "pending", status="cancelled", cause="removed", completed_at=9)])
     store.renew_lease(owner_id, now=9, until=9, unless_later_than=LATEST)
     store.undo()
     assert (store.page_of_jobs(after=0, limit=9, user_id=None), store.runs([run_id]), store.owners()) == before
@@ -141,10 +141,10 @@ def test_a_job_comes_back_as_it_was(store: Storage) -> None:
 def test_any_text_comes_back_as_it_was(store: Storage, text: str) -> None:
     hard = job(f"job {text[:50]}", user_id=text, name=text, prompt=text, last_error=text, origin=text)
     store.insert_jobs([hard])
-    run_id = add_run(store, job_id=hard.id, user_id=text, job_name=text, session=session_of(text), waits_for=session_of(text))
+    run_id = add_run(store, job_id=hard.id, user_id=text, job_name=text, session=session_key(text), waits_for=session_key(text))
     end = run_end(run_id, "pending", status="failed", cause="error", completed_at=1, session_id=text, result=text, error=text)
-    assert store.first_waiter(session_of(text)) == run_id
-    assert store.end_runs([end]) == [True]
+    assert store.first_waiter(session_key(text)) == run_id
+    assert store.store_finishes([end]) == [True]
     assert store.jobs([hard.id]) == {hard.id: hard}
     assert store.jobs_named([(text, text)]) == {(text, text): hard}
     assert store.jobs_of_origin(text) == [hard]
@@ -196,8 +196,8 @@ def test_what_does_not_exist_is_not_changed(store: Storage) -> None:
     store.edit_jobs([job("no")])
     store.advance_jobs([JobState.of(job("no"))])
     store.delete_jobs(["no"])
-    store.start_runs([7], owner=1, now=1)
-    store.park_runs([(7, PAUSE)])
+    store.start_pending_runs([7], owner=1, now=1)
+    store.set_waits_for([(7, PAUSE)])
     store.mark_runs([7], cause="timeout")
     store.renew_lease(7, now=1, until=1, unless_later_than=LATEST)
     store.delete_owners([7])
@@ -209,11 +209,11 @@ def test_empty_lists_are_fine(store: Storage) -> None:
     store.edit_jobs([])
     store.advance_jobs([])
     store.delete_jobs([])
-    store.start_runs([], owner=1, now=1)
-    store.park_runs([])
+    store.start_pending_runs([], owner=1, now=1)
+    store.set_waits_for([])
     store.mark_runs([])
     store.delete_owners([])
-    assert (store.insert_runs([]), store.end_runs([]), store.open_runs([])) == ([], [], [])
+    assert (store.insert_runs([]), store.store_finishes([]), store.open_runs([])) == ([], [], [])
     assert (store.jobs([]), store.jobs_named([]), store.runs([])) == ({}, {}, {})
 
 

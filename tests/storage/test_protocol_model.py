@@ -9,7 +9,7 @@ from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import PAUSE, Claimed, Due, JobRow, JobState, PlainEnd, RunEnd, RunRow, line_of, session_of
+from cronactors.storage.rows import PAUSE, Claimed, Due, JobRow, JobState, PlainFinish, RunFinish, RunRow, job_key, session_key
 from cronactors.storage.sqlite import SqliteStorage
 from tests.fake_storage import FakeStorage
 from tests.storages import NOT_UNIQUE, job, owner, run
@@ -23,7 +23,7 @@ TIMES = st.integers(0, 6)
 RUN_IDS = st.integers(1, 9)
 STATUSES = st.sampled_from(["pending", "running", "success", "skipped"])
 OWNERS = st.integers(1, 3)
-KEYS = st.sampled_from([None, PAUSE, session_of(""), session_of("u"), line_of("a")])
+KEYS = st.sampled_from([None, PAUSE, session_key(""), session_key("u"), job_key("a")])
 TEXTS = st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
 
 
@@ -56,7 +56,7 @@ def new_runs(draw: st.DrawFn) -> RunRow:
         status=status,
         ready_at=draw(TIMES),
         waits_for=draw(KEYS) if status == "pending" else None,
-        session=draw(st.sampled_from([None, session_of(""), session_of("u")])),
+        session=draw(st.sampled_from([None, session_key(""), session_key("u")])),
         owner=draw(OWNERS) if status == "running" else None,
         started_at=draw(TIMES) if status == "running" else None,
         error=draw(TEXTS),
@@ -64,7 +64,7 @@ def new_runs(draw: st.DrawFn) -> RunRow:
 
 
 RUN_ENDS = st.builds(
-    RunEnd,
+    RunFinish,
     id=RUN_IDS,
     was=STATUSES,
     status=st.sampled_from(["success", "failed"]),
@@ -73,7 +73,7 @@ RUN_ENDS = st.builds(
     result=TEXTS,
 )
 
-PLAIN_ENDS = st.builds(PlainEnd, RUN_IDS, TIMES, st.sampled_from(["", "s"]), TEXTS, JOB_IDS, st.none() | TIMES)
+PLAIN_ENDS = st.builds(PlainFinish, RUN_IDS, TIMES, st.sampled_from(["", "s"]), TEXTS, JOB_IDS, st.none() | TIMES)
 
 
 def place(due: Due) -> tuple[int, int, str]:
@@ -96,8 +96,8 @@ def everything(storage: Storage) -> object:
         storage.open_runs(list("dcba")),
         [sorted(storage.running(owner=number), key=lambda row: row.id) for number in (None, 1, 2)],
         storage.count_running(),
-        [storage.session_busy(session_of(user_id)) for user_id in ("", "u")],
-        [storage.first_waiter(key) for key in (PAUSE, session_of(""), session_of("u"), line_of("a"))],
+        [storage.session_busy(session_key(user_id)) for user_id in ("", "u")],
+        [storage.first_waiter(key) for key in (PAUSE, session_key(""), session_key("u"), job_key("a"))],
         sorted(due, key=place),
         [[entry.due_at for entry in storage.due(now=now, limit=limit)] for now in (0, 3) for limit in (0, 1, 2)],
         [[entry.due_at for entry in storage.due(now=now, limit=limit, only_runs=True)] for now in (0, 3) for limit in (0, 1, 2)],
@@ -188,7 +188,9 @@ class TwoStorages(RuleBasedStateMachine):
         number=OWNERS,
         now=TIMES,
     )
-    def begin_runs(self, keys: list[tuple[str, int]], states: list[tuple[int | None, int | None]], number: int, now: int) -> None:
+    def insert_started_runs(
+        self, keys: list[tuple[str, int]], states: list[tuple[int | None, int | None]], number: int, now: int
+    ) -> None:
         begun = [
             run(job_id=job_id, scheduled_at=at, ready_at=at, owner=number, started_at=now, status="running")
             for job_id, at in keys
@@ -196,7 +198,7 @@ class TwoStorages(RuleBasedStateMachine):
 
         def begin(storage: Storage) -> list[Claimed]:
             ids = storage.new_run_ids(len(begun))
-            return storage.begin_runs(
+            return storage.insert_started_runs(
                 [
                     Claimed(row.stored_as(run_id), job(row.job_id), following, following, held_by and run_id)
                     for run_id, row, (following, held_by) in zip(ids, begun, states, strict=False)
@@ -206,28 +208,28 @@ class TwoStorages(RuleBasedStateMachine):
         self.both(begin)
 
     @rule(ids=many(RUN_IDS), number=OWNERS, now=TIMES)
-    def start_runs(self, ids: list[int], number: int, now: int) -> None:
-        self.both(lambda storage: storage.start_runs(ids, owner=number, now=now))
+    def start_pending_runs(self, ids: list[int], number: int, now: int) -> None:
+        self.both(lambda storage: storage.start_pending_runs(ids, owner=number, now=now))
 
     @rule(waits=many(st.tuples(RUN_IDS, KEYS)))
-    def park_runs(self, waits: list[tuple[int, str | None]]) -> None:
-        self.both(lambda storage: storage.park_runs(waits))
+    def set_waits_for(self, waits: list[tuple[int, str | None]]) -> None:
+        self.both(lambda storage: storage.set_waits_for(waits))
 
     @rule(ends=many(RUN_ENDS))
-    def end_runs(self, ends: list[RunEnd]) -> None:
-        self.both(lambda storage: storage.end_runs(ends))
+    def store_finishes(self, ends: list[RunFinish]) -> None:
+        self.both(lambda storage: storage.store_finishes(ends))
 
     @rule(ends=st.lists(PLAIN_ENDS, max_size=3, unique_by=lambda end: end.run_id), owner=OWNERS)
-    def end_plainly(self, ends: list[PlainEnd], owner: int) -> None:
-        self.both(lambda storage: storage.end_plainly(ends, owner=owner))
+    def store_plain_finishes(self, ends: list[PlainFinish], owner: int) -> None:
+        self.both(lambda storage: storage.store_plain_finishes(ends, owner=owner))
 
     @rule(ids=many(RUN_IDS), cause=st.sampled_from([None, "timeout"]), asked=st.booleans())
     def mark_runs(self, ids: list[int], cause: str | None, asked: bool) -> None:
         self.both(lambda storage: storage.mark_runs(ids, cause=cause, cancel_requested=asked))
 
     @rule(now=TIMES, by=TIMES)
-    def shift_pending(self, now: int, by: int) -> None:
-        self.both(lambda storage: storage.shift_pending(now=now, by=by))
+    def advance_pending(self, now: int, by: int) -> None:
+        self.both(lambda storage: storage.advance_pending(now=now, by=by))
 
     @rule(until=TIMES)
     def insert_owner(self, until: int) -> None:

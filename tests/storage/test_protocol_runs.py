@@ -8,7 +8,7 @@ import pytest
 
 from cronactors.instants import LATEST
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import PAUSE, Claimed, Due, JobState, line_of, session_of
+from cronactors.storage.rows import PAUSE, Claimed, Due, JobState, job_key, session_key
 from tests import storages
 from tests.storages import NOT_UNIQUE, add_run, job, run, run_end
 
@@ -49,13 +49,13 @@ def test_a_job_that_cannot_start_is_not_in_the_queue(store: Storage, fields: dic
     assert store.upcoming().due == 2
 
 
-@pytest.mark.parametrize("key", [PAUSE, session_of("u"), session_of(""), line_of("a"), ""])
+@pytest.mark.parametrize("key", [PAUSE, session_key("u"), session_key(""), job_key("a"), ""])
 def test_a_parked_run_is_not_in_the_queue(store: Storage, key: str) -> None:
     run_id = add_run(store, job_id="a", waits_for=key, ready_at=1)
     assert (store.due(now=LATEST, limit=9), store.upcoming().due) == ([], None)
-    store.park_runs([(run_id, None)])
+    store.set_waits_for([(run_id, None)])
     assert (store.due(now=LATEST, limit=9), store.upcoming().due) == ([Due(run_id, "a", 1)], 1)
-    store.park_runs([(run_id, key)])
+    store.set_waits_for([(run_id, key)])
     assert (store.due(now=LATEST, limit=9), store.upcoming().due) == ([], None)
 
 
@@ -71,7 +71,7 @@ def test_the_first_of_the_queue_may_be_a_job_or_a_run_and_far_away(store: Storag
     assert store.upcoming().due == LATEST
     run_id = add_run(store, ready_at=7)
     assert store.upcoming().due == 7
-    store.start_runs([run_id], owner=1, now=7)
+    store.start_pending_runs([run_id], owner=1, now=7)
     assert store.upcoming().due == LATEST
     add_run(store, attempt=2, ready_at=0)
     assert store.upcoming().due == 0
@@ -130,7 +130,7 @@ def test_runs_that_begin_together_are_stored_as_they_are_and_change_their_jobs(s
     store.insert_jobs([job(f"j{n}", last_error="of old") for n in range(count + 1)])
     ids = store.new_run_ids(count)
     claims = [begun(run_id, f"j{n}", job_name="n", user_id="u", coalesced=2) for n, run_id in enumerate(ids)]
-    assert store.begin_runs(claims) == claims
+    assert store.insert_started_runs(claims) == claims
     assert store.runs(ids) == {each.run.id: each.run for each in claims}
     after = store.jobs([f"j{n}" for n in range(count + 1)])
     assert after.pop(f"j{count}") == job(f"j{count}", last_error="of old")
@@ -145,7 +145,7 @@ def test_of_runs_that_begin_together_those_whose_moment_is_taken_change_nothing(
     store.insert_jobs([job(f"j{n}") for n in range(4)])
     add_run(store, job_id="j1", scheduled_at=1)
     claims = [begun(run_id, f"j{n}") for n, run_id in enumerate(store.new_run_ids(4))]
-    assert store.begin_runs(claims) == [claims[0], claims[2], claims[3]]
+    assert store.insert_started_runs(claims) == [claims[0], claims[2], claims[3]]
     assert [row.job_id for row in store.running()] == ["j0", "j2", "j3"]
     assert store.jobs(["j1"])["j1"] == job("j1")
     assert add_run(store, job_id="later") > claims[-1].run.id
@@ -166,14 +166,14 @@ def test_pending_runs_begin_and_others_stay(store: Storage) -> None:
         for n, status in enumerate(("running", "success", "failed", "cancelled", "skipped"), 2)
     ]
     before = store.runs(others)
-    store.start_runs([*others, pending], owner=3, now=50)
+    store.start_pending_runs([*others, pending], owner=3, now=50)
     assert store.runs(others) == before
     assert store.runs([pending])[pending] == run(id=pending, attempt=1, status="running", owner=3, started_at=50)
 
 
 def test_only_pending_runs_are_parked(store: Storage) -> None:
     running, pending = add_run(store, attempt=1, status="running"), add_run(store, attempt=2)
-    store.park_runs([(running, PAUSE), (pending, PAUSE)])
+    store.set_waits_for([(running, PAUSE), (pending, PAUSE)])
     assert store.runs([running])[running].waits_for is None
     assert store.runs([pending])[pending].waits_for == PAUSE
 
@@ -204,21 +204,21 @@ def test_a_run_ends_only_while_it_is_what_it_was_thought_to_be(store: Storage, w
     run_id = add_run(store, status=is_now, waits_for="pause" if is_now == "pending" else None, owner=2, started_at=started)
     before = store.runs([run_id])[run_id]
     end = run_end(run_id, was, status="failed", cause="error", completed_at=9, session_id="s", result="r", error="e")
-    assert store.end_runs([end]) == [was == is_now]
+    assert store.store_finishes([end]) == [was == is_now]
     ended = before._replace(status="failed", cause="error", completed_at=9, session_id="s", result="r", error="e", waits_for=None)
     assert store.runs([run_id])[run_id] == (ended if was == is_now else before)
-    assert store.end_runs([end]) == [False]
+    assert store.store_finishes([end]) == [False]
 
 
 def test_an_end_answers_for_each_run(store: Storage) -> None:
     one, two = add_run(store, attempt=1), add_run(store, attempt=2, status="running")
     ends = [run_end(n, "running", completed_at=1) for n in (one, two, two, 999)]
-    assert store.end_runs(ends) == [False, True, False, False]
+    assert store.store_finishes(ends) == [False, True, False, False]
 
 
 def test_no_run_ends_before_it_started(store: Storage) -> None:
     run_id = add_run(store, status="running", started_at=50)
-    store.end_runs([run_end(run_id, "running", completed_at=49)])
+    store.store_finishes([run_end(run_id, "running", completed_at=49)])
     assert store.runs([run_id])[run_id].completed_at == 50
 
 
@@ -247,24 +247,24 @@ def test_running_runs_of_one_owner_or_of_all(store: Storage) -> None:
 
 
 def test_a_session_is_busy_while_a_run_uses_it(store: Storage) -> None:
-    me = session_of("u")
+    me = session_key("u")
     waiting = add_run(store, attempt=1, session=me)
     assert not store.session_busy(me)
-    store.start_runs([waiting], owner=1, now=1)
+    store.start_pending_runs([waiting], owner=1, now=1)
     assert store.session_busy(me)
-    assert not store.session_busy(session_of(""))
-    store.end_runs([run_end(waiting, "running", completed_at=2)])
+    assert not store.session_busy(session_key(""))
+    store.store_finishes([run_end(waiting, "running", completed_at=2)])
     assert not store.session_busy(me)
 
 
 def test_two_runs_never_use_one_session(store: Storage) -> None:
-    me = session_of("u")
+    me = session_key("u")
     add_run(store, attempt=1, session=me, status="running")
     waiting = add_run(store, attempt=2, session=me)
-    add_run(store, attempt=3, session=session_of(""), status="running")
+    add_run(store, attempt=3, session=session_key(""), status="running")
     for change in (
         lambda: store.insert_runs([run(attempt=4, session=me, status="running")]),
-        lambda: store.start_runs([waiting], owner=1, now=1),
+        lambda: store.start_pending_runs([waiting], owner=1, now=1),
     ):
         store.savepoint()
         with pytest.raises(NOT_UNIQUE):
@@ -282,7 +282,7 @@ def test_who_has_waited_longest_is_first(store: Storage, order: tuple[int, ...])
     add_run(store, attempt=9, ready_at=0, waits_for="session:u", status="running")
     for ready in (1, 2, 3):
         assert store.first_waiter("session:u") == ids[ready]
-        store.park_runs([(ids[ready], None)])
+        store.set_waits_for([(ids[ready], None)])
     assert store.first_waiter("session:u") is None
     assert store.first_waiter("session:") is None
 
@@ -299,14 +299,14 @@ def test_pending_runs_of_the_future_move_earlier(store: Storage) -> None:
         add_run(store, attempt=9, ready_at=100, status="running"),
         add_run(store, attempt=10, ready_at=100, status="success"),
     ]
-    store.shift_pending(now=10, by=20)
+    store.advance_pending(now=10, by=20)
     assert [store.runs([n])[n].ready_at for n in ids] == [5, 10, 10, 10, 80]
     assert [store.runs([n])[n].ready_at for n in others] == [100, 100]
 
 
 def test_first_attempts_have_no_time_to_wait_for_when_the_clock_was_set_back(store: Storage) -> None:
     first, again = add_run(store, ready_at=100), add_run(store, attempt=2, ready_at=100)
-    store.shift_pending(now=10, by=0)
+    store.advance_pending(now=10, by=0)
     assert [store.runs([n])[n].ready_at for n in (first, again)] == [10, 100]
 
 
