@@ -28,7 +28,7 @@ schedules.preview policy config_file owner schedules.zone_rules
 schedules.lint
 shell.lint
 storage.rows storage.file_state storage.stop_marks
-storage.protocol storage.statements storage.migrations
+log_fields storage.protocol storage.statements storage.migrations
 storage.connection
 storage.execution
 storage.sqlite
