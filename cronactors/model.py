@@ -14,7 +14,7 @@ from cronactors.errors import InvalidJob, shorten
 from cronactors.executor_options import NO_OPTIONS, ExecutorOptions, Json, check_executor_options
 from cronactors.schedules.schedule import Schedule
 
-COUNTED: Final = 1_000
+MAX_COALESCED: Final = 1_000
 """How far moments that one run or one skipped row stands for are counted."""
 MAX_WINDOW: Final = timedelta(days=3_660)
 """Longest misfire window."""
@@ -93,13 +93,13 @@ class Fate(StrEnum):
     NO_MOMENT = "no_moment"
 
 
-class Everybody(Enum):
+class AllUsers(Enum):
     """The type of ``ALL``."""
 
     ALL = "all"
 
 
-ALL: Final = Everybody.ALL
+ALL: Final = AllUsers.ALL
 """Everybody's jobs or runs, where ``None`` means those of the agent itself."""
 
 
@@ -126,7 +126,7 @@ def _options(value: Mapping[str, Json]) -> ExecutorOptions:
 
 
 def _max_runs(value: object) -> int:
-    return checks.whole("misfire max_runs", value, InvalidJob, least=1, most=COUNTED)
+    return checks.whole("misfire max_runs", value, InvalidJob, least=1, most=MAX_COALESCED)
 
 
 @attrs.frozen(kw_only=True)

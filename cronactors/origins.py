@@ -65,10 +65,10 @@ class StartReport:
 
 def origin_of(config: CronConfig, database: str) -> str | None:
     """The name of a configuration's list in a database; None if it has none."""
-    return config.origin or (None if config.file is None else path_from(database, config.file))
+    return config.origin or (None if config.file is None else default_origin(database, config.file))
 
 
-def path_from(database: str, file: str) -> str:
+def default_origin(database: str, file: str) -> str:
     """The path of a file relative to the folder of a database, with "/" between its parts; its name alone if the database has no folder."""
     folder = _folder_of(database)
     if folder is None:
@@ -89,7 +89,7 @@ def _list_of(config: CronConfig, database: str) -> JobList:
     specs, origin = with_ids(config.jobs), origin_of(config, database)
     if config.file is None:
         return JobList(specs=specs, origin=origin, keeps_passed=True)
-    file = path_from(database, config.file)
+    file = default_origin(database, config.file)
     former = (file, os.path.abspath(config.file))  # noqa: PTH100
     return JobList(specs=specs, origin=origin, file=file, former=former, keeps_passed=True)
 

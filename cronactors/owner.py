@@ -23,12 +23,12 @@ _MACHINE_IDS = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
 # Fields of proc_pid_stat(5) counted from behind the name, which is field 2: state is field 3, num_threads 20, starttime 22.
 _STATE, _THREADS, _STARTED = 0, 17, 19
 
-ProcessState: TypeAlias = Callable[[int], str | None]
+FindProcessStart: TypeAlias = Callable[[int], str | None]
 """Looks at a process id: when that process was started, "" if that cannot be told, None if certainly nothing runs there."""
 
 
 @attrs.frozen
-class Owner:
+class ProcessIdentity:
     """A process that runs jobs.
 
     Attributes:
@@ -42,14 +42,14 @@ class Owner:
     process_start: str
 
 
-def this_process() -> Owner:
+def identify_this_process() -> ProcessIdentity:
     """Tell who we are, also right after a fork. Takes some 20 microseconds and never raises."""
     pid = os.getpid()
-    return Owner(machine=_machine(pid), pid=pid, process_start=inspect_process(pid) or "")
+    return ProcessIdentity(machine=_machine(pid), pid=pid, process_start=find_process_start(pid) or "")
 
 
-def inspect_process(pid: int, *, proc: Path = _PROC, system: str = sys.platform) -> str | None:
-    """Look at a process id on this system; see `ProcessState`. A zombie runs nothing: it counts as gone.
+def find_process_start(pid: int, *, proc: Path = _PROC, system: str = sys.platform) -> str | None:
+    """Look at a process id on this system; see `FindProcessStart`. A zombie runs nothing: it counts as gone.
 
     Args:
         pid: A process id of our own namespace.
@@ -70,7 +70,7 @@ def inspect_process(pid: int, *, proc: Path = _PROC, system: str = sys.platform)
     return fields[_STARTED]
 
 
-def certainly_dead(owner: Owner, me: Owner, *, look: ProcessState = inspect_process) -> bool:
+def certainly_dead(owner: ProcessIdentity, this_process: ProcessIdentity, *, look: FindProcessStart = find_process_start) -> bool:
     """Tell whether an owner has certainly ended; False means that nobody knows. Takes some 20 microseconds and never raises.
 
     It has if it ran on this machine before the last boot, or if it ran since then beside us (same boot and namespaces) and its
@@ -78,11 +78,11 @@ def certainly_dead(owner: Owner, me: Owner, *, look: ProcessState = inspect_proc
 
     Args:
         owner: Who is asked about.
-        me: Who asks: `this_process()`.
+        me: Who asks: `identify_this_process()`.
         look: How to look at a process id.
     """
     machine, boot, spaces = _parts(owner.machine)
-    my_machine, my_boot, my_spaces = _parts(me.machine)
+    my_machine, my_boot, my_spaces = _parts(this_process.machine)
     if not (boot and my_boot):
         return False
     if boot != my_boot:

@@ -10,10 +10,10 @@ import attrs
 
 from cronactors.errors import InvalidJob, shorten
 from cronactors.instants import LATEST, Millis
-from cronactors.model import COUNTED, Cause, Coalesce, Misfire, Overlap, RunStatus
-from cronactors.schedules.cron import parse
+from cronactors.model import MAX_COALESCED, Cause, Coalesce, Misfire, Overlap, RunStatus
+from cronactors.schedules.cron import parse_cron
 from cronactors.schedules.schedule import Cron, Schedule, count_moments, latest_moment, next_moment
-from cronactors.schedules.zones import first_reached, furthest_local
+from cronactors.schedules.zones import instant_reaching, latest_local_shown
 from cronactors.spec import RetryPolicy
 
 MAX_SUMMARY = 10_000
@@ -106,7 +106,7 @@ class Timing:
 
     def count(self, first: Millis, until: Millis) -> int:
         """How many moments lie between, both ends included, counted to 1,000."""
-        return count_moments(self.schedule, first=first, until=until, zone=self.zone, anchor=self.anchor, cap=COUNTED)
+        return count_moments(self.schedule, first=first, until=until, zone=self.zone, anchor=self.anchor, cap=MAX_COALESCED)
 
     def merged(self, first: Millis, until: Millis, *, by_last: bool = False) -> Moments:
         """The moments from ``first``, which is one of them, to the latest not later than ``until``, as one."""
@@ -118,15 +118,15 @@ class Timing:
 
     def local_until(self, instant: Millis) -> int | None:
         """The latest time that the local clock has shown up to an instant, in seconds; None for moments that are no times of day."""
-        if not isinstance(self.schedule, Cron) or not parse(self.schedule.expr).keeps_local_time:
+        if not isinstance(self.schedule, Cron) or not parse_cron(self.schedule.expr).keeps_local_time:
             return None
-        return furthest_local(self.zone, instant // 1000)
+        return latest_local_shown(self.zone, instant // 1000)
 
     def after_local(self, local: int) -> Millis | None:
         """The first moment of a cron schedule whose date and time is later than a local one, in seconds."""
         assert isinstance(self.schedule, Cron)
-        found = parse(self.schedule.expr).at_or_after(local + 1)
-        return None if found is None else first_reached(self.zone, found) * 1000
+        found = parse_cron(self.schedule.expr).at_or_after(local + 1)
+        return None if found is None else instant_reaching(self.zone, found) * 1000
 
     def listed(self, first: Millis, until: Millis, most: int) -> list[Millis]:
         """The moments between, both ends included, the first ``most`` of them."""
@@ -199,7 +199,7 @@ def decide_overlapped(timing: Timing, *, first: Millis, now: Millis, overlap: Ov
         overlap: SKIP, BUFFER_ONE or BUFFER_ALL; the others decide when the moment comes.
         waiting: How many moments of the job wait already.
     """
-    most = {Overlap.BUFFER_ONE: max(0, 1 - waiting), Overlap.BUFFER_ALL: COUNTED}.get(overlap, 0)
+    most = {Overlap.BUFFER_ONE: max(0, 1 - waiting), Overlap.BUFFER_ALL: MAX_COALESCED}.get(overlap, 0)
     buffered = timing.listed(first, now, most)
     rest = timing.after(buffered[-1]) if buffered else first
     skipped = (timing.merged(rest, now),) if rest is not None and rest <= now else ()

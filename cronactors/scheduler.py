@@ -12,9 +12,9 @@ import attrs
 import trio
 
 from cronactors.actors.clock import Clock
-from cronactors.actors.exits import Leaving, actor, block
+from cronactors.actors.exits import BlockExit, actor, guarded_contextmanager
 from cronactors.actors.notifier import Notifier
-from cronactors.actors.recompute import renew_moments
+from cronactors.actors.recompute import recompute_moments
 from cronactors.actors.runner import RunnerPool
 from cronactors.actors.shift import RunnerSettings
 from cronactors.actors.store_lifetime import StoreService, store_service
@@ -74,7 +74,7 @@ class CronScheduler:
         self,
         store: CronStore,
         recovered: tuple[CronRun, ...],
-        listed: StartReport,
+        start_report: StartReport,
         *,
         service: StoreService,
         pool: RunnerPool,
@@ -83,7 +83,7 @@ class CronScheduler:
     ) -> None:
         self.store = store
         self.recovered = recovered
-        self._listed = listed
+        self._start_report = start_report
         self._service = service
         self._pool = pool
         self._clock = clock
@@ -175,7 +175,7 @@ class CronScheduler:
             clock_lag=self._clock.lag,
             runs_in_flight=len(self._pool.in_flight),
             free_slots=self._pool.free,
-            store_queue=self._service.mailbox.waiting + self._service.actor.held,
+            store_queue=self._service.mailbox.waiting + self._service.actor.postponed,
             store_latency=self._service.actor.latency,
             last_store_error=self._service.actor.last_error,
             notifier_queue=self._notifier.under_way.value,
@@ -208,7 +208,7 @@ def _checked(
     )
 
 
-@block
+@guarded_contextmanager
 async def open_scheduler(
     store: StrPath | CronStore,
     executor: JobExecutor,
@@ -253,13 +253,13 @@ async def open_scheduler(
     """
     tick, given_grace = _checked(executor, notifier, on_finish, tick_interval, shutdown_grace)
     specs = check_specs("jobs", jobs)
-    leaving = Leaving()
-    with leaving:
+    block_exit = BlockExit()
+    with block_exit:
         async with _opened(store, config, timezone) as (service, handle, settings):
             grace = settings.shutdown_grace if given_grace is None else given_grace
-            teller = Notifier(notifier, on_finish, leaving.escape)
+            teller = Notifier(notifier, on_finish, block_exit.escape)
             scheduler = await _prepare(
-                service, handle, settings, specs=specs, executor=executor, notifier=teller, leaving=leaving, tick=tick
+                service, handle, settings, specs=specs, executor=executor, notifier=teller, block_exit=block_exit, tick=tick
             )
             with _heard(service, scheduler._clock):
                 async with trio.open_nursery() as workers:
@@ -268,15 +268,15 @@ async def open_scheduler(
                     try:
                         async with trio.open_nursery() as clockwork:
                             clockwork.start_soon(scheduler._clock.run)
-                            clockwork.start_soon(renew_moments, service.mailbox, scheduler._clock.rules)
-                            with leaving.body:
+                            clockwork.start_soon(recompute_moments, service.mailbox, scheduler._clock.rules)
+                            with block_exit.body:
                                 yield scheduler
-                            scheduler._pool.stop(0 if leaving.body.cancelled else grace)
+                            scheduler._pool.stop(0 if block_exit.body.cancelled else grace)
                             clockwork.cancel_scope.cancel()
-                            await service.note_stopping(_stopping(scheduler, own_store=not isinstance(store, CronStore)))
+                            await service.mark_stopping(_stopping(scheduler, own_store=not isinstance(store, CronStore)))
                     finally:
-                        await _shut_down(scheduler, grace, hurried=leaving.body.cancelled)
-    leaving.leave()
+                        await _shut_down(scheduler, grace, hurried=block_exit.body.cancelled)
+    block_exit.raise_errors()
 
 
 def _stopping(scheduler: CronScheduler, *, own_store: bool) -> set[int]:
@@ -325,12 +325,12 @@ async def _prepare(
     specs: tuple[JobSpec, ...],
     executor: JobExecutor,
     notifier: Notifier,
-    leaving: Leaving,
+    block_exit: BlockExit,
     tick: float,
 ) -> CronScheduler:
     """Register, take back what was interrupted, upsert the jobs, and put the actors together; none runs yet."""
     recovered = await service.recover(config.retry)
-    listed = await upsert_at_start(service.mailbox, config, specs, defaults=handle._defaults, database=service.path)
+    start_report = await upsert_at_start(service.mailbox, config, specs, defaults=handle._defaults, database=service.path)
     registered = await service.register()
     terms = RunnerSettings(
         owner=registered.owner,
@@ -340,9 +340,9 @@ async def _prepare(
         total=config.max_concurrent_runs_total,
         cancel_grace=config.cancel_grace,
     )
-    pool = RunnerPool(service.mailbox, notifier, terms, freed=lambda: clock.wake(), escape=leaving.escape)
+    pool = RunnerPool(service.mailbox, notifier, terms, freed=lambda: clock.wake(), escape=block_exit.escape)
     clock = Clock(service, pool, terms, tick=tick if service.virtual is None else math.inf, registered=registered)
-    return CronScheduler(handle, tuple(recovered), listed, service=service, pool=pool, clock=clock, notifier=notifier)
+    return CronScheduler(handle, tuple(recovered), start_report, service=service, pool=pool, clock=clock, notifier=notifier)
 
 
 @actor

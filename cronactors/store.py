@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator, Iterable
 from typing import TYPE_CHECKING, Unpack
 
 from cronactors.actors import user_requests
-from cronactors.actors.exits import Leaving, block
-from cronactors.actors.recompute import NoteRules, renew_moments
+from cronactors.actors.exits import BlockExit, guarded_contextmanager
+from cronactors.actors.recompute import NoteRules, recompute_moments
 from cronactors.actors.store_lifetime import StoreService, store_service
 from cronactors.arguments import (
     StrPath,
@@ -26,7 +26,7 @@ from cronactors.errors import CronError, InvalidConfig, InvalidJob
 from cronactors.ledger.jobs import Defaults
 from cronactors.ledger.upsert import JobList
 from cronactors.ledger.views import run_view
-from cronactors.model import ALL, CronJob, CronRun, Everybody, JobChanges, JobOptions, RunStatus
+from cronactors.model import ALL, AllUsers, CronJob, CronRun, JobChanges, JobOptions, RunStatus
 from cronactors.origins import log_upserted
 from cronactors.schedules.schedule import Schedule
 from cronactors.spec import MAX_PATH, CronConfig, JobSpec, check_changes
@@ -51,7 +51,7 @@ class CronStore:
         self._service = service
         self._config = config
         self._owner: int | None = None
-        self._renewed = False
+        self._recomputed = False
         self._defaults = Defaults(
             timezone=timezone or config.timezone,
             max_retries=config.default_max_retries,
@@ -164,7 +164,7 @@ class CronStore:
         """
         return await self._service.mailbox.call(user_requests.GetJobByName(check_lookup_name(name), check_user_id(user_id)))
 
-    async def list_jobs(self, *, user_id: str | Everybody | None = ALL) -> list[CronJob]:
+    async def list_jobs(self, *, user_id: str | AllUsers | None = ALL) -> list[CronJob]:
         """Read jobs in the order in which they were added, a page at a time: what changes meanwhile may or may not show.
 
         Args:
@@ -252,10 +252,10 @@ class CronStore:
     async def _due(self, limit: int | None, *, retries: bool) -> list[CronJob]:
         if limit is not None:
             whole("limit", limit, InvalidJob, least=1, most=_MAX_LIMIT)
-        if not self._renewed:  # a scheduler has a task for it
-            await renew_moments(self._service.mailbox, await self._service.mailbox.call(NoteRules()))
-            self._renewed = True
-        if (await self._service.look(self._owner or 0)).orphaned:
+        if not self._recomputed:  # a scheduler has a task for it
+            await recompute_moments(self._service.mailbox, await self._service.mailbox.call(NoteRules()))
+            self._recomputed = True
+        if (await self._service.inspect(self._owner or 0)).orphaned:
             await self._service.recover(self._config.retry)
         return await self._service.mailbox.call(user_requests.DueJobs(retries, limit))
 
@@ -339,7 +339,7 @@ class CronStore:
         limit: int = 10,
         *,
         status: RunStatus | None = None,
-        user_id: str | Everybody | None = ALL,
+        user_id: str | AllUsers | None = ALL,
     ) -> list[CronRun]:
         """Read history, newest first; also of jobs that have been removed.
 
@@ -368,7 +368,7 @@ class CronStore:
         return found[:limit]
 
 
-@block
+@guarded_contextmanager
 async def open_store(
     store: StrPath, *, timezone: str | None = None, config: CronConfig | None = None, create: bool = True
 ) -> AsyncGenerator[CronStore]:
@@ -388,10 +388,10 @@ async def open_store(
     path = check_path(store)
     config = check_settings(config, timezone)
     flag("create", create, InvalidConfig)
-    leaving = Leaving()
-    with leaving:
+    block_exit = BlockExit()
+    with block_exit:
         async with store_service(path, create=create) as service:
-            with leaving.body:
+            with block_exit.body:
                 yield CronStore(service, config=config, timezone=timezone)
-            await service.note_stopping(service.owners.copy())
-    leaving.leave()
+            await service.mark_stopping(service.owners.copy())
+    block_exit.raise_errors()

@@ -42,7 +42,7 @@ logger = logging.getLogger("cronactors.testing")
 MOST_RUNS = 1_000_000
 """How many runs a simulation reports: the latest."""
 _START: Millis = to_millis(datetime.fromisoformat("2026-01-01T00:00:00+00:00"))
-STANDS_STILL = 5.0
+STALLED_AFTER = 5.0
 """Seconds of real time after which a clock that is held, or waits for a thread, says so once."""
 _POLL = 0.005  # seconds of real time between two looks at a thread, or at a run in which nothing has a deadline
 
@@ -119,7 +119,7 @@ class VirtualClock(VirtualTime):
                 stands_since = None
             elif stands_since is None:
                 stands_since = time.monotonic()
-            elif not warned and time.monotonic() - stands_since > STANDS_STILL:
+            elif not warned and time.monotonic() - stands_since > STALLED_AFTER:
                 warned = True
                 self._warn(wait)
             if math.isinf(wait) or stands_since is not None:

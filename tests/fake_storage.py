@@ -10,7 +10,18 @@ import attrs
 
 from cronactors.instants import Millis
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import Claimed, Due, JobRow, JobState, OriginRow, OwnerRow, PlainFinish, RunFinish, RunRow, Upcoming
+from cronactors.storage.rows import (
+    Claimed,
+    DueItem,
+    JobRow,
+    JobState,
+    NextTimes,
+    OriginRow,
+    OwnerRow,
+    PlainFinish,
+    RunFinish,
+    RunRow,
+)
 
 
 class NotUnique(Exception):
@@ -117,7 +128,7 @@ class FakeStorage:
             self._changed.last_job += 1
             self._put_job(self._changed.last_job, row)
 
-    def edit_jobs(self, rows: Sequence[JobRow]) -> None:
+    def update_jobs(self, rows: Sequence[JobRow]) -> None:
         for row in rows:
             if row.id in self._changed.jobs:
                 self._put_job(self._changed.jobs[row.id][0], row)
@@ -127,13 +138,13 @@ class FakeStorage:
             raise NotUnique(row.name)
         self._changed.jobs[row.id] = (number, row)
 
-    def advance_jobs(self, states: Sequence[JobState]) -> None:
+    def update_job_states(self, states: Sequence[JobState]) -> None:
         for state in states:
             if state.id in self._changed.jobs:
                 number, job = self._changed.jobs[state.id]
                 self._changed.jobs[state.id] = (number, job._replace(**state._asdict()))
 
-    def mark_rules(self, ids: Sequence[str], *, rules: str) -> None:
+    def set_rules(self, ids: Sequence[str], *, rules: str) -> None:
         for job_id in ids:
             if job_id in self._changed.jobs:
                 number, job = self._changed.jobs[job_id]
@@ -156,36 +167,36 @@ class FakeStorage:
     def jobs_of_origin(self, origin: str) -> list[JobRow]:
         return [job for _, job in self._seen.jobs.values() if job.origin == origin]
 
-    def page_of_jobs(self, *, after: int, limit: int, user_id: str | None) -> list[tuple[int, JobRow]]:
+    def list_jobs(self, *, after: int, limit: int, user_id: str | None) -> list[tuple[int, JobRow]]:
         rows = [(number, job) for number, job in self._seen.jobs.values() if number > after and user_id in (None, job.user_id)]
         return rows[:limit]
 
-    def latest_entry(self, *, among: int) -> Millis | None:
+    def latest_added_at(self, *, among: int) -> Millis | None:
         jobs, runs = list(self._seen.jobs.values())[-among:], sorted(self._seen.runs.items())[-among:]
         entered = [at for _, job in jobs for at in (job.created_at, job.anchor_at)]
         return max(entered + [run.ready_at for _, run in runs if (run.status, run.attempt) == ("pending", 1)], default=None)
 
     # The queue
 
-    def _queue(self) -> list[Due]:
+    def _queue(self) -> list[DueItem]:
         jobs = [
-            Due(None, job.id, job.next_run_at)
+            DueItem(None, job.id, job.next_run_at)
             for _, job in self._seen.jobs.values()
             if job.enabled == 1 and job.held_by is None and job.next_run_at is not None
         ]
         runs = [
-            Due(run.id, run.job_id, run.ready_at)
+            DueItem(run.id, run.job_id, run.ready_at)
             for run in self._seen.runs.values()
             if run.status == "pending" and run.waits_for is None
         ]
         return sorted(jobs + runs, key=attrgetter("due_at"))
 
-    def due(self, *, now: Millis, limit: int, only_runs: bool = False) -> list[Due]:
+    def due(self, *, now: Millis, limit: int, only_runs: bool = False) -> list[DueItem]:
         return [place for place in self._queue() if place.due_at <= now and (place.run_id is not None or not only_runs)][:limit]
 
-    def upcoming(self) -> Upcoming:
+    def next_times(self) -> NextTimes:
         due = min((place.due_at for place in self._queue()), default=None)
-        return Upcoming(due, min((due_at for due_at, _ in self._cancelling()), default=None))
+        return NextTimes(due, min((due_at for due_at, _ in self._cancelling()), default=None))
 
     def _cancelling(self) -> list[tuple[Millis, str]]:
         return sorted(
@@ -194,7 +205,7 @@ class FakeStorage:
             if job.overlap == "cancel_other" and job.enabled == 1 and job.held_by is not None and job.next_run_at is not None
         )
 
-    def cancelling(self, *, now: Millis, limit: int) -> list[str]:
+    def jobs_to_cancel(self, *, now: Millis, limit: int) -> list[str]:
         return [job_id for due_at, job_id in self._cancelling() if due_at <= now][:limit]
 
     # Runs
@@ -208,7 +219,7 @@ class FakeStorage:
         if key in self._changed.keys:
             return None
         self._changed.keys.add(key)
-        self._put_run(row.stored_as(self._changed.last_run))
+        self._put_run(row.with_id(self._changed.last_run))
         return self._changed.last_run
 
     def new_run_ids(self, count: int) -> range:
@@ -223,7 +234,7 @@ class FakeStorage:
                 begun.append(each)
                 for job in self.jobs([each.job.id]).values():
                     state = JobState.of(job)._replace(next_run_at=each.next_run_at, decided_local=each.decided_local)
-                    self.advance_jobs([state._replace(held_by=each.held_by, last_run_at=each.run.started_at)])
+                    self.update_job_states([state._replace(held_by=each.held_by, last_run_at=each.run.started_at)])
         return begun
 
     def _put_run(self, row: RunRow) -> None:
@@ -249,7 +260,7 @@ class FakeStorage:
         return [self._end_run(end) for end in ends]
 
     def _end_run(self, end: RunFinish) -> bool:
-        run = self._with_status(end.id, end.was)
+        run = self._with_status(end.id, end.expected_status)
         if run is None:
             return False
         ended = run._replace(
@@ -281,7 +292,7 @@ class FakeStorage:
         if self.open_runs([job.id]):
             return False
         state = JobState.of(job)._replace(held_by=None, last_error=None, enabled=int(plain.next_run_at is not None))
-        self.advance_jobs([state])
+        self.update_job_states([state])
         return True
 
     def mark_runs(self, ids: Sequence[int], *, cause: str | None = None, cancel_requested: bool = False) -> None:
@@ -311,11 +322,11 @@ class FakeStorage:
     def session_busy(self, session: str) -> bool:
         return any(run.session == session for run in self.running())
 
-    def first_waiter(self, key: str) -> int | None:
+    def first_waiting_run(self, key: str) -> int | None:
         waiters = [run for run in self._seen.runs.values() if run.status == "pending" and run.waits_for == key]
         return min(waiters, key=attrgetter("ready_at", "id")).id if waiters else None
 
-    def page_of_runs(self, *, job_id: str | None, before: RunRow | None, limit: int) -> list[RunRow]:
+    def list_runs(self, *, job_id: str | None, before: RunRow | None, limit: int) -> list[RunRow]:
         place = attrgetter("id") if job_id is None else attrgetter("scheduled_at", "manual", "attempt")
         rows = [run for run in self._seen.runs.values() if job_id in (None, run.job_id)]
         rows = [run for run in rows if before is None or place(run) < place(before)]
@@ -367,13 +378,13 @@ class FakeStorage:
 
     # Marks, which no transaction guards
 
-    def note_stopping(self, owner: int) -> None:
+    def mark_stopping(self, owner: int) -> None:
         self._stopping.add(owner)
 
     def stopping_owners(self) -> set[int]:
         return set(self._stopping)
 
-    def forget_stopping(self, owner: int) -> None:
+    def unmark_stopping(self, owner: int) -> None:
         self._to_forget.add(owner)
 
 

@@ -7,12 +7,12 @@ from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from cronactors.errors import CronError
 from cronactors.instants import Millis, from_millis
-from cronactors.ledger import claim, jobs, recovery, runs, views
-from cronactors.ledger.finish import ended_plainly, finish_runs
+from cronactors.ledger import claim, clock_set_back, jobs, own_loop, owners, recovery, runs, views
+from cronactors.ledger.finish import finish_runs
 from cronactors.ledger.jobs import Defaults
 from cronactors.ledger.upsert import JobList, Upserted, upsert_jobs
 from cronactors.model import Cause, CronJob, JobChanges, RunStatus
-from cronactors.owner import Owner
+from cronactors.owner import ProcessIdentity
 from cronactors.policy import Outcome
 from cronactors.schedules.schedule import Interval, OneShot, Schedule
 from cronactors.spec import Delay, JobSpec, RetryPolicy
@@ -43,9 +43,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def process(name: str, boot: int = 1) -> Owner:
+def process(name: str, boot: int = 1) -> ProcessIdentity:
     """A process on a machine of its own; those of an earlier boot are certainly dead."""
-    return Owner(f"{name}/{boot}/", 1, "")
+    return ProcessIdentity(f"{name}/{boot}/", 1, "")
 
 
 def at(moment: Millis) -> OneShot:
@@ -70,8 +70,8 @@ class World:
         self.names = 0
         self.claimed: dict[int, Claimed] = {}
         self.knows_claims = True
-        self.me = process("here")
-        self.owner = self.register(self.me)
+        self.this_process = process("here")
+        self.owner = self.register(self.this_process)
 
     def close(self) -> None:
         """Close the storage; one in dicts has nothing to close."""
@@ -135,12 +135,12 @@ class World:
     def spoil(self, job_id: str, **columns: object) -> None:
         """Write into the file what no call of ours would."""
         row = self.job(job_id)._replace(**columns)  # type: ignore[arg-type]
-        self.do(lambda storage: storage.edit_jobs([row]))
+        self.do(lambda storage: storage.update_jobs([row]))
 
     # Runs
 
     def claim(self, limit: int = 10, *, owner: int | None = None, total: int | None = None) -> list[Claimed]:
-        claimed = self.do(claim.claim_due, owner=self.owner if owner is None else owner, limit=limit, total=total)
+        claimed = self.do(claim.claim_due, owner=self.owner if owner is None else owner, limit=limit, total=total).runs
         self.claimed |= {each.run.id: each for each in claimed}
         return claimed
 
@@ -152,11 +152,10 @@ class World:
     def finish(self, run: RunRow, outcome: Outcome = SUCCESS, *, owner: int | None = None) -> RunRow | None:
         owner = self.owner if owner is None else owner
         ends = [End(run.id, outcome, self.claimed.get(run.id) if self.knows_claims else None)]
-        (end,) = self.do(finish_runs, ends, owner=owner, policy=self.policy)
-        return ended_plainly(self.claimed[run.id].run, outcome, end) if isinstance(end, int) else end
+        return self.do(finish_runs, ends, owner=owner, policy=self.policy)[0]
 
     def orphans(self, *, trust_leases: bool) -> list[RunRow]:
-        return self.do(lambda storage: recovery.orphans(storage, self.me, storage.running(), trust_leases=trust_leases))
+        return self.do(lambda storage: recovery.orphans(storage, self.this_process, storage.running(), trust_leases=trust_leases))
 
     def request(self, job_id: str) -> RunRow:
         return self.do(runs.request_run, job_id)
@@ -165,33 +164,37 @@ class World:
         return self.do(runs.request_cancel, str(run.id), policy=self.policy)
 
     def start(self, target: CronJob | str) -> RunRow:
-        started = self.do(runs.start_own_run, target, owner=self.owner)
+        started = self.do(own_loop.start_own_run, target, owner=self.owner)
         if isinstance(started, CronError):  # as a handle does, once what was written is committed
             raise started
         return started.run
 
     def complete(self, run: RunRow, outcome: Outcome = SUCCESS) -> RunRow:
-        return self.do(runs.finish_own_run, str(run.id), outcome, policy=self.policy)
+        return self.do(own_loop.finish_own_run, str(run.id), outcome, policy=self.policy)
 
     def due(self) -> list[CronJob]:
-        return self.do(runs.due_jobs, retries=False, limit=None)
+        return self.do(own_loop.due_jobs, retries=False, limit=None)
 
     def retries(self) -> list[CronJob]:
-        return self.do(runs.due_jobs, retries=True, limit=None)
+        return self.do(own_loop.due_jobs, retries=True, limit=None)
 
     # Owners and clock
 
-    def register(self, me: Owner) -> int:
-        return self.do(recovery.register, me)
+    def register(self, this_process: ProcessIdentity) -> int:
+        return self.do(owners.register, this_process)
 
-    def recover(self, me: Owner | None = None, *, trust_leases: bool = True, mine: Sequence[int] = ()) -> list[RunRow]:
-        return self.do(recovery.recover, me or self.me, policy=self.policy, trust_leases=trust_leases, mine=mine)
+    def recover(
+        self, this_process: ProcessIdentity | None = None, *, trust_leases: bool = True, mine: Sequence[int] = ()
+    ) -> list[RunRow]:
+        return self.do(
+            recovery.recover, this_process or self.this_process, policy=self.policy, trust_leases=trust_leases, mine=mine
+        )
 
     def crash(self) -> list[RunRow]:
         """End this process as kill -9 does, and start it again."""
-        boot = int(self.me.machine.split("/")[1])
-        self.me = process("here", boot + 1)
-        self.owner = self.register(self.me)
+        boot = int(self.this_process.machine.split("/")[1])
+        self.this_process = process("here", boot + 1)
+        self.owner = self.register(self.this_process)
         return self.recover()
 
     def set_back(self, by: Millis) -> None:
@@ -204,7 +207,7 @@ class World:
         owner = self.owner if owner is None else owner
         page: int | None = 0
         while page is not None:
-            page = self.do(recovery.rebase, after=page, limit=2, owner=owner, by=by, since=set_to, earliest=set_to)
+            page = self.do(clock_set_back.recompute_page, after=page, limit=2, owner=owner, by=by, since=set_to, earliest=set_to)
 
     # What there is
 
@@ -222,7 +225,7 @@ class World:
 
     def history(self, job_id: str | None = None) -> list[RunRow]:
         """All runs, in the order in which they were stored."""
-        rows = self.do(lambda storage: storage.page_of_runs(job_id=job_id, before=None, limit=10_000))
+        rows = self.do(lambda storage: storage.list_runs(job_id=job_id, before=None, limit=10_000))
         return sorted(rows, key=lambda run: run.id)
 
     def told(self, job_id: str) -> list[tuple[str, str | None, Millis, int, int]]:

@@ -68,7 +68,7 @@ class Model(RuleBasedStateMachine):
     # What there is to choose from
 
     def jobs(self) -> dict[str, JobRow]:
-        return {job.id: job for _, job in self.world.do(lambda s: s.page_of_jobs(after=0, limit=1000, user_id=None))}
+        return {job.id: job for _, job in self.world.do(lambda s: s.list_jobs(after=0, limit=1000, user_id=None))}
 
     def a_job(self, pick: int) -> str | None:
         jobs = list(self.jobs())

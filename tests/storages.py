@@ -56,7 +56,9 @@ _RUN = RunRow(
     status="pending",
     ready_at=2000,
 )
-_END = RunFinish(status="success", cause=None, completed_at=1, session_id="", result=None, error=None, id=0, was="running")
+_END = RunFinish(
+    status="success", cause=None, completed_at=1, session_id="", result=None, error=None, id=0, expected_status="running"
+)
 _OWNER = OwnerRow(id=0, machine="m", pid=1, process_start="1", heartbeat_at=0, lease_until=0)
 
 
@@ -70,9 +72,9 @@ def run(**fields: object) -> RunRow:
     return _RUN._replace(**fields)  # type: ignore[arg-type]
 
 
-def run_end(run_id: int, was: str, **fields: object) -> RunFinish:
+def run_end(run_id: int, expected_status: str, **fields: object) -> RunFinish:
     """The end of a run that succeeded."""
-    return _END._replace(id=run_id, was=was, **fields)  # type: ignore[arg-type]
+    return _END._replace(id=run_id, expected_status=expected_status, **fields)  # type: ignore[arg-type]
 
 
 def owner(**fields: object) -> OwnerRow:
@@ -125,7 +127,7 @@ def add(storage: SqliteStorage, *job_ids: str) -> None:
 
 def job_ids(storage: SqliteStorage) -> list[str]:
     assert storage.begin(write=False)
-    ids = [row.id for _, row in storage.page_of_jobs(after=0, limit=1000, user_id=None)]
+    ids = [row.id for _, row in storage.list_jobs(after=0, limit=1000, user_id=None)]
     storage.rollback()
     return ids
 

@@ -32,13 +32,14 @@ log_fields storage.protocol storage.statements storage.migrations
 storage.connection
 storage.execution
 storage.sqlite
-ledger.views
-ledger.new_rows ledger.zone_changes
-ledger.after_run ledger.waiting ledger.leases
-ledger.close ledger.damage
-ledger.claim
-ledger.jobs ledger.recovery
-ledger.runs ledger.finish ledger.explain ledger.upsert
+ledger.stored_values ledger.open_runs
+ledger.views ledger.new_rows ledger.zone_changes ledger.leases
+ledger.after_run ledger.waiting ledger.damage
+ledger.finish ledger.due_moments
+ledger.cancel_other ledger.owners ledger.recovery ledger.clock_set_back
+ledger.claim ledger.jobs
+ledger.runs ledger.explain ledger.upsert
+ledger.own_loop
 actors.forks
 actors.watchdog actors.async_value actors.user_code
 actors.storage_thread

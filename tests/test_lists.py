@@ -43,7 +43,7 @@ def world(request):
 
 
 def count(world: World) -> int:
-    return len(world.do(lambda storage: storage.page_of_jobs(after=0, limit=100, user_id=None)))
+    return len(world.do(lambda storage: storage.list_jobs(after=0, limit=100, user_id=None)))
 
 
 # One-shots whose time has passed

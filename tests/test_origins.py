@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cronactors import CronConfig, Interval, InvalidConfig, JobSpec, load_config, open_scheduler, open_store
-from cronactors.origins import origin_of, path_from
+from cronactors.origins import default_origin, origin_of
 from cronactors.testing import VirtualClock
 from tests.cli_command import COMMAND, ROOT, lines_of, start, write
 from tests.workers import Worker
@@ -34,7 +34,7 @@ EVERY = Interval(3_600_000)
     ],
 )
 def test_the_origin_of_a_file_is_its_path_from_the_folder_of_the_database(database, file, path):
-    assert path_from(database, file) == path
+    assert default_origin(database, file) == path
     assert origin_of(CronConfig(file=file), database) == path
     assert origin_of(CronConfig(file=file, origin="named"), database) == "named"
     assert origin_of(CronConfig(origin="named"), database) == "named"
@@ -44,7 +44,7 @@ def test_the_origin_of_a_file_is_its_path_from_the_folder_of_the_database(databa
 def test_a_database_named_from_the_current_folder(tmp_path, monkeypatch):
     (tmp_path / "sub").mkdir()
     monkeypatch.chdir(tmp_path / "sub")
-    assert path_from("a.db", f"{tmp_path}/agent.toml") == "../agent.toml"
+    assert default_origin("a.db", f"{tmp_path}/agent.toml") == "../agent.toml"
 
 
 def test_the_file_may_name_its_list(tmp_path):
@@ -71,7 +71,7 @@ async def names_in(database: Path) -> list[str]:
 async def begin(database: Path, config: CronConfig) -> tuple[str, ...]:
     """Start and end; what the start says of lists that are lost."""
     async with open_scheduler(database, Worker(), config=config) as scheduler:
-        return tuple(lost.line() for lost in scheduler._listed.lost)
+        return tuple(lost.line() for lost in scheduler._start_report.lost)
 
 
 async def test_a_file_that_is_moved_with_its_database_is_the_same_list(virtual_clock: VirtualClock, tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 import attrs
 import pytest
 
-from cronactors.owner import Owner, certainly_dead, inspect_process, machine_name, this_process
+from cronactors.owner import ProcessIdentity, certainly_dead, find_process_start, identify_this_process, machine_name
 
-ME = Owner("m@host/boot-1/pid:[1]", 100, "5000")
+ME = ProcessIdentity("m@host/boot-1/pid:[1]", 100, "5000")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs the proc file system")
 
 
@@ -30,25 +30,25 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def owner_of(pid: int) -> Owner:
-    return Owner(this_process().machine, pid, inspect_process(pid) or "")
+def owner_of(pid: int) -> ProcessIdentity:
+    return ProcessIdentity(identify_this_process().machine, pid, find_process_start(pid) or "")
 
 
 def test_this_process_is_itself_and_alive():
-    me = this_process()
-    assert me == this_process()
-    assert me.pid == os.getpid()
-    assert not certainly_dead(me, me)
+    this_process = identify_this_process()
+    assert this_process == identify_this_process()
+    assert this_process.pid == os.getpid()
+    assert not certainly_dead(this_process, this_process)
 
 
 @linux
 def test_every_part_is_known_on_linux():
-    assert all(this_process().machine.split("/")[1:])
-    assert this_process().process_start.isdigit()
+    assert all(identify_this_process().machine.split("/")[1:])
+    assert identify_this_process().process_start.isdigit()
 
 
 def test_living_child_is_not_dead(child):
-    assert not certainly_dead(owner_of(child.pid), this_process())
+    assert not certainly_dead(owner_of(child.pid), identify_this_process())
 
 
 @linux
@@ -56,15 +56,15 @@ def test_killed_child_is_dead_as_zombie_and_when_reaped(child):
     owner = owner_of(child.pid)
     os.kill(child.pid, signal.SIGKILL)
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # a zombie from here on
-    assert certainly_dead(owner, this_process())
+    assert certainly_dead(owner, identify_this_process())
     child.wait()
-    assert certainly_dead(owner, this_process())
+    assert certainly_dead(owner, identify_this_process())
 
 
 @linux
 def test_process_id_that_was_used_again_is_dead(child):
     owner = owner_of(child.pid)
-    assert certainly_dead(attrs.evolve(owner, process_start=str(int(owner.process_start) - 1)), this_process())
+    assert certainly_dead(attrs.evolve(owner, process_start=str(int(owner.process_start) - 1)), identify_this_process())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -72,12 +72,12 @@ def test_fork_is_another_owner():
     reader, writer = os.pipe()
     pid = os.fork()
     if not pid:
-        os.write(writer, str(this_process().pid).encode())
+        os.write(writer, str(identify_this_process().pid).encode())
         os._exit(0)
     os.waitpid(pid, 0)
     os.close(writer)
     with os.fdopen(reader) as file:
-        assert int(file.read()) == pid != this_process().pid
+        assert int(file.read()) == pid != identify_this_process().pid
 
 
 @pytest.mark.parametrize(
@@ -103,12 +103,12 @@ def test_fork_is_another_owner():
     ],
 )
 def test_certainly_dead(machine, process_start, seen, dead):
-    assert certainly_dead(Owner(machine, 77, process_start), ME, look=lambda pid: seen if pid == 77 else "") is dead
+    assert certainly_dead(ProcessIdentity(machine, 77, process_start), ME, look=lambda pid: seen if pid == 77 else "") is dead
 
 
 @pytest.mark.parametrize("machine", ["", "//", "m@host//", "m@host/boot-1/"])
 def test_who_does_not_know_where_he_is_takes_nobody_for_dead(machine):
-    owner = Owner(machine, 77, "5000")
+    owner = ProcessIdentity(machine, 77, "5000")
     assert not certainly_dead(owner, attrs.evolve(ME, machine=machine), look=lambda _: None)
 
 
@@ -122,7 +122,7 @@ def write_stat(proc: Path, pid: int, name: str, state: str = "S", threads: int =
 @pytest.mark.parametrize("name", ["python", "a b", "a) R 1 (b", ") ) )", "", "((", "naïve"])
 def test_any_name_of_a_process(tmp_path, name):
     write_stat(tmp_path, 7, name)
-    assert inspect_process(7, proc=tmp_path) == "4242"
+    assert find_process_start(7, proc=tmp_path) == "4242"
 
 
 @pytest.mark.parametrize(
@@ -130,35 +130,35 @@ def test_any_name_of_a_process(tmp_path, name):
 )
 def test_zombie_is_gone_unless_threads_go_on(tmp_path, state, threads, process_start):
     write_stat(tmp_path, 7, "x", state, threads)
-    assert inspect_process(7, proc=tmp_path) == process_start
+    assert find_process_start(7, proc=tmp_path) == process_start
 
 
 def test_hidden_process_is_not_gone(tmp_path, child):
-    assert inspect_process(child.pid, proc=tmp_path) == ""
+    assert find_process_start(child.pid, proc=tmp_path) == ""
 
 
 def test_gone_without_proc(tmp_path, child):
     child.kill()
     child.wait()
-    assert inspect_process(child.pid, proc=tmp_path) is None
+    assert find_process_start(child.pid, proc=tmp_path) is None
 
 
 @pytest.mark.parametrize("text", ["", "7", "7 (x) S 1", "\0\0"])
 def test_damaged_stat_is_not_gone(tmp_path, text):
     (tmp_path / "7").mkdir()
     (tmp_path / "7" / "stat").write_text(text)
-    assert inspect_process(7, proc=tmp_path) == ""
+    assert find_process_start(7, proc=tmp_path) == ""
 
 
 @pytest.mark.parametrize("pid", [0, -1, -(2**63), 2**63 - 1])
 def test_impossible_process_id_raises_nothing(pid):
-    assert inspect_process(pid) in ("", None)
+    assert find_process_start(pid) in ("", None)
     if pid <= 0:
-        assert inspect_process(pid) == ""
+        assert find_process_start(pid) == ""
 
 
 def test_windows_is_never_certain():
-    assert inspect_process(2**30, system="win32") == ""
+    assert find_process_start(2**30, system="win32") == ""
     assert machine_name(system="win32") == "//"
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from cronactors.instants import LATEST, Millis, from_millis
-from cronactors.model import COUNTED, Cause, Coalesce, Misfire, Overlap, RunStatus
+from cronactors.model import MAX_COALESCED, Cause, Coalesce, Misfire, Overlap, RunStatus
 from cronactors.policy import (
     FREE_CRASHES,
     Decision,
@@ -58,10 +58,10 @@ def only_run(decision: Decision) -> Moments:
         (Interval(MINUTE), MINUTE, MINUTE - 1, MINUTE, 1, 2 * MINUTE),
         (Interval(MINUTE), MINUTE, MINUTE, 2 * MINUTE, 2, 3 * MINUTE),
         (Interval(MINUTE), MINUTE, HOUR, 61 * MINUTE, 61, 62 * MINUTE),
-        (Interval(1), 1, 7 * DAY, 7 * DAY + 1, COUNTED, 7 * DAY + 2),
+        (Interval(1), 1, 7 * DAY, 7 * DAY + 1, MAX_COALESCED, 7 * DAY + 2),
         (Cron("0 9 * * *"), 9 * HOUR, 0, 9 * HOUR, 1, 33 * HOUR),
         (Cron("0 9 * * *"), 9 * HOUR, 3 * DAY, 9 * HOUR + 3 * DAY, 4, 9 * HOUR + 4 * DAY),
-        (Cron("* * * * * *"), SECOND, 7 * DAY, 7 * DAY + SECOND, COUNTED, 7 * DAY + 2 * SECOND),
+        (Cron("* * * * * *"), SECOND, 7 * DAY, 7 * DAY + SECOND, MAX_COALESCED, 7 * DAY + 2 * SECOND),
         (OneShot(from_millis(T0 + HOUR)), HOUR, 0, HOUR, 1, None),
         (OneShot(from_millis(T0 + HOUR)), HOUR, 9 * DAY, HOUR, 1, None),
     ],
@@ -106,17 +106,17 @@ def test_merging_is_what_stepping_would_have_found(schedule, after, late, zone):
     stepped = steps(schedule, zone, first, first + late)
     found = decided(schedule, first, first + late, zone)
     run = only_run(found)
-    assert run.count == min(len(stepped), COUNTED)
+    assert run.count == min(len(stepped), MAX_COALESCED)
     assert found.following is not None
     assert first <= run.at <= first + late < found.following
-    if len(stepped) < 2 * COUNTED:
+    if len(stepped) < 2 * MAX_COALESCED:
         assert run.at == stepped[-1]
 
 
 def steps(schedule: Schedule, zone: str, first: Millis, until: Millis) -> list[Millis]:
     stepped = [first]
     while (
-        len(stepped) < 2 * COUNTED
+        len(stepped) < 2 * MAX_COALESCED
         and (step := next_moment(schedule, after=stepped[-1], zone=zone, anchor=T0)) is not None
         and step <= until
     ):
@@ -132,14 +132,14 @@ def steps(schedule: Schedule, zone: str, first: Millis, until: Millis) -> list[M
         ({"coalesce": "all"}, 4, [(0, 1), (1, 1), (2, 1), (3, 1), (4, 1)], []),
         ({"coalesce": "all", "max_runs": 2}, 4, [(3, 1), (4, 1)], [(0, 3)]),
         ({"coalesce": "all", "max_runs": 5}, 4, [(0, 1), (1, 1), (2, 1), (3, 1), (4, 1)], []),
-        ({"coalesce": "all"}, 7 * 1440, [(number, 1) for number in range(9981, 10081)], [(0, COUNTED)]),
+        ({"coalesce": "all"}, 7 * 1440, [(number, 1) for number in range(9981, 10081)], [(0, MAX_COALESCED)]),
         ({"window": timedelta(minutes=2)}, 4, [(4, 3)], [(0, 2)]),
         ({"window": timedelta(minutes=2), "coalesce": "earliest"}, 4, [(2, 3)], [(0, 2)]),
         ({"window": timedelta(minutes=2), "coalesce": "all", "max_runs": 1}, 4, [(4, 1)], [(0, 2), (2, 2)]),
         ({"window": timedelta(minutes=4)}, 4, [(4, 5)], []),
         ({"window": timedelta()}, 0, [(0, 1)], []),
         ({"window": timedelta()}, 4, [(4, 1)], [(0, 4)]),
-        ({"window": timedelta(minutes=2)}, 7 * 1440, [(10_080, 3)], [(0, COUNTED)]),
+        ({"window": timedelta(minutes=2)}, 7 * 1440, [(10_080, 3)], [(0, MAX_COALESCED)]),
     ],
 )
 def test_each_misfire_policy(misfire, late, runs, skipped):
@@ -177,9 +177,9 @@ def test_each_missed_moment_is_decided_once(schedule, after, late, misfire):
     stepped = steps(schedule, "UTC", first, first + late)
     found = decide_due(timing(schedule), first=first, now=first + late, misfire=misfire)
     parts = sorted((*found.skipped, *found.runs), key=lambda part: part.at)
-    if len(stepped) < COUNTED:
+    if len(stepped) < MAX_COALESCED:
         assert sum(part.count for part in parts) == len(stepped)
-    assert {part.at for part in parts} <= set(stepped) or len(stepped) == 2 * COUNTED
+    assert {part.at for part in parts} <= set(stepped) or len(stepped) == 2 * MAX_COALESCED
     assert len({part.at for part in parts}) == len(parts)
     assert found.following is not None
     assert found.following > first + late
@@ -213,7 +213,7 @@ def test_each_overlap_policy(overlap, waiting, runs, skipped):
 
 def test_no_more_than_a_thousand_moments_are_buffered():
     found = decide_overlapped(timing(Interval(1)), first=T0 + 1, now=T0 + 5000, overlap=Overlap.BUFFER_ALL, waiting=0)
-    assert (len(found.runs), found.skipped) == (COUNTED, (Moments(T0 + 1001, COUNTED, T0 + 5000),))
+    assert (len(found.runs), found.skipped) == (MAX_COALESCED, (Moments(T0 + 1001, MAX_COALESCED, T0 + 5000),))
 
 
 @given(misfire=misfires)

@@ -19,7 +19,7 @@ import trio
 import cronactors
 from cronactors import Cron, CronConfig, InvalidSchedule, load_config, open_store
 from cronactors.actors.stopping import AFTER_GRACE, STOP_LIMIT
-from cronactors.cli.database import VARIABLE
+from cronactors.cli.database import DATABASE_VARIABLE
 from cronactors.ledger import leases
 from tests.test_layers import EMPTY, MODULES, PURE, TREES, ours
 
@@ -150,7 +150,7 @@ def test_the_dockerfile_of_the_docs_runs_the_command_itself():
     (text,) = re.findall(r"```dockerfile\n(.*?)```", (ROOT / "docs/containers.md").read_text(encoding="utf-8"), re.DOTALL)
     lines = dict(line.split(maxsplit=1) for line in text.splitlines())
     assert json.loads(lines["CMD"]) == ["cronactors", "run"]  # as a string it would be a shell's
-    assert lines["ENV"].split("=")[0] == VARIABLE
+    assert lines["ENV"].split("=")[0] == DATABASE_VARIABLE
     assert lines["ENV"].split("=")[1].startswith(lines["VOLUME"])
 
 

@@ -30,8 +30,8 @@ from cronactors import (
     open_store,
 )
 from cronactors.ledger import claim as ledger_claim
+from cronactors.ledger.claim import Claims
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import Claimed
 from cronactors.testing import VirtualClock
 from tests.workers import MINUTE, START, Worker, after, history, told
 
@@ -356,10 +356,10 @@ async def test_a_store_slower_than_the_tick_is_waited_for(tmp_path: Path, monkey
     claim_due = ledger_claim.claim_due
     claims: list[int] = []
 
-    def slow(storage: Storage, **options: Any) -> list[Claimed]:
+    def slow(storage: Storage, **options: Any) -> Claims:
         claims.append(1)
         time.sleep(0.05)  # real: on the storage thread, as a disk would
-        return claim_due(storage, **options) if len(claims) > 2 else []  # as when another process was faster
+        return claim_due(storage, **options) if len(claims) > 2 else Claims([])  # as when another process was faster
 
     monkeypatch.setattr(ledger_claim, "claim_due", slow)
     worker = Worker()

@@ -152,7 +152,7 @@ async def floods(world: World) -> None:
 
 async def crashing(world: World) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recovery, "certainly_dead", lambda owner, me: True)  # it is this process, which lives
+        patch.setattr(recovery, "certainly_dead", lambda owner, this_process: True)  # it is this process, which lives
         await _crashing(world)
 
 

@@ -26,8 +26,8 @@ from cronactors import (
 )
 from cronactors.cli import output
 from cronactors.errors import AlreadyClaimed, JobBusy
-from cronactors.ledger import recovery, views
-from cronactors.ledger.claim import cancel_overlapped
+from cronactors.ledger import clock_set_back, stored_values, views
+from cronactors.ledger.cancel_other import cancel_overlapped
 from cronactors.model import Coalesce
 from cronactors.policy import misfire_from_text
 from cronactors.schedules.schedule import Cron
@@ -160,7 +160,7 @@ def test_an_upsert_repairs_it_and_is_not_refused(world, columns, origin, schedul
     assert world.upsert(bad, new, origin=origin) == ids
     assert world.job(ids[1]).max_retries == 9
     row = world.job(ids[0])
-    timing = views.timing_of(row)
+    timing = stored_values.timing_of(row)
     assert timing.schedule == schedule
     misfire_from_text(row.misfire)
     if "next_run_at" not in columns:
@@ -195,7 +195,7 @@ def test_a_job_that_cannot_be_read_is_shown_among_the_others(world, columns):
     bad, good = world.add(name="bad"), world.add(name="good")
     world.spoil(bad, **columns)
     jobs = world.do(
-        lambda storage: views.job_views(storage, (row for _, row in storage.page_of_jobs(after=0, limit=9, user_id=None)))
+        lambda storage: views.job_views(storage, (row for _, row in storage.list_jobs(after=0, limit=9, user_id=None)))
     )
     assert [job.name for job in jobs] == ["bad", "good"]
     assert "cannot be read" in (jobs[0].last_error or "")
@@ -207,9 +207,9 @@ def test_a_job_that_cannot_be_read_is_shown_among_the_others(world, columns):
 def test_times_that_are_none_are_not_taken_for_a_clock_that_was_ahead(world):
     bad = world.add()
     world.spoil(bad, created_at=FAR, anchor_at=FAR)
-    found = world.do(recovery.latest_entry)
+    found = world.do(clock_set_back.latest_added_at)
     assert found is not None
-    assert views.is_time(found)
+    assert stored_values.is_time(found)
 
 
 @pytest.mark.parametrize(

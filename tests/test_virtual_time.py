@@ -251,7 +251,7 @@ async def test_a_thread_cannot_set_the_wall_clock_under_a_scheduler(virtual_cloc
 async def test_a_clock_that_stands_still_says_so(
     virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(testing, "STANDS_STILL", 0.05)
+    monkeypatch.setattr(testing, "STALLED_AFTER", 0.05)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.sleep, 3600)
         await trio.to_thread.run_sync(time.sleep, 0.4)  # real time, in which nothing else may happen

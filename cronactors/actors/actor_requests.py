@@ -11,14 +11,15 @@ import attrs
 
 from cronactors.actors.mailbox import Request
 from cronactors.instants import Millis
-from cronactors.ledger import claim, finish, leases, recovery, views
+from cronactors.ledger import claim, clock_set_back, finish, leases, owners, recovery, views
+from cronactors.ledger.claim import Claims
 from cronactors.ledger.zone_changes import RulesOfFile, note_rules
 from cronactors.model import Cause, CronJob, CronRun
-from cronactors.owner import Owner
+from cronactors.owner import ProcessIdentity
 from cronactors.policy import Outcome
 from cronactors.spec import RetryPolicy
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import Claimed, RunRow, Upcoming
+from cronactors.storage.rows import Claimed, NextTimes, RunRow
 
 STALE: Millis = 2_000
 """How old what was seen of a lease may be when it is acted upon."""
@@ -31,13 +32,13 @@ class Registered:
     Attributes:
         owner: Its number.
         last_seen: When any owner before it renewed its lease last.
-        latest_entry: The latest time at which users entered something.
+        latest_added_at: The latest time at which users entered something.
         rules: The rules by which the next moments in the file are computed.
     """
 
     owner: int
     last_seen: Millis | None
-    latest_entry: Millis | None
+    latest_added_at: Millis | None
     rules: RulesOfFile
 
 
@@ -45,12 +46,12 @@ class Registered:
 class Register(Request[Registered]):
     """Enter an owner."""
 
-    me: Owner
+    this_process: ProcessIdentity
 
     def apply(self, storage: Storage) -> Registered:
         """Answer its number."""
-        last_seen, latest_entry = recovery.last_seen(storage), recovery.latest_entry(storage)
-        return Registered(recovery.register(storage, self.me), last_seen, latest_entry, note_rules(storage))
+        last_seen, latest_added_at = owners.last_seen(storage), clock_set_back.latest_added_at(storage)
+        return Registered(owners.register(storage, self.this_process), last_seen, latest_added_at, note_rules(storage))
 
 
 @attrs.frozen
@@ -58,16 +59,16 @@ class Recover(Request[list[CronRun]]):
     """Take back the runs of dead owners. Asked a while ago it trusts no lease: all waited for the same lock."""
 
     may_end_runs: ClassVar[bool] = True
-    me: Owner
+    this_process: ProcessIdentity
     policy: RetryPolicy
     trust_leases: bool
     mine: frozenset[int]
-    asked_at: Millis
+    requested_at: Millis
 
     def apply(self, storage: Storage) -> list[CronRun]:
         """Answer the runs that were interrupted."""
-        trusted = self.trust_leases and abs(storage.now() - self.asked_at) < STALE
-        ended = recovery.recover(storage, self.me, policy=self.policy, trust_leases=trusted, mine=self.mine)
+        trusted = self.trust_leases and abs(storage.now() - self.requested_at) < STALE
+        ended = recovery.recover(storage, self.this_process, policy=self.policy, trust_leases=trusted, mine=self.mine)
         return [views.run_view(run) for run in ended]
 
 
@@ -75,7 +76,7 @@ class Recover(Request[list[CronRun]]):
 class RecomputeAfterSetBack(Request[int | None]):
     """After the wall clock was set back: one page of jobs; the first page sets pending runs and leases back too.
 
-    Its attributes are the arguments of `recovery.rebase`.
+    Its attributes are the arguments of `clock_set_back.recompute_page`.
     """
 
     waits_forever: ClassVar[bool] = True
@@ -88,7 +89,7 @@ class RecomputeAfterSetBack(Request[int | None]):
 
     def apply(self, storage: Storage) -> int | None:
         """Answer where the next page begins."""
-        return recovery.rebase(
+        return clock_set_back.recompute_page(
             storage,
             after=self.after,
             limit=self.limit,
@@ -113,7 +114,7 @@ class Snapshot:
     running: dict[int, Cause | None]
     idle: bool
     orphaned: bool
-    upcoming: Upcoming
+    next_times: NextTimes
 
 
 @attrs.frozen
@@ -122,19 +123,19 @@ class Inspect(Request[Snapshot]):
 
     reads: ClassVar[bool] = True
     owner: int
-    me: Owner
+    this_process: ProcessIdentity
     trust_leases: bool
     mine: frozenset[int]
 
     def apply(self, storage: Storage) -> Snapshot:
         """Answer what there is to see."""
         running = storage.running()
-        orphaned = recovery.orphans(storage, self.me, running, trust_leases=self.trust_leases, mine=self.mine)
+        orphaned = recovery.orphans(storage, self.this_process, running, trust_leases=self.trust_leases, mine=self.mine)
         return Snapshot(
             running={run.id: _why_ended(run) for run in running if run.owner == self.owner},
             idle=not running,
             orphaned=bool(orphaned),
-            upcoming=storage.upcoming(),
+            next_times=storage.next_times(),
         )
 
 
@@ -145,39 +146,21 @@ def _why_ended(run: RunRow) -> Cause | None:
 
 
 @attrs.frozen
-class Claims:
-    """Runs that have begun, and whether the limit over all schedulers kept others from it."""
-
-    runs: list[Claimed]
-    limited: bool
-
-
-@attrs.frozen
 class ClaimDue(Request[Claims]):
-    """Begin due runs for free slots."""
+    """Start due runs for free slots; its attributes are the arguments of `claim.claim_due`."""
 
     certain: ClassVar[bool] = True
     owner: int
     limit: int
     total: int | None
     not_before: Millis
+    cancel_overlapped: bool = False
 
     def apply(self, storage: Storage) -> Claims:
-        """Answer the runs that have begun."""
-        begun = claim.claim_due(storage, owner=self.owner, limit=self.limit, total=self.total)
-        return Claims(begun, limited=self.total is not None and storage.count_running() >= self.total)
-
-
-@attrs.frozen
-class CancelOverlapped(Request[bool]):
-    """Let runs be ended whose job's next moment has come, and is to take their place."""
-
-    may_end_runs: ClassVar[bool] = True
-    certain: ClassVar[bool] = True
-
-    def apply(self, storage: Storage) -> bool:
-        """Answer whether there were any."""
-        return claim.cancel_overlapped(storage)
+        """Return the started runs, and what blocks others."""
+        return claim.claim_due(
+            storage, owner=self.owner, limit=self.limit, total=self.total, cancel_overlapped=self.cancel_overlapped
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -185,12 +168,12 @@ class Finished:
     """The end of a run as it stands in the file.
 
     Attributes:
-        end: What `cronactors.ledger.finish` answers: the run, or only when it ended; None if the outcome has no effect.
+        run: The finished run; None if the outcome has no effect, as another owner has taken the run over.
         job: The job as it is now; None if it was removed, or not asked for.
         following: The run that has begun in the same slot, in the same transaction.
     """
 
-    end: RunRow | Millis | None
+    run: RunRow | None
     job: CronJob | None
     following: Claimed | None
 
@@ -238,29 +221,22 @@ class FinishRun(Request[Finished]):
 
 
 def _finish(storage: Storage, terms: FinishSettings, requests: Sequence[FinishRun]) -> list[Finished]:
-    ended = finish.finish_runs(storage, requests, owner=terms.owner, policy=terms.policy)
-    jobs: dict[str | None, CronJob] = {}
+    finished = finish.finish_runs(storage, requests, owner=terms.owner, policy=terms.policy)
+    jobs: dict[str, CronJob] = {}
     if terms.shows_job:
-        rows = storage.jobs([job_id for job_id in map(_job_of, requests, ended) if job_id is not None])
+        rows = storage.jobs([run.job_id for run in finished if run is not None])
         jobs = {job.id: job for job in views.job_views(storage, rows.values())}
     wanted = sum(request.claim_next for request in requests)
-    begun = claim.claim_due(storage, owner=terms.owner, limit=wanted, total=terms.total) if wanted else []
-    following = iter(begun)
+    started = claim.claim_due(storage, owner=terms.owner, limit=wanted, total=terms.total).runs if wanted else []
+    following = iter(started)
     return [
         Finished(
-            end=end,
-            job=jobs.get(_job_of(request, end)) if terms.shows_job else None,
+            run=run,
+            job=jobs.get(run.job_id) if run is not None else None,
             following=next(following, None) if request.claim_next else None,
         )
-        for request, end in zip(requests, ended, strict=True)
+        for request, run in zip(requests, finished, strict=True)
     ]
-
-
-def _job_of(request: FinishRun, end: RunRow | Millis | None) -> str | None:
-    """The job of a run that has ended."""
-    if isinstance(end, RunRow):
-        return end.job_id
-    return None if end is None or request.claimed is None else request.claimed.job.id
 
 
 @attrs.frozen
@@ -307,4 +283,4 @@ class SignOff(Request[None]):
     def apply(self, storage: Storage) -> None:
         """Answer nothing."""
         for owner in self.owners:
-            recovery.sign_off(storage, owner)
+            owners.sign_off(storage, owner)

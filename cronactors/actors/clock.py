@@ -10,7 +10,7 @@ from contextlib import suppress
 import attrs
 import trio
 
-from cronactors.actors.actor_requests import CancelOverlapped, ClaimDue, Claims, FinishRun, RecomputeAfterSetBack, Registered
+from cronactors.actors.actor_requests import ClaimDue, FinishRun, RecomputeAfterSetBack, Registered
 from cronactors.actors.async_value import Observable
 from cronactors.actors.exits import actor
 from cronactors.actors.mailbox import EARLY
@@ -21,6 +21,7 @@ from cronactors.actors.store import Committed
 from cronactors.actors.store_lifetime import JUMP, StoreService
 from cronactors.errors import StoreUnavailable, shorten
 from cronactors.instants import Millis, from_millis
+from cronactors.ledger.claim import BlockedBy, Claims
 
 logger = logging.getLogger("cronactors.clock")
 
@@ -72,8 +73,8 @@ class Clock:
         self._looked_at = trio.current_time()  # last compared the clocks; `_seen` is of the last tick, so that small steps add up
         self._set_to: Millis | None = None
         self._rebase: RecomputeAfterSetBack | None = None
-        if registered.latest_entry is not None and registered.latest_entry > service.wall() + JUMP:
-            entered_at = from_millis(registered.latest_entry).isoformat()
+        if registered.latest_added_at is not None and registered.latest_added_at > service.wall() + JUMP:
+            entered_at = from_millis(registered.latest_added_at).isoformat()
             logger.warning("the wall clock was ahead when jobs or runs were entered, at %s", entered_at)
             if self._seen[0] <= service.wall() + JUMP:  # else the first comparison of the clocks finds the same, and how far
                 self._rebase = RecomputeAfterSetBack(0, PAGE, terms.owner, by=0, since=service.wall(), earliest=service.wall())
@@ -89,7 +90,7 @@ class Clock:
 
     def committed(self, commit: Committed) -> None:
         """Hear of a commit."""
-        self.next_due, self.next_cancelling = commit.upcoming
+        self.next_due, self.next_cancelling = commit.next_times
         self._commits += 1
         shared = self._service.virtual is not None and len(self._service.actor.listeners) > 1
         if (
@@ -155,9 +156,13 @@ class Clock:
         self._cancels_nothing = False
         if self.next_cancelling is None or self.next_cancelling > self._wall():
             return False
-        changed = await self._mailbox.call(CancelOverlapped())
-        self._cancels_nothing = not changed  # an index of a damaged file tells what its table does not bear out: it must not spin
-        return changed
+        request = ClaimDue(self._terms.owner, 0, None, 0, cancel_overlapped=True)
+        claims = await self._mailbox.call(request, self._hand_over)
+        self._cancels_nothing = claims.blocked_by is BlockedBy.NO_PROGRESS
+        if claims.cancelled_overlapped:
+            self._pool.in_flight.wake_waiters()
+            self._look_now = True
+        return claims.cancelled_overlapped
 
     async def _claim(self) -> bool:
         """Claim for the free slots; answer whether to try again at once."""
@@ -175,7 +180,7 @@ class Clock:
             self._pool.give_back(unused)
         # Due and yet not claimed: it must not spin. If the limit over all schedulers is reached, a finish or a tick goes on.
         self._waits_for_slot = not claims.runs and self._overdue()
-        self._limited = claims.limited
+        self._limited = claims.blocked_by is BlockedBy.TOTAL_LIMIT
         return bool(claims.runs)
 
     def _overdue(self) -> bool:
@@ -189,14 +194,14 @@ class Clock:
     async def _sleep(self, next_tick: float) -> None:
         wait = min(next_tick, self._pool.in_flight.next_report()) - trio.current_time()
         if self.next_due is not None and self._pool.free and not self._waits_for_slot:
-            wait = min(wait, self._service.until(self.next_due - self._early))
+            wait = min(wait, self._service.seconds_until(self.next_due - self._early))
         elif self._waits_for_slot and not self._limited:
             wait = min(wait, _AGAIN)
         if self._cancels_nothing:
             wait = min(wait, _AGAIN)
             self._empty_latch()  # of its own commit; of another's it hears soon enough
         elif self.next_cancelling is not None:
-            wait = min(wait, self._service.until(self.next_cancelling))
+            wait = min(wait, self._service.seconds_until(self.next_cancelling))
         shown = time.time_ns()
         if shown == self._slept_at and self._service.virtual is None:  # the wall clock is held still: it would spin
             wait = max(wait, _AGAIN)
@@ -213,19 +218,19 @@ class Clock:
 
         Where nothing ran at the last look, and nobody has written since, there is nothing to see.
         """
-        quiet = self._log.quiet() and self._idle and not self._look_now and not len(self._pool.in_flight)
-        if quiet and trio.current_time() < self._look_by:
-            self._service.leases.trusted()  # compares the clocks, as each look does
+        unchanged = self._log.unchanged() and self._idle and not self._look_now and not len(self._pool.in_flight)
+        if unchanged and trio.current_time() < self._look_by:
+            self._service.lease_trust.trusted()  # compares the clocks, as each look does
             self.last_tick = self._wall()
             return
         self._look_now = self._idle = False  # not idle, should the look fail
         heard = self._commits
-        sight = await self._service.look(self._terms.owner)
+        sight = await self._service.inspect(self._terms.owner)
         self._idle = sight.idle
         self._look_by = trio.current_time() + LOOK_EVERY
         self.last_tick = self._wall()
         if heard == self._commits:  # else a commit after the look has told better
-            self.next_due, self.next_cancelling = sight.upcoming
+            self.next_due, self.next_cancelling = sight.next_times
         await self._put_back(self._pool.in_flight.reconcile(sight.running))
         await self._pool.in_flight.report_stuck()
         if sight.orphaned:
@@ -238,7 +243,7 @@ class Clock:
             finished = await self._mailbox.call(
                 FinishRun(run_id, INTERRUPTED, claim_next=False, terms=self._pool.finish_settings)
             )
-            if finished.end is not None:  # else it began after one look and ended during the next
+            if finished.run is not None:  # else it began after one look and ended during the next
                 logger.warning("run %s was claimed and never started: it was put back", run_id)
         self._leaked = set(unheld)
 

@@ -18,7 +18,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def block(function: Callable[P, AsyncGenerator[T]]) -> Callable[P, AbstractAsyncContextManager[T]]:
+def guarded_contextmanager(function: Callable[P, AsyncGenerator[T]]) -> Callable[P, AbstractAsyncContextManager[T]]:
     """Make an async context manager of a generator, as `asynccontextmanager` does; Ctrl-C waits for a checkpoint in all of it.
 
     The user's body is not protected.
@@ -27,12 +27,12 @@ def block(function: Callable[P, AsyncGenerator[T]]) -> Callable[P, AbstractAsync
 
     @wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> AbstractAsyncContextManager[T]:
-        return _Block(make(*args, **kwargs))
+        return _GuardedContext(make(*args, **kwargs))
 
     return wrapper
 
 
-class _Block(AbstractAsyncContextManager[T]):
+class _GuardedContext(AbstractAsyncContextManager[T]):
     """Protects the frames of contextlib too: a KeyboardInterrupt there would tear the nurseries apart.
 
     A child that the body forks ends where it leaves the block, see `forks`.
@@ -119,7 +119,7 @@ class Body:
         return self.error is not None and split_cancelled(self.error)[0] is not None
 
 
-class Leaving:
+class BlockExit:
     """Wraps everything that a block of ours runs, the user's body included, and decides what leaves.
 
     An exception of the body leaves as itself. So does an error of ours, a KeyboardInterrupt or SystemExit of a callback, and an
@@ -142,11 +142,11 @@ class Leaving:
         """Begin."""
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
-        """Keep what came out, for `leave`: raised here it would show all that we did as its context."""
+        """Keep what came out, for `raise_errors`: raised here it would show all that we did as its context."""
         self._error = error
         return True
 
-    def leave(self) -> None:
+    def raise_errors(self) -> None:
         """After the end: raise what leaves, if anything does."""
         crash = None if self._error is None else split_cancelled(self._error)[1]
         shown = None if crash is None else _shown(crash)

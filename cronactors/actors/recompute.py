@@ -23,7 +23,7 @@ _AGAIN = 1.0  # seconds
 
 
 @attrs.frozen
-class RenewPage(Request[tuple[int | None, int]]):
+class RecomputePage(Request[tuple[int | None, int]]):
     """Bring one page of jobs up to date: where the next page begins, and how many next moments have moved."""
 
     after: int
@@ -31,7 +31,7 @@ class RenewPage(Request[tuple[int | None, int]]):
 
     def apply(self, storage: Storage) -> tuple[int | None, int]:
         """Compute next moments that come of older rules."""
-        return zone_changes.renew_page(storage, after=self.after, limit=self.limit)
+        return zone_changes.recompute_page(storage, after=self.after, limit=self.limit)
 
 
 @attrs.frozen
@@ -44,7 +44,7 @@ class NoteRules(Request[RulesOfFile]):
 
 
 @actor
-async def renew_moments(mailbox: Mailbox, rules: RulesOfFile) -> None:
+async def recompute_moments(mailbox: Mailbox, rules: RulesOfFile) -> None:
     """Bring all jobs up to date, page by page, so that the store serves others in between. Cancelled, the next start goes on.
 
     Args:
@@ -61,7 +61,7 @@ async def renew_moments(mailbox: Mailbox, rules: RulesOfFile) -> None:
     total = 0
     while after is not None:
         try:
-            after, moved = await mailbox.call(RenewPage(after, PAGE))
+            after, moved = await mailbox.call(RecomputePage(after, PAGE))
         except StoreUnavailable as error:  # the store has logged it
             logger.debug("next moments will be computed anew later: %s", error)
             await trio.sleep(_AGAIN)

@@ -31,7 +31,6 @@ from cronactors.actors.user_code import (
     traceback_of,
 )
 from cronactors.errors import StoreUnavailable, one_line, shorten
-from cronactors.ledger.finish import ended_plainly
 from cronactors.ledger.views import context_of, job_view
 from cronactors.model import Cause, RunStatus
 from cronactors.policy import Outcome
@@ -124,7 +123,7 @@ class RunnerPool:
         """After `stop`: cancel all runs, and those that begin yet; their moments are put back."""
         assert self._stop is not None
         self._interrupted = True
-        until = self._stop.executor_ended()
+        until = self._stop.extend()
         for scope in self._recording:
             scope.deadline = min(scope.deadline, until)
         self.in_flight.cancel_all()
@@ -132,7 +131,7 @@ class RunnerPool:
     async def end(self) -> None:
         """After `interrupt`: wait for the ends of all runs, however long they take. Runs shielded."""
         assert self._stop is not None
-        until = self._stop.executor_ended()
+        until = self._stop.extend()
         while self._receive.statistics().current_buffer_used:  # left there by runners that were cancelled
             with trio.CancelScope(deadline=until) as scope:
                 await self._record(self._receive.receive_nowait(), INTERRUPTED, [], scope)
@@ -280,10 +279,9 @@ class RunnerPool:
                 self.in_flight.remove(running)
         return following
 
-    def _tell(self, claimed: Claimed, ending: Outcome, untold: list[RunFinished], finished: Finished) -> None:
+    def _tell(self, claimed: Claimed, untold: list[RunFinished], finished: Finished) -> None:
         """Put an end into the notifier's queue; called by the store in the order of its commits."""
-        end = finished.end
-        run = ended_plainly(claimed.run, ending, end) if isinstance(end, int) else end
+        run = finished.run
         if run is None or not self._notifier.wants(run):
             return
         job = (finished.job or job_view(claimed.job_now, ())) if self._notifier.shows_jobs else None
@@ -355,10 +353,10 @@ class RunnerPool:
             scope: The innermost scope of this task; shielded if need be. A new one for each run would cost 5 us.
         """
         finished: Finished | None = None
-        heard = partial(self._tell, claimed, ending, untold) if self._notifier.listens else None
+        heard = partial(self._tell, claimed, untold) if self._notifier.listens else None
         pause = 0.1
         if self._interrupted and self._stop is not None:
-            scope.deadline = min(scope.deadline, self._stop.executor_ended())
+            scope.deadline = min(scope.deadline, self._stop.extend())
         self._recording.add(scope)
         try:
             while finished is None:
@@ -383,7 +381,7 @@ class RunnerPool:
                 logger.warning(
                     "the end of run %s (%s) could not be recorded: the store did not answer", claimed.run.id, ending.status
                 )
-        if finished.end is None:
+        if finished.run is None:
             logger.warning("run %s of job %s was taken over: its end has no effect", claimed.run.id, shorten(claimed.job.name))
         return finished
 

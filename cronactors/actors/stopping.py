@@ -41,7 +41,7 @@ class StopDeadline:
         self.grace_ends = began + grace
         self.at = began + max(STOP_LIMIT, grace + AFTER_GRACE) - SIGN_OFF_SHARE
 
-    def executor_ended(self) -> float:
+    def extend(self) -> float:
         """Leave at least `LEAST_LEFT` from now, as an executor that shielded itself may have used up the time; answer the end."""
         self.at = max(self.at, trio.current_time() + LEAST_LEFT - SIGN_OFF_SHARE)
         return self.at
@@ -52,7 +52,7 @@ class StopDeadline:
         return self.at + SIGN_OFF_SHARE
 
 
-async def note_stopping(storage: Storage, owners: Collection[int], *, in_place: bool) -> None:
+async def mark_stopping(storage: Storage, owners: Collection[int], *, in_place: bool) -> None:
     """Mark beside the database that owners have been asked to stop. Shielded; takes `MARK_LIMIT` at most, usually 0.2 ms.
 
     The storage thread may be waiting for a locked file or a slow disk, and creating a file in the loop would block it where the disk
@@ -89,7 +89,7 @@ async def note_stopping(storage: Storage, owners: Collection[int], *, in_place: 
 def _mark(storage: Storage, owners: Collection[int]) -> None:
     try:
         for owner in owners:
-            storage.note_stopping(owner)
+            storage.mark_stopping(owner)
     except OSError as error:
         logger.warning(
             "cannot mark beside %s that this process is stopping (%s): killed now, it would count as a crash", storage.name, error

@@ -18,7 +18,7 @@ from cronactors.actors.storage_thread import Hop
 from cronactors.errors import CronError, SchedulerClosed, SchedulerCrashed, StoreCorrupt, StoreUnavailable
 from cronactors.ledger.damage import find_damage
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import Upcoming
+from cronactors.storage.rows import NextTimes
 from cronactors.wallclock import sleep_until
 
 logger = logging.getLogger("cronactors.store")
@@ -41,7 +41,7 @@ class Committed:
         stirred: Runs may have been ended by it, or asked to end.
     """
 
-    upcoming: Upcoming
+    next_times: NextTimes
     may_have_ended_runs: bool = False
 
 
@@ -89,31 +89,31 @@ class StoreActor:
         self._told_at = -math.inf
         self._works_untold = False
         self.latency: float | None = None
-        self.held = 0  # requests that wait for a locked file
+        self.postponed = 0  # requests that wait for a locked file
 
     @actor
     async def run(self) -> None:
         """Serve until the mailbox is closed and empty. Shielded: callers who wait for an answer get one, whatever happens."""
-        held: list[Envelope] = []
+        postponed: list[Envelope] = []
         crash: BaseException | None = None
         try:
             with trio.CancelScope(shield=True):
                 while True:
-                    held = [await self._mailbox.receive(), *self._mailbox.receive_waiting(BATCH - 1)]
+                    postponed = [await self._mailbox.receive(), *self._mailbox.receive_waiting(BATCH - 1)]
                     for pause in chain(_PAUSES, repeat(_PAUSES[-1])):
-                        held = await self._serve(held)
-                        self.held = len(held)
-                        if not held:
+                        postponed = await self._serve(postponed)
+                        self.postponed = len(postponed)
+                        if not postponed:
                             break
                         await trio.sleep(pause)
-                        held += self._mailbox.receive_waiting(self._mailbox.waiting)
+                        postponed += self._mailbox.receive_waiting(self._mailbox.waiting)
         except trio.EndOfChannel:
             pass
         except BaseException as error:
             crash = error
             raise
         finally:
-            self._settle_rest(held, crash)
+            self._settle_rest(postponed, crash)
 
     def _settle_rest(self, batch: list[Envelope], crash: BaseException | None) -> None:
         reason = SchedulerClosed("the store is closed") if crash is None else SchedulerCrashed("the store actor ended by a bug")
@@ -124,21 +124,21 @@ class StoreActor:
                 envelope.refuse(reason)
             batch = self._mailbox.receive_waiting(BATCH)
 
-    async def _serve(self, held: Sequence[Envelope]) -> list[Envelope]:
+    async def _serve(self, postponed: Sequence[Envelope]) -> list[Envelope]:
         """Carry requests out, batch by batch. While another process holds the lock the reads are answered; the rest comes back.
 
         All that wait are held then, however many, so that no read and nobody's patience waits behind them. A caller that is cancelled
         between two attempts withdraws its request.
         """
-        while held:
-            taken = [envelope for envelope in held[:BATCH] if envelope.take()]
+        while postponed:
+            taken = [envelope for envelope in postponed[:BATCH] if envelope.take()]
             if taken and not await self._commit(taken):
                 break
-            held = held[BATCH:]
-        reads = [envelope for envelope in held if envelope.request.reads and envelope.take()]
+            postponed = postponed[BATCH:]
+        reads = [envelope for envelope in postponed if envelope.request.reads and envelope.take()]
         for first in range(0, len(reads), BATCH):
             await self._commit(reads[first : first + BATCH])
-        return [envelope for envelope in held if envelope.take() and self._put_back(envelope)]
+        return [envelope for envelope in postponed if envelope.take() and self._put_back(envelope)]
 
     async def _commit(self, taken: list[Envelope]) -> bool:
         """Apply requests in one transaction and answer them; False if the file is locked."""
@@ -220,7 +220,7 @@ def run_batch(storage: Storage, requests: Sequence[Request[object]]) -> Ending:
 
 
 def _seen(storage: Storage, requests: Sequence[Request[object]]) -> Committed:
-    return Committed(storage.upcoming(), any(request.may_end_runs for request in requests))
+    return Committed(storage.next_times(), any(request.may_end_runs for request in requests))
 
 
 def _apply(storage: Storage, kind: type[Request[object]], requests: Sequence[Request[object]]) -> Sequence[object]:

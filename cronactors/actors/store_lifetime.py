@@ -13,7 +13,7 @@ import trio
 
 from cronactors.actors.actor_requests import Inspect, OwnersBusy, Recover, Register, Registered, RenewLeases, SignOff, Snapshot
 from cronactors.actors.mailbox import Mailbox
-from cronactors.actors.stopping import note_stopping
+from cronactors.actors.stopping import mark_stopping
 from cronactors.actors.storage_thread import Hop, in_place, storage_thread
 from cronactors.actors.store import Done, Failed, Locked, StoreActor, run_batch
 from cronactors.actors.user_code import leaves
@@ -22,7 +22,7 @@ from cronactors.instants import Millis
 from cronactors.ledger import leases
 from cronactors.ledger.damage import find_damage
 from cronactors.model import CronRun
-from cronactors.owner import Owner, this_process
+from cronactors.owner import ProcessIdentity, identify_this_process
 from cronactors.spec import RetryPolicy
 from cronactors.storage.connection import FileLocked
 from cronactors.storage.file_state import LogWatch, absolute
@@ -83,7 +83,7 @@ class StoreService:
     watch: Callable[[], LogWatch]
     wall: Wall
     virtual: VirtualTime | None
-    me: Owner
+    this_process: ProcessIdentity
     owners: set[int]
     unsigned: set[int]
     leases: LeaseTrust
@@ -95,13 +95,13 @@ class StoreService:
 
     async def register(self) -> Registered:
         """Enter an owner, whose lease is kept from now on."""
-        registered = await self.mailbox.call(Register(self.me))
+        registered = await self.mailbox.call(Register(self.this_process))
         self.owners.add(registered.owner)
         return registered
 
-    async def note_stopping(self, owners: Collection[int]) -> None:
+    async def mark_stopping(self, owners: Collection[int]) -> None:
         """Mark beside the file that owners have been asked to stop."""
-        await note_stopping(self.actor.storage, owners, in_place=self.virtual is not None)
+        await mark_stopping(self.actor.storage, owners, in_place=self.virtual is not None)
 
     async def sign_off(self, owner: int, until: float) -> None:
         """Note that one owner has closed, though the store stays open; what it could not record is run again by the next.
@@ -121,14 +121,14 @@ class StoreService:
             else:
                 self.unsigned.difference_update(leaving)
 
-    async def look(self, owner: int) -> Snapshot:
+    async def inspect(self, owner: int) -> Snapshot:
         """Look around on behalf of an owner; 0 for nobody."""
-        return await self.mailbox.call(Inspect(owner, self.me, self._trust_leases(), frozenset(self.owners)))
+        return await self.mailbox.call(Inspect(owner, self.this_process, self._trust_leases(), frozenset(self.owners)))
 
     async def recover(self, policy: RetryPolicy) -> list[CronRun]:
         """Take back the runs of dead owners."""
         mine = frozenset(self.owners)
-        return await self.mailbox.call(Recover(self.me, policy, self._trust_leases(), mine, asked_at=self.wall()))
+        return await self.mailbox.call(Recover(self.this_process, policy, self._trust_leases(), mine, requested_at=self.wall()))
 
     def _trust_leases(self) -> bool:
         """Nothing keeps a lease on virtual time, so that its end means nothing."""
@@ -215,7 +215,7 @@ async def _serving(hop: Hop, path: str, wall: Wall, *, create: bool, virtual: Vi
         watch=storage.watch,
         wall=wall,
         virtual=virtual,
-        me=this_process(),
+        this_process=identify_this_process(),
         owners=set(),
         unsigned=set(),
         leases=LeaseTrust(wall),

@@ -10,7 +10,7 @@ import attrs
 from cronactors.actors.mailbox import Request
 from cronactors.errors import AlreadyClaimed, JobBusy
 from cronactors.instants import Millis
-from cronactors.ledger import explain, jobs, runs, upsert, views
+from cronactors.ledger import explain, jobs, own_loop, runs, stored_values, upsert, views
 from cronactors.ledger.jobs import Defaults
 from cronactors.ledger.upsert import JobList, Upserted
 from cronactors.model import CronJob, CronRun, Explanation, JobChanges
@@ -129,7 +129,7 @@ class PageOfJobs(Request[tuple[list[CronJob], int | None]]):
 
     def apply(self, storage: Storage) -> tuple[list[CronJob], int | None]:
         """Answer the jobs, and where the next page begins."""
-        page = storage.page_of_jobs(after=self.after, limit=self.limit, user_id=self.user_id)
+        page = storage.list_jobs(after=self.after, limit=self.limit, user_id=self.user_id)
         return views.job_views(storage, (job for _, job in page)), page[-1][0] if len(page) == self.limit else None
 
 
@@ -206,7 +206,7 @@ class DueJobs(Request[list[CronJob]]):
 
     def apply(self, storage: Storage) -> list[CronJob]:
         """Answer the jobs, in order of the queue."""
-        return runs.due_jobs(storage, retries=self.retries, limit=self.limit)
+        return own_loop.due_jobs(storage, retries=self.retries, limit=self.limit)
 
 
 @attrs.frozen
@@ -218,7 +218,7 @@ class StartOwnRun(Request[Claimed | AlreadyClaimed | JobBusy]):
 
     def apply(self, storage: Storage) -> Claimed | AlreadyClaimed | JobBusy:
         """Answer the run that has begun, or the error to raise."""
-        return runs.start_own_run(storage, self.target, owner=self.owner)
+        return own_loop.start_own_run(storage, self.target, owner=self.owner)
 
 
 @attrs.frozen
@@ -232,7 +232,7 @@ class FinishOwnRun(Request[CronRun]):
 
     def apply(self, storage: Storage) -> CronRun:
         """Answer the run as it is now."""
-        return views.run_view(runs.finish_own_run(storage, self.run_id, self.outcome, policy=self.policy))
+        return views.run_view(own_loop.finish_own_run(storage, self.run_id, self.outcome, policy=self.policy))
 
 
 @attrs.frozen
@@ -282,7 +282,7 @@ class PageOfRuns(Request[list[RunRow]]):
 
     def apply(self, storage: Storage) -> list[RunRow]:
         """Answer the rows; fewer than the limit means that there are no more."""
-        return storage.page_of_runs(job_id=self.job_id, before=self.before, limit=self.limit)
+        return storage.list_runs(job_id=self.job_id, before=self.before, limit=self.limit)
 
 
 @attrs.frozen
@@ -296,5 +296,5 @@ class Explain(Request[Explanation]):
     def apply(self, storage: Storage) -> Explanation:
         """Answer it."""
         job = jobs.find_job(storage, self.job_id)
-        views.check_policies(job)
+        stored_values.check_policies(job)
         return explain.explain(storage, job, self.at)

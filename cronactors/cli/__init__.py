@@ -8,7 +8,7 @@ import signal
 import sys
 
 from cronactors import __version__
-from cronactors.cli.first_process import become_child_of_first_process
+from cronactors.cli.first_process import fork_as_container_init
 from cronactors.errors import CronError
 
 
@@ -19,7 +19,7 @@ def main() -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _open_standard_streams()
     if sys.argv[1:2] == ["run"]:
-        become_child_of_first_process()
+        fork_as_container_init()
     if sys.argv[1:] == ["--version"]:  # answers without importing anything heavy
         sys.stdout.write(f"cronactors {__version__}\n")
         return

@@ -10,7 +10,7 @@ import click
 from cronactors.config_file import load_config
 from cronactors.spec import CronConfig
 
-VARIABLE = "CRONACTORS_DB"
+DATABASE_VARIABLE = "CRONACTORS_DB"
 """The environment variable that names a database."""
 DEFAULT_FILE = "agent.toml"
 _DEFAULT_NAME = "agent.db"
@@ -27,7 +27,7 @@ def find_database(db: str | None, config: str | None) -> str:
         return db
     if config is not None:
         return database_of(load_config(config))
-    if found := os.environ.get(VARIABLE):
+    if found := os.environ.get(DATABASE_VARIABLE):
         return found
     if Path(DEFAULT_FILE).exists():
         return database_of(load_config(DEFAULT_FILE))
@@ -37,4 +37,4 @@ def find_database(db: str | None, config: str | None) -> str:
 def database_of(config: CronConfig) -> str:
     """Find the database of a file: what it names, CRONACTORS_DB, or agent.db beside it."""
     assert config.file is not None
-    return config.database or os.environ.get(VARIABLE) or str(Path(config.file).with_name(_DEFAULT_NAME))
+    return config.database or os.environ.get(DATABASE_VARIABLE) or str(Path(config.file).with_name(_DEFAULT_NAME))

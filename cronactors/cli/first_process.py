@@ -12,7 +12,7 @@ _PASSED_ON = (
 )  # fmt: skip
 
 
-def become_child_of_first_process() -> None:
+def fork_as_container_init() -> None:
     """As process 1, fork: the child returns from here, and the parent never does.
 
     The kernel gives every orphan of a process namespace to process 1, and one that nobody waits for stays a zombie. We don't reap in

@@ -16,7 +16,7 @@ from cronactors.cli.printer import say, shown
 from cronactors.errors import InvalidSchedule, JobNotFound, one_line, shorten
 from cronactors.model import ALL, CronJob, CronRun, RunStatus
 from cronactors.schedules.schedule import Cron, Interval, OneShot, next_run, schedule_to_dict
-from cronactors.schedules.zones import is_zone, rules
+from cronactors.schedules.zones import is_zone, load_zone
 
 Json: TypeAlias = str | int | float | bool | dict[str, object] | None
 
@@ -72,7 +72,7 @@ def local(moment: datetime | None, zone: str) -> str:
     """Write a time as the clock of a zone shows it; "-" for none."""
     if moment is None:
         return "-"
-    shown = rules(zone) if is_zone(zone) else UTC  # what is stored may be no zone: `last_error` says so
+    shown = load_zone(zone) if is_zone(zone) else UTC  # what is stored may be no zone: `last_error` says so
     return moment.astimezone(shown).strftime("%Y-%m-%d %H:%M:%S %Z")
 
 

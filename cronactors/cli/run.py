@@ -223,9 +223,9 @@ class _Session:
         say(f"database  {one_line(self._database)}")
         say(f"zone      {self._config.timezone}")
         say(f"slots     {slots} {'run' if slots == 1 else 'runs'} at a time")
-        for line in scheduler._listed.lines:
+        for line in scheduler._start_report.lines:
             say(line)
-        for lost in scheduler._listed.lost:
+        for lost in scheduler._start_report.lost:
             say(lost.line(adopt=self._typed.run, remove=f"{self._typed.program} remove {self._typed.option}"))
         try:
             await self._say_jobs(scheduler)

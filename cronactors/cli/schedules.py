@@ -12,7 +12,7 @@ from cronactors.errors import InvalidSchedule, one_line, shorten
 from cronactors.schedules.lint import Finding, lint
 from cronactors.schedules.preview import Preview, preview
 from cronactors.schedules.schedule import Cron
-from cronactors.schedules.zones import check_zone, rules
+from cronactors.schedules.zones import check_zone, load_zone
 from cronactors.shell.checks import check_shell_options
 from cronactors.shell.lint import lint_command
 from cronactors.spec import Delay
@@ -45,7 +45,7 @@ def _read_time(text: str, zone: str) -> datetime:
         found = datetime.fromisoformat(text)
     except ValueError:
         raise click.BadParameter(f"{shorten(text)} is no date or time, such as 2026-03-28", param_hint="--after") from None
-    return found if found.tzinfo is not None else found.replace(tzinfo=rules(zone))
+    return found if found.tzinfo is not None else found.replace(tzinfo=load_zone(zone))
 
 
 def _offset(local: datetime) -> str:

@@ -1,6 +1,8 @@
-"""What the end of a run makes of its job: a further attempt, the moments that it overlapped, the job's own end.
+"""What a finished run means for its job: a retry, the moments that it overlapped, and whether the job continues.
 
-Decided from what is told, the time too; nothing is read or written here.
+Pure: rows and the time in, changes out. A transaction finishes up to 100 runs, and reading and writing for many at a time costs a third
+of doing it one by one. So `cronactors.ledger.finish` reads the jobs and their open runs first, we decide here for one run after the
+other, and it writes all changes together. Nothing that is decided here may depend on the storage.
 """
 
 from __future__ import annotations
@@ -11,55 +13,93 @@ from enum import Enum, auto
 import attrs
 
 from cronactors.instants import Millis
-from cronactors.ledger.new_rows import is_first_start, retry_run, skipped_run, stored_schedule, stored_timing, waiting_run
-from cronactors.ledger.views import has_policies
+from cronactors.ledger.new_rows import retry_run, skipped_run, waiting_run
+from cronactors.ledger.open_runs import holder, is_first_start
+from cronactors.ledger.stored_values import has_policies, stored_schedule, stored_timing
 from cronactors.model import Cause, Overlap, RunStatus
-from cronactors.policy import Decision, Outcome, decide_due, decide_overlapped, misfire_from_text, plan_retry
+from cronactors.policy import Decision, Outcome, RetryPlan, decide_due, decide_overlapped, misfire_from_text, plan_retry
 from cronactors.schedules.schedule import OneShot
 from cronactors.spec import RetryPolicy
 from cronactors.storage.rows import JobRow, JobState, RunRow, job_key
 
 
-class Sequel(Enum):
-    """What becomes of a job."""
+class JobAction(Enum):
+    """What happens to the job of a finished run.
 
-    GOES_ON = auto()
-    HELD = auto()  # its further attempt has to come first
-    STOPPED = auto()  # it ends its process each time
-    DELETED = auto()
-    DONE = auto()  # to be deleted, but its file lists it and would add it again
+    CONTINUE: It is written as `Consequences.state` says, and disabled if it has neither a moment nor an open run left.
+    HOLD_FOR_RETRY: It starts nothing before the retry.
+    DISABLE: It crashed on every retry that it had.
+    DELETE: It was to be deleted after this run.
+    MARK_DONE: The same of a job that a file lists: it stays, disabled, since the next start would add it again.
+    """
+
+    CONTINUE = auto()
+    HOLD_FOR_RETRY = auto()
+    DISABLE = auto()
+    DELETE = auto()
+    MARK_DONE = auto()
 
 
 @attrs.frozen
-class Settled:
-    """What is to be written.
+class Consequences:
+    """The changes that follow from a finished run.
 
     Attributes:
-        state: How the job is to stand, unless its sequel says more.
-        rows: What is entered beside: moments that were overlapped, and last the further attempt.
-        sequel: What becomes of the job.
+        state: The job's new state, unless ``action`` changes more.
+        rows: Runs to insert: those of moments that were overlapped, and last the retry, if there is one.
+        action: What happens to the job.
     """
 
     state: JobState
     rows: list[RunRow]
-    sequel: Sequel
+    action: JobAction
 
 
-def settle(job: JobRow, run: RunRow, outcome: Outcome, *, policy: RetryPolicy, others: Sequence[RunRow], now: Millis) -> Settled:
-    """Decide.
+def after_run(
+    job: JobRow, run: RunRow, outcome: Outcome, *, policy: RetryPolicy, others: Sequence[RunRow], now: Millis
+) -> Consequences:
+    """Decide what a finished run means for its job.
+
+    Four things follow from a run, and they depend on each other in this order. The outcome decides whether its moment is retried. If
+    the run held the job, so that moments that came due had to wait for it, another open run may hold it next; only if none does are
+    those moments decided, by the job's overlap policy. Then the moment of the run is decided, or a retry will decide it: a job to be
+    deleted after its run is deleted, a job whose process crashed on its last retry is disabled. And if the process crashed more than
+    twice in a row (`FREE_CRASHES`), the job has to wait for its retry, as the next moment would crash it again without any delay.
 
     Args:
-        job: As it stands.
-        run: As it is after its end.
-        outcome: How it ended.
+        job: As it is stored.
+        run: The finished run.
+        outcome: Its outcome.
         policy: Delays of retries.
         others: Other open runs of the job.
         now: The time.
     """
-    crashes = job.crashes
-    if outcome.status is RunStatus.SUCCESS or outcome.cause in (Cause.ERROR, Cause.TIMEOUT, Cause.GAVE_UP):
-        crashes = 0
-    again = plan_retry(
+    crashes = 0 if _finished_by_itself(outcome) else job.crashes
+    retry = _plan_retry(job, run, outcome, crashes=crashes, policy=policy, now=now)
+    held_job = job.held_by == run.id
+    held_by = holder(job, others) if held_job else job.held_by
+    state = JobState.of(job)._replace(held_by=held_by, last_error=_last_error(job, run, outcome), crashes=crashes)
+    rows: list[RunRow] = []
+    if held_job and held_by is None and _may_have_overlapped(job, run, outcome):
+        state, rows = _decide_overlapped(job, run, state, others, now)
+    if retry is None:
+        return Consequences(state, rows, _action_without_retry(job, run, outcome))
+    rows.append(retry_run(job, run, retry))
+    in_backoff = outcome.crashed and retry.failures > run.failures and held_by is None and job.enabled
+    return Consequences(state, rows, JobAction.HOLD_FOR_RETRY if in_backoff else JobAction.CONTINUE)
+
+
+def _finished_by_itself(outcome: Outcome) -> bool:
+    """Return whether the process lived to the end of the run, so that crashes before it do not count any more."""
+    return outcome.status is RunStatus.SUCCESS or outcome.cause in (Cause.ERROR, Cause.TIMEOUT, Cause.GAVE_UP)
+
+
+def _plan_retry(
+    job: JobRow, run: RunRow, outcome: Outcome, *, crashes: int, policy: RetryPolicy, now: Millis
+) -> RetryPlan | None:
+    if run.cancel_requested and not outcome.crashed:
+        return None  # a user, or the next moment, wanted it to finish: it failed before it could be cancelled
+    return plan_retry(
         outcome,
         failures=run.failures,
         crashes=crashes,
@@ -68,30 +108,6 @@ def settle(job: JobRow, run: RunRow, outcome: Outcome, *, policy: RetryPolicy, o
         ready_at=run.ready_at,
         now=now,
     )
-    if run.cancel_requested and not outcome.crashed:
-        again = None  # it failed before it could be cancelled
-    held = job.held_by == run.id
-    held_by = _heir(job, others) if held else job.held_by
-    state = JobState.of(job)._replace(held_by=held_by, last_error=_last_error(job, run, outcome), crashes=crashes)
-    rows: list[RunRow] = []
-    # Nobody knows how long a run went on that crashed, and so what it overlapped.
-    overlaps = held and held_by is None and run.started_at is not None and not outcome.crashed
-    if overlaps and job.overlap not in (Overlap.ALLOW_ALL, Overlap.CANCEL_OTHER):
-        state, rows = _settle_overlapped(job, run, state, others, now)
-    sequel = Sequel.GOES_ON
-    if again is None:
-        sequel = _sequel(job, run, outcome)
-    else:
-        rows.append(retry_run(job, run, again))
-        if outcome.crashed and again.failures > run.failures and held_by is None and job.enabled:
-            sequel = Sequel.HELD  # else new moments would let a job that kills its process go on
-    return Settled(state, rows, sequel)
-
-
-def _heir(job: JobRow, others: Sequence[RunRow]) -> int | None:
-    """Which other run keeps the job waiting now, if any goes on: the job allowed all when they began, and does so no more."""
-    running = [run for run in others if run.status == RunStatus.RUNNING and job.overlap != Overlap.ALLOW_ALL]
-    return max(running, key=lambda run: (run.started_at, run.id)).id if running else None
 
 
 def _last_error(job: JobRow, run: RunRow, outcome: Outcome) -> str | None:
@@ -100,46 +116,59 @@ def _last_error(job: JobRow, run: RunRow, outcome: Outcome) -> str | None:
     return run.error if outcome.status is RunStatus.FAILED and run.error else job.last_error
 
 
-def _settle_overlapped(
+def _may_have_overlapped(job: JobRow, run: RunRow, outcome: Outcome) -> bool:
+    """Return whether moments that came due during the run are decided now.
+
+    Not after a crash: how long the run was running, and so what it overlapped, is not known. Not for ALLOW_ALL and CANCEL_OTHER, which
+    decide each moment when it comes.
+    """
+    decided_when_due = job.overlap in (Overlap.ALLOW_ALL, Overlap.CANCEL_OTHER)
+    return run.started_at is not None and not outcome.crashed and not decided_when_due
+
+
+def _decide_overlapped(
     job: JobRow, run: RunRow, state: JobState, others: Sequence[RunRow], now: Millis
 ) -> tuple[JobState, list[RunRow]]:
-    """Buffer or skip the moments that came due while the run was running; give the job's state with the first moment after them.
+    """Buffer or skip the moments that came due while the run was running.
 
-    Moments from before it started were missed for another reason, such as a full pool: they become late runs.
+    Moments from before it started were missed for another reason, such as a full pool: they are decided by the misfire policy.
+
+    Returns:
+        The job's state with the first moment after them, and their rows.
     """
     first, started_at = job.next_run_at, run.started_at or 0
     if first is None or first > now or not job.enabled:
         return state, []
     timing = stored_timing(job)
     if timing is None or not has_policies(job):
-        return state, []  # the next claim stops the job
+        return state, []  # the next claim disables the job
     rows: list[RunRow] = []
-    line = job_key(job.id)
-    waiting = sum(other.waits_for == line and is_first_start(other) for other in others)
+    key = job_key(job.id)
+    waiting = sum(other.waits_for == key and is_first_start(other) for other in others)
     if first <= started_at:
         late = decide_due(timing, first=first, now=min(started_at, now), misfire=misfire_from_text(job.misfire))
         if late.following is None or late.following > now:
-            return state, []  # a claim decides them
-        rows += _entries(job, late, Cause.MISFIRE, now)
+            return state, []  # nothing was overlapped; a claim decides the late moments
+        rows += _rows(job, late, Cause.MISFIRE, now)
         waiting += len(late.runs)
         first = late.following
     decision = decide_overlapped(timing, first=first, now=now, overlap=Overlap(job.overlap), waiting=waiting)
-    rows += _entries(job, decision, Cause.OVERLAP, now)
+    rows += _rows(job, decision, Cause.OVERLAP, now)
     return state._replace(next_run_at=decision.following, decided_local=decision.decided_local), rows
 
 
-def _entries(job: JobRow, decision: Decision, cause: Cause, now: Millis) -> list[RunRow]:
-    """What is to run, in the job's line, and a record of what is not."""
-    line = job_key(job.id)
-    waiting = [waiting_run(job, moments, line) for moments in decision.runs]
+def _rows(job: JobRow, decision: Decision, cause: Cause, now: Millis) -> list[RunRow]:
+    """Make the rows of a decision: its runs wait for the job, its skipped moments are recorded."""
+    key = job_key(job.id)
+    waiting = [waiting_run(job, moments, key) for moments in decision.runs]
     return waiting + [skipped_run(job, moments, cause, now) for moments in decision.skipped]
 
 
-def _sequel(job: JobRow, run: RunRow, outcome: Outcome) -> Sequel:
-    """What becomes of the job, its moment having been decided: it may have been the last one."""
-    decided = not run.manual and outcome.cause is not Cause.REPLACED
+def _action_without_retry(job: JobRow, run: RunRow, outcome: Outcome) -> JobAction:
+    """Decide what happens to a job now that the moment of its run is decided: it may have been the last one."""
+    has_moment = not run.manual and outcome.cause is not Cause.REPLACED
     failed = outcome.status is RunStatus.FAILED and (not run.cancel_requested or outcome.crashed)
-    spent = decided and (failed or outcome.status is RunStatus.SUCCESS or outcome.cause is Cause.MISFIRE)
-    if job.delete_after_run and (spent or (decided and isinstance(stored_schedule(job), OneShot))):
-        return Sequel.DELETED if job.origin is None else Sequel.DONE
-    return Sequel.STOPPED if spent and outcome.crashed else Sequel.GOES_ON
+    spent = has_moment and (failed or outcome.status is RunStatus.SUCCESS or outcome.cause is Cause.MISFIRE)
+    if job.delete_after_run and (spent or (has_moment and isinstance(stored_schedule(job), OneShot))):
+        return JobAction.DELETE if job.origin is None else JobAction.MARK_DONE
+    return JobAction.DISABLE if spent and outcome.crashed else JobAction.CONTINUE

@@ -3,75 +3,120 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum, auto
 
 import attrs
 
-from cronactors.errors import CronError, InvalidJob, InvalidSchedule
+from cronactors.errors import InvalidJob, InvalidSchedule
 from cronactors.instants import Millis
-from cronactors.ledger import leases
-from cronactors.ledger.close import finish_open_run
-from cronactors.ledger.new_rows import (
-    is_first_start,
-    is_outdated_retry,
-    skipped_run,
-    started_run,
-    waiting_run,
-    waits_after_crashes,
-)
-from cronactors.ledger.views import check_policies, timing_of, unreadable
-from cronactors.ledger.waiting import insert_moments, release_first, stop_job, withdraw
-from cronactors.ledger.zone_changes import renewed
+from cronactors.ledger import cancel_other, leases
+from cronactors.ledger.due_moments import decide_due_moments, decided_ahead_of_clock, disable_unreadable, due_decision
+from cronactors.ledger.finish import finish_open_run
+from cronactors.ledger.new_rows import skipped_run, started_run, waiting_run
+from cronactors.ledger.open_runs import is_first_start, is_outdated_retry, waits_after_crashes
+from cronactors.ledger.stored_values import check_policies, unreadable
+from cronactors.ledger.waiting import cancel_pending, insert_moments, release_first
+from cronactors.ledger.zone_changes import recomputed
 from cronactors.model import Cause, Overlap, RunStatus, Trigger
-from cronactors.policy import Decision, Moments, Outcome, decide_due, in_crash_loop, misfire_from_text
+from cronactors.policy import Decision, Moments, Outcome, in_crash_loop
 from cronactors.schedules.zone_rules import RULES
 from cronactors.spec import RetryPolicy
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import CRASH_LOOP, Claimed, Due, JobRow, JobState, RunRow, job_key
+from cronactors.storage.rows import CRASH_LOOP, Claimed, DueItem, JobRow, JobState, RunRow, job_key
 
-_LOOKS = 200
-"""How many places of the queue that start nothing one claim goes through; the next claim goes on from there."""
+MOST_PASSED_OVER = 200
+"""How many due rows that start nothing one claim passes over; the next claim continues behind them."""
 
 
-def claim_due(storage: Storage, *, owner: int, limit: int, total: int | None = None) -> list[Claimed]:
-    """Begin up to ``limit`` due runs.
+class BlockedBy(Enum):
+    """Why another claim for the same slots would start nothing now.
+
+    TOTAL_LIMIT: as many runs are running as all schedulers of the file may run at a time; a finish, or a tick, changes that.
+    NO_PROGRESS: something is due, and this claim neither started nor cancelled anything. It passed over `MOST_PASSED_OVER` rows, or an
+    index of a damaged file names rows that its table does not confirm. A claim at once could spin; after a short pause it cannot.
+    """
+
+    TOTAL_LIMIT = auto()
+    NO_PROGRESS = auto()
+
+
+@attrs.frozen
+class Claims:
+    """What a claim has done.
+
+    Attributes:
+        runs: The runs that it started, in order of time.
+        cancelled_overlapped: Whether it decided moments of `Overlap.CANCEL_OTHER`: it may have finished runs that were pending, and have
+            requested that running ones are cancelled.
+        blocked_by: Why another claim would start nothing now; None: if this one started or cancelled something, more may be due, else
+            nothing is due or every slot is used.
+    """
+
+    runs: list[Claimed]
+    cancelled_overlapped: bool = False
+    blocked_by: BlockedBy | None = None
+
+
+def claim_due(storage: Storage, *, owner: int, limit: int, total: int | None = None, cancel_overlapped: bool = False) -> Claims:
+    """Start up to ``limit`` due runs.
 
     Args:
         storage: Inside a transaction.
-        owner: Who runs them.
-        limit: How many slots are free.
-        total: How many runs may go on at a time over all owners.
+        owner: The owner that executes them.
+        limit: How many slots are free; 0 only cancels.
+        total: How many runs may be running at a time over all owners; None: any number.
+        cancel_overlapped: Whether open runs are cancelled first that the next moment of their job replaces. That needs no free slot and
+            costs a query, so only the clock requests it, when `Upcoming.cancelling` is due.
     """
     now = storage.now()
-    if total is not None:
-        limit = min(limit, total - storage.count_running())
-    claimed: list[Claimed] = []
-    looks = _LOOKS
-    before: list[Due] = []
-    while len(claimed) < limit and looks > 0:
-        places = storage.due(now=now, limit=min(limit - len(claimed), looks))
-        if places == before:  # nothing more; or an index of a damaged file tells what its table does not bear out
-            break
-        before = places
-        useless = _cancel_outdated_retries(storage, places, now)
-        if useless:  # what waited behind them may be due now
-            looks -= useless
-            continue
-        together = _claim_together(storage, places, owner=owner, now=now)
-        for place in places:
-            looks -= 1
-            if place.run_id is not None:
-                begun = claim_pending(storage, place.run_id, owner=owner, now=now)
-            else:
-                begun = together.pop(place.job_id, None) or claim_moment(storage, place.job_id, owner=owner, now=now)
-            if begun is not None:
-                claimed.append(begun)
-                looks += 1
-    if claimed:
+    cancelled = cancel_overlapped and cancel_other.cancel_overlapped(storage)
+    stuck = cancel_overlapped and not cancelled
+    allowed: int | None = None
+    if total is not None and limit > 0:
+        allowed = max(0, total - storage.count_running())
+        limit = min(limit, allowed)
+    runs, all_seen = _claim_in_order(storage, owner=owner, limit=limit, now=now)
+    if runs:
         leases.renew(storage, owner)
-    return claimed
+    if stuck or not (runs or cancelled or all_seen):
+        return Claims(runs, cancelled, BlockedBy.NO_PROGRESS)
+    return Claims(runs, cancelled, BlockedBy.TOTAL_LIMIT if len(runs) == allowed else None)
 
 
-def _cancel_outdated_retries(storage: Storage, places: Sequence[Due], now: Millis) -> int:
+def _claim_in_order(storage: Storage, *, owner: int, limit: int, now: Millis) -> tuple[list[Claimed], bool]:
+    """Start due runs in order of time.
+
+    Returns:
+        The runs; and whether nothing is left that is due, or no slot is.
+    """
+    claimed: list[Claimed] = []
+    to_pass_over = MOST_PASSED_OVER
+    before: list[DueItem] = []
+    while len(claimed) < limit:
+        if to_pass_over <= 0:
+            return claimed, False
+        due = storage.due(now=now, limit=min(limit - len(claimed), to_pass_over))
+        if due == before:  # none, or the index of a damaged file names rows that its table does not confirm
+            return claimed, not due
+        before = due
+        outdated = _cancel_outdated_retries(storage, due, now)
+        if outdated:  # runs that waited behind them may be due now
+            to_pass_over -= outdated
+            continue
+        together = _claim_together(storage, due, owner=owner, now=now)
+        for each in due:
+            if each.run_id is not None:
+                started = claim_pending(storage, each.run_id, owner=owner, now=now)
+            else:
+                started = together.pop(each.job_id, None) or claim_moment(storage, each.job_id, owner=owner, now=now)
+            if started is None:
+                to_pass_over -= 1
+            else:
+                claimed.append(started)
+    return claimed, True
+
+
+def _cancel_outdated_retries(storage: Storage, places: Sequence[DueItem], now: Millis) -> int:
     """End the attempts among the places that would start after the window of their moment; answer how many there were."""
     found = storage.runs([place.run_id for place in places if place.run_id is not None]).values()
     later = [run for run in found if run.attempt > 1 and run.waits_for is None]
@@ -92,7 +137,7 @@ def cancel_outdated_retry(storage: Storage, job: JobRow, run: RunRow) -> None:
     finish_open_run(storage, run, outcome, RetryPolicy())
 
 
-def _claim_together(storage: Storage, places: Sequence[Due], *, owner: int, now: Millis) -> dict[str, Claimed]:
+def _claim_together(storage: Storage, places: Sequence[DueItem], *, owner: int, now: Millis) -> dict[str, Claimed]:
     """Begin at once what needs no second look: one run of a job that has nothing else open, and shares nothing with others.
 
     Returns:
@@ -108,11 +153,16 @@ def _claim_together(storage: Storage, places: Sequence[Due], *, owner: int, now:
         alike = (job.next_run_at, job.schedule, job.anchor_at, job.timezone, job.misfire, job.overlap, job.session_mode)
         if alike not in decided:
             try:
-                decided[alike] = _decided(job, now)
+                decided[alike] = due_decision(job, now)
             except (InvalidSchedule, InvalidJob):
                 decided[alike] = None  # `claim_moment` stops the job
         decision = decided[alike]
-        if decision is not None and len(decision.runs) == 1 and not decision.skipped and _beyond_clock(job, decision) is None:
+        if (
+            decision is not None
+            and len(decision.runs) == 1
+            and not decision.skipped
+            and decided_ahead_of_clock(job, decision) is None
+        ):
             begins.append((job, decision))
     claims: list[Claimed] = []
     for run_id, (job, decision) in zip(storage.new_run_ids(len(begins)), begins, strict=True):
@@ -130,8 +180,8 @@ def claim_moment(storage: Storage, job_id: str, *, owner: int, now: Millis) -> C
     if job.held_by is not None:
         return None
     if job.rules != RULES:
-        job = renewed(storage, job)
-    decision = _decide(storage, job, now)
+        job = recomputed(storage, job)
+    decision = decide_due_moments(storage, job, now)
     if decision is None:
         return None
     insert_moments(storage, {job.id: job}, [skipped_run(job, moments, Cause.MISFIRE, now) for moments in decision.skipped])
@@ -143,42 +193,10 @@ def claim_moment(storage: Storage, job_id: str, *, owner: int, now: Millis) -> C
             insert_moments(storage, {job.id: job}, [waiting_run(job, later, line) for later in decision.runs[index + 1 :]])
             _replace_retries(storage, run)
             state = _held(job, state, run)
-            storage.advance_jobs([state])
+            storage.update_job_states([state])
             return None if run.started_at is None else Claimed(run, job, state.next_run_at, state.decided_local, state.held_by)
-    storage.advance_jobs([_disable_if_done(storage, state)])
+    storage.update_job_states([_disable_if_done(storage, state)])
     return None
-
-
-def _decide(storage: Storage, job: JobRow, now: Millis) -> Decision | None:
-    """What the due moments become; None if there are none, or if what is stored cannot be read, which stops the job."""
-    try:
-        decision = _decided(job, now)
-        beyond = None if decision is None else _beyond_clock(job, decision)
-        if decision is not None and beyond is not None:
-            decision = attrs.evolve(decision, following=timing_of(job).after_local(beyond), decided_local=beyond)
-    except (InvalidSchedule, InvalidJob) as error:
-        _stop_unreadable(storage, job, error)
-        return None
-    return decision
-
-
-def _stop_unreadable(storage: Storage, job: JobRow, error: CronError) -> None:
-    """Pause a job that is stored in a way that cannot be read."""
-    stop_job(storage, job._replace(last_error=f"paused: {unreadable(error)}"), Cause.CANCELLED)
-
-
-def _decided(job: JobRow, now: Millis) -> Decision | None:
-    first = job.next_run_at
-    if first is None or first > now:  # the index of a damaged file may say otherwise: nothing runs ahead of its time
-        return None
-    check_policies(job)
-    return decide_due(timing_of(job), first=first, now=now, misfire=misfire_from_text(job.misfire))
-
-
-def _beyond_clock(job: JobRow, decision: Decision) -> int | None:
-    """Until when the job's times of day are decided, if the local clock is not as far: new rules have set the clock of its zone back."""
-    decided, clock = job.decided_local, decision.decided_local
-    return decided if decided is not None and clock is not None and decided > clock else None
 
 
 def _begin(storage: Storage, job: JobRow, moments: Moments, *, owner: int, now: Millis) -> RunRow | None:
@@ -199,60 +217,12 @@ def _barrier(storage: Storage, job: JobRow, session: str | None) -> str | None:
     return None
 
 
-def cancel_overlapped(storage: Storage) -> bool:
-    """Where the new run of a job is to take the place of its open one: let the open one be ended, and the new one wait for that.
-
-    Returns:
-        Whether anything was changed.
-    """
-    now = storage.now()
-    ids = storage.cancelling(now=now, limit=_LOOKS)
-    due = [job for job in storage.jobs(ids).values() if job.next_run_at is not None and job.next_run_at <= now]
-    for job in due:
-        _cancel_other(storage, job, now)
-    return bool(due)
-
-
-def _cancel_other(storage: Storage, job: JobRow, now: Millis) -> None:
-    if job.rules != RULES:
-        job = renewed(storage, job)
-    decision = _decide(storage, job, now)
-    if decision is None:
-        return
-    jobs = {job.id: job}
-    insert_moments(storage, jobs, [skipped_run(job, moments, Cause.MISFIRE, now) for moments in decision.skipped])
-    storage.advance_jobs([JobState.of(job)._replace(next_run_at=decision.following, decided_local=decision.decided_local)])
-    if not decision.runs:
-        return
-    opened = storage.open_runs([job.id])
-    held = next((run for run in opened if run.id == job.held_by), None)
-    if held is not None and waits_after_crashes(job, held):
-        insert_moments(storage, jobs, [skipped_run(job, moments, Cause.OVERLAP, now) for moments in decision.runs])
-        return
-    *older, newest = decision.runs
-    insert_moments(storage, jobs, [skipped_run(job, moments, Cause.REPLACED, now) for moments in older])
-    place = newest.at  # in the line of the session too, where it would come last each time
-    if held is not None and held.status == RunStatus.PENDING:
-        place = min(place, held.ready_at)
-    waiter = insert_moments(storage, jobs, [waiting_run(job, newest, job_key(job.id))._replace(ready_at=place)])[0]
-    if waiter is None:  # decided before the clock went back: it may be the moment of the very run that is open
-        return
-    withdraw(storage, [run for run in opened if is_first_start(run) and run.id != job.held_by], Cause.REPLACED)
-    if held is None:
-        return
-    if held.status == RunStatus.RUNNING:
-        going_on = [run.id for run in opened if run.status == RunStatus.RUNNING]  # several if the job allowed all until now
-        storage.mark_runs(going_on, cause=Cause.REPLACED.value, cancel_requested=True)
-    else:  # it waits for its session
-        finish_open_run(storage, held, Outcome(status=RunStatus.CANCELLED, cause=Cause.REPLACED), RetryPolicy())
-
-
 def _cannot_run(storage: Storage, job: JobRow, run: RunRow) -> bool:
     """Whether the settings of a pending run's job cannot be read, which stops the job; a run that was asked for has failed."""
     try:
         check_policies(job)
     except InvalidJob as error:
-        _stop_unreadable(storage, job, error)
+        disable_unreadable(storage, job, error)
         if run.manual:
             outcome = Outcome(status=RunStatus.FAILED, cause=Cause.GAVE_UP, error=unreadable(error))
             finish_open_run(storage, run, outcome, RetryPolicy())
@@ -268,7 +238,7 @@ def _replace_retries(storage: Storage, run: RunRow) -> None:
         if (other.status, other.trigger, other.manual) == (RunStatus.PENDING, Trigger.RETRY, 0)
         and other.waits_for in (None, job_key(run.job_id))
     ]
-    withdraw(storage, replaced, Cause.REPLACED)
+    cancel_pending(storage, replaced, Cause.REPLACED)
 
 
 def _held(job: JobRow, state: JobState, run: RunRow) -> JobState:
@@ -291,7 +261,7 @@ def claim_pending(storage: Storage, run_id: int, *, owner: int, now: Millis) -> 
         return None
     job = storage.jobs([run.job_id]).get(run.job_id)
     if job is None:
-        withdraw(storage, [run], Cause.REMOVED)
+        cancel_pending(storage, [run], Cause.REMOVED)
         return None
     if _cannot_run(storage, job, run):
         return None
@@ -300,7 +270,7 @@ def claim_pending(storage: Storage, run_id: int, *, owner: int, now: Millis) -> 
     if barrier is not None:
         storage.set_waits_for([(run.id, barrier)])
         if not held:
-            storage.advance_jobs([_held(job, JobState.of(job), run)])
+            storage.update_job_states([_held(job, JobState.of(job), run)])
         if run.session not in (None, barrier) and not storage.session_busy(run.session):
             release_first(storage, run.session)  # it was this run's turn
         return None
@@ -309,5 +279,5 @@ def claim_pending(storage: Storage, run_id: int, *, owner: int, now: Millis) -> 
     storage.start_pending_runs([run.id], owner=owner, now=now)
     run = run._replace(status=RunStatus.RUNNING.value, owner=owner, started_at=now)
     state = _held(job, JobState.of(job), run)
-    storage.advance_jobs([state])
+    storage.update_job_states([state])
     return Claimed(run, job, state.next_run_at, state.decided_local, state.held_by)

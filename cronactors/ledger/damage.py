@@ -36,14 +36,14 @@ def _read_all(storage: Storage) -> None:
     """Read every value as users see it."""
     number: int = 0
     for _ in range(MOST_PAGES):
-        jobs = storage.page_of_jobs(after=number, limit=_PAGE, user_id=None)
+        jobs = storage.list_jobs(after=number, limit=_PAGE, user_id=None)
         if not jobs:
             break
         number = jobs[-1][0]
         _refuse(storage.name, "jobs", (fault for _, job in jobs for fault in faults_of_job(job)))
     last: RunRow | None = None
     for _ in range(MOST_PAGES):
-        runs = storage.page_of_runs(job_id=None, before=last, limit=_PAGE)
+        runs = storage.list_runs(job_id=None, before=last, limit=_PAGE)
         if not runs:
             break
         last = runs[-1]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from cronactors.instants import Millis, from_millis
-from cronactors.ledger.views import timing_of
-from cronactors.model import COUNTED, Cause, Coalesce, Explanation, Fate, RunStatus
+from cronactors.ledger.stored_values import timing_of
+from cronactors.model import MAX_COALESCED, Cause, Coalesce, Explanation, Fate, RunStatus
 from cronactors.policy import Timing, misfire_from_text
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import JobRow, RunRow
@@ -64,7 +64,7 @@ def _of_run(job: JobRow, run: RunRow, at: Millis) -> Explanation:
 
 
 def _merged(job: JobRow, run: RunRow, at: Millis) -> Explanation:
-    many = "or more " if run.coalesced >= COUNTED else ""  # no more are counted
+    many = "or more " if run.coalesced >= MAX_COALESCED else ""  # no more are counted
     unsure = ""
     if _is_older(job, at) and at != run.range_at:
         unsure = " The schedule was changed since: nothing says whether this was one of its moments."

@@ -9,13 +9,14 @@ import attrs
 from cronactors.errors import DuplicateJob, InvalidJob, InvalidSchedule, JobNotFound, shorten
 from cronactors.executor_options import check_executor_options
 from cronactors.instants import Millis, from_millis
-from cronactors.ledger.new_rows import skipped_run, waits_after_crashes
-from cronactors.ledger.views import schedule_of, timing_of
-from cronactors.ledger.waiting import delete_job, release_crash_loops, release_first, skip_due, stop_job, withdraw
-from cronactors.ledger.zone_changes import note_moments
+from cronactors.ledger.new_rows import skipped_run
+from cronactors.ledger.open_runs import holder
+from cronactors.ledger.stored_values import schedule_of, timing_of
+from cronactors.ledger.waiting import cancel_pending, delete_job, disable_job, release_crash_loops, release_first, skip_due
+from cronactors.ledger.zone_changes import note_older_rules
 from cronactors.model import Cause, JobChanges, Overlap, RunStatus
 from cronactors.policy import Moments, Timing, in_crash_loop, misfire_to_text
-from cronactors.schedules.schedule import GRACE, OneShot, Schedule, first_moment, schedule_to_json
+from cronactors.schedules.schedule import ONE_SHOT_GRACE, OneShot, Schedule, first_moment, schedule_to_json
 from cronactors.schedules.timestamps import read_timestamp
 from cronactors.schedules.zone_rules import RULES, depends_on_rules
 from cronactors.spec import Delay, JobSpec
@@ -62,16 +63,16 @@ def add_jobs(storage: Storage, specs: Sequence[tuple[str, JobSpec]], defaults: D
         DuplicateJob: A name is taken, or given twice.
         InvalidSchedule: A schedule never fires, or its moment has passed.
     """
-    refuse_twins(spec for _, spec in specs)
-    for user_id, name in storage.jobs_named([key_of(spec) for _, spec in specs]):
+    refuse_duplicates(spec for _, spec in specs)
+    for user_id, name in storage.jobs_named([name_key(spec) for _, spec in specs]):
         raise DuplicateJob(f"name {shorten(name)} is taken{_whose(user_id)}")
-    note_moments(storage)
+    note_older_rules(storage)
     now = storage.now()
     storage.insert_jobs([new_job(storage, job_id, spec, defaults, now) for job_id, spec in specs])
     return [job_id for job_id, _ in specs]
 
 
-def key_of(spec: JobSpec) -> tuple[str, str]:
+def name_key(spec: JobSpec) -> tuple[str, str]:
     """The user_id and name by which a job is found."""
     return (spec.user_id or "", spec.name)
 
@@ -80,7 +81,7 @@ def _whose(user_id: str) -> str:
     return f" by a job of user {shorten(user_id)}" if user_id else " by a job"
 
 
-def refuse_twins(specs: Iterable[JobSpec]) -> None:
+def refuse_duplicates(specs: Iterable[JobSpec]) -> None:
     """Refuse a list that gives a name twice.
 
     Raises:
@@ -88,9 +89,9 @@ def refuse_twins(specs: Iterable[JobSpec]) -> None:
     """
     seen = set()
     for spec in specs:
-        if key_of(spec) in seen:
+        if name_key(spec) in seen:
             raise DuplicateJob(f"name {shorten(spec.name)} is given twice")
-        seen.add(key_of(spec))
+        seen.add(name_key(spec))
 
 
 def new_job(
@@ -177,7 +178,7 @@ def _passed_moment(schedule: Schedule, zone: str, now: Millis) -> Millis | None:
     if not isinstance(schedule, OneShot) or read_timestamp(schedule.at).is_skipped(zone):
         return None
     moment = read_timestamp(schedule.at).instant(zone)
-    return moment if moment < now - GRACE else None
+    return moment if moment < now - ONE_SHOT_GRACE else None
 
 
 def update_job(storage: Storage, job_id: str, changes: JobChanges) -> JobRow:
@@ -206,7 +207,7 @@ def update_job(storage: Storage, job_id: str, changes: JobChanges) -> JobRow:
     )
     if new.name != job.name and find_named(storage, new.name, new.user_id) is not None:
         raise DuplicateJob(f"name {shorten(new.name)} is taken{_whose(new.user_id)}")
-    note_moments(storage)
+    note_older_rules(storage)
     return edit_job(storage, job, new, storage.now())
 
 
@@ -237,23 +238,12 @@ def edit_job(
     elif new.timezone != job.timezone and depends_on_rules(schedule_of(new)):
         new = (_follow_zone if by_default else _new_baseline)(storage, job, new, now, passed)
     if (new.overlap == Overlap.ALLOW_ALL) != (job.overlap == Overlap.ALLOW_ALL):
-        new = new._replace(held_by=_holder(storage, new))
-    storage.edit_jobs([new])
+        new = new._replace(held_by=holder(new, storage.open_runs([job.id])))
+    storage.update_jobs([new])
     if new.overlap == Overlap.ALLOW_ALL != job.overlap:
         line = job_key(job.id)
         storage.set_waits_for([(run.id, None) for run in storage.open_runs([job.id]) if run.waits_for == line])
     return new
-
-
-def _holder(storage: Storage, job: JobRow) -> int | None:
-    """Which open run keeps others of the job waiting, now that it allows all overlaps, or none any more."""
-    opened = storage.open_runs([job.id])
-    if any(waits_after_crashes(job, run) for run in opened):
-        return job.held_by
-    if job.overlap == Overlap.ALLOW_ALL:
-        return None
-    running = [run for run in opened if run.status == RunStatus.RUNNING]
-    return max(running, key=lambda run: (run.started_at, run.id)).id if running else None
 
 
 def _new_baseline(storage: Storage, job: JobRow, new: JobRow, now: Millis, passed: list[str] | None) -> JobRow:
@@ -264,7 +254,7 @@ def _new_baseline(storage: Storage, job: JobRow, new: JobRow, now: Millis, passe
     stale = [run for run in open_runs if run.status == RunStatus.PENDING and not run.manual]
     done = not job.enabled and job.next_run_at is None and not open_runs
     skip_due(storage, job, Cause.REPLACED)
-    withdraw(storage, stale, Cause.REPLACED)
+    cancel_pending(storage, stale, Cause.REPLACED)
     held_by = job.held_by
     if held_by in {run.id for run in stale}:
         held_by = None
@@ -299,7 +289,7 @@ def pause_job(storage: Storage, job_id: str) -> JobRow:
     job = find_job(storage, job_id)
     if not job.enabled:
         return job
-    return stop_job(storage, job, Cause.CANCELLED)
+    return disable_job(storage, job, Cause.CANCELLED)
 
 
 def resume_job(storage: Storage, job_id: str) -> JobRow:
@@ -321,7 +311,7 @@ def resume_job(storage: Storage, job_id: str) -> JobRow:
             raise InvalidJob(f"job {shorten(job.name)} cannot be resumed: the moment of its schedule has passed")
         job = job._replace(next_run_at=following, decided_local=timing.local_until(now))
     job = job._replace(enabled=1, crashes=0)
-    storage.advance_jobs([JobState.of(job)])
+    storage.update_job_states([JobState.of(job)])
     storage.set_waits_for([(run.id, None) for run in open_runs if run.waits_for == PAUSE])
     release_crash_loops(storage)  # a run of it that goes on keeps nobody waiting any more
     return job

@@ -2,27 +2,10 @@
 
 from __future__ import annotations
 
-from cronactors.errors import InvalidJob, InvalidSchedule
 from cronactors.instants import Millis
-from cronactors.ledger.views import timing_of
 from cronactors.model import Cause, RunStatus, Trigger
-from cronactors.policy import FREE_CRASHES, Moments, Outcome, RetryPlan, Timing, is_outside_window, misfire_from_text
-from cronactors.schedules.schedule import Schedule
+from cronactors.policy import Moments, Outcome, RetryPlan, Timing
 from cronactors.storage.rows import PAUSE, JobRow, RunFinish, RunRow
-
-
-def stored_schedule(job: JobRow) -> Schedule | None:
-    """The job's schedule; None if what is stored cannot be read, which must not stop a run from being ended."""
-    timing = stored_timing(job)
-    return None if timing is None else timing.schedule
-
-
-def stored_timing(job: JobRow) -> Timing | None:
-    """The job's schedule in its zone; None if what is stored cannot be read."""
-    try:
-        return timing_of(job)
-    except InvalidSchedule:
-        return None
 
 
 def waiting_run(job: JobRow, moments: Moments, waits_for: str | None) -> RunRow:
@@ -122,32 +105,5 @@ def finish_values(run: RunRow, outcome: Outcome, now: Millis) -> RunFinish:
         result=outcome.result,
         error=outcome.error,
         id=run.id,
-        was=run.status,
+        expected_status=run.status,
     )
-
-
-def is_first_start(run: RunRow) -> bool:
-    """Whether a pending run is a moment that has not been started at all."""
-    return run.status == RunStatus.PENDING and run.attempt == 1 and not run.manual
-
-
-def is_outdated_retry(job: JobRow, run: RunRow, now: Millis) -> bool:
-    """Whether a pending run is a further attempt at a moment that is older by now than the job's window.
-
-    A first attempt was decided within the window, and waits for its own job or session alone; one that was asked for has no moment.
-    """
-    later = run.status == RunStatus.PENDING and run.attempt > 1 and not run.manual
-    return later and is_too_late(job, run.scheduled_at, now)
-
-
-def is_too_late(job: JobRow, moment: Millis, now: Millis) -> bool:
-    """Whether a moment is older by now than the job's window; a policy that cannot be read has none, and the claim pauses the job."""
-    try:
-        return is_outside_window(misfire_from_text(job.misfire), moment, now)
-    except InvalidJob:
-        return False
-
-
-def waits_after_crashes(job: JobRow, run: RunRow) -> bool:
-    """Whether a run waits because its job ended its process again and again: no new moment must let the job go on."""
-    return run.id == job.held_by and run.status == RunStatus.PENDING and job.crashes > FREE_CRASHES

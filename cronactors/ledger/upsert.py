@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import attrs
 
 from cronactors.instants import from_millis
-from cronactors.ledger.jobs import Defaults, edit_job, key_of, new_job, refuse_twins
-from cronactors.ledger.new_rows import stored_schedule
+from cronactors.ledger.jobs import Defaults, edit_job, name_key, new_job, refuse_duplicates
+from cronactors.ledger.stored_values import stored_schedule
 from cronactors.ledger.waiting import delete_job
-from cronactors.ledger.zone_changes import note_moments
+from cronactors.ledger.zone_changes import note_older_rules
 from cronactors.policy import misfire_to_text
 from cronactors.schedules.schedule import OneShot, schedule_to_json
 from cronactors.schedules.zones import is_zone
@@ -66,19 +66,19 @@ def upsert_jobs(storage: Storage, listed: JobList, defaults: Defaults) -> Upsert
         DuplicateJob: A name is given twice.
         InvalidSchedule: A new schedule never fires, or its moment has passed.
     """
-    refuse_twins(spec for _, spec in listed.specs)
+    refuse_duplicates(spec for _, spec in listed.specs)
     if listed.origin is not None:
         _take_former(storage, listed, listed.origin)
-    note_moments(storage)
+    note_older_rules(storage)
     now = storage.now()
-    found = storage.jobs_named([key_of(spec) for _, spec in listed.specs])
+    found = storage.jobs_named([name_key(spec) for _, spec in listed.specs])
     if listed.origin is not None:
         for job in storage.jobs_of_origin(listed.origin):
             if (job.user_id, job.name) not in found:
                 delete_job(storage, job)
     done = Upserted()
     for new_id, spec in listed.specs:
-        old = found.get(key_of(spec))
+        old = found.get(name_key(spec))
         # Nobody can say whether a one-shot has changed that cannot be read: it must not refuse its neighbours.
         lenient = listed.keeps_passed or (old is not None and stored_schedule(old) is None)
         passed = done.passed if lenient else None
@@ -109,7 +109,7 @@ def adopt_origin(storage: Storage, origin: str, *, by: str) -> int:
     """Give the jobs of one origin to another, and count them. Nothing else changes in them."""
     jobs = storage.jobs_of_origin(origin)
     if origin != by:
-        storage.edit_jobs([job._replace(origin=by) for job in jobs])
+        storage.update_jobs([job._replace(origin=by) for job in jobs])
         storage.set_origin(origin, None)
     return len(jobs)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from cronactors.instants import Millis
-from cronactors.ledger.new_rows import finish_values, skipped_run, stored_timing, without_taken
-from cronactors.ledger.views import is_time
+from cronactors.ledger.new_rows import finish_values, skipped_run, without_taken
+from cronactors.ledger.stored_values import is_time, stored_timing
 from cronactors.model import Cause, RunStatus
 from cronactors.policy import Outcome
 from cronactors.storage.protocol import Storage
@@ -21,7 +21,7 @@ def insert_moments(storage: Storage, jobs: Mapping[str, JobRow], rows: Sequence[
     """
     ids = storage.insert_runs(rows)
     return [
-        _insert_rest(storage, jobs[row.job_id], row) if run_id is None else row.stored_as(run_id)
+        _insert_rest(storage, jobs[row.job_id], row) if run_id is None else row.with_id(run_id)
         for row, run_id in zip(rows, ids, strict=True)
     ]
 
@@ -35,7 +35,7 @@ def _insert_rest(storage: Storage, job: JobRow, row: RunRow) -> RunRow | None:
     while rest is not None:
         run_id = storage.insert_runs([rest])[0]
         if run_id is not None:
-            return rest.stored_as(run_id)
+            return rest.with_id(run_id)
         rest = without_taken(rest, timing)
     return None
 
@@ -53,18 +53,18 @@ def release_waiting(storage: Storage, run: RunRow, *, held: bool) -> None:
 
 def release_first(storage: Storage, key: str) -> None:
     """Let the run start that has waited longest for ``key``."""
-    waiter = storage.first_waiter(key)
+    waiter = storage.first_waiting_run(key)
     if waiter is not None:
         storage.set_waits_for([(waiter, None)])
 
 
 def release_crash_loops(storage: Storage) -> None:
     """Let all look again that wait because a suspect was running: they may be none any more, and nobody has to pass on a turn."""
-    while (waiter := storage.first_waiter(CRASH_LOOP)) is not None:
+    while (waiter := storage.first_waiting_run(CRASH_LOOP)) is not None:
         storage.set_waits_for([(waiter, None)])
 
 
-def withdraw(storage: Storage, runs: Iterable[RunRow], cause: Cause) -> None:
+def cancel_pending(storage: Storage, runs: Iterable[RunRow], cause: Cause) -> None:
     """End pending runs of a job whose own state needs no change, and let those start that stood behind them."""
     now = storage.now()
     outcome = Outcome(status=RunStatus.CANCELLED, cause=cause)
@@ -85,12 +85,12 @@ def skip_due(storage: Storage, job: JobRow, cause: Cause) -> Millis | None:
     return timing.after(now)
 
 
-def stop_job(storage: Storage, job: JobRow, cause: Cause) -> JobRow:
+def disable_job(storage: Storage, job: JobRow, cause: Cause) -> JobRow:
     """Disable a job: what is due is skipped, attempts that wait stay waiting until it is resumed; runs asked for still start."""
     skip_due(storage, job, cause)
     waiting = {run.id: run for run in storage.open_runs([job.id]) if run.status == RunStatus.PENDING and not run.manual}
     stopped = job._replace(enabled=0, held_by=None if job.held_by in waiting else job.held_by)
-    storage.advance_jobs([JobState.of(stopped)])
+    storage.update_job_states([JobState.of(stopped)])
     storage.set_waits_for([(run_id, PAUSE) for run_id in waiting])
     for run in waiting.values():
         release_waiting(storage, run, held=run.id == job.held_by)  # its turn, if it had one, passes to the next
@@ -101,4 +101,4 @@ def delete_job(storage: Storage, job: JobRow) -> None:
     """Take a job away: what waits ends as removed, what runs goes on to its end."""
     skip_due(storage, job, Cause.REMOVED)
     storage.delete_jobs([job.id])
-    withdraw(storage, (run for run in storage.open_runs([job.id]) if run.status == RunStatus.PENDING), Cause.REMOVED)
+    cancel_pending(storage, (run for run in storage.open_runs([job.id]) if run.status == RunStatus.PENDING), Cause.REMOVED)

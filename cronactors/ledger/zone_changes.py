@@ -14,8 +14,8 @@ import attrs
 
 from cronactors.errors import InvalidSchedule
 from cronactors.instants import Millis
-from cronactors.ledger.views import schedule_of
-from cronactors.schedules.zone_rules import RULES, NextMoment, by_new_rules, is_older
+from cronactors.ledger.stored_values import schedule_of
+from cronactors.schedules.zone_rules import RULES, NextMoment, is_older, recompute_moment
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import JobRow, JobState
 
@@ -48,7 +48,7 @@ def note_rules(storage: Storage) -> RulesOfFile:
     return found
 
 
-def note_moments(storage: Storage) -> None:
+def note_older_rules(storage: Storage) -> None:
     """Note that this process computes next moments: by older rules than the file's, the next start with newer ones does so anew."""
     found = _rules_of(storage)
     if found is not None and is_older(RULES, found.rules):
@@ -72,7 +72,7 @@ def _write(storage: Storage, rules: RulesOfFile) -> None:
     storage.set_meta(_FACT, json.dumps(attrs.asdict(rules)))
 
 
-def renew_page(storage: Storage, *, after: int, limit: int) -> tuple[int | None, int]:
+def recompute_page(storage: Storage, *, after: int, limit: int) -> tuple[int | None, int]:
     """Bring one page of jobs up to date.
 
     Args:
@@ -84,8 +84,8 @@ def renew_page(storage: Storage, *, after: int, limit: int) -> tuple[int | None,
         Where the next page begins, None after the last one; and how many next moments have moved.
     """
     rules = note_rules(storage)
-    page = storage.page_of_jobs(after=after, limit=limit, user_id=None)
-    moved = sum(_renewed(storage, job, rules).next_run_at != job.next_run_at for _, job in page if is_older(job.rules))
+    page = storage.list_jobs(after=after, limit=limit, user_id=None)
+    moved = sum(_recomputed(storage, job, rules).next_run_at != job.next_run_at for _, job in page if is_older(job.rules))
     if len(page) == limit:
         return page[-1][0], moved
     if rules.rules == RULES:
@@ -93,29 +93,29 @@ def renew_page(storage: Storage, *, after: int, limit: int) -> tuple[int | None,
     return None, moved
 
 
-def renewed(storage: Storage, job: JobRow) -> JobRow:
+def recomputed(storage: Storage, job: JobRow) -> JobRow:
     """Bring a job of other rules up to date, and give it as it is now. One that cannot be read is left alone.
 
     A process with older rules than the file's keeps the next moment, and marks the job: what this process computes for it is computed
     anew by the next start with newer rules.
     """
-    return _renewed(storage, job, note_rules(storage))
+    return _recomputed(storage, job, note_rules(storage))
 
 
-def _renewed(storage: Storage, job: JobRow, rules: RulesOfFile) -> JobRow:
+def _recomputed(storage: Storage, job: JobRow, rules: RulesOfFile) -> JobRow:
     if is_older(RULES, rules.rules):
-        storage.mark_rules([job.id], rules=RULES)
+        storage.set_rules([job.id], rules=RULES)
         _note_older(storage, rules)
         return job._replace(rules=RULES)
     if job.next_run_at is not None:
         found = NextMoment(job.next_run_at, job.decided_local)
         due = job.next_run_at <= rules.since
         try:
-            new = by_new_rules(schedule_of(job), found, zone=job.timezone, due=due, now=storage.now())
+            new = recompute_moment(schedule_of(job), found, zone=job.timezone, due=due, now=storage.now())
         except (InvalidSchedule, ValueError, OverflowError):  # the schedule, or a number that is no time
             return job
         if new != found:
             job = job._replace(next_run_at=new.at, decided_local=new.decided_local)
-            storage.advance_jobs([JobState.of(job)])
-    storage.mark_rules([job.id], rules=RULES)
+            storage.update_job_states([JobState.of(job)])
+    storage.set_rules([job.id], rules=RULES)
     return job._replace(rules=RULES)

@@ -17,7 +17,7 @@ from cronactors import checks
 from cronactors.errors import InvalidSchedule, shorten
 from cronactors.schedules import cron_advice
 from cronactors.schedules.calendar import DayField, day_rule
-from cronactors.schedules.local_times import CronTimes
+from cronactors.schedules.local_times import LocalTimes
 
 MAX_EXPRESSION = 500
 """Longest cron expression, in characters."""
@@ -103,7 +103,7 @@ class Item:
 
 
 @attrs.frozen
-class Written:
+class WrittenField:
     """One field of an expression: its text as it was written, and the items of it; a ``?`` has none."""
 
     text: str
@@ -121,7 +121,7 @@ class Written:
 
 
 @lru_cache(maxsize=4096)
-def parse(expr: str) -> CronTimes:
+def parse_cron(expr: str) -> LocalTimes:
     """Read a cron expression.
 
     Only a plain ``*`` or ``?`` leaves a day field unrestricted; where both are restricted, either matches (POSIX crontab).
@@ -178,20 +178,20 @@ def _accepts(expr: str) -> bool:
 
 
 class _Refused(Exception):
-    """Why an expression is refused; what `parse` says after the expression itself."""
+    """Why an expression is refused; what `parse_cron` says after the expression itself."""
 
 
-def fields(expr: str) -> dict[Field, Written]:
+def fields(expr: str) -> dict[Field, WrittenField]:
     """Take a cron expression apart: five fields in their order, or six that begin with the second.
 
     Raises:
-        InvalidSchedule: As `parse`.
+        InvalidSchedule: As `parse_cron`.
     """
-    parse(expr)
+    parse_cron(expr)
     return _read(expr)
 
 
-def _parse(expr: str) -> CronTimes:
+def _parse(expr: str) -> LocalTimes:
     written = _read(expr)
     month_day, month, weekday = written[MONTH_DAY], written[MONTH], written[WEEKDAY]
     special = {item.special for day in (month_day, weekday) for item in day.items if item.special}
@@ -200,7 +200,7 @@ def _parse(expr: str) -> CronTimes:
     days = day_rule(month.values, _day_field(month_day), _day_field(weekday))
     if not days.possible():
         raise _Refused(f"there is no such date: day of month {shorten(month_day.text)}, month {shorten(month.text)}")
-    return CronTimes(
+    return LocalTimes(
         days=days,
         hours=tuple(sorted(written[HOUR].values)),
         minutes=tuple(sorted(written[MINUTE].values)),
@@ -209,10 +209,10 @@ def _parse(expr: str) -> CronTimes:
     )
 
 
-def _read(expr: str) -> dict[Field, Written]:
+def _read(expr: str) -> dict[Field, WrittenField]:
     texts = _split(expr)
     order = _ORDER[len(_ORDER) - len(texts) :]
-    return {field: Written(text, _items(field, text)) for field, text in zip(order, texts, strict=True)}
+    return {field: WrittenField(text, _items(field, text)) for field, text in zip(order, texts, strict=True)}
 
 
 def _split(expr: str) -> list[str]:
@@ -233,7 +233,7 @@ def _split(expr: str) -> list[str]:
     return texts
 
 
-def _day_field(written: Written) -> DayField | None:
+def _day_field(written: WrittenField) -> DayField | None:
     """Sum up one of the two day fields; None if it is unrestricted."""
     if not written.restricted:
         return None

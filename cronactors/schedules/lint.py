@@ -20,16 +20,16 @@ from cronactors.schedules.cron import (
     WEEKDAY,
     Field,
     Item,
-    Written,
+    WrittenField,
     fields,
-    parse,
+    parse_cron,
 )
 from cronactors.schedules.cron_advice import quartz_weekday
-from cronactors.schedules.local_times import CronTimes
+from cronactors.schedules.local_times import LocalTimes
 from cronactors.schedules.preview import ClockChange, clock_changes, shown_twice, wall_text
-from cronactors.schedules.schedule import GRACE, Cron, Interval, OneShot, Schedule, checked_schedule, next_moment
+from cronactors.schedules.schedule import ONE_SHOT_GRACE, Cron, Interval, OneShot, Schedule, check_is_schedule, next_moment
 from cronactors.schedules.timestamps import read_timestamp
-from cronactors.schedules.zones import DAY, SETTLED, check_zone
+from cronactors.schedules.zones import DAY, MAX_OVERLAP, check_zone
 
 LOOK_AHEAD = 5 * 366 * DAY
 """How far ahead of a given present clock changes are looked at, in seconds: five years, in which each recurring one comes by."""
@@ -59,8 +59,8 @@ class Finding:
 class _Expression:
     """An expression: its fields as they are written, the second only if there are six, and the times that they mean."""
 
-    written: dict[Field, Written]
-    times: CronTimes
+    written: dict[Field, WrittenField]
+    times: LocalTimes
 
     def part(self, field: Field) -> str:
         """Name a field and what is written there."""
@@ -104,7 +104,7 @@ def lint(schedule: Schedule, timezone: str | None = None, *, after: datetime | N
     Raises:
         InvalidSchedule: An argument is not what it should be, or the zone is unknown.
     """
-    checked_schedule(schedule)
+    check_is_schedule(schedule)
     zone = "UTC" if timezone is None else check_zone(timezone)
     present = None if after is None else checks.instant("after", after, InvalidSchedule)
     if isinstance(schedule, Interval):
@@ -116,7 +116,7 @@ def lint(schedule: Schedule, timezone: str | None = None, *, after: datetime | N
 
 
 def _of_cron(schedule: Cron, zone: str, present: Millis | None) -> Iterator[Finding]:
-    cron = _Expression(fields(schedule.expr), parse(schedule.expr))
+    cron = _Expression(fields(schedule.expr), parse_cron(schedule.expr))
     for rule in (
         _of_day_fields,
         _of_dates,
@@ -304,7 +304,7 @@ def _is_readable(cron: _Expression) -> bool:
     if last not in ("*", "0", "00"):
         return False
     try:
-        parse(" ".join(five))
+        parse_cron(" ".join(five))
     except InvalidSchedule:
         return False
     return True
@@ -341,14 +341,14 @@ def _of_clock_changes(cron: _Expression, zone: str, start: int, end: int) -> Ite
             return
 
 
-def _of_change(times: CronTimes, change: ClockChange) -> str | None:
+def _of_change(times: LocalTimes, change: ClockChange) -> str | None:
     """Say what a clock change does to the first time that it touches."""
     forward = change.after > change.before
     low, high = change.skipped if forward else change.repeated
     first = times.at_or_after(low)
     if first is None or first >= high:
         return None
-    time = wall_text(first, first - SETTLED)
+    time = wall_text(first, first - MAX_OVERLAP)
     if not forward:
         return f"{time} is shown twice, it runs {'both times' if times.rhythm else 'the first time only'}"
     return f"{time} does not exist, it {'is skipped' if times.rhythm else f'runs at {wall_text(high, first)}'}"
@@ -375,5 +375,5 @@ def _of_one_shot(schedule: OneShot, zone: str, present: Millis | None) -> Iterat
         )
     if at >= LATEST:
         yield Finding("never-fires", f"{part} never fires in {zone} before the year 9998")
-    if present is not None and at < present - GRACE:
+    if present is not None and at < present - ONE_SHOT_GRACE:
         yield Finding("in-the-past", f"{part} is in the past, it was {from_millis(at):%Y-%m-%d %H:%M:%S} UTC: it is not run")

@@ -13,7 +13,7 @@ _HOURS = 24
 
 
 @attrs.frozen
-class CronTimes:
+class LocalTimes:
     """The local times that an expression means: each matching day at each matching hour, minute and second.
 
     Local times are seconds since 1970-01-01 00:00 on a clock without a zone.

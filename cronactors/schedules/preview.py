@@ -12,11 +12,11 @@ import attrs
 from cronactors import checks
 from cronactors.errors import InvalidSchedule
 from cronactors.instants import EARLIEST, from_millis, to_millis
-from cronactors.schedules.cron import parse
-from cronactors.schedules.local_times import CronTimes
+from cronactors.schedules.cron import parse_cron
+from cronactors.schedules.local_times import LocalTimes
 from cronactors.schedules.schedule import Cron, OneShot, Schedule, fire_times
 from cronactors.schedules.timestamps import read_timestamp
-from cronactors.schedules.zones import SETTLED, rules, segment_at
+from cronactors.schedules.zones import MAX_OVERLAP, rules, segment_at
 
 MOST_PREVIEWS = 10_000
 """Most moments of one preview."""
@@ -109,7 +109,7 @@ def clock_changes(zone: str, start: int, end: int) -> Iterator[ClockChange]:
 def shown_twice(zone: str, instant: int) -> ClockChange | None:
     """Find the clock change that makes the local time of an instant (seconds since 1970 UTC) be shown twice; None if there is none."""
     local = instant + segment_at(zone, instant).offset
-    for change in clock_changes(zone, instant - SETTLED, instant + SETTLED):
+    for change in clock_changes(zone, instant - MAX_OVERLAP, instant + MAX_OVERLAP):
         low, high = change.repeated
         if low <= local < high:
             return change
@@ -129,12 +129,12 @@ def _note(schedule: Schedule, zone: str, seen: int, instant: int) -> str | None:
         return _of_repeat(zone, instant, rhythm=False) if read_timestamp(schedule.at).local else None
     if not isinstance(schedule, Cron):
         return None
-    times = parse(schedule.expr)
+    times = parse_cron(schedule.expr)
     skip = _of_skipped_rhythm(times, zone, seen, instant) if times.rhythm else _of_skipped_time(times, zone, instant)
     return skip or _of_repeat(zone, instant, rhythm=times.rhythm)
 
 
-def _of_skipped_time(times: CronTimes, zone: str, instant: int) -> str | None:
+def _of_skipped_time(times: LocalTimes, zone: str, instant: int) -> str | None:
     """A time of day: the moment after a jump stands for all that was jumped over, and for its own time if that matches."""
     for change in clock_changes(zone, instant - 1, instant + 1):
         low, high = change.skipped
@@ -150,7 +150,7 @@ def _of_skipped_time(times: CronTimes, zone: str, instant: int) -> str | None:
     return None
 
 
-def _of_skipped_rhythm(times: CronTimes, zone: str, seen: int, instant: int) -> str | None:
+def _of_skipped_rhythm(times: LocalTimes, zone: str, seen: int, instant: int) -> str | None:
     """A rhythm: what the clock jumped over since the moment before did not happen; of several jumps the latest is told."""
     for change in reversed(list(clock_changes(zone, seen, instant + 1))):
         low, high = change.skipped

@@ -15,14 +15,14 @@ import attrs
 from cronactors import checks
 from cronactors.errors import InvalidSchedule, shorten
 from cronactors.instants import EARLIEST, LATEST, Millis, from_millis
-from cronactors.schedules.cron import check_text, parse
+from cronactors.schedules.cron import check_text, parse_cron
 from cronactors.schedules.fire_times import count_instants, latest_instant, next_instant
 from cronactors.schedules.timestamps import read_timestamp, timestamp_text
 from cronactors.schedules.zones import check_zone
 
 MAX_INTERVAL: Millis = 36_525 * 86_400_000
 """Longest interval: 100 years, in milliseconds."""
-GRACE: Millis = 60_000
+ONE_SHOT_GRACE: Millis = 60_000
 """How far in the past a one-shot may lie when it is added and still be due at once, in milliseconds."""
 
 _MAX_TEXT = 2_000
@@ -37,7 +37,7 @@ def _checked_every(value: int) -> int:
 
 def _checked_expr(value: str) -> str:
     text = check_text(value)
-    parse(text)
+    parse_cron(text)
     return text
 
 
@@ -200,13 +200,13 @@ def next_moment(schedule: Schedule, *, after: Millis, zone: str, anchor: Millis)
 
 @lru_cache(maxsize=2048)
 def _next_of_cron(expr: str, zone: str, second: int) -> Millis | None:
-    found = next_instant(parse(expr), zone, second)
+    found = next_instant(parse_cron(expr), zone, second)
     return None if found is None else found * 1000
 
 
 @lru_cache(maxsize=2048)
 def _latest_of_cron(expr: str, zone: str, second: int) -> Millis | None:
-    found = latest_instant(parse(expr), zone, second)
+    found = latest_instant(parse_cron(expr), zone, second)
     return None if found is None else found * 1000
 
 
@@ -251,7 +251,7 @@ def count_moments(schedule: Schedule, *, first: Millis, until: Millis, zone: str
     if until < first:
         return 0
     if isinstance(schedule, Cron):
-        return count_instants(parse(schedule.expr), zone, -(-first // 1000), until // 1000, cap)
+        return count_instants(parse_cron(schedule.expr), zone, -(-first // 1000), until // 1000, cap)
     if isinstance(schedule, Interval):
         before = max(0, -(-(first - anchor) // schedule.every_ms) - 1)
         return max(0, min(cap, (until - anchor) // schedule.every_ms - before))
@@ -274,7 +274,7 @@ def first_moment(schedule: Schedule, *, now: Millis, zone: str) -> Millis:
     if isinstance(schedule, OneShot):
         _check_exists(schedule, zone)
         at = _at(schedule, zone)
-        if at < now - GRACE:
+        if at < now - ONE_SHOT_GRACE:
             raise InvalidSchedule(f"at {shorten(schedule.at)} is in the past: it was {_show(at)}, now it is {_show(now)} UTC")
         if at < LATEST:
             return at
@@ -291,7 +291,7 @@ def schedule_to_dict(schedule: Schedule) -> dict[str, str | int]:
     Raises:
         InvalidSchedule: It is not a schedule.
     """
-    checked_schedule(schedule)
+    check_is_schedule(schedule)
     if isinstance(schedule, Cron):
         return {"kind": "cron", "expr": schedule.expr}
     if isinstance(schedule, Interval):
@@ -368,7 +368,7 @@ def _checked_question(
     schedule: Schedule, after: datetime, timezone: str | None, anchor: datetime | None
 ) -> tuple[Millis, str, Millis]:
     """Check the arguments of the public questions; give after, zone, anchor."""
-    checked_schedule(schedule)
+    check_is_schedule(schedule)
     zone = "UTC" if timezone is None else check_zone(timezone, error=InvalidSchedule)
     start = checks.instant("after", after, InvalidSchedule)
     if isinstance(schedule, OneShot):
@@ -376,7 +376,7 @@ def _checked_question(
     return start, zone, start if anchor is None else checks.instant("anchor", anchor, InvalidSchedule)
 
 
-def checked_schedule(schedule: Schedule) -> Schedule:
+def check_is_schedule(schedule: Schedule) -> Schedule:
     """Refuse what is no schedule."""
     if not isinstance(schedule, OneShot | Interval | Cron):
         raise InvalidSchedule(f"schedule must be OneShot, Interval or Cron, not {shorten(schedule)}")

@@ -11,7 +11,7 @@ import attrs
 from cronactors import checks
 from cronactors.errors import InvalidSchedule, shorten
 from cronactors.instants import Millis, to_millis
-from cronactors.schedules.zones import first_reached, is_skipped
+from cronactors.schedules.zones import instant_reaching, is_skipped
 
 _MAX_TEXT = 64
 _FIRST_YEAR, _LAST_YEAR = 1970, 9997
@@ -39,7 +39,7 @@ class Timestamp:
         """Find the instant in a zone: of a time shown twice its first showing, of a skipped one the first moment after the jump."""
         if not self.local:
             return self.millis
-        found = first_reached(zone, self.millis // 1000) * 1000
+        found = instant_reaching(zone, self.millis // 1000) * 1000
         return found if self.is_skipped(zone) else found + self.millis % 1000
 
     def is_skipped(self, zone: str) -> bool:

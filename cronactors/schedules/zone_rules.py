@@ -10,11 +10,11 @@ import attrs
 import tzdata
 
 from cronactors.instants import Millis
-from cronactors.schedules.cron import parse
+from cronactors.schedules.cron import parse_cron
 from cronactors.schedules.fire_times import latest_instant, next_instant
 from cronactors.schedules.schedule import Cron, OneShot, Schedule, next_moment
 from cronactors.schedules.timestamps import read_timestamp
-from cronactors.schedules.zones import first_reached, furthest_local
+from cronactors.schedules.zones import instant_reaching, latest_local_shown
 
 PARSER = 1
 """Goes up by one when an expression comes to mean other moments than before."""
@@ -46,7 +46,7 @@ class NextMoment:
     decided_local: int | None
 
 
-def by_new_rules(schedule: Schedule, found: NextMoment, *, zone: str, due: bool, now: Millis) -> NextMoment:
+def recompute_moment(schedule: Schedule, found: NextMoment, *, zone: str, due: bool, now: Millis) -> NextMoment:
     """Find where a next moment, computed by older rules, lies by the rules of this process.
 
     A time of day follows its local date and time: the first one later than ``decided_local``, so that the change itself neither repeats
@@ -60,11 +60,11 @@ def by_new_rules(schedule: Schedule, found: NextMoment, *, zone: str, due: bool,
         due: Whether the moment was due before the rules changed.
         now: The time.
     """
-    if isinstance(schedule, Cron) and parse(schedule.expr).keeps_local_time:
+    if isinstance(schedule, Cron) and parse_cron(schedule.expr).keeps_local_time:
         local = _local_time_of(schedule, found, zone)
         if local is None or due:
             return NextMoment(found.at, local)
-        return NextMoment(first_reached(zone, local) * 1000, found.decided_local)
+        return NextMoment(instant_reaching(zone, local) * 1000, found.decided_local)
     passed = isinstance(schedule, Cron) and found.at <= now  # of a rhythm, whose moments are instants: the claim decides it
     if due or passed or not depends_on_rules(schedule):
         return found
@@ -74,10 +74,10 @@ def by_new_rules(schedule: Schedule, found: NextMoment, *, zone: str, due: bool,
 
 def _local_time_of(schedule: Cron, found: NextMoment, zone: str) -> int | None:
     """The local time that the schedule names for a next moment of older rules."""
-    times = parse(schedule.expr)
+    times = parse_cron(schedule.expr)
     if found.decided_local is not None:
         return times.at_or_after(found.decided_local + 1)
     second = found.at // 1000
     near = [latest_instant(times, zone, second), next_instant(times, zone, second)]
     nearest = min((instant for instant in near if instant is not None), key=lambda instant: abs(instant - second), default=None)
-    return None if nearest is None else furthest_local(zone, nearest)
+    return None if nearest is None else latest_local_shown(zone, nearest)

@@ -23,7 +23,7 @@ from cronactors.schedules import zone_advice
 
 DAY = 86_400
 """Seconds of a day; every zone's offset from UTC is smaller (Python's own rule for ``tzinfo.utcoffset``)."""
-SETTLED = 2 * DAY
+MAX_OVERLAP = 2 * DAY
 """Seconds after a clock change when no local time from before it can be shown again."""
 
 _MAX_NAME = 64
@@ -133,7 +133,7 @@ def segment_at(zone: str, instant: int) -> Segment:
     return segments[bisect_right(starts, instant) - 1]
 
 
-def furthest_local(zone: str, instant: int) -> int:
+def latest_local_shown(zone: str, instant: int) -> int:
     """Tell the latest local time that the wall has shown up to an instant, itself included.
 
     That is the local time at the instant, except while the clock, set back, catches up.
@@ -147,14 +147,14 @@ def furthest_local(zone: str, instant: int) -> int:
     """
     segment = segment_at(zone, instant)
     furthest = instant + segment.offset
-    while segment.start > instant - SETTLED:
+    while segment.start > instant - MAX_OVERLAP:
         before = segment_at(zone, segment.start - 1)
         furthest = max(furthest, segment.start - 1 + before.offset)
         segment = before
     return furthest
 
 
-def first_reached(zone: str, local: int) -> int:
+def instant_reaching(zone: str, local: int) -> int:
     """Find the first instant at which the wall shows a local time or a later one.
 
     For a time that is shown twice this is its first showing; for one that is skipped, the first moment after the jump (Debian
@@ -177,7 +177,7 @@ def first_reached(zone: str, local: int) -> int:
 
 def is_skipped(zone: str, local: int) -> bool:
     """Tell whether the clock in a zone jumps over a local time (in seconds)."""
-    found = first_reached(zone, local)
+    found = instant_reaching(zone, local)
     return found + segment_at(zone, found).offset != local
 
 

@@ -90,7 +90,7 @@ class LogWatch:
         self._opened = opened
         self._seen: tuple[int, int] | None = None
 
-    def quiet(self) -> bool:
+    def unchanged(self) -> bool:
         """Whether nothing was written, and no file replaced, since this was asked before."""
         before, self._seen = self._seen, self._look()
         return self._seen is not None and before == self._seen

@@ -10,7 +10,18 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from cronactors.instants import Millis
-from cronactors.storage.rows import Claimed, Due, JobRow, JobState, OriginRow, OwnerRow, PlainFinish, RunFinish, RunRow, Upcoming
+from cronactors.storage.rows import (
+    Claimed,
+    DueItem,
+    JobRow,
+    JobState,
+    NextTimes,
+    OriginRow,
+    OwnerRow,
+    PlainFinish,
+    RunFinish,
+    RunRow,
+)
 
 
 class Storage(Protocol):
@@ -60,15 +71,15 @@ class Storage(Protocol):
         """Add jobs; ids, and names of one user, must be new."""
         ...
 
-    def edit_jobs(self, rows: Sequence[JobRow]) -> None:
+    def update_jobs(self, rows: Sequence[JobRow]) -> None:
         """Write every column of existing jobs."""
         ...
 
-    def advance_jobs(self, states: Sequence[JobState]) -> None:
+    def update_job_states(self, states: Sequence[JobState]) -> None:
         """Write the state of existing jobs, each of them once."""
         ...
 
-    def mark_rules(self, ids: Sequence[str], *, rules: str) -> None:
+    def set_rules(self, ids: Sequence[str], *, rules: str) -> None:
         """Note by which rules the next moments of existing jobs were computed."""
         ...
 
@@ -92,7 +103,7 @@ class Storage(Protocol):
         """The jobs that the file lists."""
         ...
 
-    def latest_entry(self, *, among: int) -> Millis | None:
+    def latest_added_at(self, *, among: int) -> Millis | None:
         """The latest time at which one of the newest jobs was added or begun anew, or at which a run was to start that waits for its first.
 
         Args:
@@ -100,7 +111,7 @@ class Storage(Protocol):
         """
         ...
 
-    def page_of_jobs(self, *, after: int, limit: int, user_id: str | None) -> list[tuple[int, JobRow]]:
+    def list_jobs(self, *, after: int, limit: int, user_id: str | None) -> list[tuple[int, JobRow]]:
         """Jobs in the order in which they were added, each with its number, from numbers greater than ``after``.
 
         Args:
@@ -110,15 +121,15 @@ class Storage(Protocol):
         """
         ...
 
-    def due(self, *, now: Millis, limit: int, only_runs: bool = False) -> list[Due]:
+    def due(self, *, now: Millis, limit: int, only_runs: bool = False) -> list[DueItem]:
         """What may start, jobs and pending runs in one queue, or only the runs of it: in order of time, then of adding."""
         ...
 
-    def upcoming(self) -> Upcoming:
-        """When something is to be done next: the first of the queue, and the first of `cancelling`."""
+    def next_times(self) -> NextTimes:
+        """When something is to be done next: the first of the queue, and the first of `jobs_to_cancel`."""
         ...
 
-    def cancelling(self, *, now: Millis, limit: int) -> list[str]:
+    def jobs_to_cancel(self, *, now: Millis, limit: int) -> list[str]:
         """Jobs with an open run that is to be cancelled, because their next moment has come; in order of time."""
         ...
 
@@ -195,11 +206,11 @@ class Storage(Protocol):
         """Whether a run that goes on uses the session."""
         ...
 
-    def first_waiter(self, key: str) -> int | None:
+    def first_waiting_run(self, key: str) -> int | None:
         """The run that has waited longest for ``key``."""
         ...
 
-    def page_of_runs(self, *, job_id: str | None, before: RunRow | None, limit: int) -> list[RunRow]:
+    def list_runs(self, *, job_id: str | None, before: RunRow | None, limit: int) -> list[RunRow]:
         """History, newest first.
 
         Args:
@@ -249,7 +260,7 @@ class Storage(Protocol):
         """Note which file lists the jobs of an origin; None: forget it."""
         ...
 
-    def note_stopping(self, owner: int) -> None:
+    def mark_stopping(self, owner: int) -> None:
         """Mark an owner as asked to stop, beside what is stored: at once, on any thread, inside or outside of a transaction.
 
         Raises:
@@ -261,6 +272,6 @@ class Storage(Protocol):
         """The owners that are marked so, whether or not they exist."""
         ...
 
-    def forget_stopping(self, owner: int) -> None:
+    def unmark_stopping(self, owner: int) -> None:
         """Remove the mark of an owner when this transaction is committed."""
         ...

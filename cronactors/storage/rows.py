@@ -158,7 +158,7 @@ class RunRow(NamedTuple):
         other = self.scheduled_at if self.range_at is None else self.range_at
         return (self.scheduled_at, other) if self.scheduled_at <= other else (other, self.scheduled_at)
 
-    def stored_as(self, run_id: int) -> RunRow:
+    def with_id(self, run_id: int) -> RunRow:
         """The same row once it has its id."""
         return RunRow(run_id, *self[1:])
 
@@ -171,7 +171,7 @@ _END = RunRow._fields.index("status")
 
 
 class RunFinish(NamedTuple):
-    """The end of a run: it takes effect only while the run still has the status ``was``. All but the last two in the order of `RunRow`."""
+    """The end of a run: it takes effect only while the run still has the status ``expected_status``. All but the last two in the order of `RunRow`."""
 
     status: str
     cause: str | None
@@ -180,7 +180,7 @@ class RunFinish(NamedTuple):
     result: str | None
     error: str | None
     id: int
-    was: str
+    expected_status: str
 
 
 class Claimed(NamedTuple):
@@ -224,7 +224,7 @@ class PlainFinish(NamedTuple):
     next_run_at: Millis | None
 
 
-class Due(NamedTuple):
+class DueItem(NamedTuple):
     """A place in the queue: a job whose moment has come (``run_id`` None), or a pending run that may start."""
 
     run_id: int | None
@@ -232,7 +232,7 @@ class Due(NamedTuple):
     due_at: Millis
 
 
-class Upcoming(NamedTuple):
+class NextTimes(NamedTuple):
     """When something is to be done next, past or future; None: never.
 
     Attributes:

@@ -18,15 +18,15 @@ from cronactors.storage.file_state import LogWatch, files_of, standing
 from cronactors.storage.rows import (
     SPEC,
     Claimed,
-    Due,
+    DueItem,
     JobRow,
     JobState,
+    NextTimes,
     OriginRow,
     OwnerRow,
     PlainFinish,
     RunFinish,
     RunRow,
-    Upcoming,
 )
 from cronactors.storage.stop_marks import StopMarks
 
@@ -146,16 +146,16 @@ class SqliteStorage(Execution):
         self._many(sql.INSERT_JOB, ((number, *row[:SPEC]) for number, row in zip(numbers, rows, strict=True)))
         self._many(sql.INSERT_SPEC, ((number, *row[SPEC:]) for number, row in zip(numbers, rows, strict=True)))
 
-    def edit_jobs(self, rows: Sequence[JobRow]) -> None:
+    def update_jobs(self, rows: Sequence[JobRow]) -> None:
         """Write every column of existing jobs."""
         self._many(sql.EDIT_JOB, ((*row[:SPEC], row.id) for row in rows))
         self._many(sql.EDIT_SPEC, ((*row[SPEC:], row.id) for row in rows))
 
-    def advance_jobs(self, states: Sequence[JobState]) -> None:
+    def update_job_states(self, states: Sequence[JobState]) -> None:
         """Write the state of existing jobs."""
         self._together(sql.ADVANCE_JOBS, states)
 
-    def mark_rules(self, ids: Sequence[str], *, rules: str) -> None:
+    def set_rules(self, ids: Sequence[str], *, rules: str) -> None:
         """Note by which rules next moments were computed."""
         self._many(sql.MARK_RULES, ((rules, job_id) for job_id in ids))
 
@@ -180,7 +180,7 @@ class SqliteStorage(Execution):
         """The jobs that the file lists."""
         return list(map(_job, self._all(sql.JOBS_OF_ORIGIN, (origin,))))
 
-    def page_of_jobs(self, *, after: int, limit: int, user_id: str | None) -> list[tuple[int, JobRow]]:
+    def list_jobs(self, *, after: int, limit: int, user_id: str | None) -> list[tuple[int, JobRow]]:
         """Jobs in the order in which they were added."""
         if user_id is None:
             rows = self._all(sql.PAGE_OF_JOBS, (after, limit))
@@ -188,24 +188,24 @@ class SqliteStorage(Execution):
             rows = self._all(sql.PAGE_OF_USER, (after, user_id, limit))
         return [(whole(row[0]), _job(row[1:])) for row in rows]
 
-    def latest_entry(self, *, among: int) -> Millis | None:
+    def latest_added_at(self, *, among: int) -> Millis | None:
         """The latest time that the newest jobs and runs bear."""
         return max((whole(at) for (at,) in self._all(sql.LATEST_ENTRY, {"among": among}) if at is not None), default=None)
 
     # The queue
 
-    def due(self, *, now: Millis, limit: int, only_runs: bool = False) -> list[Due]:
+    def due(self, *, now: Millis, limit: int, only_runs: bool = False) -> list[DueItem]:
         """What may start, in order of time."""
         rows = self._all(sql.DUE_RUNS if only_runs else sql.DUE, {"now": now, "limit": limit})
-        return [Due._make(row[:3]) for row in rows]
+        return [DueItem._make(row[:3]) for row in rows]
 
-    def upcoming(self) -> Upcoming:
+    def next_times(self) -> NextTimes:
         """When something is to be done next."""
-        moment, pending, cancelling = self._all(sql.UPCOMING)[0]
+        moment, pending, jobs_to_cancel = self._all(sql.UPCOMING)[0]
         due = [whole(value) for value in (moment, pending) if value is not None]
-        return Upcoming(min(due, default=None), None if cancelling is None else whole(cancelling))
+        return NextTimes(min(due, default=None), None if jobs_to_cancel is None else whole(jobs_to_cancel))
 
-    def cancelling(self, *, now: Millis, limit: int) -> list[str]:
+    def jobs_to_cancel(self, *, now: Millis, limit: int) -> list[str]:
         """Jobs whose open run is to be cancelled."""
         return [str(row[0]) for row in self._all(sql.CANCELLING, (now, limit))]
 
@@ -293,12 +293,12 @@ class SqliteStorage(Execution):
         """Whether a run that goes on uses the session."""
         return self._one(sql.SESSION_BUSY, (session,)) is not None
 
-    def first_waiter(self, key: str) -> int | None:
+    def first_waiting_run(self, key: str) -> int | None:
         """The run that has waited longest."""
         row = self._one(sql.FIRST_WAITER, (key,))
         return whole(row[0]) if row else None
 
-    def page_of_runs(self, *, job_id: str | None, before: RunRow | None, limit: int) -> list[RunRow]:
+    def list_runs(self, *, job_id: str | None, before: RunRow | None, limit: int) -> list[RunRow]:
         """History, newest first."""
         if job_id is None:
             rows = self._all(sql.HISTORY, (before.id if before else _MAX_ID, limit))
@@ -357,7 +357,7 @@ class SqliteStorage(Execution):
         else:
             self._execute(sql.INSERT_ORIGIN, (name, file))
 
-    def note_stopping(self, owner: int) -> None:
+    def mark_stopping(self, owner: int) -> None:
         """Mark an owner as asked to stop."""
         self._marks.note(owner)
 
@@ -365,6 +365,6 @@ class SqliteStorage(Execution):
         """The owners that are marked so."""
         return self._marks.owners()
 
-    def forget_stopping(self, owner: int) -> None:
+    def unmark_stopping(self, owner: int) -> None:
         """Remove the mark of an owner with the commit."""
         self._marks.forget(owner)

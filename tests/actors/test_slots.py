@@ -29,8 +29,8 @@ from cronactors.actors import runner
 from cronactors.actors.mailbox import Mailbox
 from cronactors.actors.running import Running, RunsInFlight
 from cronactors.ledger import claim as ledger_claim, finish as ledger_finish
+from cronactors.ledger.claim import Claims
 from cronactors.storage import connection
-from cronactors.storage.rows import Claimed
 from cronactors.testing import VirtualClock
 from tests.ledger_world import KINDS, MINUTE, World
 from tests.workers import after, nothing, raising
@@ -296,12 +296,12 @@ async def test_a_claim_that_nobody_took_up_does_not_hold_up_the_end_where_the_st
     claim_due = ledger_claim.claim_due
     with trio.CancelScope() as outer:
 
-        def claim_and_cancel(*args: object, **named: object) -> list[Claimed]:
-            begun = claim_due(*args, **named)  # type: ignore[arg-type]
-            if begun:
+        def claim_and_cancel(*args: object, **named: object) -> Claims:
+            claims = claim_due(*args, **named)  # type: ignore[arg-type]
+            if claims.runs:
                 outer.cancel()
                 monkeypatch.setattr(ledger_finish, "finish_runs", raising(StoreUnavailable("disk full")))
-            return begun
+            return claims
 
         monkeypatch.setattr(ledger_claim, "claim_due", claim_and_cancel)
         config = CronConfig(max_concurrent_runs=5)

@@ -13,7 +13,7 @@ from cronactors.actors import store as store_module
 from cronactors.actors.mailbox import EARLY
 from cronactors.actors.store import Committed
 from cronactors.errors import InvalidJob, StoreCorrupt, StoreUnavailable
-from cronactors.storage.rows import Upcoming
+from cronactors.storage.rows import NextTimes
 from tests.asked_store import CountedFake, CountedSqlite, Fails, GatedHop, Names, Put, Refused, Stirring, asking, serving
 
 
@@ -113,8 +113,8 @@ async def test_listeners_hear_of_commits_that_changed_something(storage):
         with pytest.raises(StoreUnavailable):
             await mailbox.call(Fails("c", StoreUnavailable("no")))
     assert heard == [
-        Committed(Upcoming(None, None), may_have_ended_runs=False),
-        Committed(Upcoming(None, None), may_have_ended_runs=True),
+        Committed(NextTimes(None, None), may_have_ended_runs=False),
+        Committed(NextTimes(None, None), may_have_ended_runs=True),
     ]
 
 

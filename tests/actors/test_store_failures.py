@@ -122,7 +122,7 @@ async def test_behind_more_patient_requests_than_share_a_commit_nobody_starves(a
         await asked.call(Names(), Put("a"), Put("b"))
         await trio.sleep(1)
         assert asked.answers == {"names": []}
-        assert actor.held == 25
+        assert actor.postponed == 25
         asked.scopes["b"].cancel()
         await trio.sleep(store_module.LOCK_TIMEOUT)
         assert asked.scopes["b"].cancelled_caught

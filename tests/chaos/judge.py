@@ -18,7 +18,7 @@ import attrs
 
 from cronactors import JobContext
 from cronactors.instants import Millis, to_millis
-from cronactors.model import COUNTED
+from cronactors.model import MAX_COALESCED
 
 OPEN = ("pending", "running")
 
@@ -186,7 +186,7 @@ def _judge_moments(jobs: list[Job], rows: list[Row]) -> None:
     for row in rows:
         if row.attempt == 1 and not row.manual:
             decided[row.job] += row.coalesced
-            if row.coalesced >= COUNTED:
+            if row.coalesced >= MAX_COALESCED:
                 uncounted.add(row.job)
     for job in jobs:
         if job.every is not None and job.enabled and job.next_run_at is not None and job.id not in uncounted:

@@ -189,7 +189,7 @@ def test_signal_of_the_terminal_arrives_once(tmp_path):
 
 
 def test_any_other_process_does_not_fork(tmp_path):
-    script = "import os; from cronactors.cli.first_process import become_child_of_first_process as become; become(); print(os.getpid())"
+    script = "import os; from cronactors.cli.first_process import fork_as_container_init as become; become(); print(os.getpid())"
     with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert int(process.stdout.read()) == process.pid

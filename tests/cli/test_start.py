@@ -119,7 +119,7 @@ class Session:
             await self._hang()
         try:
             yield SimpleNamespace(
-                recovered=(), _listed=SimpleNamespace(lines=(), lost=()), store=SimpleNamespace(list_jobs=self._hang)
+                recovered=(), _start_report=SimpleNamespace(lines=(), lost=()), store=SimpleNamespace(list_jobs=self._hang)
             )
         finally:
             self.left.append("in order")

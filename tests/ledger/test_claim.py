@@ -7,12 +7,12 @@ from contextlib import closing
 import pytest
 
 from cronactors.errors import AlreadyClaimed, JobBusy, JobNotFound, RunClosed
-from cronactors.ledger.claim import claim_due
+from cronactors.ledger.claim import MOST_PASSED_OVER, BlockedBy, Claims, claim_due
 from cronactors.ledger.leases import LEASE
 from cronactors.model import Overlap, SessionMode
 from cronactors.schedules import schedule
 from cronactors.schedules.schedule import Cron, Interval
-from cronactors.storage.rows import Due
+from cronactors.storage.rows import DueItem
 from tests.ledger_world import DAY, FAILURE, HOUR, HOURLY, INTERRUPTED, KINDS, MINUTE, MINUTELY, SECOND, SUCCESS, T0, World, at
 
 
@@ -84,7 +84,7 @@ def test_no_more_begin_than_there_are_slots(world):
 
 
 def test_a_limit_over_all_schedulers(world):
-    other = world.register(world.me)
+    other = world.register(world.this_process)
     for _ in range(5):
         world.add()
     world.pass_time(MINUTE)
@@ -180,7 +180,7 @@ def test_blocked_runs_are_never_listed(world):
     (session_run,) = [claimed.run for claimed in begun if claimed.run.session]
     world.finish(session_run)
     (place,) = world.do(lambda storage: storage.due(now=world.now, limit=10))
-    assert isinstance(place, Due)
+    assert isinstance(place, DueItem)
     assert place.run_id is not None
 
 
@@ -355,7 +355,7 @@ def test_an_own_loop_starts_the_run_that_holds_its_job(world, shown):
 
 def test_a_claim_of_nothing_writes_nothing(world):
     world.add()
-    assert world.do(claim_due, owner=world.owner, limit=3) == []
+    assert world.do(claim_due, owner=world.owner, limit=3).runs == []
     (row,) = world.do(lambda storage: storage.owners())
     assert row.heartbeat_at == T0
 
@@ -363,7 +363,7 @@ def test_a_claim_of_nothing_writes_nothing(world):
 def test_an_index_that_tells_of_what_is_not_due_is_asked_twice_and_no_more(world, monkeypatch):
     job = world.add()
     asked = []
-    monkeypatch.setattr(world.storage, "due", lambda *, now, limit: asked.append(now) or [Due(None, job, now)])
+    monkeypatch.setattr(world.storage, "due", lambda *, now, limit: asked.append(now) or [DueItem(None, job, now)])
     assert world.claim() == []
     assert len(asked) == 2
 
@@ -389,3 +389,58 @@ def test_what_follows_equal_moments_is_computed_once_however_many_jobs_share_it(
         for each in claimed:
             world.finish(each.run)
     assert len(computed) == len(set(computed)) == 2  # nine o'clock today, when they were added, and tomorrow
+
+
+def claims(world, **options: object):
+    return world.do(claim_due, owner=world.owner, **{"limit": 10, **options})
+
+
+def test_nothing_blocks_a_claim_that_finds_nothing_due_or_uses_every_slot(world):
+    world.add()
+    world.add()
+    assert claims(world) == Claims([])
+    world.pass_time(MINUTE)
+    assert claims(world, limit=1).blocked_by is None
+
+
+def test_a_claim_that_reaches_the_limit_over_all_owners_says_so(world):
+    for _ in range(3):
+        world.add()
+    world.pass_time(MINUTE)
+    assert claims(world, limit=1, total=2).blocked_by is None
+    last = claims(world, total=2)
+    assert (len(last.runs), last.blocked_by) == (1, BlockedBy.TOTAL_LIMIT)
+    assert claims(world, total=2) == Claims([], blocked_by=BlockedBy.TOTAL_LIMIT)
+    assert claims(world, total=1) == Claims([], blocked_by=BlockedBy.TOTAL_LIMIT)
+    assert len(claims(world).runs) == 1
+
+
+def test_a_claim_without_slots_cancels_and_starts_nothing(world):
+    job = world.add(overlap=Overlap.CANCEL_OTHER)
+    other = world.add()
+    world.pass_time(MINUTE)
+    (run, _) = (each.run for each in world.claim())
+    world.pass_time(MINUTE)
+    assert claims(world, limit=0, total=1) == Claims([])
+    assert world.run(run).cancel_requested == 0
+    assert claims(world, limit=0, total=1, cancel_overlapped=True) == Claims([], cancelled_overlapped=True)
+    assert world.run(run).cancel_requested == 1
+    assert [row.status for row in world.history(job)] == ["running", "pending"]
+    assert [row.status for row in world.history(other)] == ["running"]
+
+
+def test_a_claim_that_is_to_cancel_and_finds_nothing_to_cancel_is_blocked(world):
+    world.add()
+    world.pass_time(MINUTE)
+    found = claims(world, cancel_overlapped=True)
+    assert (len(found.runs), found.cancelled_overlapped, found.blocked_by) == (1, False, BlockedBy.NO_PROGRESS)
+
+
+def test_a_claim_that_only_passes_over_rows_is_blocked(world, monkeypatch):
+    job = world.add()
+    monkeypatch.setattr(world.storage, "due", lambda *, now, limit: [DueItem(None, job, now)])
+    assert claims(world).blocked_by is BlockedBy.NO_PROGRESS
+    many = iter(range(1_000))
+    monkeypatch.setattr(world.storage, "due", lambda *, now, limit: [DueItem(None, job, next(many)) for _ in range(limit)])
+    assert claims(world).blocked_by is BlockedBy.NO_PROGRESS
+    assert next(many) == MOST_PASSED_OVER

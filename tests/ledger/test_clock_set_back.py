@@ -7,9 +7,10 @@ from contextlib import closing
 import pytest
 
 from cronactors.instants import from_millis
-from cronactors.ledger.claim import cancel_overlapped
+from cronactors.ledger.cancel_other import cancel_overlapped
+from cronactors.ledger.clock_set_back import recompute_page
 from cronactors.ledger.leases import LEASE, renew_leases
-from cronactors.ledger.recovery import last_seen, rebase, sign_off
+from cronactors.ledger.owners import last_seen, sign_off
 from cronactors.model import Overlap
 from cronactors.schedules.schedule import Cron, Interval
 from cronactors.spec import RetryPolicy
@@ -73,7 +74,7 @@ def test_a_sign_of_life_after_the_clock_was_set_back_shortens_the_lease(world):
 
 
 def test_the_latest_entry_is_of_the_newest_jobs_and_of_runs_that_wait_for_the_first_time(world):
-    entered = lambda: world.do(lambda storage: storage.latest_entry(among=2))  # noqa: E731
+    entered = lambda: world.do(lambda storage: storage.latest_added_at(among=2))  # noqa: E731
     assert entered() is None
     world.now = T0 + DAY
     job = world.add(HOURLY)
@@ -116,7 +117,7 @@ def test_pending_retries_move_with_the_clock(world):
     world.pass_time(HOUR)
     world.finish(world.begin(), FAILURE)
     world.set_back(HOUR)
-    assert world.do(lambda storage: storage.upcoming().due) == T0 + 30 * SECOND
+    assert world.do(lambda storage: storage.next_times().due) == T0 + 30 * SECOND
     world.pass_time(30 * SECOND)
     assert world.begin().trigger == "retry"
 
@@ -131,8 +132,8 @@ def test_of_several_schedulers_that_see_the_clock_set_back_one_moves_the_retries
     looked_at = world.now - SECOND  # the last look of each, as the clock is now
     due = world.now + 50 * MINUTE
     for owner in (world.owner, world.register(process("there")), world.register(process("there"))):
-        world.do(rebase, after=0, limit=10, owner=owner, by=30 * MINUTE, since=looked_at, earliest=looked_at)
-        assert world.do(lambda storage: storage.upcoming().due) == due
+        world.do(recompute_page, after=0, limit=10, owner=owner, by=30 * MINUTE, since=looked_at, earliest=looked_at)
+        assert world.do(lambda storage: storage.next_times().due) == due
         world.pass_time(SECOND // 4)
         world.register(process("elsewhere"))
     # Once more, less than what has passed since the last look, so that what was done then seems to have been done after it.
@@ -140,8 +141,8 @@ def test_of_several_schedulers_that_see_the_clock_set_back_one_moves_the_retries
     world.now -= 5 * MINUTE
     looked_at -= 5 * MINUTE
     for owner in (world.owner, world.owner + 1):
-        world.do(rebase, after=0, limit=10, owner=owner, by=5 * MINUTE, since=looked_at, earliest=looked_at)
-        assert world.do(lambda storage: storage.upcoming().due) == due - 5 * MINUTE
+        world.do(recompute_page, after=0, limit=10, owner=owner, by=5 * MINUTE, since=looked_at, earliest=looked_at)
+        assert world.do(lambda storage: storage.next_times().due) == due - 5 * MINUTE
 
 
 def test_one_shots_paused_jobs_and_what_is_due_stay(world):
@@ -273,7 +274,7 @@ def test_a_moment_before_a_job_was_added_or_edited_is_not_due(world):
     edited = world.add(Cron("0 8 * * *"))
     world.update(edited, {"schedule": Cron("0 9 * * *")})
     ahead = world.do(lambda storage: storage.jobs([added])[added])._replace(next_run_at=T0 + 30 * DAY)
-    world.do(lambda storage: storage.edit_jobs([ahead]))
+    world.do(lambda storage: storage.update_jobs([ahead]))
     world.pass_time(SECOND)
     world.see_set_back(DAY, set_to=T0 + 9 * HOUR - SECOND)
     assert [world.job(job).next_run_at for job in (added, edited)] == [T0 + 33 * HOUR] * 2
@@ -305,5 +306,5 @@ def test_no_moment_of_an_interval_that_began_ahead_is_left_out_until_the_clock_i
     world.pass_time(10 * HOUR)
     job = world.add(MINUTELY)
     world.now = T0 + 9 * HOUR + 150 * SECOND
-    world.do(rebase, after=0, limit=100, owner=world.owner, by=HOUR, since=world.now, earliest=T0 + 9 * HOUR)
+    world.do(recompute_page, after=0, limit=100, owner=world.owner, by=HOUR, since=world.now, earliest=T0 + 9 * HOUR)
     assert world.job(job).next_run_at == T0 + 9 * HOUR + MINUTE

@@ -9,7 +9,7 @@ import pytest
 
 from cronactors.errors import JobBusy
 from cronactors.instants import Millis
-from cronactors.ledger.claim import cancel_overlapped
+from cronactors.ledger.cancel_other import cancel_overlapped
 from cronactors.model import Overlap, SessionMode
 from cronactors.policy import FREE_CRASHES, in_crash_loop
 from cronactors.schedules.schedule import Interval
@@ -201,8 +201,8 @@ class Load:
         world.do(cancel_overlapped)
         started = [claimed.run for claimed in world.claim(limit=4 - len(self.running))]
         self.running += [(world.now + self.lengths[run.job_id], run) for run in started]
-        waits = [world.do(lambda storage: storage.upcoming().due) if len(self.running) < 4 else None]
-        waits.append(world.do(lambda storage: storage.upcoming().cancelling))
+        waits = [world.do(lambda storage: storage.next_times().due) if len(self.running) < 4 else None]
+        waits.append(world.do(lambda storage: storage.next_times().cancelling))
         world.now = max(
             world.now + 1, min(moment for moment in [*waits, *(end for end, _ in self.running)] if moment is not None)
         )

@@ -141,7 +141,7 @@ def test_the_whole_schedule_of_retries(world):
         if view.retry_at is None:
             break
         assert view.retry_count == attempt
-        ready = world.do(lambda storage: storage.upcoming().due)
+        ready = world.do(lambda storage: storage.next_times().due)
         world.now = ready - 1
         assert world.claim() == []
         world.now = ready
@@ -202,7 +202,7 @@ def test_the_executor_may_choose_the_delay(world):
     world.add(HOURLY)
     world.pass_time(HOUR)
     world.finish(world.begin(), attrs.evolve(FAILURE, retry_after=7.5))
-    assert world.do(lambda storage: storage.upcoming().due) == world.now + 7_500
+    assert world.do(lambda storage: storage.next_times().due) == world.now + 7_500
 
 
 def test_delays_and_jitter_are_those_of_the_scheduler(world):
@@ -210,7 +210,7 @@ def test_delays_and_jitter_are_those_of_the_scheduler(world):
     world.add(HOURLY)
     world.pass_time(HOUR)
     world.finish(world.begin(), attrs.evolve(FAILURE, spread=0.5))
-    assert world.do(lambda storage: storage.upcoming().due) == world.now + 15_000
+    assert world.do(lambda storage: storage.next_times().due) == world.now + 15_000
 
 
 def test_moments_during_a_retry_are_skipped_and_its_own_retry_stays(world):

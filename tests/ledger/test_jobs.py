@@ -9,7 +9,7 @@ import pytest
 
 from cronactors.errors import DuplicateJob, InvalidSchedule, JobBusy, JobNotFound
 from cronactors.instants import from_millis
-from cronactors.ledger.claim import cancel_overlapped
+from cronactors.ledger.cancel_other import cancel_overlapped
 from cronactors.ledger.jobs import Defaults, add_jobs, remove_named
 from cronactors.model import Overlap, SessionMode
 from cronactors.schedules.schedule import Cron, Interval
@@ -52,13 +52,13 @@ def test_a_name_is_unique_per_user(world):
         world.add(name="a", user_id="ann")
     with pytest.raises(DuplicateJob, match="given twice"):
         world.do(add_jobs, [world.spec(name="b"), world.spec(name="b")], DEFAULTS)
-    assert len(world.do(lambda storage: storage.page_of_jobs(after=0, limit=9, user_id=None))) == 2
+    assert len(world.do(lambda storage: storage.list_jobs(after=0, limit=9, user_id=None))) == 2
 
 
 def test_all_or_none_are_added(world):
     with pytest.raises(InvalidSchedule):
         world.do(add_jobs, [world.spec(), world.spec(at(T0 - HOUR))], DEFAULTS)
-    assert world.do(lambda storage: storage.page_of_jobs(after=0, limit=9, user_id=None)) == []
+    assert world.do(lambda storage: storage.list_jobs(after=0, limit=9, user_id=None)) == []
 
 
 def test_what_the_specification_leaves_open_is_stored_with_the_job(world):

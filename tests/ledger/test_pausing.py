@@ -41,7 +41,7 @@ def test_moments_that_pass_while_paused_are_neither_run_nor_missed(world):
     assert world.view(job).next_run_at is None
     world.pass_time(10 * MINUTE + SECOND)
     assert world.claim() == []
-    assert world.do(lambda storage: storage.upcoming().due) is None
+    assert world.do(lambda storage: storage.next_times().due) is None
     world.resume(job)
     assert world.view(job).next_run_at == from_millis(T0 + 11 * MINUTE)
     assert world.claim() == []

@@ -30,7 +30,7 @@ def held_job(store: Storage, job_id: str = "a", **fields: object) -> PlainFinish
 
 
 def content(store: Storage) -> object:
-    return store.page_of_jobs(after=0, limit=9, user_id=None), store.page_of_runs(job_id=None, before=None, limit=9)
+    return store.list_jobs(after=0, limit=9, user_id=None), store.list_runs(job_id=None, before=None, limit=9)
 
 
 def test_a_plain_end_lets_the_job_go_on(store: Storage) -> None:
@@ -62,7 +62,7 @@ def test_a_job_without_a_further_moment_is_done(store: Storage) -> None:
 )
 def test_a_job_that_has_changed_is_no_plain_end(store: Storage, change: dict[str, object]) -> None:
     good, end = held_job(store, "b"), held_job(store, "a")
-    store.edit_jobs([store.jobs(["a"])["a"]._replace(**change)])  # type: ignore[arg-type]
+    store.update_jobs([store.jobs(["a"])["a"]._replace(**change)])  # type: ignore[arg-type]
     before = content(store)
     assert not store.store_plain_finishes([good, end], owner=1)
     assert content(store) == before, "the other one is not ended either"
@@ -135,7 +135,7 @@ def test_the_claim_saves_reading_and_decides_nothing(kind, meanwhile, of, outcom
         world.pass_time(1000)
         ended = [world.finish(run, outcome) for run in runs]
         after = world.do(
-            lambda storage: (storage.jobs([job_id, neighbour]), storage.page_of_runs(job_id=None, before=None, limit=99))
+            lambda storage: (storage.jobs([job_id, neighbour]), storage.list_runs(job_id=None, before=None, limit=99))
         )
         return ended, after
 

@@ -6,11 +6,12 @@ from contextlib import closing
 
 import pytest
 
-from cronactors.ledger.claim import cancel_overlapped
+from cronactors.ledger.cancel_other import cancel_overlapped
 from cronactors.ledger.leases import CLAIM_KEEPS, KEEP_EVERY, LEASE, renew_leases
-from cronactors.ledger.recovery import last_seen, recover, sign_off
+from cronactors.ledger.owners import last_seen, sign_off
+from cronactors.ledger.recovery import recover
 from cronactors.model import Cause, Overlap, SessionMode
-from cronactors.owner import Owner
+from cronactors.owner import ProcessIdentity
 from cronactors.schedules.schedule import Interval
 from tests.ledger_world import (
     DAY,
@@ -98,7 +99,7 @@ def test_from_the_third_crash_in_a_row_the_job_slows_down_and_stops(world):
     waits = []
     while world.job(job).enabled:
         before = world.now
-        ready = world.do(lambda storage: storage.upcoming().due)
+        ready = world.do(lambda storage: storage.next_times().due)
         world.now = max(world.now, ready)
         waits.append((world.now - before) // SECOND)
         world.begin()
@@ -392,8 +393,8 @@ def test_a_new_moment_does_not_let_a_job_that_kills_its_process_go_on(world):
 # Owners that were killed while they were stopping
 
 
-def note_stopping(world: World, owner: int) -> None:
-    world.storage.note_stopping(owner)
+def mark_stopping(world: World, owner: int) -> None:
+    world.storage.mark_stopping(owner)
 
 
 def test_a_kill_after_being_asked_to_stop_is_no_crash(world):
@@ -401,7 +402,7 @@ def test_a_kill_after_being_asked_to_stop_is_no_crash(world):
     world.pass_time(MINUTE)
     for attempt in range(1, 6):
         assert world.begin().attempt == attempt
-        note_stopping(world, world.owner)
+        mark_stopping(world, world.owner)
         (run,) = world.crash()
         assert (run.status, run.cause) == ("failed", Cause.INTERRUPTED)
         assert run.error == "interrupted: its process was killed while it was stopping"
@@ -415,7 +416,7 @@ def test_only_the_owner_that_was_asked_to_stop_is_spared(world):
     world.pass_time(MINUTE)
     world.claim(limit=1)
     world.claim(limit=1, owner=other)
-    note_stopping(world, world.owner)
+    mark_stopping(world, world.owner)
     world.crash()
     assert [world.job(job_id).crashes for job_id in (stops, crashes)] == [0, 1]
 
@@ -424,21 +425,21 @@ def test_a_mark_is_removed_with_the_commit_that_recovers_and_not_before(world):
     world.add()
     world.pass_time(MINUTE)
     world.begin()
-    note_stopping(world, world.owner)
-    me = process("here", 2)
+    mark_stopping(world, world.owner)
+    this_process = process("here", 2)
     assert world.storage.begin(write=True)
-    recover(world.storage, me, policy=world.policy, trust_leases=False)
+    recover(world.storage, this_process, policy=world.policy, trust_leases=False)
     assert world.storage.stopping_owners() == {world.owner}
     world.storage.rollback()  # as by a full disk
-    world.register(me)
+    world.register(this_process)
     assert world.storage.stopping_owners() == {world.owner}
-    (run,) = world.recover(me)
+    (run,) = world.recover(this_process)
     assert run.error == "interrupted: its process was killed while it was stopping"
     assert world.storage.stopping_owners() == set()
 
 
 def test_who_signs_off_removes_its_mark(world):
-    note_stopping(world, world.owner)
+    mark_stopping(world, world.owner)
     world.do(sign_off, world.owner)
     assert world.storage.stopping_owners() == set()
 
@@ -448,15 +449,15 @@ def test_a_registration_removes_marks_that_stand_for_nobody(world):
     world.pass_time(MINUTE)
     world.begin()
     for owner in (world.owner, world.owner + 1, 77):  # a living one, one of an earlier file, one whose row is gone
-        note_stopping(world, owner)
+        mark_stopping(world, owner)
     assert world.register(process("there")) == world.owner + 1
     assert world.storage.stopping_owners() == {world.owner}
 
 
 def test_a_mark_of_a_process_that_may_live_is_kept_for_a_day_beyond_its_lease(world):
     """As of another container, of which nobody can tell whether it has died."""
-    elsewhere = world.register(Owner("", 7, ""))
-    note_stopping(world, elsewhere)
+    elsewhere = world.register(ProcessIdentity("", 7, ""))
+    mark_stopping(world, elsewhere)
     world.pass_time(LEASE + 23 * HOUR)
     world.register(process("here", 2))
     assert world.storage.stopping_owners() == {elsewhere}

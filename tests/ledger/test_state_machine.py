@@ -249,11 +249,11 @@ class Machine(Model):
     @rule(who=st.integers(0, 1))
     def crash(self, who: int) -> None:
         self.boots[who] += 1
-        me = process(("here", "there")[who], self.boots[who])
+        this_process = process(("here", "there")[who], self.boots[who])
         dead = self.owners[who]
-        self.owners[who] = self.world.register(me)
+        self.owners[who] = self.world.register(this_process)
         self.world.owner = self.owners[0]
-        recovered = self.world.recover(me, trust_leases=False)
+        recovered = self.world.recover(this_process, trust_leases=False)
         assert {run.owner for run in recovered} <= {dead}
         assert self.world.do(lambda s: s.running(owner=dead)) == []
 
@@ -261,8 +261,8 @@ class Machine(Model):
     def silence(self, who: int) -> None:
         """The other one gives no sign of life for as long as its lease."""
         self.advance(LEASE + 1)
-        me = process(("here", "there")[who], self.boots[who])
-        recovered = self.world.recover(me, trust_leases=True, mine=[self.owners[who]])
+        this_process = process(("here", "there")[who], self.boots[who])
+        recovered = self.world.recover(this_process, trust_leases=True, mine=[self.owners[who]])
         assert self.owners[who] not in {run.owner for run in recovered}
         if self.exact:  # else a lease may end later than the clock shows
             assert all(run.owner == self.owners[who] for run in self.world.do(lambda s: s.running()))
@@ -279,7 +279,7 @@ class Machine(Model):
 
     @rule()
     def advance_to_the_next(self) -> None:
-        next_due = self.world.do(lambda s: s.upcoming().due)
+        next_due = self.world.do(lambda s: s.next_times().due)
         if next_due is not None and 0 < next_due - self.world.now <= 10 * MINUTE:
             self.advance(next_due - self.world.now)
 

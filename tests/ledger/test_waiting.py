@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 
 from cronactors.errors import JobBusy, RunClosed, RunNotFound
-from cronactors.ledger.claim import cancel_overlapped
+from cronactors.ledger.cancel_other import cancel_overlapped
 from cronactors.ledger.runs import find_run
 from cronactors.model import Overlap, SessionMode
 from cronactors.schedules.schedule import Cron, Interval

@@ -17,7 +17,7 @@ import cronactors
 from cronactors import Cron, Interval, OneShot, open_scheduler, open_store
 from cronactors.actors import recompute
 from cronactors.instants import Millis, from_millis, to_millis
-from cronactors.ledger import claim, jobs, zone_changes
+from cronactors.ledger import cancel_other, claim, jobs, zone_changes
 from cronactors.schedules import schedule, zone_rules, zones
 from cronactors.schedules.zone_rules import RULES, is_older
 from cronactors.testing import VirtualClock
@@ -44,7 +44,7 @@ def world_rules(release: str, *hours: float, change: Millis = 0) -> Iterator[Non
     real = zones.rules
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(zones, "rules", lambda zone: Zone() if zone == ZONE else real(zone))
-        for module in (zone_rules, claim, jobs, zone_changes, recompute):
+        for module in (zone_rules, cancel_other, claim, jobs, zone_changes, recompute):
             patch.setattr(module, "RULES", release)
         _forget()
         yield
@@ -77,7 +77,7 @@ def start(world: World) -> int:
     after: int | None = 0
     total = 0
     while after is not None:
-        after, moved = world.do(zone_changes.renew_page, after=after, limit=2)
+        after, moved = world.do(zone_changes.recompute_page, after=after, limit=2)
         total += moved
     return total
 
@@ -147,7 +147,7 @@ def test_a_job_that_comes_due_before_its_page_is_brought_up_to_date_first(world:
         world.do(zone_changes.note_rules)
         world.now = T0 + 8 * HOUR
         assert world.claim() == []
-        world.do(claim.cancel_overlapped)
+        world.do(cancel_other.cancel_overlapped)
         assert [world.job(each).next_run_at for each in (job_id, other)] == [T0 + 9 * HOUR] * 2
         world.now = T0 + 9 * HOUR
         assert len(world.claim()) == 2
@@ -316,7 +316,7 @@ def test_the_change_itself_neither_repeats_nor_loses_a_local_time(expr: str, old
     local: list[tuple[int, int]] = []
 
     def work(until: Millis, offset: float) -> None:
-        while (due := world.do(lambda s: s.upcoming().due)) is not None and due <= until:
+        while (due := world.do(lambda s: s.next_times().due)) is not None and due <= until:
             world.now = max(world.now, due)
             for each in world.claim():
                 world.finish(each.run, SUCCESS)

@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 
 from cronactors.errors import CronError, InvalidSchedule
 from cronactors.schedules.calendar import special_days
-from cronactors.schedules.cron import HOUR, MINUTE, MONTH_DAY, SECOND, WEEKDAY, fields, parse
+from cronactors.schedules.cron import HOUR, MINUTE, MONTH_DAY, SECOND, WEEKDAY, fields, parse_cron
 from cronactors.schedules.schedule import Cron
 from tests.oracle import Expression
 
@@ -42,13 +42,13 @@ TIMES = [
 
 @pytest.mark.parametrize(("expr", "hours", "minutes", "seconds", "rhythm"), TIMES)
 def test_times_of_day(expr, hours, minutes, seconds, rhythm):
-    times = parse(expr)
+    times = parse_cron(expr)
     assert (times.hours, times.minutes, times.seconds, times.rhythm) == (hours, minutes, seconds, rhythm)
 
 
 def days(expr, first, last):
     """The matching days of a window, as text."""
-    times = parse(expr)
+    times = parse_cron(expr)
     at, end = (int((datetime.fromisoformat(text) - EPOCH).total_seconds()) for text in (first, last))
     found = []
     while (at := times.at_or_after(at)) is not None and at <= end:
@@ -217,7 +217,7 @@ def test_refused(expr, why):
 
 @pytest.mark.parametrize("expr", ["0 0 29 2 *", "0 0 31 1-12 *", "0 0 30 2 1", "0 0 * 2 1#5", "0 0 31W 2 *", "0 0 L 2 *"])
 def test_rare_dates_are_accepted(expr):
-    assert parse(expr).at_or_after(0) is not None
+    assert parse_cron(expr).at_or_after(0) is not None
 
 
 def test_as_many_special_days_as_are_useful():
@@ -228,7 +228,7 @@ def test_as_many_special_days_as_are_useful():
     every = f"0 0 {','.join(f'{n}w' for n in range(1, 32))},L * {','.join(f'l{n}' for n in range(7))}"
     special_days.cache_clear()
     with pytest.raises(InvalidSchedule, match="39 special days"):
-        parse(every)
+        parse_cron(every)
     assert special_days.cache_info().misses == 0
 
 
@@ -271,7 +271,7 @@ def test_whatever_the_text_only_our_error_comes_out(text):
     "expr", ["0 9 * * *", "*/7 3-5 */9 * *", "0,30 5,59 1,23 13 * 5", "* * * * * *", "59 59 23 L 2 *", "*/20 */11 * * * mon"]
 )
 def test_counting_is_what_stepping_counts(expr):
-    times, oracle = parse(expr), Expression(expr)
+    times, oracle = parse_cron(expr), Expression(expr)
     begin = int((datetime(2024, 2, 27) - EPOCH).total_seconds())
     step = 1 if expr.startswith(("59", "* * * * * *")) else 60 if len(expr.split()) == 5 else 10
     length = 6 * 86400 if step > 1 else 3 * 86400

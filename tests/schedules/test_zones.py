@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cronactors.errors import InvalidJob, InvalidSchedule
-from cronactors.schedules.zones import check_zone, first_reached, furthest_local, is_skipped, segment_at
+from cronactors.schedules.zones import check_zone, instant_reaching, is_skipped, latest_local_shown, segment_at
 
 EPOCH = datetime(1970, 1, 1)
 ALL_ZONES = sorted(zoneinfo.available_timezones() - {"localtime"})
@@ -177,14 +177,14 @@ def test_segments_follow_one_another(zone):
     ],
 )
 def test_first_reached(zone, wall, expected, skipped):
-    assert first_reached(zone, local(wall)) == utc(expected)
+    assert instant_reaching(zone, local(wall)) == utc(expected)
     assert is_skipped(zone, local(wall)) is skipped
 
 
 def test_the_furthest_local_time_waits_while_the_clock_catches_up():
     change = utc("2026-10-25 01:00")
-    assert furthest_local("Europe/Rome", change - 1) == local("2026-10-25 02:59:59")
+    assert latest_local_shown("Europe/Rome", change - 1) == local("2026-10-25 02:59:59")
     for after in (0, 1, 1800, 3599):
-        assert furthest_local("Europe/Rome", change + after) == local("2026-10-25 02:59:59")
-    assert furthest_local("Europe/Rome", change + 3600) == local("2026-10-25 03:00:00")
-    assert furthest_local("Europe/Rome", change + 3601) == local("2026-10-25 03:00:01")
+        assert latest_local_shown("Europe/Rome", change + after) == local("2026-10-25 02:59:59")
+    assert latest_local_shown("Europe/Rome", change + 3600) == local("2026-10-25 03:00:00")
+    assert latest_local_shown("Europe/Rome", change + 3601) == local("2026-10-25 03:00:01")

@@ -36,7 +36,7 @@ def test_a_log_that_nobody_has_written_to_is_quiet(tmp_path: Path, ago: float) -
         add(storage, "a")
         written(path, ago=ago)
         watch = storage.watch()
-        assert [watch.quiet() for _ in range(3)] == [False, True, True]
+        assert [watch.unchanged() for _ in range(3)] == [False, True, True]
 
 
 def test_each_commit_is_noticed(tmp_path: Path) -> None:
@@ -45,13 +45,13 @@ def test_each_commit_is_noticed(tmp_path: Path) -> None:
         add(storage, "a")
         written(path, ago=HOUR)
         watch = storage.watch()
-        watch.quiet()
-        assert watch.quiet()
+        watch.unchanged()
+        assert watch.unchanged()
         for n in range(3):
             add(other, f"b{n}")
-            assert not watch.quiet()
+            assert not watch.unchanged()
             written(path, ago=HOUR - n)
-            assert [watch.quiet() for _ in range(2)] == [False, True]
+            assert [watch.unchanged() for _ in range(2)] == [False, True]
 
 
 @pytest.mark.parametrize("ago", [0, file_state.LOG_SETTLED - 1, -file_state.LOG_SETTLED + 1])
@@ -62,7 +62,7 @@ def test_what_was_written_just_now_may_be_written_again_unnoticed(tmp_path: Path
         watch = storage.watch()
         for _ in range(3):
             written(path, ago=ago)
-            assert not watch.quiet()
+            assert not watch.unchanged()
 
 
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
@@ -81,16 +81,16 @@ def test_a_file_that_is_removed_or_replaced_is_noticed(tmp_path: Path, suffix: s
         add(storage, "a")
         written(path, ago=HOUR)
         watch = storage.watch()
-        watch.quiet()
-        assert watch.quiet()
+        watch.unchanged()
+        assert watch.unchanged()
         change(Path(path + suffix))
-        assert not watch.quiet()
+        assert not watch.unchanged()
 
 
 def test_of_a_database_in_memory_nothing_is_told() -> None:
     with closing(SqliteStorage(":memory:", wall=lambda: 0)) as storage:
         watch = storage.watch()
-        assert not any(watch.quiet() for _ in range(3))
+        assert not any(watch.unchanged() for _ in range(3))
 
 
 # What a scheduler makes of it. In real time, since the system keeps the times of files; a margin is ten times what is needed.

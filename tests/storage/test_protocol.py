@@ -30,7 +30,7 @@ HARD_TEXTS = [
 
 
 def job_ids(store: Storage) -> list[str]:
-    return [row.id for _, row in store.page_of_jobs(after=0, limit=100, user_id=None)]
+    return [row.id for _, row in store.list_jobs(after=0, limit=100, user_id=None)]
 
 
 # Transactions
@@ -103,13 +103,13 @@ def test_rollback_takes_back_what_was_released(storage: Storage) -> None:
 def test_undo_covers_every_kind_of_row(store: Storage) -> None:
     store.insert_jobs([job("a")])
     run_id, owner_id = add_run(store), store.insert_owner(owner())
-    before = (store.page_of_jobs(after=0, limit=9, user_id=None), store.runs([run_id]), store.owners())
+    before = (store.list_jobs(after=0, limit=9, user_id=None), store.runs([run_id]), store.owners())
     store.savepoint()
-    store.edit_jobs([job("a", prompt="other")])
+    store.update_jobs([job("a", prompt="other")])
     store.store_finishes([run_end(run_id, "pending", status="cancelled", cause="removed", completed_at=9)])
     store.renew_lease(owner_id, now=9, until=9, unless_later_than=LATEST)
     store.undo()
-    assert (store.page_of_jobs(after=0, limit=9, user_id=None), store.runs([run_id]), store.owners()) == before
+    assert (store.list_jobs(after=0, limit=9, user_id=None), store.runs([run_id]), store.owners()) == before
 
 
 # Jobs
@@ -143,12 +143,12 @@ def test_any_text_comes_back_as_it_was(store: Storage, text: str) -> None:
     store.insert_jobs([hard])
     run_id = add_run(store, job_id=hard.id, user_id=text, job_name=text, session=session_key(text), waits_for=session_key(text))
     end = run_end(run_id, "pending", status="failed", cause="error", completed_at=1, session_id=text, result=text, error=text)
-    assert store.first_waiter(session_key(text)) == run_id
+    assert store.first_waiting_run(session_key(text)) == run_id
     assert store.store_finishes([end]) == [True]
     assert store.jobs([hard.id]) == {hard.id: hard}
     assert store.jobs_named([(text, text)]) == {(text, text): hard}
     assert store.jobs_of_origin(text) == [hard]
-    assert [row for _, row in store.page_of_jobs(after=0, limit=9, user_id=text)] == [hard]
+    assert [row for _, row in store.list_jobs(after=0, limit=9, user_id=text)] == [hard]
     ended = store.runs([run_id])[run_id]
     assert (ended.session_id, ended.result, ended.error, ended.job_name, ended.user_id) == (text,) * 5
 
@@ -171,7 +171,7 @@ def test_a_name_is_unique_for_its_user(store: Storage) -> None:
     with pytest.raises(NOT_UNIQUE):
         store.insert_jobs([job("c", name="same", user_id="u")])
     with pytest.raises(NOT_UNIQUE):
-        store.edit_jobs([job("a", name="same", user_id="u")])
+        store.update_jobs([job("a", name="same", user_id="u")])
     store.delete_jobs(["a"])
     store.insert_jobs([job("c", name="same")])
 
@@ -193,21 +193,21 @@ def test_what_does_not_exist_is_left_out(store: Storage) -> None:
 
 
 def test_what_does_not_exist_is_not_changed(store: Storage) -> None:
-    store.edit_jobs([job("no")])
-    store.advance_jobs([JobState.of(job("no"))])
+    store.update_jobs([job("no")])
+    store.update_job_states([JobState.of(job("no"))])
     store.delete_jobs(["no"])
     store.start_pending_runs([7], owner=1, now=1)
     store.set_waits_for([(7, PAUSE)])
     store.mark_runs([7], cause="timeout")
     store.renew_lease(7, now=1, until=1, unless_later_than=LATEST)
     store.delete_owners([7])
-    assert (job_ids(store), store.page_of_runs(job_id=None, before=None, limit=9), store.owners()) == ([], [], [])
+    assert (job_ids(store), store.list_runs(job_id=None, before=None, limit=9), store.owners()) == ([], [], [])
 
 
 def test_empty_lists_are_fine(store: Storage) -> None:
     store.insert_jobs([])
-    store.edit_jobs([])
-    store.advance_jobs([])
+    store.update_jobs([])
+    store.update_job_states([])
     store.delete_jobs([])
     store.start_pending_runs([], owner=1, now=1)
     store.set_waits_for([])
@@ -248,14 +248,14 @@ def test_an_edit_writes_every_column_but_keeps_the_place(store: Storage) -> None
     )
     same = [name for name, value in edited._asdict().items() if value == getattr(job("a"), name)]
     assert same == ["id"], "the edit must change every other column"
-    store.edit_jobs([edited])
-    assert [row for _, row in store.page_of_jobs(after=0, limit=9, user_id=None)] == [edited, job("b")]
+    store.update_jobs([edited])
+    assert [row for _, row in store.list_jobs(after=0, limit=9, user_id=None)] == [edited, job("b")]
 
 
 def test_advancing_writes_the_state_and_nothing_else(store: Storage) -> None:
     store.insert_jobs([job("a"), job("b")])
     state = JobState(id="a", next_run_at=None, decided_local=2, held_by=3, last_run_at=4, last_error="e", enabled=0, crashes=5)
-    store.advance_jobs([state])
+    store.update_job_states([state])
     expected = job("a", next_run_at=None, decided_local=2, held_by=3, last_run_at=4, last_error="e", enabled=0, crashes=5)
     assert store.jobs(["a", "b"]) == {"a": expected, "b": job("b")}
 
@@ -263,7 +263,7 @@ def test_advancing_writes_the_state_and_nothing_else(store: Storage) -> None:
 @pytest.mark.parametrize("count", [1, 2, 5, 128, 300])
 def test_many_jobs_are_advanced_each_to_its_own_state(store: Storage, count: int) -> None:
     store.insert_jobs([job(f"{n}") for n in range(count)])
-    store.advance_jobs([JobState(n, n + 2, None, n + 1, f"e{n}", n % 2, n, f"{n}") for n in range(count)])
+    store.update_job_states([JobState(n, n + 2, None, n + 1, f"e{n}", n % 2, n, f"{n}") for n in range(count)])
     after = store.jobs([f"{n}" for n in range(count)])
     assert [JobState.of(after[f"{n}"]) for n in range(count)] == [
         JobState(n, n + 2, None, n + 1, f"e{n}", n % 2, n, f"{n}") for n in range(count)
@@ -291,7 +291,7 @@ def test_jobs_in_pages(store: Storage) -> None:
     store.insert_jobs([job("0", user_id="u")])
     for user_id, expected in ((None, "5316240"), ("u", "360"), ("", "5124"), ("nobody", "")):
         found, after = "", 0
-        while page := store.page_of_jobs(after=after, limit=2, user_id=user_id):
+        while page := store.list_jobs(after=after, limit=2, user_id=user_id):
             assert len(page) <= 2
             assert page[0][0] > after
             found += "".join(row.id for _, row in page)
@@ -301,10 +301,10 @@ def test_jobs_in_pages(store: Storage) -> None:
 
 def test_the_number_of_a_removed_job_is_not_given_again(store: Storage) -> None:
     store.insert_jobs([job("a")])
-    ((number, _),) = store.page_of_jobs(after=0, limit=9, user_id=None)
+    ((number, _),) = store.list_jobs(after=0, limit=9, user_id=None)
     store.delete_jobs(["a"])
     store.insert_jobs([job("b")])
-    assert [row.id for _, row in store.page_of_jobs(after=number, limit=9, user_id=None)] == ["b"]
+    assert [row.id for _, row in store.list_jobs(after=number, limit=9, user_id=None)] == ["b"]
 
 
 # Owners

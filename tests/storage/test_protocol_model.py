@@ -9,7 +9,18 @@ from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import PAUSE, Claimed, Due, JobRow, JobState, PlainFinish, RunFinish, RunRow, job_key, session_key
+from cronactors.storage.rows import (
+    PAUSE,
+    Claimed,
+    DueItem,
+    JobRow,
+    JobState,
+    PlainFinish,
+    RunFinish,
+    RunRow,
+    job_key,
+    session_key,
+)
 from cronactors.storage.sqlite import SqliteStorage
 from tests.fake_storage import FakeStorage
 from tests.storages import NOT_UNIQUE, job, owner, run
@@ -66,7 +77,7 @@ def new_runs(draw: st.DrawFn) -> RunRow:
 RUN_ENDS = st.builds(
     RunFinish,
     id=RUN_IDS,
-    was=STATUSES,
+    expected_status=STATUSES,
     status=st.sampled_from(["success", "failed"]),
     cause=st.sampled_from([None, "error"]),
     completed_at=TIMES,
@@ -76,32 +87,32 @@ RUN_ENDS = st.builds(
 PLAIN_ENDS = st.builds(PlainFinish, RUN_IDS, TIMES, st.sampled_from(["", "s"]), TEXTS, JOB_IDS, st.none() | TIMES)
 
 
-def place(due: Due) -> tuple[int, int, str]:
+def place(due: DueItem) -> tuple[int, int, str]:
     return (due.due_at, due.run_id or 0, due.job_id)
 
 
 def everything(storage: Storage) -> object:
     """All that the verbs which read can tell; what comes in no promised order is sorted."""
-    every_run, page = [], storage.page_of_runs(job_id=None, before=None, limit=4)
+    every_run, page = [], storage.list_runs(job_id=None, before=None, limit=4)
     while page:
         every_run += page
-        page = storage.page_of_runs(job_id=None, before=page[-1], limit=4)
+        page = storage.list_runs(job_id=None, before=page[-1], limit=4)
     due = storage.due(now=10, limit=99)
     assert [entry.due_at for entry in due] == sorted(entry.due_at for entry in due)
     return (
-        [storage.page_of_jobs(after=0, limit=99, user_id=user_id) for user_id in (None, "", "u")],
+        [storage.list_jobs(after=0, limit=99, user_id=user_id) for user_id in (None, "", "u")],
         [sorted(storage.jobs_of_origin(origin), key=lambda row: row.id) for origin in ("file", "")],
         every_run,
-        [storage.page_of_runs(job_id=job_id, before=None, limit=99) for job_id in "abcd"],
+        [storage.list_runs(job_id=job_id, before=None, limit=99) for job_id in "abcd"],
         storage.open_runs(list("dcba")),
         [sorted(storage.running(owner=number), key=lambda row: row.id) for number in (None, 1, 2)],
         storage.count_running(),
         [storage.session_busy(session_key(user_id)) for user_id in ("", "u")],
-        [storage.first_waiter(key) for key in (PAUSE, session_key(""), session_key("u"), job_key("a"))],
+        [storage.first_waiting_run(key) for key in (PAUSE, session_key(""), session_key("u"), job_key("a"))],
         sorted(due, key=place),
         [[entry.due_at for entry in storage.due(now=now, limit=limit)] for now in (0, 3) for limit in (0, 1, 2)],
         [[entry.due_at for entry in storage.due(now=now, limit=limit, only_runs=True)] for now in (0, 3) for limit in (0, 1, 2)],
-        storage.upcoming().due,
+        storage.next_times().due,
         sorted(storage.owners(), key=lambda row: row.id),
     )
 
@@ -163,12 +174,12 @@ class TwoStorages(RuleBasedStateMachine):
         self.both(lambda storage: storage.insert_jobs(rows))
 
     @rule(rows=many(jobs()))
-    def edit_jobs(self, rows: list[JobRow]) -> None:
-        self.both(lambda storage: storage.edit_jobs(rows))
+    def update_jobs(self, rows: list[JobRow]) -> None:
+        self.both(lambda storage: storage.update_jobs(rows))
 
     @rule(rows=st.lists(jobs(), max_size=3, unique_by=lambda row: row.id))
-    def advance_jobs(self, rows: list[JobRow]) -> None:
-        self.both(lambda storage: storage.advance_jobs([JobState.of(row) for row in rows]))
+    def update_job_states(self, rows: list[JobRow]) -> None:
+        self.both(lambda storage: storage.update_job_states([JobState.of(row) for row in rows]))
 
     @rule(ids=many(JOB_IDS))
     def delete_jobs(self, ids: list[str]) -> None:
@@ -200,7 +211,7 @@ class TwoStorages(RuleBasedStateMachine):
             ids = storage.new_run_ids(len(begun))
             return storage.insert_started_runs(
                 [
-                    Claimed(row.stored_as(run_id), job(row.job_id), following, following, held_by and run_id)
+                    Claimed(row.with_id(run_id), job(row.job_id), following, following, held_by and run_id)
                     for run_id, row, (following, held_by) in zip(ids, begun, states, strict=False)
                 ]
             )
@@ -236,8 +247,8 @@ class TwoStorages(RuleBasedStateMachine):
         self.both(lambda storage: storage.insert_owner(owner(lease_until=until)))
 
     @rule(among=st.integers(1, 4))
-    def latest_entry(self, among: int) -> None:
-        self.both(lambda storage: storage.latest_entry(among=among))
+    def latest_added_at(self, among: int) -> None:
+        self.both(lambda storage: storage.latest_added_at(among=among))
 
     @rule(number=OWNERS, now=TIMES, until=TIMES, unless=TIMES)
     def renew_lease(self, number: int, now: int, until: int, unless: int) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from cronactors.instants import LATEST
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import PAUSE, Claimed, Due, JobState, job_key, session_key
+from cronactors.storage.rows import PAUSE, Claimed, DueItem, JobState, job_key, session_key
 from tests import storages
 from tests.storages import NOT_UNIQUE, add_run, job, run, run_end
 
@@ -21,11 +21,11 @@ storage, store = storages.storage, storages.store
 def test_jobs_and_runs_stand_in_one_queue_in_order_of_time(store: Storage) -> None:
     store.insert_jobs([job("j3", next_run_at=3), job("j1", next_run_at=1), job("j5", next_run_at=5)])
     r4, r2 = add_run(store, job_id="j5", attempt=2, ready_at=4), add_run(store, job_id="gone", ready_at=2)
-    whole = [Due(None, "j1", 1), Due(r2, "gone", 2), Due(None, "j3", 3), Due(r4, "j5", 4), Due(None, "j5", 5)]
+    whole = [DueItem(None, "j1", 1), DueItem(r2, "gone", 2), DueItem(None, "j3", 3), DueItem(r4, "j5", 4), DueItem(None, "j5", 5)]
     for now in range(7):
         for limit in range(7):
             assert store.due(now=now, limit=limit) == [place for place in whole if place.due_at <= now][:limit]
-    assert store.upcoming().due == 1
+    assert store.next_times().due == 1
 
 
 def test_everything_of_one_moment_is_in_the_queue(store: Storage) -> None:
@@ -43,38 +43,38 @@ def test_everything_of_one_moment_is_in_the_queue(store: Storage) -> None:
 def test_a_job_that_cannot_start_is_not_in_the_queue(store: Storage, fields: dict[str, object]) -> None:
     store.insert_jobs([job("a", **{"next_run_at": 1, **fields})])
     assert store.due(now=LATEST, limit=9) == []
-    assert store.upcoming().due is None
-    store.advance_jobs([JobState.of(job("a", next_run_at=2))])
-    assert store.due(now=LATEST, limit=9) == [Due(None, "a", 2)]
-    assert store.upcoming().due == 2
+    assert store.next_times().due is None
+    store.update_job_states([JobState.of(job("a", next_run_at=2))])
+    assert store.due(now=LATEST, limit=9) == [DueItem(None, "a", 2)]
+    assert store.next_times().due == 2
 
 
 @pytest.mark.parametrize("key", [PAUSE, session_key("u"), session_key(""), job_key("a"), ""])
 def test_a_parked_run_is_not_in_the_queue(store: Storage, key: str) -> None:
     run_id = add_run(store, job_id="a", waits_for=key, ready_at=1)
-    assert (store.due(now=LATEST, limit=9), store.upcoming().due) == ([], None)
+    assert (store.due(now=LATEST, limit=9), store.next_times().due) == ([], None)
     store.set_waits_for([(run_id, None)])
-    assert (store.due(now=LATEST, limit=9), store.upcoming().due) == ([Due(run_id, "a", 1)], 1)
+    assert (store.due(now=LATEST, limit=9), store.next_times().due) == ([DueItem(run_id, "a", 1)], 1)
     store.set_waits_for([(run_id, key)])
-    assert (store.due(now=LATEST, limit=9), store.upcoming().due) == ([], None)
+    assert (store.due(now=LATEST, limit=9), store.next_times().due) == ([], None)
 
 
 @pytest.mark.parametrize("status", ["running", "success", "failed", "cancelled", "skipped"])
 def test_only_pending_runs_are_in_the_queue(store: Storage, status: str) -> None:
     add_run(store, status=status, ready_at=1)
-    assert (store.due(now=LATEST, limit=9), store.upcoming().due) == ([], None)
+    assert (store.due(now=LATEST, limit=9), store.next_times().due) == ([], None)
 
 
 def test_the_first_of_the_queue_may_be_a_job_or_a_run_and_far_away(store: Storage) -> None:
-    assert store.upcoming().due is None
+    assert store.next_times().due is None
     store.insert_jobs([job("a", next_run_at=LATEST)])
-    assert store.upcoming().due == LATEST
+    assert store.next_times().due == LATEST
     run_id = add_run(store, ready_at=7)
-    assert store.upcoming().due == 7
+    assert store.next_times().due == 7
     store.start_pending_runs([run_id], owner=1, now=7)
-    assert store.upcoming().due == LATEST
+    assert store.next_times().due == LATEST
     add_run(store, attempt=2, ready_at=0)
-    assert store.upcoming().due == 0
+    assert store.next_times().due == 0
 
 
 # Runs
@@ -115,7 +115,7 @@ def test_a_moment_is_inserted_once(store: Storage) -> None:
     ids = store.insert_runs(again)
     assert [run_id is None for run_id in ids] == [True, False, False, False, False, True]
     assert store.runs([first])[first] == run(**key, id=first)
-    assert len(store.page_of_runs(job_id=None, before=None, limit=99)) == 5
+    assert len(store.list_runs(job_id=None, before=None, limit=99)) == 5
 
 
 def begun(run_id: int, job_id: str, **fields: object) -> Claimed:
@@ -199,14 +199,14 @@ def test_only_running_runs_are_marked_and_marks_stay(store: Storage) -> None:
 
 @pytest.mark.parametrize("is_now", ["pending", "running", "success", "failed", "cancelled", "skipped"])
 @pytest.mark.parametrize("was", ["pending", "running"])
-def test_a_run_ends_only_while_it_is_what_it_was_thought_to_be(store: Storage, was: str, is_now: str) -> None:
+def test_a_run_ends_only_while_it_is_what_it_was_thought_to_be(store: Storage, expected_status: str, is_now: str) -> None:
     started = None if is_now == "pending" else 5
     run_id = add_run(store, status=is_now, waits_for="pause" if is_now == "pending" else None, owner=2, started_at=started)
     before = store.runs([run_id])[run_id]
-    end = run_end(run_id, was, status="failed", cause="error", completed_at=9, session_id="s", result="r", error="e")
-    assert store.store_finishes([end]) == [was == is_now]
+    end = run_end(run_id, expected_status, status="failed", cause="error", completed_at=9, session_id="s", result="r", error="e")
+    assert store.store_finishes([end]) == [expected_status == is_now]
     ended = before._replace(status="failed", cause="error", completed_at=9, session_id="s", result="r", error="e", waits_for=None)
-    assert store.runs([run_id])[run_id] == (ended if was == is_now else before)
+    assert store.runs([run_id])[run_id] == (ended if expected_status == is_now else before)
     assert store.store_finishes([end]) == [False]
 
 
@@ -281,15 +281,15 @@ def test_who_has_waited_longest_is_first(store: Storage, order: tuple[int, ...])
     add_run(store, attempt=8, ready_at=0)
     add_run(store, attempt=9, ready_at=0, waits_for="session:u", status="running")
     for ready in (1, 2, 3):
-        assert store.first_waiter("session:u") == ids[ready]
+        assert store.first_waiting_run("session:u") == ids[ready]
         store.set_waits_for([(ids[ready], None)])
-    assert store.first_waiter("session:u") is None
-    assert store.first_waiter("session:") is None
+    assert store.first_waiting_run("session:u") is None
+    assert store.first_waiting_run("session:") is None
 
 
 def test_of_two_that_have_waited_as_long_the_older_is_first(store: Storage) -> None:
     ids = [add_run(store, job_id=name, ready_at=5, waits_for="job:x") for name in "ba"]
-    assert store.first_waiter("job:x") == ids[0]
+    assert store.first_waiting_run("job:x") == ids[0]
 
 
 def test_pending_runs_of_the_future_move_earlier(store: Storage) -> None:
@@ -312,7 +312,7 @@ def test_first_attempts_have_no_time_to_wait_for_when_the_clock_was_set_back(sto
 
 def test_the_latest_entry_is_looked_for_among_the_newest(store: Storage) -> None:
     def entered(among: int) -> int | None:
-        return store.latest_entry(among=among)
+        return store.latest_added_at(among=among)
 
     assert entered(5) is None
     store.insert_jobs(
@@ -330,7 +330,7 @@ def test_history_newest_first_in_pages(store: Storage) -> None:
     for limit in (1, 2, 3, 7, 8):
         found: list[int] = []
         before = None
-        while page := store.page_of_runs(job_id=None, before=before, limit=limit):
+        while page := store.list_runs(job_id=None, before=before, limit=limit):
             assert len(page) <= limit
             assert before not in page
             found += [row.id for row in page]
@@ -346,13 +346,13 @@ def test_history_of_a_job_is_in_order_of_its_moments(store: Storage) -> None:
     for limit in (1, 3, 9):
         found: list[tuple[int, int, int]] = []
         before = None
-        while page := store.page_of_runs(job_id="a", before=before, limit=limit):
+        while page := store.list_runs(job_id="a", before=before, limit=limit):
             assert {row.job_id for row in page} == {"a"}
             assert before not in page
             found += [(row.scheduled_at, row.manual, row.attempt) for row in page]
             before = page[-1]
         assert found == sorted(keys, reverse=True)
-    assert store.page_of_runs(job_id="no", before=None, limit=9) == []
+    assert store.list_runs(job_id="no", before=None, limit=9) == []
 
 
 def test_the_rows_beside_a_moment_are_of_moments_not_of_requests(store: Storage) -> None:

@@ -45,7 +45,7 @@ def test_a_transaction_that_reads_sees_one_state_from_its_beginning(path: str) -
     with closing(opened(path)) as one, closing(opened(path)) as other:
         assert other.begin(write=False)
         add(one, "a")
-        assert other.page_of_jobs(after=0, limit=9, user_id=None) == []
+        assert other.list_jobs(after=0, limit=9, user_id=None) == []
         other.rollback()
         assert job_ids(other) == ["a"]
 

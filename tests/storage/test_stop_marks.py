@@ -15,16 +15,16 @@ __all__ = ["path", "storage"]
 
 
 def test_marks_need_no_transaction_and_go_with_a_commit(storage):
-    storage.note_stopping(3)
-    storage.note_stopping(3)
+    storage.mark_stopping(3)
+    storage.mark_stopping(3)
     assert storage.begin(write=True)
-    storage.note_stopping(5)
-    storage.forget_stopping(3)
+    storage.mark_stopping(5)
+    storage.unmark_stopping(3)
     storage.rollback()
     marked = storage.stopping_owners()
     assert storage.begin(write=True)
-    storage.forget_stopping(3)
-    storage.forget_stopping(4)
+    storage.unmark_stopping(3)
+    storage.unmark_stopping(4)
     assert storage.stopping_owners() == marked
     storage.commit()
     left = storage.stopping_owners()
@@ -33,7 +33,7 @@ def test_marks_need_no_transaction_and_go_with_a_commit(storage):
 
 def test_a_mark_is_an_empty_private_file_beside_the_database(path, tmp_path):
     store = opened(path)
-    store.note_stopping(12)
+    store.mark_stopping(12)
     mark = tmp_path / "jobs.db-stopping-12"
     assert mark.read_bytes() == b""
     assert stat.S_IMODE(mark.stat().st_mode) == 0o600
@@ -51,7 +51,7 @@ def test_marks_stand_beside_the_file_itself_wherever_a_link_or_the_working_direc
     monkeypatch.chdir(tmp_path / "links")
     store = opened("b.db")
     monkeypatch.chdir(tmp_path)
-    store.note_stopping(1)
+    store.mark_stopping(1)
     assert (tmp_path / "real" / "a.db-stopping-1").exists()
     assert store.stopping_owners() == {1}
     store.close()
@@ -74,11 +74,11 @@ def test_what_has_the_name_of_a_mark_is_not_opened(path, tmp_path):
     precious.write_text("mine")
     (tmp_path / "jobs.db-stopping-2").symlink_to(precious)
     store = opened(path)
-    store.note_stopping(1)
-    store.note_stopping(2)
+    store.mark_stopping(1)
+    store.mark_stopping(2)
     assert store.stopping_owners() == {1, 2}
     assert store.begin(write=True)
-    store.forget_stopping(2)
+    store.unmark_stopping(2)
     store.commit()
     assert precious.read_text() == "mine"
     store.close()
@@ -96,7 +96,7 @@ def test_a_folder_that_is_gone_is_an_error_of_the_system_and_holds_no_marks(tmp_
 def test_the_marks_of_a_database_in_memory_make_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     store = opened(":memory:")
-    store.note_stopping(1)
+    store.mark_stopping(1)
     assert store.stopping_owners() == {1}
     store.close()
     assert list(tmp_path.iterdir()) == []
