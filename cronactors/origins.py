@@ -16,8 +16,8 @@ import attrs
 
 from cronactors.actors.mailbox import Mailbox
 from cronactors.actors.user_requests import ListOrigins, UpsertJobs
-from cronactors.arguments import with_ids
 from cronactors.errors import one_line
+from cronactors.ids import with_ids
 from cronactors.ledger.jobs import Defaults
 from cronactors.ledger.upsert import JobList, Upserted
 from cronactors.spec import CronConfig, JobSpec

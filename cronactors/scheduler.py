@@ -17,16 +17,15 @@ from cronactors.actors.notifier import Notifier
 from cronactors.actors.recompute import recompute_moments
 from cronactors.actors.runner import RunnerPool
 from cronactors.actors.shift import RunnerSettings
-from cronactors.actors.store_lifetime import StoreService, store_service
+from cronactors.actors.store_lifetime import StoreService, StrPath, check_path, store_service
 from cronactors.actors.user_code import inside_callback
 from cronactors.actors.user_requests import Explain
-from cronactors.arguments import StrPath, check_id, check_instant, check_path, check_settings
 from cronactors.checks import flag, number
 from cronactors.errors import InvalidConfig, InvalidJob, SchedulerClosed, WouldDeadlock, shorten
 from cronactors.instants import from_millis
 from cronactors.model import CronRun, Explanation, JobExecutor, NotificationSender, RunObserver
 from cronactors.origins import StartReport, upsert_at_start
-from cronactors.spec import MAX_TIMEOUT, CronConfig, JobSpec, check_specs
+from cronactors.spec import MAX_TIMEOUT, CronConfig, JobSpec, check_id, check_instant, check_settings, check_specs
 from cronactors.store import CronStore
 
 logger = logging.getLogger("cronactors.scheduler")

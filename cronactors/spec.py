@@ -11,7 +11,8 @@ import attrs
 from cronactors import checks
 from cronactors.errors import CronError, InvalidConfig, InvalidJob, shorten
 from cronactors.executor_options import NO_OPTIONS, ExecutorOptions, Json, check_executor_options
-from cronactors.model import JobChanges, Misfire, Overlap, SessionMode
+from cronactors.instants import EARLIEST, LATEST, Millis
+from cronactors.model import JobChanges, JobOptions, Misfire, Overlap, SessionMode
 from cronactors.schedules.schedule import Cron, Interval, OneShot, Schedule
 from cronactors.schedules.zones import check_zone
 
@@ -307,3 +308,51 @@ def check_changes(changes: JobChanges) -> JobChanges:
     if "executor_options" in changes:
         changes = {**changes, "executor_options": _options(changes["executor_options"])}
     return changes
+
+
+def job_spec(name: str, prompt: str, schedule: Schedule | Delay, options: JobOptions) -> JobSpec:
+    """Make a specification of the arguments of ``add_job``; an unknown option is refused."""
+    unknown = set(options) - JobOptions.__optional_keys__
+    if unknown:
+        raise InvalidJob(
+            f"{shorten(min(unknown))} is no field of a job; those are {', '.join(sorted(JobOptions.__optional_keys__))}"
+        )
+    return JobSpec(name, prompt, schedule, **options)
+
+
+def check_settings(config: object, timezone: object) -> CronConfig:
+    """Check the settings that ``open_store`` and ``open_scheduler`` share.
+
+    Raises:
+        InvalidConfig: One of them is wrong.
+    """
+    if config is None:
+        config = CronConfig()
+    if not isinstance(config, CronConfig):
+        raise InvalidConfig(f"config must be a CronConfig, not {shorten(config)}")
+    if timezone is not None:
+        check_zone(timezone, field="timezone", error=InvalidConfig)
+    return config
+
+
+def check_id(field: str, value: object) -> str:
+    """Check an id: text, whether or not anything has it."""
+    return checks.text(field, value, InvalidJob, limit=MAX_NAME)
+
+
+def check_lookup_name(value: object) -> str:
+    """Check a name to look for: text, whether or not a job has it."""
+    return checks.text("name", value, InvalidJob, limit=MAX_NAME)
+
+
+def check_user_id(value: object) -> str:
+    """Check a user_id; rows have "" for None, the agent itself."""
+    return "" if value is None else check_user("user_id", value)
+
+
+def check_instant(field: str, value: object) -> Millis:
+    """Check an aware datetime of the years 1970 to 9997."""
+    found = checks.instant(field, value, InvalidJob)
+    if not EARLIEST <= found < LATEST:
+        raise InvalidJob(f"{field} must lie in the years 1970 to 9997, not {shorten(value)}")
+    return found

@@ -8,28 +8,28 @@ from typing import TYPE_CHECKING, Unpack
 from cronactors.actors import user_requests
 from cronactors.actors.exits import BlockExit, guarded_contextmanager
 from cronactors.actors.recompute import NoteRules, recompute_moments
-from cronactors.actors.store_lifetime import StoreService, store_service
-from cronactors.arguments import (
-    StrPath,
-    check_id,
-    check_lookup_name,
-    check_path,
-    check_settings,
-    check_target,
-    check_user_id,
-    ending_of,
-    job_spec,
-    with_ids,
-)
+from cronactors.actors.store_lifetime import StoreService, StrPath, check_path, store_service
 from cronactors.checks import flag, member, text, whole
 from cronactors.errors import CronError, InvalidConfig, InvalidJob
+from cronactors.ids import with_ids
 from cronactors.ledger.jobs import Defaults
 from cronactors.ledger.upsert import JobList
 from cronactors.ledger.views import run_view
 from cronactors.model import ALL, AllUsers, CronJob, CronRun, JobChanges, JobOptions, RunStatus
 from cronactors.origins import log_upserted
+from cronactors.own_loop import check_target, outcome_from
 from cronactors.schedules.schedule import Schedule
-from cronactors.spec import MAX_PATH, CronConfig, JobSpec, check_changes
+from cronactors.spec import (
+    MAX_PATH,
+    CronConfig,
+    JobSpec,
+    check_changes,
+    check_id,
+    check_lookup_name,
+    check_settings,
+    check_user_id,
+    job_spec,
+)
 
 if TYPE_CHECKING:
     from cronactors.storage.rows import RunRow
@@ -295,7 +295,7 @@ class CronStore:
             RunNotFound: There is none of that id.
             RunClosed: It has ended, or was taken over.
         """
-        ending = ending_of(status, result, session_id=session_id, error=error)
+        ending = outcome_from(status, result, session_id=session_id, error=error)
         return await self._service.mailbox.call(
             user_requests.FinishOwnRun(check_id("run_id", run_id), ending, self._config.retry)
         )

@@ -10,7 +10,7 @@ import attrs
 import trio
 import trio.testing
 
-from cronactors.actors.mailbox import Mailbox, Request
+from cronactors.actors.mailbox import BatchRequest, Mailbox, ReadRequest, Request
 from cronactors.actors.storage_thread import Hop, T, in_place
 from cronactors.actors.store import StoreActor
 from cronactors.errors import CronError, InvalidJob, SchedulerClosed
@@ -104,24 +104,22 @@ class Bug(Put):
 
 
 @attrs.frozen
-class Patient(Put):
+class WaitsForever(Put):
     waits_forever: ClassVar[bool] = True
 
 
 @attrs.frozen
-class Stirring(Put):
+class MayEndRuns(Put):
     may_end_runs: ClassVar[bool] = True
 
 
 @attrs.frozen
-class CertainAndYetRefused(Refused):
-    certain: ClassVar[bool] = True
+class RefusedInBatch(Refused, BatchRequest[str]):
+    pass
 
 
 @attrs.frozen
-class Names(Request[list[str]]):
-    reads: ClassVar[bool] = True
-
+class Names(ReadRequest[list[str]]):
     def apply(self, storage: Storage) -> list[str]:
         return sorted(row.machine for row in storage.owners())
 

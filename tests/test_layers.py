@@ -24,7 +24,7 @@ schedules.fire_times
 schedules.schedule
 model
 spec shell.checks
-schedules.preview policy config_file owner schedules.zone_rules
+ids schedules.preview policy config_file owner schedules.zone_rules
 schedules.lint
 shell.lint
 storage.rows storage.file_state storage.stop_marks
@@ -45,11 +45,12 @@ actors.watchdog actors.async_value actors.user_code
 actors.storage_thread
 actors.exits actors.mailbox actors.outcomes actors.failure_log actors.stopping
 actors.user_requests actors.actor_requests actors.store
+actors.leases
 actors.notifier actors.store_lifetime actors.running actors.recompute
 actors.shift
 actors.runner
 actors.clock
-arguments shell.process_group
+own_loop shell.process_group
 shell.executor
 executors
 origins

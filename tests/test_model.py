@@ -9,7 +9,7 @@ from uuid import RFC_4122, UUID
 import pytest
 
 from cronactors import Coalesce, Cron, CronConfig, CronJob, Interval, InvalidJob, JobSpec, Misfire, Retry, RunStatus
-from cronactors.arguments import with_ids
+from cronactors.ids import with_ids
 from cronactors.testing import make_context
 
 

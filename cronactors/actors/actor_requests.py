@@ -1,4 +1,4 @@
-"""The requests of the actors themselves: owners and leases, what the clock does, what runners record."""
+"""The requests of the actors themselves: owners and leases, the clock's claims, finished runs. `apply` runs on the storage thread."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 
 import attrs
 
-from cronactors.actors.mailbox import Request
+from cronactors.actors.mailbox import BatchRequest, ReadRequest, Request
 from cronactors.instants import Millis
 from cronactors.ledger import claim, clock_set_back, finish, leases, owners, recovery, views
 from cronactors.ledger.claim import Claims
@@ -22,18 +22,18 @@ from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import Claimed, NextTimes, RunRow
 
 STALE: Millis = 2_000
-"""How old what was seen of a lease may be when it is acted upon."""
+"""How old (ms) a request to recover runs may be and still trust that a lease has run out."""
 
 
 @attrs.frozen
 class Registered:
-    """What a new owner has to know.
+    """A new owner, and the facts about the file that its clock starts from.
 
     Attributes:
         owner: Its number.
-        last_seen: When any owner before it renewed its lease last.
-        latest_added_at: The latest time at which users entered something.
-        rules: The rules by which the next moments in the file are computed.
+        last_seen: When any earlier owner last renewed its lease.
+        latest_added_at: The latest time at which users added or requested something.
+        rules: The zone rules with which the next moments in the file are computed.
     """
 
     owner: int
@@ -44,37 +44,40 @@ class Registered:
 
 @attrs.frozen
 class Register(Request[Registered]):
-    """Enter an owner."""
+    """Register this process as an owner."""
 
-    this_process: ProcessIdentity
+    process: ProcessIdentity
 
     def apply(self, storage: Storage) -> Registered:
-        """Answer its number."""
         last_seen, latest_added_at = owners.last_seen(storage), clock_set_back.latest_added_at(storage)
-        return Registered(owners.register(storage, self.this_process), last_seen, latest_added_at, note_rules(storage))
+        return Registered(owners.register(storage, self.process), last_seen, latest_added_at, note_rules(storage))
 
 
 @attrs.frozen
 class Recover(Request[list[CronRun]]):
-    """Take back the runs of dead owners. Asked a while ago it trusts no lease: all waited for the same lock."""
+    """Interrupt the runs of dead owners, so that their moments run again, and return these runs.
+
+    If it has waited longer than `STALE` it trusts no lease: the owners may have waited for the same lock, unable to renew theirs.
+    """
 
     may_end_runs: ClassVar[bool] = True
-    this_process: ProcessIdentity
+    process: ProcessIdentity
     policy: RetryPolicy
     trust_leases: bool
     mine: frozenset[int]
     requested_at: Millis
 
     def apply(self, storage: Storage) -> list[CronRun]:
-        """Answer the runs that were interrupted."""
         trusted = self.trust_leases and abs(storage.now() - self.requested_at) < STALE
-        ended = recovery.recover(storage, self.this_process, policy=self.policy, trust_leases=trusted, mine=self.mine)
+        ended = recovery.recover(storage, self.process, policy=self.policy, trust_leases=trusted, mine=self.mine)
         return [views.run_view(run) for run in ended]
 
 
 @attrs.frozen
 class RecomputeAfterSetBack(Request[int | None]):
-    """After the wall clock was set back: one page of jobs; the first page sets pending runs and leases back too.
+    """Recompute one page of jobs after the wall clock was set back, and return where the next page begins; None after the last.
+
+    The first page sets pending runs and leases back too.
 
     Its attributes are the arguments of `clock_set_back.recompute_page`.
     """
@@ -88,7 +91,6 @@ class RecomputeAfterSetBack(Request[int | None]):
     earliest: Millis
 
     def apply(self, storage: Storage) -> int | None:
-        """Answer where the next page begins."""
         return clock_set_back.recompute_page(
             storage,
             after=self.after,
@@ -102,13 +104,13 @@ class RecomputeAfterSetBack(Request[int | None]):
 
 @attrs.frozen
 class Snapshot:
-    """What the clock sees at a tick.
+    """What the clock reads at a tick.
 
     Attributes:
-        running: The scheduler's own runs, and why they are to be cancelled, if they are.
-        idle: Nothing runs anywhere.
-        orphaned: There are runs of a dead owner.
-        upcoming: When something is to be done next.
+        running: The scheduler's own running runs, each with the reason to cancel it, or None.
+        idle: No owner has a running run.
+        orphaned: There are running runs of a dead owner.
+        upcoming: When something is due next.
     """
 
     running: dict[int, Cause | None]
@@ -118,38 +120,35 @@ class Snapshot:
 
 
 @attrs.frozen
-class Inspect(Request[Snapshot]):
-    """One look for all: what other processes changed, runs asked to cancel, dead owners."""
+class Inspect(ReadRequest[Snapshot]):
+    """Read a snapshot: changes by other processes, runs to cancel, dead owners."""
 
-    reads: ClassVar[bool] = True
     owner: int
-    this_process: ProcessIdentity
+    process: ProcessIdentity
     trust_leases: bool
     mine: frozenset[int]
 
     def apply(self, storage: Storage) -> Snapshot:
-        """Answer what there is to see."""
         running = storage.running()
-        orphaned = recovery.orphans(storage, self.this_process, running, trust_leases=self.trust_leases, mine=self.mine)
+        orphaned = recovery.orphans(storage, self.process, running, trust_leases=self.trust_leases, mine=self.mine)
         return Snapshot(
-            running={run.id: _why_ended(run) for run in running if run.owner == self.owner},
+            running={run.id: _cancel_cause(run) for run in running if run.owner == self.owner},
             idle=not running,
             orphaned=bool(orphaned),
             next_times=storage.next_times(),
         )
 
 
-def _why_ended(run: RunRow) -> Cause | None:
+def _cancel_cause(run: RunRow) -> Cause | None:
     if not run.cancel_requested:
         return None
     return Cause.REPLACED if run.cause == Cause.REPLACED else Cause.CANCELLED
 
 
 @attrs.frozen
-class ClaimDue(Request[Claims]):
+class ClaimDue(BatchRequest[Claims]):
     """Start due runs for free slots; its attributes are the arguments of `claim.claim_due`."""
 
-    certain: ClassVar[bool] = True
     owner: int
     limit: int
     total: int | None
@@ -157,7 +156,6 @@ class ClaimDue(Request[Claims]):
     cancel_overlapped: bool = False
 
     def apply(self, storage: Storage) -> Claims:
-        """Return the started runs, and what blocks others."""
         return claim.claim_due(
             storage, owner=self.owner, limit=self.limit, total=self.total, cancel_overlapped=self.cancel_overlapped
         )
@@ -196,10 +194,9 @@ class FinishSettings:
 
 
 @attrs.frozen
-class FinishRun(Request[Finished]):
+class FinishRun(BatchRequest[Finished]):
     """End a run and, in the same transaction, begin the next one in its slot."""
 
-    certain: ClassVar[bool] = True
     waits_forever: ClassVar[bool] = True
     run_id: int
     outcome: Outcome
@@ -208,7 +205,6 @@ class FinishRun(Request[Finished]):
     claimed: Claimed | None = None
 
     def apply(self, storage: Storage) -> Finished:
-        """Answer the run as it stands, the job if it is wanted, and the run that has begun."""
         return self.apply_all(storage, [self])[0]
 
     @classmethod
@@ -241,46 +237,41 @@ def _finish(storage: Storage, terms: FinishSettings, requests: Sequence[FinishRu
 
 @attrs.frozen
 class MarkStuck(Request[None]):
-    """Note why runs that do not end are being stopped."""
+    """Record, for runs that have not ended although they were cancelled, why they were."""
 
     stuck: tuple[tuple[int, Cause], ...]
 
     def apply(self, storage: Storage) -> None:
-        """Answer nothing."""
         for run_id, cause in self.stuck:
             storage.mark_runs([run_id], cause=cause.value)
 
 
 @attrs.frozen
-class OwnersBusy(Request[bool]):
-    """Read whether any of the owners runs anything."""
+class OwnersBusy(ReadRequest[bool]):
+    """Read whether any of the owners has a running run."""
 
-    reads: ClassVar[bool] = True
     owners: tuple[int, ...]
 
     def apply(self, storage: Storage) -> bool:
-        """Answer it."""
         return any(storage.running(owner=owner) for owner in self.owners)
 
 
 @attrs.frozen
 class RenewLeases(Request[None]):
-    """Give a sign of life."""
+    """Give a heartbeat for each of the owners."""
 
     owners: tuple[int, ...]
 
     def apply(self, storage: Storage) -> None:
-        """Answer nothing."""
         leases.renew_leases(storage, self.owners)
 
 
 @attrs.frozen
 class SignOff(Request[None]):
-    """Note that owners have closed."""
+    """Record that owners have closed."""
 
     owners: tuple[int, ...]
 
     def apply(self, storage: Storage) -> None:
-        """Answer nothing."""
         for owner in self.owners:
             owners.sign_off(storage, owner)

@@ -13,12 +13,13 @@ import trio
 from cronactors.actors.actor_requests import ClaimDue, FinishRun, RecomputeAfterSetBack, Registered
 from cronactors.actors.async_value import Observable
 from cronactors.actors.exits import actor
+from cronactors.actors.lease_trust import JUMP
 from cronactors.actors.mailbox import EARLY
 from cronactors.actors.outcomes import INTERRUPTED
 from cronactors.actors.runner import RunnerPool
 from cronactors.actors.shift import RunnerSettings
 from cronactors.actors.store import Committed
-from cronactors.actors.store_lifetime import JUMP, StoreService
+from cronactors.actors.store_lifetime import StoreService
 from cronactors.errors import StoreUnavailable, shorten
 from cronactors.instants import Millis, from_millis
 from cronactors.ledger.claim import BlockedBy, Claims

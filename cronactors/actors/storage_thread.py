@@ -1,4 +1,8 @@
-"""The storage's own thread. A dedicated one hands over faster than `trio.to_thread`, and keeps the lease while the loop is blocked."""
+"""The thread that the storage runs on. It calls one function at a time; in between it gives heartbeats and watches the event loop.
+
+We start a thread of our own instead of calling `trio.to_thread.run_sync`, because it hands functions and results over faster, and
+because its heartbeats keep our leases while the event loop is blocked.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +24,12 @@ logger = logging.getLogger("cronactors.store")
 
 T = TypeVar("T")
 
-KEEP_AGAIN = 0.5
-"""Seconds until the next try of ``keep`` after one that failed."""
+HEARTBEAT_RETRY = 0.5
+"""How long (s) until a heartbeat that failed is tried again."""
 
 
 class Hop(Protocol):
-    """Carries a function to where the storage may be used, and its result back. Never cancelled half-way."""
+    """Calls a function where the storage may be used, and returns its result. It cannot be cancelled."""
 
     async def __call__(self, function: Callable[[], T], /) -> T:
         """Call ``function`` there."""
@@ -33,28 +37,32 @@ class Hop(Protocol):
 
 
 async def in_place(function: Callable[[], T], /) -> T:
-    """Call the function in the loop itself: for virtual time, which must not pass meanwhile."""
+    """Call the function in the event loop itself: on virtual time, which must not pass meanwhile."""
     await trio.lowlevel.cancel_shielded_checkpoint()
     return function()
 
 
 class StorageThread:
-    """A thread that carries out one function at a time; in between it carries out ``keep``, and watches the loop."""
+    """A thread that calls one function at a time, in the order of the calls.
+
+    Attributes:
+        heartbeat: Called at least every `leases.KEEP_EVERY`, whether or not there are functions to call. It returns False if it failed.
+    """
 
     def __init__(self) -> None:
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._watchdog = Watchdog()
         self._thread = threading.Thread(target=self._loop, name="cronactors-storage", daemon=True)
-        self.keep: Callable[[], bool] | None = None
+        self.heartbeat: Callable[[], bool] | None = None
 
     async def __call__(self, function: Callable[[], T], /) -> T:
-        """Call the function on the thread."""
+        """Call the function on the thread, and return its result or raise its exception. Not a checkpoint; it cannot be cancelled."""
         task = trio.lowlevel.current_task()
         token = trio.lowlevel.current_trio_token()
 
         def carry_out() -> None:
             result = outcome.capture(function)
-            with suppress(trio.RunFinishedError):  # the run was torn down around us: nobody waits any more
+            with suppress(trio.RunFinishedError):  # trio.run has ended, and so has the task
                 token.run_sync_soon(trio.lowlevel.reschedule, task, result)
 
         self._work.put(carry_out)
@@ -62,41 +70,42 @@ class StorageThread:
         return result
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     async def stop(self) -> None:
-        """Let it finish what it was given, and end; shielded."""
+        """Wait until all functions have been called and the thread has ended. It cannot be cancelled."""
         await self(lambda: None)
         self._work.put(None)
-        self._thread.join()  # it has nothing left to do but return
+        self._thread.join()  # at once: it only has to return
 
     def _loop(self) -> None:
-        next_keep = time.monotonic() + leases.KEEP_EVERY / 1000
+        next_heartbeat = time.monotonic() + leases.KEEP_EVERY / 1000
         while True:
             try:
-                work = self._work.get(timeout=max(0.0, min(next_keep, self._watchdog.next_look) - time.monotonic()))
+                work = self._work.get(timeout=max(0.0, min(next_heartbeat, self._watchdog.next_check) - time.monotonic()))
                 if work is None:
                     return
-                self._watchdog.heard()
+                self._watchdog.note_activity()
                 work()
             except queue.Empty:
-                self._watchdog.look()
-            if time.monotonic() >= next_keep:
-                next_keep = time.monotonic() + (leases.KEEP_EVERY / 1000 if self._kept() else KEEP_AGAIN)
+                self._watchdog.check()
+            if time.monotonic() >= next_heartbeat:
+                pause = leases.KEEP_EVERY / 1000 if self._give_heartbeat() else HEARTBEAT_RETRY
+                next_heartbeat = time.monotonic() + pause
 
-    def _kept(self) -> bool:
+    def _give_heartbeat(self) -> bool:
         try:
-            return self.keep is None or self.keep()
-        except BaseException:  # only the sentinel ends the thread: whoever waits for it could not even be cancelled
-            with suppress(BaseException):  # where the log fails there is nothing left to tell it to
-                logger.exception("leases could not be kept")
+            return self.heartbeat is None or self.heartbeat()
+        except BaseException:  # nothing but `stop` may end the thread: tasks that wait for it cannot even be cancelled
+            with suppress(BaseException):  # of a handler of the log
+                logger.exception("heartbeat failed")
             return False
 
 
 @asynccontextmanager
 async def storage_thread() -> AsyncIterator[StorageThread]:
-    """A thread for the length of a block."""
+    """Run a storage thread for the length of a block."""
     thread = StorageThread()
     thread.start()
     try:

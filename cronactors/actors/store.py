@@ -1,4 +1,10 @@
-"""The store actor: the only one that touches the storage. It takes what waits, one transaction for all, then it answers."""
+"""The store actor: the only task that uses the storage. It takes the waiting requests, commits them together, then replies.
+
+We commit in groups because the cost of a commit hardly depends on its size. A request alone pays some 100 us for the hop to the
+storage thread and back, and some 250 us for the commit; a run in a batch of a hundred pays 2 and 6.5. The batch needs no timer: while
+one commit is made the mailbox fills, so batches grow with the load, up to 100 requests, and an idle store replies at once
+(docs/performance.md).
+"""
 
 from __future__ import annotations
 
@@ -7,13 +13,13 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain, groupby, repeat
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import attrs
 import trio
 
 from cronactors.actors.exits import actor
-from cronactors.actors.mailbox import EARLY, Envelope, Mailbox, Refused, Request
+from cronactors.actors.mailbox import EARLY, BatchRequest, Envelope, Mailbox, ReadRequest, Refused, Request
 from cronactors.actors.storage_thread import Hop
 from cronactors.errors import CronError, SchedulerClosed, SchedulerCrashed, StoreCorrupt, StoreUnavailable
 from cronactors.ledger.damage import find_damage
@@ -26,19 +32,19 @@ logger = logging.getLogger("cronactors.store")
 BATCH = 100
 """How many requests share a transaction at most."""
 LOCK_TIMEOUT = 30.0
-"""Seconds that a caller's request waits for a locked file before it is answered with StoreUnavailable."""
-TOLD_EVERY = 10.0
-"""Seconds between two lines of log on a store that goes on failing."""
-_PAUSES = (0.005, 0.02, 0.05, 0.1)
+"""How long (s) a request waits for a locked file before it is refused with `StoreUnavailable`."""
+LOG_EVERY = 10.0
+"""How long (s) until a store that keeps failing is logged again."""
+_LOCK_PAUSES = (0.005, 0.02, 0.05, 0.1)  # seconds between attempts at a locked file; the last is repeated
 
 
 @attrs.frozen
 class Committed:
-    """What the clock wants to know of a commit.
+    """What a commit changed, as far as the clock is concerned.
 
     Attributes:
-        upcoming: When something is to be done next.
-        stirred: Runs may have been ended by it, or asked to end.
+        upcoming: When something is due next.
+        may_have_ended_runs: Some of its requests can end runs, or request their cancellation.
     """
 
     next_times: NextTimes
@@ -47,37 +53,43 @@ class Committed:
 
 @attrs.frozen
 class Done:
-    """A batch was carried out; ``committed`` is None if it only read."""
+    """The batch was committed. ``committed`` is None if it only read."""
 
-    answers: list[object]
+    replies: list[object]
     committed: Committed | None
 
 
 @attrs.frozen
 class Failed:
-    """A batch was rolled back."""
+    """The batch was rolled back."""
 
     error: StoreUnavailable | StoreCorrupt
 
 
 @attrs.frozen
 class Locked:
-    """A batch did not begin: another process holds the lock."""
+    """The batch did not start: another process holds the lock."""
 
 
-Ending: TypeAlias = Done | Failed | Locked
+BatchResult: TypeAlias = Done | Failed | Locked
 
 Listener: TypeAlias = Callable[[Committed], None]
-"""Told of each commit that changed something."""
+"""Called after each commit that changed something."""
 
 
 class StoreActor:
-    """Answers the requests of a mailbox.
+    """Carries out the requests of a mailbox.
 
     Args:
-        mailbox: Where they come from.
-        storage: What they are applied to.
-        hop: How the storage is reached: on a thread of its own, or in place.
+        mailbox: Where the requests come from.
+        storage: The storage that they are applied to.
+        hop: Calls a function where the storage may be used: on its own thread, or in place.
+
+    Attributes:
+        listeners: Called after each commit that changed something.
+        last_error: Why the last batch failed; None once a commit has succeeded.
+        latency: How long (s) the last transaction took, with the hop and the wait for its moment; None before the first.
+        postponed: How many requests wait for a locked file.
     """
 
     def __init__(self, mailbox: Mailbox, storage: Storage, hop: Hop) -> None:
@@ -86,37 +98,37 @@ class StoreActor:
         self._hop = hop
         self.listeners: list[Listener] = []
         self.last_error: str | None = None
-        self._told_at = -math.inf
-        self._works_untold = False
+        self._logged_at = -math.inf
+        self._failure_logged = False
         self.latency: float | None = None
-        self.postponed = 0  # requests that wait for a locked file
+        self.postponed = 0
 
     @actor
     async def run(self) -> None:
-        """Serve until the mailbox is closed and empty. Shielded: callers who wait for an answer get one, whatever happens."""
-        postponed: list[Envelope] = []
+        """Serve until the mailbox is closed and empty. Shielded: every request in the mailbox gets a reply, also after a bug."""
+        requests: list[Envelope] = []
         crash: BaseException | None = None
         try:
             with trio.CancelScope(shield=True):
                 while True:
-                    postponed = [await self._mailbox.receive(), *self._mailbox.receive_waiting(BATCH - 1)]
-                    for pause in chain(_PAUSES, repeat(_PAUSES[-1])):
-                        postponed = await self._serve(postponed)
-                        self.postponed = len(postponed)
-                        if not postponed:
+                    requests = [await self._mailbox.receive(), *self._mailbox.receive_waiting(BATCH - 1)]
+                    for pause in chain(_LOCK_PAUSES, repeat(_LOCK_PAUSES[-1])):
+                        requests = await self._serve(requests)
+                        self.postponed = len(requests)
+                        if not requests:
                             break
                         await trio.sleep(pause)
-                        postponed += self._mailbox.receive_waiting(self._mailbox.waiting)
+                        requests += self._mailbox.receive_waiting(self._mailbox.waiting)
         except trio.EndOfChannel:
             pass
         except BaseException as error:
             crash = error
             raise
         finally:
-            self._settle_rest(postponed, crash)
+            self._refuse_the_rest(requests, crash)
 
-    def _settle_rest(self, batch: list[Envelope], crash: BaseException | None) -> None:
-        reason = SchedulerClosed("the store is closed") if crash is None else SchedulerCrashed("the store actor ended by a bug")
+    def _refuse_the_rest(self, batch: list[Envelope], crash: BaseException | None) -> None:
+        reason = SchedulerClosed("the store is closed") if crash is None else SchedulerCrashed("a bug ended the store actor")
         reason.__cause__ = crash
         self._mailbox.close(reason)
         while batch:
@@ -124,84 +136,85 @@ class StoreActor:
                 envelope.refuse(reason)
             batch = self._mailbox.receive_waiting(BATCH)
 
-    async def _serve(self, postponed: Sequence[Envelope]) -> list[Envelope]:
-        """Carry requests out, batch by batch. While another process holds the lock the reads are answered; the rest comes back.
+    async def _serve(self, waiting: Sequence[Envelope]) -> list[Envelope]:
+        """Carry out requests batch by batch; if the file is locked, carry out the reads and return the rest.
 
-        All that wait are held then, however many, so that no read and nobody's patience waits behind them. A caller that is cancelled
-        between two attempts withdraws its request.
+        While the file is locked we take every request out of the mailbox, not only one batch: else a read would wait behind a hundred
+        writes, and a request behind them would not notice that its 30 s are over.
         """
-        while postponed:
-            taken = [envelope for envelope in postponed[:BATCH] if envelope.take()]
-            if taken and not await self._commit(taken):
+        while waiting:
+            batch = [envelope for envelope in waiting[:BATCH] if envelope.start()]
+            if batch and not await self._commit(batch):
                 break
-            postponed = postponed[BATCH:]
-        reads = [envelope for envelope in postponed if envelope.request.reads and envelope.take()]
+            waiting = waiting[BATCH:]
+        reads = [envelope for envelope in waiting if isinstance(envelope.request, ReadRequest) and envelope.start()]
         for first in range(0, len(reads), BATCH):
             await self._commit(reads[first : first + BATCH])
-        return [envelope for envelope in postponed if envelope.take() and self._put_back(envelope)]
+        return [envelope for envelope in waiting if envelope.start() and self._postpone(envelope)]
 
-    async def _commit(self, taken: list[Envelope]) -> bool:
-        """Apply requests in one transaction and answer them; False if the file is locked."""
-        requests = [envelope.request for envelope in taken]
-        began = trio.current_time()
-        ending = await self._hop(partial(run_batch, self.storage, requests))
-        self.latency = trio.current_time() - began
-        match ending:
-            case Done(answers, committed):
-                for envelope, answer in zip(taken, answers, strict=True):
-                    envelope.settle(answer)
+    async def _commit(self, batch: list[Envelope]) -> bool:
+        """Apply requests in one transaction and reply to them; return False if the file is locked."""
+        requests = [envelope.request for envelope in batch]
+        started = trio.current_time()
+        result = await self._hop(partial(run_batch, self.storage, requests))
+        self.latency = trio.current_time() - started
+        match result:
+            case Done(replies, committed):
+                for envelope, reply in zip(batch, replies, strict=True):
+                    envelope.reply(reply)
                 if committed is not None:
-                    self._works()
+                    self._report_success()
                     for listener in self.listeners:
                         listener(committed)
             case Failed(error):
-                self._fails(str(error))
-                for envelope in taken:
+                self._report_failure(str(error))
+                for envelope in batch:
                     envelope.refuse(error)
             case Locked():
                 return False
         return True
 
-    def _put_back(self, envelope: Envelope) -> bool:
-        """Let a request wait for the next attempt, as long as its caller has patience."""
-        if not envelope.put_back():
+    def _postpone(self, envelope: Envelope) -> bool:
+        """Keep a request for the next attempt; return False if its caller was cancelled or its time is over."""
+        if not envelope.postpone():
             return False
-        if envelope.held_at is None:
-            envelope.held_at = trio.current_time()
-        if envelope.request.waits_forever or trio.current_time() - envelope.held_at <= LOCK_TIMEOUT:
+        if envelope.postponed_at is None:
+            envelope.postponed_at = trio.current_time()
+        if envelope.request.waits_forever or trio.current_time() - envelope.postponed_at <= LOCK_TIMEOUT:
             return True
         reason = f"the file was locked by another process for {LOCK_TIMEOUT:.0f} s"
-        self._fails(reason)
+        self._report_failure(reason)
         envelope.refuse(StoreUnavailable(reason))
         return False
 
-    def _fails(self, reason: str) -> None:
-        """Note a failure. It is told here, once in a while: a hundred runners that try again would tell it a hundred times."""
+    def _report_failure(self, reason: str) -> None:
+        """Log a failure, at most once every 10 s: a hundred runners may be retrying."""
         self.last_error = reason
-        if trio.current_time() >= self._told_at + TOLD_EVERY:
-            self._told_at = trio.current_time()
-            self._works_untold = True
-            logger.warning("the store fails: %s", reason)
+        if trio.current_time() >= self._logged_at + LOG_EVERY:
+            self._logged_at = trio.current_time()
+            self._failure_logged = True
+            logger.warning("the store is failing: %s", reason)
 
-    def _works(self) -> None:
+    def _report_success(self) -> None:
         self.last_error = None
-        if self._works_untold:
-            self._works_untold = False
-            logger.warning("the store works again")
+        if self._failure_logged:
+            self._failure_logged = False
+            logger.warning("the store is working again")
 
 
-def run_batch(storage: Storage, requests: Sequence[Request[object]]) -> Ending:
-    """Apply requests in one transaction: a refused one leaves no trace, an error of the storage undoes them all.
+def run_batch(storage: Storage, requests: Sequence[Request[object]]) -> BatchResult:
+    """Apply requests in one transaction. Runs on the storage thread.
 
-    What should never be raised may come of a damaged file, in which SQLite does not see everything.
+    A request that is refused is undone alone; an error of the storage undoes the whole batch. An exception that should be impossible
+    may come from a damaged file, since SQLite does not notice every damage: so we check the file before we call it a bug.
     """
-    writes = not all(request.reads for request in requests)
+    writes = not all(isinstance(request, ReadRequest) for request in requests)
     sleep_until(max(request.not_before for request in requests), longest=EARLY)
     try:
         if not storage.begin(write=writes):
             return Locked()
-        answers = [answer for kind, group in groupby(requests, key=type) for answer in _apply(storage, kind, list(group))]
-        committed = _seen(storage, requests) if writes else None
+        replies = [reply for kind, group in groupby(requests, key=type) for reply in _apply_group(storage, kind, list(group))]
+        committed = _committed(storage, requests) if writes else None
         storage.commit()
     except (StoreUnavailable, StoreCorrupt) as error:
         _roll_back(storage)
@@ -216,40 +229,41 @@ def run_batch(storage: Storage, requests: Sequence[Request[object]]) -> Ending:
     except BaseException:
         _roll_back(storage)
         raise
-    return Done(answers, committed)
+    return Done(replies, committed)
 
 
-def _seen(storage: Storage, requests: Sequence[Request[object]]) -> Committed:
+def _committed(storage: Storage, requests: Sequence[Request[object]]) -> Committed:
     return Committed(storage.next_times(), any(request.may_end_runs for request in requests))
 
 
-def _apply(storage: Storage, kind: type[Request[object]], requests: Sequence[Request[object]]) -> Sequence[object]:
-    """Apply requests of one kind that stand one behind the other."""
-    if not kind.certain:
-        return [_ask(storage, request) for request in requests]
+def _apply_group(storage: Storage, kind: type[Request[object]], requests: Sequence[Request[object]]) -> Sequence[object]:
+    """Apply requests of one kind that follow each other in a batch."""
+    if not issubclass(kind, BatchRequest):
+        return [_apply(storage, request) for request in requests]
     try:
-        return kind.apply_all(storage, requests)
+        return kind.apply_all(storage, cast("Sequence[BatchRequest[object]]", requests))
     except (StoreUnavailable, StoreCorrupt):
         raise
     except CronError as refusal:
         raise AssertionError(f"{kind.__name__} must not refuse") from refusal
 
 
-def _ask(storage: Storage, request: Request[object]) -> object:
-    """Apply a request that may be refused."""
-    if not request.reads:
+def _apply(storage: Storage, request: Request[object]) -> object:
+    """Apply a request that may be refused, inside a savepoint if it writes."""
+    writes = not isinstance(request, ReadRequest)
+    if writes:
         storage.savepoint()
     try:
-        answer = request.apply(storage)
+        reply = request.apply(storage)
     except (StoreUnavailable, StoreCorrupt):
         raise
     except CronError as refusal:
-        if not request.reads:
+        if writes:
             storage.undo()
         return Refused(refusal)
-    if not request.reads:
+    if writes:
         storage.release()
-    return answer
+    return reply
 
 
 def _roll_back(storage: Storage) -> None:

@@ -1,29 +1,35 @@
-"""A store actor with its storage and its thread, for the length of a block."""
+"""The lifetime of a store: open the file, start its thread and its actor, serve while a block runs, sign off, close.
+
+Runs in the event loop, except for `_close`, which the storage thread calls.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import TypeAlias
 
 import attrs
 import trio
 
-from cronactors.actors.actor_requests import Inspect, OwnersBusy, Recover, Register, Registered, RenewLeases, SignOff, Snapshot
+from cronactors.actors.actor_requests import Inspect, Recover, Register, Registered, SignOff, Snapshot
+from cronactors.actors.leases import Heartbeats, LeaseTrust
 from cronactors.actors.mailbox import Mailbox
 from cronactors.actors.stopping import mark_stopping
 from cronactors.actors.storage_thread import Hop, in_place, storage_thread
-from cronactors.actors.store import Done, Failed, Locked, StoreActor, run_batch
+from cronactors.actors.store import Failed, Locked, StoreActor, run_batch
 from cronactors.actors.user_code import leaves
-from cronactors.errors import CronError, SchedulerClosed, SchedulerCrashed, StoreUnavailable
+from cronactors.checks import text
+from cronactors.errors import CronError, SchedulerClosed, SchedulerCrashed, StoreUnavailable, shorten
 from cronactors.instants import Millis
-from cronactors.ledger import leases
 from cronactors.ledger.damage import find_damage
 from cronactors.model import CronRun
 from cronactors.owner import ProcessIdentity, identify_this_process
-from cronactors.spec import RetryPolicy
+from cronactors.spec import MAX_PATH, RetryPolicy
 from cronactors.storage.connection import FileLocked
 from cronactors.storage.file_state import LogWatch, absolute
 from cronactors.storage.sqlite import SqliteStorage
@@ -31,50 +37,28 @@ from cronactors.wallclock import VirtualTime, Wall, system_wall, virtual_time
 
 logger = logging.getLogger("cronactors.store")
 
-JUMP: Millis = 1_000
-"""How far wall clock and trio's clock may drift apart between two looks before it counts as the clock having been set."""
+StrPath: TypeAlias = "str | os.PathLike[str]"
+
 OPEN_TIMEOUT = 10.0
-"""Seconds that opening waits for a file that another process has locked."""
-OPEN_AGAIN = 0.02
-"""Seconds between two tries of it."""
-
-
-class LeaseTrust:
-    """Whether the end of a lease tells that its owner is dead: only after the clocks have gone evenly for the length of a lease.
-
-    For as long nothing is known of what the wall clock did before, or while the machine was suspended; owners that live give a sign
-    of life meanwhile.
-    """
-
-    def __init__(self, wall: Wall) -> None:
-        self._wall = wall
-        self._seen = wall(), trio.current_time()
-        self._since = trio.current_time()
-
-    def trusted(self) -> bool:
-        """Compare the clocks with when they were last compared, and answer."""
-        wall, mono = self._wall(), trio.current_time()
-        if abs((wall - self._seen[0]) - (mono - self._seen[1]) * 1000) > JUMP:
-            self._since = mono
-        self._seen = wall, mono
-        return mono - self._since >= leases.LEASE / 1000
+"""How long (s) opening waits for a file that another process has locked."""
+_OPEN_PAUSE = 0.02  # seconds between two attempts
 
 
 @attrs.frozen(kw_only=True)
 class StoreService:
-    """What others need of a running store actor.
+    """An open store: its mailbox, its actor, and the owners that this process has registered in its file.
 
     Attributes:
         mailbox: Takes requests.
-        actor: Tells of commits.
+        actor: Carries them out, and calls its listeners after each commit.
         path: The file, absolute.
-        watch: Makes something to ask whether others have written to it.
+        watch: Makes a `LogWatch`, which notices that another process has written to the file.
         wall: The wall clock.
-        virtual: The virtual clock that drives the run, if one does.
-        me: This process, as owners see each other.
-        owners: The owners registered through this service, whose leases it keeps.
-        unsigned: Owners that could not sign off: they do so when the store is closed.
-        leases: Whether the end of a lease tells anything.
+        virtual: The virtual clock that drives the trio run, if one does.
+        process: This process, as owners see each other.
+        owners: The owners registered through this service; it gives their heartbeats.
+        not_signed_off: Owners that have closed but could not record it; they sign off with the next one, or when the store closes.
+        lease_trust: Whether a lease that has run out means that its owner is dead.
     """
 
     mailbox: Mailbox
@@ -83,61 +67,81 @@ class StoreService:
     watch: Callable[[], LogWatch]
     wall: Wall
     virtual: VirtualTime | None
-    this_process: ProcessIdentity
+    process: ProcessIdentity
     owners: set[int]
-    unsigned: set[int]
-    leases: LeaseTrust
+    not_signed_off: set[int]
+    lease_trust: LeaseTrust
 
-    def until(self, instant: Millis) -> float:
-        """Seconds until the wall clock shows an instant, negative if it has passed; a sleep must not last for the rest of a millisecond."""
+    def seconds_until(self, instant: Millis) -> float:
+        """Return how long (s) it is until the wall clock shows an instant; negative if it has passed.
+
+        In real time it counts from within the current millisecond, so that a sleep does not last for the rest of it.
+        """
         shown = (instant - self.wall()) / 1000
         return shown if self.virtual is not None else shown - time.time_ns() % 1_000_000 / 1e9
 
     async def register(self) -> Registered:
-        """Enter an owner, whose lease is kept from now on."""
-        registered = await self.mailbox.call(Register(self.this_process))
+        """Register an owner, and give its heartbeats from now on."""
+        registered = await self.mailbox.call(Register(self.process))
         self.owners.add(registered.owner)
         return registered
 
     async def mark_stopping(self, owners: Collection[int]) -> None:
-        """Mark beside the file that owners have been asked to stop."""
+        """Mark beside the file that owners are stopping; see `stopping.mark_stopping`."""
         await mark_stopping(self.actor.storage, owners, in_place=self.virtual is not None)
 
     async def sign_off(self, owner: int, until: float) -> None:
-        """Note that one owner has closed, though the store stays open; what it could not record is run again by the next.
+        """Record that one owner has closed while the store stays open. Runs that it could not finish are recovered by the next owner.
 
         Args:
-            owner: Who.
-            until: When to leave it to the end of the store, on trio's clock.
+            owner: The owner.
+            until: When to give up, on trio's clock. The owner then signs off when the store closes.
         """
         self.owners.discard(owner)
-        self.unsigned.add(owner)
-        leaving = tuple(self.unsigned)  # with those that could not before, or the set would only grow
+        self.not_signed_off.add(owner)
+        closed = tuple(self.not_signed_off)  # including earlier ones, or the set would only grow
         with trio.move_on_at(until):
             try:
-                await self.mailbox.call(SignOff(leaving))
+                await self.mailbox.call(SignOff(closed))
             except CronError as error:
                 logger.debug("owner %s could not sign off: %s", owner, error)
             else:
-                self.unsigned.difference_update(leaving)
+                self.not_signed_off.difference_update(closed)
 
     async def inspect(self, owner: int) -> Snapshot:
-        """Look around on behalf of an owner; 0 for nobody."""
-        return await self.mailbox.call(Inspect(owner, self.this_process, self._trust_leases(), frozenset(self.owners)))
+        """Read a snapshot on behalf of an owner; 0 if there is none."""
+        return await self.mailbox.call(Inspect(owner, self.process, self._trust_leases(), frozenset(self.owners)))
 
     async def recover(self, policy: RetryPolicy) -> list[CronRun]:
-        """Take back the runs of dead owners."""
+        """Interrupt the runs of dead owners, so that their moments run again, and return these runs."""
         mine = frozenset(self.owners)
-        return await self.mailbox.call(Recover(self.this_process, policy, self._trust_leases(), mine, requested_at=self.wall()))
+        return await self.mailbox.call(Recover(self.process, policy, self._trust_leases(), mine, requested_at=self.wall()))
 
     def _trust_leases(self) -> bool:
-        """Nothing keeps a lease on virtual time, so that its end means nothing."""
-        return self.virtual is None and self.leases.trusted()
+        """Whether leases can be trusted: on virtual time never, since there are no heartbeats."""
+        return self.virtual is None and self.lease_trust.trusted()
+
+
+def check_path(value: object) -> str:
+    """Check the path of a store, and return it as text.
+
+    Raises:
+        StoreUnavailable: It is no path.
+    """
+    path, cause = value, None
+    try:
+        if isinstance(value, os.PathLike):
+            path = os.fspath(value)
+    except Exception as problem:  # noqa: BLE001 - __fspath__ of a user's object may raise anything
+        path, cause = None, problem
+    if not isinstance(path, str):
+        raise StoreUnavailable(f"store must be a path, not {shorten(value)}") from cause
+    return text("store", path, StoreUnavailable, limit=MAX_PATH)
 
 
 @asynccontextmanager
 async def store_service(path: str, *, create: bool) -> AsyncIterator[StoreService]:
-    """Open the file and run a store actor beside the block; afterwards answer what is asked already, and close.
+    """Open the file and run a store actor while the block runs; then reply to the requests in the mailbox, sign off, and close.
 
     Raises:
         StoreUnavailable: The file cannot be opened.
@@ -153,48 +157,15 @@ async def store_service(path: str, *, create: bool) -> AsyncIterator[StoreServic
             yield service
     else:
         async with storage_thread() as thread, _serving(thread, path, system_wall, create=create, virtual=None) as service:
-            thread.keep = _Heart(service)
+            thread.heartbeat = Heartbeats(service.actor.storage, service.owners)
             try:
                 yield service
             finally:
-                thread.keep = None
-
-
-class _Heart:
-    """Gives the heartbeats of the owners of a service. Runs on the storage thread, also while the loop is blocked.
-
-    It is called every `leases.KEEP_EVERY`. While an owner has open runs each call is a heartbeat; else one is enough every
-    `leases.KEEP_IDLE`, so that an idle process commits once a minute.
-    """
-
-    def __init__(self, service: StoreService) -> None:
-        self._service = service
-        self._next_idle = self._after_idle()
-
-    @staticmethod
-    def _after_idle() -> float:
-        # Half a beat early, or the call that is due would come a moment before and wait for the next one.
-        return time.monotonic() + (leases.KEEP_IDLE - leases.KEEP_EVERY / 2) / 1000
-
-    def __call__(self) -> bool:
-        """Give a heartbeat if one is due; False if the file was locked or failed, so that the thread tries again soon."""
-        storage, owners = self._service.actor.storage, tuple(self._service.owners)
-        if not owners:
-            return True
-        match run_batch(storage, [OwnersBusy(owners)]):
-            case Done([busy], _):
-                if not busy and time.monotonic() < self._next_idle:
-                    return True
-            case _:
-                return False
-        if not isinstance(run_batch(storage, [RenewLeases(owners)]), Done):
-            return False
-        self._next_idle = self._after_idle()
-        return True
+                thread.heartbeat = None
 
 
 async def _open(hop: Hop, path: str, wall: Wall, *, create: bool) -> SqliteStorage:
-    """Open the file. While another process has it locked the waiting is trio's, and can be cancelled."""
+    """Open the file, trying for 10 s while another process has it locked. It can be cancelled between two attempts."""
     until = trio.current_time() + OPEN_TIMEOUT
     while True:
         try:
@@ -202,7 +173,7 @@ async def _open(hop: Hop, path: str, wall: Wall, *, create: bool) -> SqliteStora
         except FileLocked as error:
             if trio.current_time() >= until:
                 raise StoreUnavailable(str(error)) from error.__cause__
-        await trio.sleep(OPEN_AGAIN)
+        await trio.sleep(_OPEN_PAUSE)
 
 
 @asynccontextmanager
@@ -215,10 +186,10 @@ async def _serving(hop: Hop, path: str, wall: Wall, *, create: bool, virtual: Vi
         watch=storage.watch,
         wall=wall,
         virtual=virtual,
-        this_process=identify_this_process(),
+        process=identify_this_process(),
         owners=set(),
-        unsigned=set(),
-        leases=LeaseTrust(wall),
+        not_signed_off=set(),
+        lease_trust=LeaseTrust(wall),
     )
     try:
         async with trio.open_nursery() as nursery:
@@ -234,17 +205,17 @@ async def _serving(hop: Hop, path: str, wall: Wall, *, create: bool, virtual: Vi
                 raise damage from error
         raise
     finally:
-        await hop(partial(_close, storage, (*service.owners, *service.unsigned)))
+        await hop(partial(_close, storage, (*service.owners, *service.not_signed_off)))
 
 
 def _may_be_damage(error: BaseException) -> bool:
-    """Whether an error may come of a damaged file, as a bug of ours may: it is none that we raise on purpose."""
+    """Whether an error may come from a damaged file. Errors that we raise on purpose do not; an apparent bug may."""
     return isinstance(error, SchedulerCrashed) or (isinstance(error, Exception) and not isinstance(error, CronError))
 
 
 def _close(storage: SqliteStorage, owners: tuple[int, ...]) -> None:
-    """Sign off, in order or after a crash of the actor, and close. A store that fails now only makes others wait for the lease."""
-    ending = run_batch(storage, [SignOff(owners)]) if owners else None
-    if isinstance(ending, Failed | Locked):
-        logger.debug("owners %s could not sign off: %s", owners, ending)
+    """Sign off and close. If signing off fails, other owners have to wait until the leases run out, 30 s at most."""
+    result = run_batch(storage, [SignOff(owners)]) if owners else None
+    if isinstance(result, Failed | Locked):
+        logger.debug("owners %s could not sign off: %s", owners, result)
     storage.close()

@@ -1,4 +1,4 @@
-"""The requests of users, through `CronStore`. Each carries its reply type, and decides nothing itself: `cronactors.ledger` does."""
+"""The requests that `CronStore` sends for its callers. `apply` runs on the storage thread and leaves each decision to the ledger."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import attrs
 
-from cronactors.actors.mailbox import Request
+from cronactors.actors.mailbox import ReadRequest, Request
 from cronactors.errors import AlreadyClaimed, JobBusy
 from cronactors.instants import Millis
 from cronactors.ledger import explain, jobs, own_loop, runs, stored_values, upsert, views
@@ -24,38 +24,37 @@ from cronactors.storage.rows import Claimed, OriginRow, RunRow
 
 @attrs.frozen
 class AddJobs(Request[list[str]]):
-    """Add jobs, all or none, under the ids made for them."""
+    """Add jobs, all or none, under the ids made for them, and return these ids."""
 
     specs: tuple[tuple[str, JobSpec], ...]
     defaults: Defaults
 
     def apply(self, storage: Storage) -> list[str]:
-        """Answer the ids."""
         return jobs.add_jobs(storage, self.specs, self.defaults)
 
 
 @attrs.frozen
 class UpsertJobs(Request[list[Upserted]]):
-    """Add or edit the jobs of lists, all or none; remove those of their origins that are not listed any more."""
+    """Add or edit the jobs of lists, all or none, and remove jobs of their origins that are no longer listed."""
 
     may_end_runs: ClassVar[bool] = True
     lists: tuple[JobList, ...]
     defaults: Defaults
 
     def apply(self, storage: Storage) -> list[Upserted]:
-        """Give what was done with each list."""
         return [upsert.upsert_jobs(storage, each, self.defaults) for each in self.lists]
 
 
 @attrs.frozen
-class ListOrigins(Request[list[tuple[OriginRow, bool]]]):
-    """Read which origins jobs have, and whether the file that is noted with each is gone."""
+class ListOrigins(ReadRequest[list[tuple[OriginRow, bool]]]):
+    """Read the origins of jobs, each with whether its file is gone.
 
-    reads: ClassVar[bool] = True
+    It looks for the files here, on the storage thread, where a slow file system delays no timer.
+    """
+
     folder: str | None
 
     def apply(self, storage: Storage) -> list[tuple[OriginRow, bool]]:
-        """Look at the files too: on the storage thread a slow file system holds up no timer."""
         return [(row, row.file is not None and self._is_gone(row.file)) for row in storage.origins()]
 
     def _is_gone(self, file: str) -> bool:
@@ -64,107 +63,96 @@ class ListOrigins(Request[list[tuple[OriginRow, bool]]]):
         except (FileNotFoundError, NotADirectoryError):
             return self.folder is not None
         except (OSError, ValueError):
-            pass  # it cannot be seen, which says nothing
+            pass  # out of reach, so it may still exist
         return False
 
 
 @attrs.frozen
 class AdoptOrigin(Request[int]):
-    """Give the jobs of one origin to another."""
+    """Move the jobs of one origin to another, and return how many."""
 
     origin: str
     by: str
 
     def apply(self, storage: Storage) -> int:
-        """Give their number."""
         return upsert.adopt_origin(storage, self.origin, by=self.by)
 
 
 @attrs.frozen
 class RemoveOrigin(Request[int]):
-    """Remove the jobs of an origin."""
+    """Remove the jobs of an origin, and return how many."""
 
     may_end_runs: ClassVar[bool] = True
     origin: str
 
     def apply(self, storage: Storage) -> int:
-        """Give their number."""
         return upsert.remove_origin(storage, self.origin)
 
 
 @attrs.frozen
-class GetJob(Request[CronJob]):
+class GetJob(ReadRequest[CronJob]):
     """Read a job."""
 
-    reads: ClassVar[bool] = True
     job_id: str
 
     def apply(self, storage: Storage) -> CronJob:
-        """Answer the job."""
         return views.job_views(storage, [jobs.find_job(storage, self.job_id)])[0]
 
 
 @attrs.frozen
-class GetJobByName(Request[CronJob | None]):
-    """Read the user's job of a name."""
+class GetJobByName(ReadRequest[CronJob | None]):
+    """Read the user's job of a name, if there is one."""
 
-    reads: ClassVar[bool] = True
     name: str
     user_id: str
 
     def apply(self, storage: Storage) -> CronJob | None:
-        """Answer the job, if there is one."""
         job = jobs.find_named(storage, self.name, self.user_id)
         return None if job is None else views.job_views(storage, [job])[0]
 
 
 @attrs.frozen
-class PageOfJobs(Request[tuple[list[CronJob], int | None]]):
-    """Read a page of jobs."""
+class PageOfJobs(ReadRequest[tuple[list[CronJob], int | None]]):
+    """Read a page of jobs, and where the next page begins; None after the last page."""
 
-    reads: ClassVar[bool] = True
     after: int
     limit: int
     user_id: str | None
 
     def apply(self, storage: Storage) -> tuple[list[CronJob], int | None]:
-        """Answer the jobs, and where the next page begins."""
         page = storage.list_jobs(after=self.after, limit=self.limit, user_id=self.user_id)
         return views.job_views(storage, (job for _, job in page)), page[-1][0] if len(page) == self.limit else None
 
 
 @attrs.frozen
 class UpdateJob(Request[CronJob]):
-    """Change fields of a job."""
+    """Change fields of a job, and return the job."""
 
     may_end_runs: ClassVar[bool] = True
     job_id: str
     changes: JobChanges
 
     def apply(self, storage: Storage) -> CronJob:
-        """Answer the job as it is now."""
         return views.job_views(storage, [jobs.update_job(storage, self.job_id, self.changes)])[0]
 
 
 @attrs.frozen
 class PauseJob(Request[CronJob]):
-    """Pause a job."""
+    """Pause a job, and return it."""
 
     job_id: str
 
     def apply(self, storage: Storage) -> CronJob:
-        """Answer the job as it is now."""
         return views.job_views(storage, [jobs.pause_job(storage, self.job_id)])[0]
 
 
 @attrs.frozen
 class ResumeJob(Request[CronJob]):
-    """Resume a job."""
+    """Resume a job, and return it."""
 
     job_id: str
 
     def apply(self, storage: Storage) -> CronJob:
-        """Answer the job as it is now."""
         return views.job_views(storage, [jobs.resume_job(storage, self.job_id)])[0]
 
 
@@ -176,7 +164,6 @@ class RemoveJob(Request[None]):
     job_id: str
 
     def apply(self, storage: Storage) -> None:
-        """Answer nothing."""
         jobs.remove_job(storage, self.job_id)
 
 
@@ -189,7 +176,6 @@ class RemoveJobByName(Request[None]):
     user_id: str
 
     def apply(self, storage: Storage) -> None:
-        """Answer nothing."""
         jobs.remove_named(storage, self.name, self.user_id)
 
 
@@ -197,33 +183,30 @@ class RemoveJobByName(Request[None]):
 
 
 @attrs.frozen
-class DueJobs(Request[list[CronJob]]):
-    """Read the jobs whose moment, or whose pending attempt, has come."""
+class DueJobs(ReadRequest[list[CronJob]]):
+    """Read the jobs with a due moment, or with a pending run that may start, in the order of the queue."""
 
-    reads: ClassVar[bool] = True
     retries: bool
     limit: int | None
 
     def apply(self, storage: Storage) -> list[CronJob]:
-        """Answer the jobs, in order of the queue."""
         return own_loop.due_jobs(storage, retries=self.retries, limit=self.limit)
 
 
 @attrs.frozen
 class StartOwnRun(Request[Claimed | AlreadyClaimed | JobBusy]):
-    """Claim for a loop of the caller's own."""
+    """Claim a run for a loop of the caller's own; return it, or the error to raise."""
 
     target: CronJob | str
     owner: int
 
     def apply(self, storage: Storage) -> Claimed | AlreadyClaimed | JobBusy:
-        """Answer the run that has begun, or the error to raise."""
         return own_loop.start_own_run(storage, self.target, owner=self.owner)
 
 
 @attrs.frozen
 class FinishOwnRun(Request[CronRun]):
-    """End a run of a loop of the caller's own."""
+    """Finish a run of a loop of the caller's own, and return it."""
 
     may_end_runs: ClassVar[bool] = True
     run_id: str
@@ -231,70 +214,61 @@ class FinishOwnRun(Request[CronRun]):
     policy: RetryPolicy
 
     def apply(self, storage: Storage) -> CronRun:
-        """Answer the run as it is now."""
         return views.run_view(own_loop.finish_own_run(storage, self.run_id, self.outcome, policy=self.policy))
 
 
 @attrs.frozen
 class RequestRun(Request[CronRun]):
-    """Put a run into the queue, to start now."""
+    """Add a pending run that may start now, and return it."""
 
     job_id: str
 
     def apply(self, storage: Storage) -> CronRun:
-        """Answer the pending run."""
         return views.run_view(runs.request_run(storage, self.job_id))
 
 
 @attrs.frozen
 class RequestCancel(Request[CronRun]):
-    """Cancel a pending run, or ask the owner of a running one to."""
+    """Cancel a pending run, or mark a running one for its owner to cancel, and return it."""
 
     may_end_runs: ClassVar[bool] = True
     run_id: str
     policy: RetryPolicy
 
     def apply(self, storage: Storage) -> CronRun:
-        """Answer the run as it is now."""
         return views.run_view(runs.request_cancel(storage, self.run_id, policy=self.policy))
 
 
 @attrs.frozen
-class GetRun(Request[CronRun]):
+class GetRun(ReadRequest[CronRun]):
     """Read a run."""
 
-    reads: ClassVar[bool] = True
     run_id: str
 
     def apply(self, storage: Storage) -> CronRun:
-        """Answer the run."""
         return views.run_view(runs.find_run(storage, self.run_id))
 
 
 @attrs.frozen
-class PageOfRuns(Request[list[RunRow]]):
-    """Read a page of history, newest first."""
+class PageOfRuns(ReadRequest[list[RunRow]]):
+    """Read a page of history, newest first; fewer rows than the limit mean that there are no more."""
 
-    reads: ClassVar[bool] = True
     job_id: str | None
     before: RunRow | None
     limit: int
 
     def apply(self, storage: Storage) -> list[RunRow]:
-        """Answer the rows; fewer than the limit means that there are no more."""
         return storage.list_runs(job_id=self.job_id, before=self.before, limit=self.limit)
 
 
 @attrs.frozen
-class Explain(Request[Explanation]):
-    """Tell what became of a moment, or what will."""
+class Explain(ReadRequest[Explanation]):
+    """Explain a moment of a job: what it became, or will become."""
 
-    reads: ClassVar[bool] = True
     job_id: str
     at: Millis
 
     def apply(self, storage: Storage) -> Explanation:
-        """Answer it."""
         job = jobs.find_job(storage, self.job_id)
         stored_values.check_policies(job)
         return explain.explain(storage, job, self.at)

@@ -61,8 +61,8 @@ async def test_an_answer_reaches_its_caller():
         envelopes = [await mailbox.receive(), *mailbox.receive_waiting(10)]
         assert [text_of(envelope) for envelope in envelopes] == ["a", "b", "c"]
         for envelope in reversed(envelopes):
-            assert envelope.take()
-            envelope.settle(text_of(envelope).upper())
+            assert envelope.start()
+            envelope.reply(text_of(envelope).upper())
     assert [caller.result for caller in callers] == [outcome.Value("A"), outcome.Value("B"), outcome.Value("C")]
 
 
@@ -71,16 +71,16 @@ async def test_a_refusal_reaches_its_caller_as_itself():
     async with trio.open_nursery() as nursery:
         caller = await waiting(nursery, mailbox)
         envelope = await mailbox.receive()
-        envelope.take()
-        envelope.settle(Refused(refusal))
+        envelope.start()
+        envelope.reply(Refused(refusal))
     assert caller.error() is refusal
 
 
 async def test_an_answer_that_is_there_before_the_caller_waits_is_not_lost():
     envelope = Envelope(Ask())
-    assert envelope.take()
-    envelope.settle("early")
-    assert await envelope.answer() == "early"
+    assert envelope.start()
+    envelope.reply("early")
+    assert await envelope.wait() == "early"
 
 
 async def test_the_first_answer_counts():
@@ -88,11 +88,11 @@ async def test_the_first_answer_counts():
     async with trio.open_nursery() as nursery:
         caller = await waiting(nursery, mailbox)
         envelope = await mailbox.receive()
-        envelope.take()
-        envelope.settle("first")
-        envelope.settle("second")
+        envelope.start()
+        envelope.reply("first")
+        envelope.reply("second")
     assert caller.result == outcome.Value("first")
-    assert not envelope.take()
+    assert not envelope.start()
 
 
 # Cancelled means that it did not happen
@@ -105,8 +105,8 @@ async def test_cancelled_before_the_store_takes_it_a_request_is_withdrawn():
         caller.scope.cancel()
         await caller.ended.wait()
         envelope = await mailbox.receive()
-        assert not envelope.take()
-        envelope.settle("nobody waits")
+        assert not envelope.start()
+        envelope.reply("nobody waits")
     assert caller.result is None
     assert caller.scope.cancelled_caught
 
@@ -125,11 +125,11 @@ async def test_cancelled_after_the_store_took_it_the_caller_gets_the_answer():
     async with trio.open_nursery() as nursery:
         caller = await waiting(nursery, mailbox)
         envelope = await mailbox.receive()
-        assert envelope.take()
+        assert envelope.start()
         caller.scope.cancel()
         await trio.testing.wait_all_tasks_blocked()
         assert not caller.ended.is_set()
-        envelope.settle("done")
+        envelope.reply("done")
     assert caller.result == outcome.Value("done")
     assert not caller.scope.cancelled_caught
 
@@ -139,9 +139,9 @@ async def test_cancelled_after_the_store_took_it_the_caller_gets_the_error():
     async with trio.open_nursery() as nursery:
         caller = await waiting(nursery, mailbox)
         envelope = await mailbox.receive()
-        envelope.take()
+        envelope.start()
         caller.scope.cancel()
-        envelope.settle(Refused(InvalidJob("no")))
+        envelope.reply(Refused(InvalidJob("no")))
     assert isinstance(caller.error(), InvalidJob)
 
 
@@ -150,11 +150,11 @@ async def test_cancelled_during_an_attempt_that_began_nothing_the_caller_is_let_
     async with trio.open_nursery() as nursery:
         caller = await waiting(nursery, mailbox)
         envelope = await mailbox.receive()
-        envelope.take()
+        envelope.start()
         caller.scope.cancel()
-        envelope.put_back()
+        envelope.postpone()
         await caller.ended.wait()
-        assert not envelope.take()
+        assert not envelope.start()
     assert caller.scope.cancelled_caught
 
 
@@ -165,11 +165,11 @@ async def test_cancelled_between_two_attempts_a_request_is_withdrawn(attempts: i
         caller = await waiting(nursery, mailbox)
         envelope = await mailbox.receive()
         for _ in range(attempts):
-            assert envelope.take()
-            envelope.put_back()
+            assert envelope.start()
+            envelope.postpone()
         caller.scope.cancel()
         await caller.ended.wait()
-        assert not envelope.take()
+        assert not envelope.start()
     assert caller.scope.cancelled_caught
 
 
@@ -179,10 +179,10 @@ async def test_not_cancelled_a_request_survives_being_put_back():
         caller = await waiting(nursery, mailbox)
         envelope = await mailbox.receive()
         for _ in range(3):
-            assert envelope.take()
-            envelope.put_back()
-        assert envelope.take()
-        envelope.settle("at last")
+            assert envelope.start()
+            envelope.postpone()
+        assert envelope.start()
+        envelope.reply("at last")
     assert caller.result == outcome.Value("at last")
 
 
@@ -193,13 +193,13 @@ async def test_an_outer_cancellation_after_an_inner_one_changes_nothing():
         async with trio.open_nursery() as nursery:
             caller = await waiting(nursery, mailbox)
             envelope = await mailbox.receive()
-            envelope.take()
+            envelope.start()
             caller.scope.cancel()
             outer.cancel()
             with trio.CancelScope(shield=True):
                 await trio.testing.wait_all_tasks_blocked()
             assert not caller.ended.is_set()
-            envelope.settle("done")
+            envelope.reply("done")
     assert caller.result == outcome.Value("done")
 
 
@@ -217,8 +217,8 @@ async def test_in_a_full_mailbox_callers_wait_for_a_place(monkeypatch):
             envelope = await mailbox.receive()
             assert mailbox._send.statistics().current_buffer_used <= 2
             seen += text_of(envelope)
-            envelope.take()
-            envelope.settle(text_of(envelope))
+            envelope.start()
+            envelope.reply(text_of(envelope))
     assert seen == "abcd"
     assert [caller.result for caller in callers] == [outcome.Value(text) for text in "abcd"]
 
@@ -233,8 +233,8 @@ async def test_cancelled_while_waiting_for_a_place_a_request_is_never_handed_in(
         left = [await mailbox.receive(), await mailbox.receive()]
         assert [text_of(envelope) for envelope in left] == ["a", "c"]
         for envelope in left:
-            envelope.take()
-            envelope.settle("ok")
+            envelope.start()
+            envelope.reply("ok")
     assert second.scope.cancelled_caught
     assert first.result == third.result == outcome.Value("ok")
 
@@ -264,8 +264,8 @@ async def test_closed_the_mailbox_gives_up_what_waits_and_takes_nothing_more(mon
         await blocked.ended.wait()
         late = await waiting(nursery, mailbox, "d")
         for envelope in [await mailbox.receive(), await mailbox.receive()]:
-            envelope.take()
-            envelope.settle(text_of(envelope))
+            envelope.start()
+            envelope.reply(text_of(envelope))
         with pytest.raises(trio.EndOfChannel):
             await mailbox.receive()
         assert mailbox.receive_waiting(5) == []

@@ -1,4 +1,4 @@
-"""The storage's own thread: results, order, its end, and the sign of life that it gives in between."""
+"""The storage thread: results, order, its end, and the heartbeats that it gives in between."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ def often(monkeypatch):
     monkeypatch.setattr(leases, "KEEP_EVERY", 20)
 
 
-class Keep:
-    """Counts signs of life, and on which threads they were given."""
+class Heartbeat:
+    """Counts heartbeats, and records the threads that gave them."""
 
     def __init__(self) -> None:
         self.count = 0
         self.threads: set[int] = set()
 
-    def __call__(self) -> None:
+    def __call__(self) -> bool:
         self.count += 1
         self.threads.add(threading.get_ident())
+        return True
 
     async def reach(self, count: int) -> None:
         with trio.fail_after(20):
@@ -42,7 +43,7 @@ class Keep:
                 await trio.sleep(0.005)
 
 
-async def test_a_function_is_carried_out_on_the_thread_and_its_result_comes_back():
+async def test_a_function_is_called_on_the_thread_and_its_result_returned():
     async with storage_thread() as thread:
         here, there = threading.get_ident(), await thread(threading.get_ident)
         assert there != here
@@ -51,7 +52,7 @@ async def test_a_function_is_carried_out_on_the_thread_and_its_result_comes_back
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("no"), KeyboardInterrupt("no"), trio.TooSlowError("no")])
-async def test_an_exception_comes_back_as_itself_and_the_thread_goes_on(error):
+async def test_an_exception_is_raised_as_itself_and_the_thread_keeps_working(error):
     def fail() -> None:
         raise error
 
@@ -62,11 +63,11 @@ async def test_an_exception_comes_back_as_itself_and_the_thread_goes_on(error):
         assert await thread(lambda: 1) == 1
 
 
-async def test_functions_are_carried_out_one_at_a_time_in_the_order_in_which_they_were_given():
+async def test_functions_are_called_one_at_a_time_in_the_order_of_the_calls():
     seen: list[str] = []
 
     def work(name: str) -> None:
-        seen.append(f"{name} begins")
+        seen.append(f"{name} starts")
         time.sleep(0.005)  # so that another thread, if there were one, would come in between
         seen.append(f"{name} ends")
 
@@ -78,16 +79,16 @@ async def test_functions_are_carried_out_one_at_a_time_in_the_order_in_which_the
     async with storage_thread() as thread, trio.open_nursery() as nursery:
         for name in "abcdef":
             nursery.start_soon(give, name)
-    assert seen == [f"{name} {what}" for name in given for what in ("begins", "ends")]
+    assert seen == [f"{name} {step}" for name in given for step in ("starts", "ends")]
 
 
-async def test_what_was_begun_is_never_left_half_way():
-    begun, go_on = threading.Event(), threading.Event()
+async def test_a_function_that_has_started_cannot_be_cancelled():
+    started, proceed = threading.Event(), threading.Event()
     results: list[str] = []
 
     def work() -> str:
-        begun.set()
-        assert go_on.wait(20)
+        started.set()
+        assert proceed.wait(20)
         return "done"
 
     async def give() -> None:
@@ -97,15 +98,15 @@ async def test_what_was_begun_is_never_left_half_way():
         with trio.fail_after(20):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(give)
-                while not begun.is_set():
+                while not started.is_set():
                     await trio.sleep(0.001)
                 nursery.cancel_scope.cancel()
-                go_on.set()
+                proceed.set()
     assert results == ["done"]
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
-async def test_the_thread_has_ended_when_the_block_has(cancelled):
+async def test_the_thread_has_ended_after_the_block(cancelled):
     before = storage_threads()
     with trio.move_on_after(20) as scope:
         async with storage_thread() as thread:
@@ -148,21 +149,21 @@ async def test_no_thread_is_left_behind(tmp_path, what, how):
     assert scope.cancelled_caught == (how == "cancelled")
 
 
-# The sign of life
+# Heartbeats
 
 
-async def test_it_is_given_while_there_is_nothing_to_do(often):
-    keep = Keep()
+async def test_heartbeats_are_given_while_there_is_nothing_to_do(often):
+    heartbeat = Heartbeat()
     async with storage_thread() as thread:
-        thread.keep = keep
-        await keep.reach(3)
-        assert keep.threads == {await thread(threading.get_ident)}
+        thread.heartbeat = heartbeat
+        await heartbeat.reach(3)
+        assert heartbeat.threads == {await thread(threading.get_ident)}
 
 
-async def test_it_is_given_while_there_is_always_something_to_do(often):
-    keep = Keep()
+async def test_heartbeats_are_given_while_there_is_always_something_to_do(often):
+    heartbeat = Heartbeat()
     async with storage_thread() as thread:
-        thread.keep = keep
+        thread.heartbeat = heartbeat
 
         async def busy() -> None:
             while True:
@@ -172,63 +173,63 @@ async def test_it_is_given_while_there_is_always_something_to_do(often):
         async with trio.open_nursery() as nursery:
             for _ in range(3):
                 nursery.start_soon(busy)
-            await keep.reach(3)
+            await heartbeat.reach(3)
             nursery.cancel_scope.cancel()
 
 
-async def test_it_is_given_while_the_loop_is_blocked(often):
-    keep = Keep()
+async def test_heartbeats_are_given_while_the_loop_is_blocked(often):
+    heartbeat = Heartbeat()
     async with storage_thread() as thread:
-        thread.keep = keep
-        await keep.reach(1)
-        seen = keep.count
+        thread.heartbeat = heartbeat
+        await heartbeat.reach(1)
+        seen = heartbeat.count
         until = time.monotonic() + 20
-        while keep.count < seen + 3 and time.monotonic() < until:
+        while heartbeat.count < seen + 3 and time.monotonic() < until:
             time.sleep(0.005)  # the loop is what blocks here
-        assert keep.count >= seen + 3
+        assert heartbeat.count >= seen + 3
 
 
-async def test_it_is_not_given_more_often_than_it_has_to_be(monkeypatch):
+async def test_heartbeats_are_given_no_more_often_than_every_keep_every(monkeypatch):
     monkeypatch.setattr(leases, "KEEP_EVERY", 3_600_000)
-    keep = Keep()
+    heartbeat = Heartbeat()
     async with storage_thread() as thread:
-        thread.keep = keep
+        thread.heartbeat = heartbeat
         for _ in range(100):
             await thread(lambda: None)
-    assert keep.count == 0
+    assert heartbeat.count == 0
 
 
-async def test_nobody_is_asked_for_it_where_there_is_no_lease(often):
+async def test_a_thread_without_heartbeats_works(often):
     async with storage_thread() as thread:
         await trio.sleep(0.06)  # real time: three times the pause
         assert await thread(lambda: "alive") == "alive"
 
 
-async def test_an_exception_of_it_does_not_end_the_thread(often):
-    keep = Keep()
+async def test_an_exception_of_a_heartbeat_does_not_end_the_thread(often):
+    heartbeat = Heartbeat()
 
     def fail() -> None:
-        keep()
+        heartbeat()
         raise ZeroDivisionError
 
     thread = StorageThread()
-    thread.keep = fail
+    thread.heartbeat = fail
     thread.start()
     try:
-        await keep.reach(1)
+        await heartbeat.reach(1)
         with trio.move_on_after(1):
-            await keep.reach(2)
-        assert keep.count >= 2
+            await heartbeat.reach(2)
+        assert heartbeat.count >= 2
     finally:
         if storage_threads():
             await thread.stop()
 
 
-# A log that fails: nobody is left to tell
+# Handlers of the log that raise
 
 
 class BrokenSink(logging.Handler):
-    """What a handler does whose disk is full, or that calls trio, which the thread knows nothing of."""
+    """A handler that raises, as one does whose disk is full, or that calls trio from this thread."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__()
@@ -248,7 +249,7 @@ def broken_sink(request: pytest.FixtureRequest) -> Iterator[BrokenSink]:
     logging.getLogger("cronactors").removeHandler(sink)
 
 
-async def test_a_log_that_fails_does_not_end_the_thread(often, broken_sink):
+async def test_a_log_handler_that_raises_does_not_end_the_thread(often, broken_sink):
     failed = threading.Event()
 
     def fail() -> None:
@@ -256,7 +257,7 @@ async def test_a_log_that_fails_does_not_end_the_thread(often, broken_sink):
         raise broken_sink.error
 
     thread = StorageThread()
-    thread.keep = fail
+    thread.heartbeat = fail
     thread.start()
     try:
         assert failed.wait(20)
@@ -270,8 +271,8 @@ async def test_a_log_that_fails_does_not_end_the_thread(often, broken_sink):
             await thread.stop()
 
 
-async def test_a_log_that_fails_to_take_the_report_of_a_blocked_loop_ends_neither_thread_nor_loop(monkeypatch, broken_sink):
-    monkeypatch.setattr(watchdog, "SILENCE", 0.02)
+async def test_a_log_handler_that_raises_on_a_blocked_loop_ends_neither_thread_nor_loop(monkeypatch, broken_sink):
+    monkeypatch.setattr(watchdog, "RESPONSE_LIMIT", 0.02)
     thread = StorageThread()
     thread.start()
     try:
@@ -279,11 +280,11 @@ async def test_a_log_that_fails_to_take_the_report_of_a_blocked_loop_ends_neithe
         while not broken_sink.calls and time.monotonic() < until:
             time.sleep(0.005)  # the loop is what blocks here
         time.sleep(0.05)
-        assert broken_sink.calls == 1, "it is reported once"
+        assert broken_sink.calls == 1, "logged once"
         assert storage_threads()
         assert await thread(lambda: 1) == 1
-        await trio.sleep(0.05)  # the answer of the loop
-        assert broken_sink.calls == 2, "and once that the loop goes on"
+        await trio.sleep(0.05)  # the loop responds
+        assert broken_sink.calls == 2, "and once that the loop responds again"
         assert await thread(lambda: 1) == 1
     finally:
         if storage_threads():

@@ -14,7 +14,7 @@ from cronactors.actors.mailbox import EARLY
 from cronactors.actors.store import Committed
 from cronactors.errors import InvalidJob, StoreCorrupt, StoreUnavailable
 from cronactors.storage.rows import NextTimes
-from tests.asked_store import CountedFake, CountedSqlite, Fails, GatedHop, Names, Put, Refused, Stirring, asking, serving
+from tests.asked_store import CountedFake, CountedSqlite, Fails, GatedHop, MayEndRuns, Names, Put, Refused, asking, serving
 
 
 @attrs.frozen
@@ -109,7 +109,7 @@ async def test_listeners_hear_of_commits_that_changed_something(storage):
         await mailbox.call(Names())
         assert heard == []
         await mailbox.call(Put("a"))
-        await mailbox.call(Stirring("b"))
+        await mailbox.call(MayEndRuns("b"))
         with pytest.raises(StoreUnavailable):
             await mailbox.call(Fails("c", StoreUnavailable("no")))
     assert heard == [

@@ -19,13 +19,13 @@ from cronactors.storage.protocol import Storage
 from tests.asked_store import (
     Asked,
     Bug,
-    CertainAndYetRefused,
     CountedFake,
     CountedSqlite,
     GatedHop,
     Names,
-    Patient,
     Put,
+    RefusedInBatch,
+    WaitsForever,
     asking,
     serving,
 )
@@ -74,7 +74,7 @@ async def test_a_patient_request_waits_as_long_as_it_takes(autojump_clock):
     storage = CountedFake()
     storage.locked = True
     async with asking(storage) as asked:
-        await asked.call(Put("a"), Patient("p"))
+        await asked.call(Put("a"), WaitsForever("p"))
         await trio.sleep(10 * store_module.LOCK_TIMEOUT)
         assert list(asked.answers) == ["a"]
         assert isinstance(asked.answers["a"], StoreUnavailable)
@@ -87,7 +87,7 @@ async def test_behind_a_patient_request_others_still_lose_their_patience(autojum
     storage = CountedFake()
     storage.locked = True
     async with asking(storage) as asked:
-        await asked.call(Patient("p"))
+        await asked.call(WaitsForever("p"))
         await trio.sleep(1)
         await asked.call(Put("a"))
         await trio.sleep(2 * store_module.LOCK_TIMEOUT)
@@ -114,7 +114,7 @@ async def test_behind_more_patient_requests_than_share_a_commit_nobody_starves(a
     monkeypatch.setattr(mailbox_module, "CAPACITY", 10)
     storage = CountedFake()
     storage.locked = True
-    waits_forever = [Patient(f"p{number:02}") for number in range(23)]
+    waits_forever = [WaitsForever(f"p{number:02}") for number in range(23)]
     async with serving(storage) as (mailbox, actor), trio.open_nursery() as nursery:
         asked = Asked(nursery, mailbox)
         await asked.call(*waits_forever)
@@ -218,7 +218,7 @@ async def test_a_certain_request_that_refuses_is_a_bug(storage):
     with pytest.raises(BaseExceptionGroup) as caught:
         async with serving(storage) as (mailbox, _):
             with pytest.raises(SchedulerCrashed):
-                await mailbox.call(CertainAndYetRefused("a"))
+                await mailbox.call(RefusedInBatch("a"))
             await trio.sleep_forever()
     assert isinstance(bug_of(caught.value), AssertionError)
     assert storage.log[-1] == "rollback"

@@ -10,12 +10,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
 
 import attrs
 
 from cronactors import CronStore
-from cronactors.actors.mailbox import Request
+from cronactors.actors.mailbox import ReadRequest
 from cronactors.storage.protocol import Storage
 from cronactors.storage.sqlite import SqliteStorage
 
@@ -23,10 +22,9 @@ SIZE = 4 * 2**20
 
 
 @attrs.frozen
-class Pragma(Request[None]):
+class Pragma(ReadRequest[None]):
     """Set a limit on the connection of the store itself."""
 
-    reads: ClassVar[bool] = True
     setting: str
 
     def apply(self, storage: Storage) -> None:

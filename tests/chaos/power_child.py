@@ -16,7 +16,7 @@ import attrs
 import trio
 
 from cronactors import CronConfig, CronJob, CronRun, Interval, JobContext, OneShot, RetryPolicy, open_scheduler
-from cronactors.actors.mailbox import Request
+from cronactors.actors.mailbox import ReadRequest
 from cronactors.storage.protocol import Storage
 from cronactors.storage.sqlite import SqliteStorage
 from tests.chaos.judge import Ledger
@@ -51,9 +51,7 @@ def index() -> int:
 
 
 @attrs.frozen
-class ReadSynchronous(Request[int]):
-    reads = True
-
+class ReadSynchronous(ReadRequest[int]):
     def apply(self, storage: Storage) -> int:
         assert isinstance(storage, SqliteStorage)
         (value,) = storage._db.execute("PRAGMA synchronous").fetchone()

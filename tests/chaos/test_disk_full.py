@@ -117,7 +117,7 @@ async def test_when_nothing_can_be_written_nothing_is_lost_and_all_goes_on_when_
             added.append(await scheduler.store.add_job("at last", "go", OneShot(datetime.now(UTC))))
             await world.reach(success=IN_FLIGHT + LATER + 1)
             assert scheduler.health().last_store_error is None
-            assert caplog.messages.count("the store works again") == 1
+            assert caplog.messages.count("the store is working again") == 1
         told = judge(disk.db, world.ledger, acknowledged=added)
     assert took < 20, "some 2 s are promised, of which the test on virtual time is a judge"
     figures(
@@ -159,8 +159,8 @@ async def test_after_a_long_outage_all_goes_on_within_two_seconds(
         await trio.sleep(OUTAGE)
         assert [run.status for run in await scheduler.store.list_runs()] == [RunStatus.RUNNING] * 2
         assert scheduler.health().last_store_error is not None
-        assert told("the store fails") in range(OUTAGE // 10 - 2, OUTAGE // 10 + 2)
-        assert told("the store works again") == 0
+        assert told("the store is failing") in range(OUTAGE // 10 - 2, OUTAGE // 10 + 2)
+        assert told("the store is working again") == 0
         full = False
         await trio.sleep(2)
         runs = [(await scheduler.store.list_runs(name))[0] for name in [*names, interval]]
@@ -172,7 +172,7 @@ async def test_after_a_long_outage_all_goes_on_within_two_seconds(
         ]
         assert runs[0].result_summary == "its result"
         assert runs[3].coalesced == 4
-        assert told("the store works again") == 1
+        assert told("the store is working again") == 1
         assert scheduler.health().last_store_error is None
         full = True
         await trio.sleep(OUTAGE)  # no run goes on whose end would let another begin: it is the clock that has to try again
