@@ -78,7 +78,7 @@ def certainly_dead(owner: ProcessIdentity, this_process: ProcessIdentity, *, loo
 
     Args:
         owner: Who is asked about.
-        me: Who asks: `identify_this_process()`.
+        this_process: The process that inspects, see `identify_this_process`.
         look: How to look at a process id.
     """
     machine, boot, spaces = _parts(owner.machine)

@@ -187,7 +187,11 @@ class World:
         self, this_process: ProcessIdentity | None = None, *, trust_leases: bool = True, mine: Sequence[int] = ()
     ) -> list[RunRow]:
         return self.do(
-            recovery.recover, this_process or self.this_process, policy=self.policy, trust_leases=trust_leases, mine=mine
+            recovery.recover,
+            this_process or self.this_process,
+            policy=self.policy,
+            trust_leases=trust_leases,
+            mine=mine,
         )
 
     def crash(self) -> list[RunRow]:

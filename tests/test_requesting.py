@@ -33,7 +33,7 @@ from cronactors.ledger import claim as ledger_claim
 from cronactors.ledger.claim import Claims
 from cronactors.storage.protocol import Storage
 from cronactors.testing import VirtualClock
-from tests.workers import MINUTE, START, Worker, after, history, told
+from tests.workers import MINUTE, START, Worker, after, facts, history
 
 # Asking for runs
 
@@ -53,7 +53,7 @@ async def test_run_now_answers_the_finished_run_and_leaves_the_next_moment(virtu
         await trio.sleep(10)
         run = await scheduler.run_now(job_id)
         assert trio.current_time() == pytest.approx(15)
-        assert (told(run), run.result_summary) == ((RunStatus.SUCCESS, None, Trigger.MANUAL, 1), "did it")
+        assert (facts(run), run.result_summary) == ((RunStatus.SUCCESS, None, Trigger.MANUAL, 1), "did it")
         assert (await scheduler.store.get_job(job_id)).next_run_at == after(60)
         asked = await scheduler.run_now(job_id, wait=False)
         assert asked.status in (RunStatus.PENDING, RunStatus.RUNNING)
@@ -148,7 +148,7 @@ async def test_cancel_run_pending_running_and_over(virtual_clock: VirtualClock) 
         assert (ended.status, ended.cause, ended.started_at) == (RunStatus.CANCELLED, Cause.CANCELLED, None)
         ended = await scheduler.cancel_run(running.id)
         assert (ended.status, ended.cause, ended.completed_at) == (RunStatus.CANCELLED, Cause.CANCELLED, after(5))
-        assert (worker.going, worker.names) == (0, ["first"])
+        assert (worker.in_flight, worker.names) == (0, ["first"])
         with pytest.raises(RunClosed):
             await scheduler.cancel_run(running.id)
         with pytest.raises(RunNotFound):
@@ -252,7 +252,7 @@ async def test_health_tells_of_runs_and_of_the_next_wake(virtual_clock: VirtualC
 
 
 async def test_health_tells_of_queues(virtual_clock: VirtualClock) -> None:
-    async def notifier(*told: object) -> None:
+    async def notifier(*facts: object) -> None:
         await trio.sleep(20)
 
     async with open_scheduler(":memory:", Worker(1), notifier=notifier, config=CronConfig(max_concurrent_runs=3)) as scheduler:

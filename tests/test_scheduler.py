@@ -31,7 +31,7 @@ from cronactors import (
     open_store,
 )
 from cronactors.testing import VirtualClock
-from tests.workers import MINUTE, Worker, after, history, slots, told
+from tests.workers import MINUTE, Worker, after, facts, history, slots
 
 # The original's claims
 
@@ -97,8 +97,8 @@ async def test_a_failure_schedules_a_retry_which_runs(virtual_clock: VirtualCloc
         job = await scheduler.store.get_job(job_id)
         assert (job.retry_at, job.retry_count, job.last_error, job.enabled) == (None, 0, None, False)
         first, second = await history(scheduler, job_id)
-        assert told(first) == (RunStatus.FAILED, Cause.ERROR, Trigger.SCHEDULE, 1)
-        assert told(second) == (RunStatus.SUCCESS, None, Trigger.RETRY, 2)
+        assert facts(first) == (RunStatus.FAILED, Cause.ERROR, Trigger.SCHEDULE, 1)
+        assert facts(second) == (RunStatus.SUCCESS, None, Trigger.RETRY, 2)
         assert first.scheduled_at == second.scheduled_at == after(10)
 
 
@@ -119,7 +119,7 @@ async def test_a_new_moment_replaces_a_pending_retry(virtual_clock: VirtualClock
         job_id = await scheduler.store.add_job("job", "it", MINUTE)
         await trio.sleep(130)
         assert worker.times == [60.0, 120.0]
-        assert [told(run)[:2] for run in await history(scheduler, job_id)] == [
+        assert [facts(run)[:2] for run in await history(scheduler, job_id)] == [
             (RunStatus.FAILED, Cause.ERROR),
             (RunStatus.CANCELLED, Cause.REPLACED),
             (RunStatus.SUCCESS, None),
@@ -223,12 +223,12 @@ async def test_a_timeout_stops_the_task_and_is_a_failure(virtual_clock: VirtualC
     async with open_scheduler(":memory:", worker) as scheduler:
         job_id = await scheduler.store.add_job("job", "it", OneShot(after(0)), timeout_secs=2.5, max_retries=1)
         await trio.sleep(2.4)
-        assert worker.going == 1
+        assert worker.in_flight == 1
         await trio.sleep(0.2)
-        assert worker.going == 0
+        assert worker.in_flight == 0
         await trio.sleep(100)
         assert worker.times == [0.0, 32.5]
-        assert [(told(run), run.error) for run in await history(scheduler, job_id)] == [
+        assert [(facts(run), run.error) for run in await history(scheduler, job_id)] == [
             ((RunStatus.FAILED, Cause.TIMEOUT, Trigger.SCHEDULE, 1), "timed out after 2.5 s"),
             ((RunStatus.FAILED, Cause.TIMEOUT, Trigger.RETRY, 2), "timed out after 2.5 s"),
         ]
@@ -253,7 +253,7 @@ async def test_nothing_of_a_job_starts_before_a_timed_out_task_has_ended(virtual
         await trio.sleep(200)
         assert starts == pytest.approx([60, 290, 300])  # ended at 260, retried at 290
         first, *others = await history(scheduler, job_id)
-        assert (told(first)[:2], first.completed_at) == ((RunStatus.FAILED, Cause.TIMEOUT), after(260))
+        assert (facts(first)[:2], first.completed_at) == ((RunStatus.FAILED, Cause.TIMEOUT), after(260))
         skipped = [run for run in others if run.status is RunStatus.SKIPPED]
         assert [(run.scheduled_at, run.coalesced, run.cause) for run in skipped] == [(after(120), 3, Cause.OVERLAP)]
 
@@ -262,17 +262,17 @@ async def test_nothing_of_a_job_starts_before_a_timed_out_task_has_ended(virtual
 
 
 async def test_runs_of_one_main_session_never_overlap_and_hold_no_slot(virtual_clock: VirtualClock) -> None:
-    going: dict[str | None, int] = {}
+    in_flight: dict[str | None, int] = {}
     starts: list[tuple[float, str]] = []
 
     async def executor(context: JobContext) -> None:
         starts.append((trio.current_time(), context.job_name))
         if context.session_mode is SessionMode.MAIN:
-            going[context.user_id] = going.get(context.user_id, 0) + 1
-            assert going[context.user_id] == 1
+            in_flight[context.user_id] = in_flight.get(context.user_id, 0) + 1
+            assert in_flight[context.user_id] == 1
         await trio.sleep(10)
         if context.session_mode is SessionMode.MAIN:
-            going[context.user_id] -= 1
+            in_flight[context.user_id] -= 1
 
     async with open_scheduler(":memory:", executor, config=slots(3)) as scheduler:
         main = SessionMode.MAIN

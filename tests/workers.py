@@ -41,17 +41,17 @@ class Worker:
         self.failures = failures
         self.session = session
         self.seen: list[tuple[datetime, JobContext]] = []
-        self.going = 0
+        self.in_flight = 0
         self.most = 0
 
     async def __call__(self, context: JobContext) -> JobResult:
         self.seen.append((cronactors.now(), context))
-        self.going += 1
-        self.most = max(self.most, self.going)
+        self.in_flight += 1
+        self.most = max(self.most, self.in_flight)
         try:
             await trio.sleep(self.seconds)
         finally:
-            self.going -= 1
+            self.in_flight -= 1
         if len(self.seen) <= self.failures:
             raise ValueError(f"failure {len(self.seen)}")
         return JobResult(session_id=self.session, summary=f"did {context.prompt}")
@@ -69,7 +69,7 @@ def slots(number: int) -> CronConfig:
     return CronConfig(max_concurrent_runs=number)
 
 
-def told(run: CronRun) -> tuple[RunStatus, Cause | None, Trigger, int]:
+def facts(run: CronRun) -> tuple[RunStatus, Cause | None, Trigger, int]:
     return run.status, run.cause, run.trigger, run.attempt
 
 
@@ -83,16 +83,16 @@ class Sleeper:
     def __init__(self, seconds: float = 100) -> None:
         self.seconds = seconds
         self.contexts: list[JobContext] = []
-        self.ends: list[tuple[str, object]] = []  # object: compared with approximate times
+        self.exits: list[tuple[str, object]] = []  # object: compared with approximate times
 
     async def __call__(self, context: JobContext) -> None:
         self.contexts.append(context)
         try:
             await trio.sleep(self.seconds)
         except trio.Cancelled:
-            self.ends.append(("cancelled", trio.current_time()))
+            self.exits.append(("cancelled", trio.current_time()))
             raise
-        self.ends.append(("done", trio.current_time()))
+        self.exits.append(("done", trio.current_time()))
 
 
 async def nothing(context: JobContext) -> None:
@@ -106,7 +106,7 @@ def raising(error: BaseException) -> Callable[..., object]:
     return function
 
 
-async def begin(scheduler: CronScheduler, *names: str) -> None:
+async def start_jobs(scheduler: CronScheduler, *names: str) -> None:
     shots = [OneShot(now() + timedelta(milliseconds=n)) for n in range(len(names) or 1)]  # in this order
     await scheduler.store.add_jobs([JobSpec(name, "it", shot) for name, shot in zip(names or ("job",), shots, strict=True)])
     await trio.sleep(1)

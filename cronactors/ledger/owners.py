@@ -29,7 +29,14 @@ def register(storage: Storage, this_process: ProcessIdentity) -> int:
     storage.delete_owners(gone)
     lease_until = now + leases.LEASE
     number = storage.insert_owner(
-        OwnerRow(0, this_process.machine, this_process.pid, this_process.process_start, heartbeat_at=now, lease_until=lease_until)
+        OwnerRow(
+            0,
+            this_process.machine,
+            this_process.pid,
+            this_process.process_start,
+            heartbeat_at=now,
+            lease_until=lease_until,
+        )
     )
     _forget_stale_marks(storage, number, busy)
     return number

@@ -15,13 +15,18 @@ from cronactors.storage.rows import JobState, OwnerRow, RunRow
 
 
 def orphans(
-    storage: Storage, this_process: ProcessIdentity, running: Sequence[RunRow], *, trust_leases: bool, mine: Collection[int] = ()
+    storage: Storage,
+    this_process: ProcessIdentity,
+    running: Sequence[RunRow],
+    *,
+    trust_leases: bool,
+    mine: Collection[int] = (),
 ) -> list[RunRow]:
     """Runs whose owner has certainly died, or has given no sign of life for as long as its lease.
 
     Args:
         storage: Inside a transaction.
-        me: Who asks.
+        this_process: The process that inspects.
         running: All runs that go on.
         trust_leases: False for a while after the wall clock was set, when the end of a lease says nothing.
         mine: Owners that the asker itself keeps alive.
@@ -40,7 +45,12 @@ def _may_live(row: OwnerRow, this_process: ProcessIdentity, now: Millis | None) 
 
 
 def recover(
-    storage: Storage, this_process: ProcessIdentity, *, policy: RetryPolicy, trust_leases: bool, mine: Collection[int] = ()
+    storage: Storage,
+    this_process: ProcessIdentity,
+    *,
+    policy: RetryPolicy,
+    trust_leases: bool,
+    mine: Collection[int] = (),
 ) -> list[RunRow]:
     """End the orphans as interrupted and put their moments back; from the third crash in a row of a job it costs a retry and waits.
 

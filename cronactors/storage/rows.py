@@ -171,7 +171,7 @@ _END = RunRow._fields.index("status")
 
 
 class RunFinish(NamedTuple):
-    """The end of a run: it takes effect only while the run still has the status ``expected_status``. All but the last two in the order of `RunRow`."""
+    """The end of a run: it takes effect only while the run still has ``expected_status``. All but the last two in the order of `RunRow`."""
 
     status: str
     cause: str | None

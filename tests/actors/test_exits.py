@@ -22,7 +22,7 @@ from cronactors import (
 )
 from cronactors.ledger import claim as ledger_claim, finish as ledger_finish, jobs as ledger_jobs
 from cronactors.testing import VirtualClock
-from tests.workers import Sleeper, after, begin, nothing, raising
+from tests.workers import Sleeper, after, nothing, raising, start_jobs
 
 
 @pytest.mark.parametrize(
@@ -44,12 +44,12 @@ async def test_an_exception_of_the_body_leaves_as_itself(virtual_clock: VirtualC
     caught: BaseException | None = None
     try:
         async with open_scheduler(":memory:", sleeper) as scheduler:
-            await begin(scheduler)
+            await start_jobs(scheduler)
             raise error
     except BaseException as leaving:
         caught = leaving
     assert caught is error
-    assert sleeper.ends == [("done", pytest.approx(3))]  # with the grace, as when leaving normally
+    assert sleeper.exits == [("done", pytest.approx(3))]  # with the grace, as when leaving normally
 
 
 async def test_an_exception_of_a_nursery_in_the_body_is_the_only_one(virtual_clock: VirtualClock) -> None:
@@ -149,7 +149,7 @@ async def test_what_a_crash_left_running_is_run_again_by_the_same_process(
     sleeper = Sleeper()
     with pytest.raises(SchedulerCrashed):
         async with open_scheduler(tmp_path / "a.db", sleeper) as scheduler:
-            await begin(scheduler)
+            await start_jobs(scheduler)
             with monkeypatch.context() as patch:
                 patch.setattr(ledger_jobs, "pause_job", raising(ZeroDivisionError("bug")))
                 with pytest.raises(SchedulerCrashed):
@@ -171,7 +171,7 @@ async def test_an_end_that_could_not_be_recorded_is_found_by_the_next_scheduler_
         store = open_one if handed_in else tmp_path / "a.db"
         with monkeypatch.context() as patch:
             async with open_scheduler(store, sleeper) as scheduler:
-                await begin(scheduler)
+                await start_jobs(scheduler)
                 patch.setattr(ledger_finish, "finish_runs", raising(StoreUnavailable("disk full")))
         assert [run.status for run in await open_one.list_runs()] == [RunStatus.RUNNING]
         async with open_scheduler(store, sleeper) as scheduler:

@@ -20,7 +20,7 @@ from cronactors.policy import Outcome
 from cronactors.storage.rows import Claimed
 from cronactors.testing import VirtualClock
 from tests.storages import job, run
-from tests.workers import Sleeper, after, begin
+from tests.workers import Sleeper, after, start_jobs
 
 SUCCESS = Outcome(status=RunStatus.SUCCESS)
 
@@ -72,7 +72,7 @@ async def test_a_scheduler_without_notifier_logs_a_failing_run_and_its_recovery(
 
 async def test_timeouts_are_logged_and_interruptions_are_not(virtual_clock: VirtualClock, lines: list[str]) -> None:
     async with open_scheduler(":memory:", Sleeper(100), shutdown_grace=0, config=CronConfig(max_concurrent_runs=2)) as scheduler:
-        await begin(scheduler, "interrupted")
+        await start_jobs(scheduler, "interrupted")
         await scheduler.store.add_job("slow", "it", Interval(2000), timeout_secs=1, max_retries=0)
         await trio.sleep(3.5)
     assert lines == ["run 2 of job 'slow' failed: timed out after 1 s"]

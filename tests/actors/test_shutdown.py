@@ -29,7 +29,7 @@ from cronactors import (
     open_store,
 )
 from cronactors.testing import VirtualClock
-from tests.workers import START, Sleeper, after, begin, nothing, runs_in
+from tests.workers import START, Sleeper, after, nothing, runs_in, start_jobs
 
 # What becomes of runs
 
@@ -37,8 +37,8 @@ from tests.workers import START, Sleeper, after, begin, nothing, runs_in
 async def test_runs_may_end_by_themselves_within_the_grace(virtual_clock: VirtualClock, tmp_path: Path) -> None:
     sleeper = Sleeper(6)
     async with open_scheduler(tmp_path / "a.db", sleeper, shutdown_grace=10) as scheduler:
-        await begin(scheduler)
-    assert sleeper.ends == [("done", pytest.approx(6))]
+        await start_jobs(scheduler)
+    assert sleeper.exits == [("done", pytest.approx(6))]
     assert trio.current_time() == pytest.approx(6)  # and not a moment longer
     assert [run.status for run in await runs_in(tmp_path / "a.db")] == [RunStatus.SUCCESS]
 
@@ -49,8 +49,8 @@ async def test_after_the_grace_runs_are_put_back_and_run_by_the_next_scheduler(
     file = tmp_path / "a.db"
     sleeper = Sleeper()
     async with open_scheduler(file, sleeper, shutdown_grace=10, config=CronConfig(max_concurrent_runs=2)) as scheduler:
-        await begin(scheduler, "a", "b", "waits")
-    assert sleeper.ends == [("cancelled", pytest.approx(11))] * 2
+        await start_jobs(scheduler, "a", "b", "waits")
+    assert sleeper.exits == [("cancelled", pytest.approx(11))] * 2
     runs = await runs_in(file)
     assert [(run.status, run.cause) for run in runs] == [
         (RunStatus.FAILED, Cause.INTERRUPTED),
@@ -78,11 +78,11 @@ async def test_cancelled_from_outside_there_is_no_grace(virtual_clock: VirtualCl
     sleeper = Sleeper()
     with trio.move_on_after(5) as scope:
         async with open_scheduler(file, sleeper, config=CronConfig(max_concurrent_runs=2)) as scheduler:
-            await begin(scheduler, "a", "b")
+            await start_jobs(scheduler, "a", "b")
             await trio.sleep_forever()
     assert scope.cancelled_caught
     assert trio.current_time() == pytest.approx(5)
-    assert sleeper.ends == [("cancelled", pytest.approx(5))] * 2
+    assert sleeper.exits == [("cancelled", pytest.approx(5))] * 2
     assert (
         sorted((run.status, run.cause, run.attempt) for run in await runs_in(file) if run.attempt == 1)
         == [(RunStatus.FAILED, Cause.INTERRUPTED, 1)] * 2
@@ -99,8 +99,8 @@ async def test_cancelled_in_the_grace_it_ends(virtual_clock: VirtualClock, tmp_p
     sleeper = Sleeper()
     with trio.move_on_after(5):
         async with open_scheduler(tmp_path / "a.db", sleeper, shutdown_grace=50) as scheduler:
-            await begin(scheduler)
-    assert sleeper.ends == [("cancelled", pytest.approx(5))]
+            await start_jobs(scheduler)
+    assert sleeper.exits == [("cancelled", pytest.approx(5))]
     assert (await runs_in(tmp_path / "a.db"))[0].cause is Cause.INTERRUPTED
 
 
@@ -126,7 +126,7 @@ async def test_executors_use_the_store_in_the_grace_and_no_run_begins(virtual_cl
         done.append(context.job_name)
 
     async with open_scheduler(tmp_path / "a.db", executor) as scheduler:
-        await begin(scheduler, "a", "b")
+        await start_jobs(scheduler, "a", "b")
     assert len(done) == 1
     runs = await runs_in(tmp_path / "a.db")
     assert [(run.status, run.trigger) for run in runs] == [
@@ -145,7 +145,7 @@ async def test_a_shielded_executor_delays_the_end_and_is_reported_with_its_stack
             await trio.sleep(60)
 
     async with open_scheduler(tmp_path / "a.db", stubborn, shutdown_grace=1, config=CronConfig(cancel_grace=5)) as scheduler:
-        await begin(scheduler)
+        await start_jobs(scheduler)
     assert trio.current_time() == pytest.approx(60)
     (report,) = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert "goes on 5.0 s after it was cancelled (interrupted)" in report.getMessage()

@@ -36,7 +36,7 @@ from cronactors.storage import connection
 from cronactors.storage.stop_marks import StopMarks
 from cronactors.testing import VirtualClock
 from tests.cli_command import Command, start
-from tests.workers import Sleeper, begin, nothing, raising, runs_in
+from tests.workers import Sleeper, nothing, raising, runs_in, start_jobs
 
 __all__ = ["start"]
 
@@ -96,14 +96,14 @@ async def test_the_default_grace_is_that_of_the_config(virtual_clock: VirtualClo
     ]:
         began = trio.current_time()
         async with open_scheduler(":memory:", Sleeper(), config=config, shutdown_grace=given) as scheduler:
-            await begin(scheduler)
+            await start_jobs(scheduler)
         assert trio.current_time() - began == pytest.approx(1 + expected)
 
 
 async def test_the_grace_of_a_handed_in_store_is_that_of_its_config(virtual_clock: VirtualClock) -> None:
     async with open_store(":memory:", config=CronConfig(shutdown_grace=3)) as store:
         async with open_scheduler(store, Sleeper()) as scheduler:
-            await begin(scheduler)
+            await start_jobs(scheduler)
         assert trio.current_time() == pytest.approx(4)
 
 
@@ -121,7 +121,7 @@ async def test_a_store_that_fails_is_given_up_when_the_stop_is_over(
     virtual_clock: VirtualClock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, grace: float | None, took: float
 ) -> None:
     async with open_scheduler(tmp_path / "a.db", Sleeper(), shutdown_grace=grace) as scheduler:
-        await begin(scheduler)
+        await start_jobs(scheduler)
         monkeypatch.setattr(ledger_finish, "finish_runs", raising(StoreUnavailable("disk full")))
     assert trio.current_time() - 1 == pytest.approx(took - SIGN_OFF_SHARE, abs=0.1)
 
@@ -132,7 +132,7 @@ async def test_a_locked_file_does_not_hold_up_the_stop(virtual_clock: VirtualClo
         pass
     with closing(sqlite3.connect(file, isolation_level=None)) as other:
         async with open_scheduler(file, Sleeper()) as scheduler:
-            await begin(scheduler)
+            await start_jobs(scheduler)
             other.execute("BEGIN IMMEDIATE")
         assert trio.current_time() - 1 == pytest.approx(8, abs=0.2)
         assert marks(tmp_path) == ["a.db-stopping-1"]  # it could neither record nor sign off
@@ -161,7 +161,7 @@ async def test_notifications_share_what_recording_has_left(virtual_clock: Virtua
         await executor(context)
 
     async with open_scheduler(":memory:", quick, on_finish=on_finish, config=CronConfig(max_concurrent_runs=2)) as scheduler:
-        await begin(scheduler, "slow", "quick")
+        await start_jobs(scheduler, "slow", "quick")
     assert len(told) == 1
     assert trio.current_time() - 1 == pytest.approx(8 - SIGN_OFF_SHARE, abs=0.1)
 
@@ -174,7 +174,7 @@ async def test_after_an_executor_that_shields_itself_half_a_second_is_left(
             await trio.sleep(60)
 
     async with open_scheduler(tmp_path / "a.db", executor) as scheduler:
-        await begin(scheduler)
+        await start_jobs(scheduler)
         monkeypatch.setattr(ledger_finish, "finish_runs", raising(StoreUnavailable("disk full")))
     assert trio.current_time() == pytest.approx(60 + LEAST_LEFT - SIGN_OFF_SHARE, abs=0.1)
 
@@ -199,7 +199,7 @@ async def test_the_mark_is_made_when_the_block_is_left_and_gone_when_it_has_ende
     with trio.CancelScope() as outer:
         try:
             async with open_scheduler(tmp_path / "a.db", executor) as scheduler:
-                await begin(scheduler)
+                await start_jobs(scheduler)
                 assert marks(tmp_path) == []
                 if how == "cancelled":
                     outer.cancel()
@@ -248,7 +248,7 @@ async def test_a_mark_that_cannot_be_made_is_told_and_the_stop_goes_on(
 ) -> None:
     monkeypatch.setattr(StopMarks, "note", raising(OSError(28, "No space left on device")))
     async with open_scheduler(tmp_path / "a.db", Sleeper(2)) as scheduler:
-        await begin(scheduler)
+        await start_jobs(scheduler)
     assert [run.status for run in await runs_in(tmp_path / "a.db")] == [RunStatus.SUCCESS]
     assert "No space left on device" in caplog.text
 

@@ -23,7 +23,7 @@ from cronactors import (
     open_scheduler,
 )
 from cronactors.testing import VirtualClock
-from tests.workers import Sleeper, after, begin, nothing
+from tests.workers import Sleeper, after, nothing, start_jobs
 
 
 def nursery_around() -> trio.Nursery:
@@ -223,7 +223,7 @@ async def test_cancelled_from_outside_the_run_beside_which_a_task_raises_is_reco
 
     with trio.move_on_after(5) as scope:
         async with open_scheduler(tmp_path / "a.db", executor) as scheduler:
-            await begin(scheduler)
+            await start_jobs(scheduler)
             await trio.sleep_forever()
     assert scope.cancelled_caught
     async with open_scheduler(tmp_path / "a.db", nothing) as scheduler:
@@ -285,8 +285,8 @@ async def test_a_task_that_the_block_starts_in_a_nursery_of_ours_is_an_error_of_
     sleeper = Sleeper(3)
     with pytest.raises(ValueError, match="mine") as caught:
         async with open_scheduler(":memory:", sleeper) as scheduler:
-            await begin(scheduler)
+            await start_jobs(scheduler)
             trio.lowlevel.current_task().child_nurseries[depth].start_soon(fail_after, 0.5, error)
             await trio.sleep_forever()
     assert caught.value is error
-    assert sleeper.ends == [("cancelled", pytest.approx(1.5))]  # without grace: it has cancelled what is in the nursery
+    assert sleeper.exits == [("cancelled", pytest.approx(1.5))]  # without grace: it has cancelled what is in the nursery

@@ -171,7 +171,7 @@ async def test_a_look_that_failed_is_made_up_for(tmp_path: Path, looks: list[Ins
 @pytest.mark.usefixtures("looks")
 async def test_what_shows_late_on_a_slow_disk_is_found_all_the_same(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(clock, "LOOK_EVERY", 0.2)
-    monkeypatch.setattr(LogWatch, "quiet", lambda _: True)
+    monkeypatch.setattr(LogWatch, "unchanged", lambda _: True)
     ran, path = Ran(), str(tmp_path / "a.db")
     async with open_scheduler(path, ran, tick_interval=0.01):
         await trio.sleep(0.5)

@@ -198,7 +198,7 @@ def test_only_running_runs_are_marked_and_marks_stay(store: Storage) -> None:
 
 
 @pytest.mark.parametrize("is_now", ["pending", "running", "success", "failed", "cancelled", "skipped"])
-@pytest.mark.parametrize("was", ["pending", "running"])
+@pytest.mark.parametrize("expected_status", ["pending", "running"])
 def test_a_run_ends_only_while_it_is_what_it_was_thought_to_be(store: Storage, expected_status: str, is_now: str) -> None:
     started = None if is_now == "pending" else 5
     run_id = add_run(store, status=is_now, waits_for="pause" if is_now == "pending" else None, owner=2, started_at=started)
