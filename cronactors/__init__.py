@@ -44,23 +44,17 @@ from cronactors.model import (
     Trigger,
 )
 from cronactors.scheduler import CronScheduler, Health, open_scheduler
-from cronactors.schedules.schedule import (
-    Cron,
-    Interval,
-    OneShot,
-    Schedule,
-    fire_times,
-    next_run,
-    schedule_from_dict,
-    schedule_to_dict,
-)
+from cronactors.schedules.fire_times import fire_times, next_run
+from cronactors.schedules.schedule import Cron, Interval, OneShot, Schedule
+from cronactors.schedules.schedule_json import schedule_from_dict, schedule_to_dict
 from cronactors.spec import CronConfig, JobSpec, RetryPolicy
 from cronactors.store import CronStore, open_store
 from cronactors.wallclock import now
 
 if TYPE_CHECKING:
     from cronactors.config_file import load_config
-    from cronactors.schedules.lint import Finding, lint
+    from cronactors.schedules.finding import Finding
+    from cronactors.schedules.lint import lint
     from cronactors.schedules.preview import Preview, preview
 
 __version__ = "0.1.0"
@@ -68,7 +62,7 @@ __version__ = "0.1.0"
 # Imported when they are first used (PEP 562): a program that only schedules needs none of them.
 _LATER = {
     "load_config": "config_file",
-    "Finding": "schedules.lint",
+    "Finding": "schedules.finding",
     "lint": "schedules.lint",
     "Preview": "schedules.preview",
     "preview": "schedules.preview",

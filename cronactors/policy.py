@@ -11,9 +11,10 @@ import attrs
 from cronactors.errors import InvalidJob, shorten
 from cronactors.instants import LATEST, Millis
 from cronactors.model import MAX_COALESCED, Cause, Coalesce, Misfire, Overlap, RunStatus
+from cronactors.schedules.clock_changes import instant_reaching, latest_local_shown
 from cronactors.schedules.cron import parse_cron
-from cronactors.schedules.schedule import Cron, Schedule, count_moments, latest_moment, next_moment
-from cronactors.schedules.zones import instant_reaching, latest_local_shown
+from cronactors.schedules.fire_times import count_moments, latest_moment, next_moment
+from cronactors.schedules.schedule import Cron, Schedule
 from cronactors.spec import RetryPolicy
 
 MAX_SUMMARY = 10_000

@@ -15,13 +15,13 @@ PACKAGE = ROOT / "cronactors"
 
 # From the bottom to the top. A module imports modules of earlier lines only.
 LAYERS = """
-errors instants
+errors instants schedules.finding schedules.cron_fields
 checks wallclock executor_options schedules.zone_advice
 schedules.zones schedules.calendar
-schedules.cron_advice schedules.local_times
+schedules.clock_changes schedules.cron_advice schedules.local_times
 schedules.cron schedules.timestamps
-schedules.fire_times
-schedules.schedule
+schedules.cron_in_zone schedules.schedule
+schedules.fire_times schedules.schedule_json
 model
 spec shell.checks
 ids schedules.preview policy config_file owner schedules.zone_rules
@@ -70,9 +70,10 @@ RANK = {module: rank for rank, line in enumerate(LAYERS.split("\n")) for module 
 EMPTY = {"schedules", "shell", "storage", "ledger", "actors"}
 PURE = {
     "errors", "instants", "checks", "executor_options", "model", "spec", "policy", "shell.checks", "shell.lint",
-    "schedules.zone_advice", "schedules.zones", "schedules.calendar", "schedules.cron_advice", "schedules.local_times",
-    "schedules.cron", "schedules.timestamps", "schedules.fire_times", "schedules.schedule", "schedules.preview", "schedules.lint",
-    "schedules.zone_rules",
+    "schedules.zone_advice", "schedules.zones", "schedules.clock_changes", "schedules.calendar", "schedules.cron_advice", "schedules.local_times",
+    "schedules.cron", "schedules.timestamps", "schedules.cron_in_zone", "schedules.schedule", "schedules.fire_times",
+    "schedules.schedule_json", "schedules.preview", "schedules.finding", "schedules.lint_cron", "schedules.lint",
+    "schedules.zone_rules", "schedules.cron_fields",
 }  # fmt: skip
 
 # What is hidden in one place each, so that it can be replaced there.

@@ -25,7 +25,8 @@ from cronactors.policy import (
     plan_retry,
     retry_delay,
 )
-from cronactors.schedules.schedule import Cron, Interval, OneShot, Schedule, next_moment
+from cronactors.schedules.fire_times import next_moment
+from cronactors.schedules.schedule import Cron, Interval, OneShot, Schedule
 from cronactors.spec import RetryPolicy
 
 T0: Millis = 1_772_409_600_000  # 2026-03-02T00:00:00Z, a Monday

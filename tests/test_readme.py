@@ -28,7 +28,7 @@ README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 TROUBLESHOOTING = ROOT / "docs/troubleshooting.md"  # its code needs a world: tests/test_troubleshooting.py
 FACTORS = {"s": 1, "ms": 0.001, "days": 86_400}
-IN_MILLISECONDS = {"EARLY", "MAX_INTERVAL", "GRACE", "LEASE", "KEEP_EVERY", "KEEP_IDLE", "CLAIM_KEEPS", "JUMP", "STALE"}
+IN_MILLISECONDS = {"EARLY", "MAX_INTERVAL", "ONE_SHOT_GRACE", "LEASE", "KEEP_EVERY", "KEEP_IDLE", "CLAIM_KEEPS", "JUMP", "STALE"}
 
 
 def marked(name: str) -> str:

@@ -15,7 +15,9 @@ from cronactors import now, open_store
 from cronactors.cli.printer import say, shown
 from cronactors.errors import InvalidSchedule, JobNotFound, one_line, shorten
 from cronactors.model import ALL, CronJob, CronRun, RunStatus
-from cronactors.schedules.schedule import Cron, Interval, OneShot, next_run, schedule_to_dict
+from cronactors.schedules.fire_times import next_run
+from cronactors.schedules.schedule import Cron, Interval, OneShot
+from cronactors.schedules.schedule_json import schedule_to_dict
 from cronactors.schedules.zones import is_zone, load_zone
 
 Json: TypeAlias = str | int | float | bool | dict[str, object] | None

@@ -9,7 +9,8 @@ import click
 from cronactors.cli.printer import say, say_json
 from cronactors.config_file import load_config
 from cronactors.errors import InvalidSchedule, one_line, shorten
-from cronactors.schedules.lint import Finding, lint
+from cronactors.schedules.finding import Finding
+from cronactors.schedules.lint import lint
 from cronactors.schedules.preview import Preview, preview
 from cronactors.schedules.schedule import Cron
 from cronactors.schedules.zones import check_zone, load_zone

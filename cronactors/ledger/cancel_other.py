@@ -27,7 +27,7 @@ def cancel_overlapped(storage: Storage) -> bool:
         Whether anything was changed.
     """
     now = storage.now()
-    ids = storage.cancelling(now=now, limit=MOST_CANCELLED)
+    ids = storage.jobs_to_cancel(now=now, limit=MOST_CANCELLED)
     due = [job for job in storage.jobs(ids).values() if job.next_run_at is not None and job.next_run_at <= now]
     for job in due:
         _decide_cancelling(storage, job, now)

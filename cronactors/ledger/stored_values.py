@@ -7,7 +7,8 @@ from cronactors.executor_options import NO_OPTIONS, ExecutorOptions
 from cronactors.instants import EARLIEST, LATEST, Millis
 from cronactors.model import Overlap, SessionMode
 from cronactors.policy import Timing, misfire_from_text
-from cronactors.schedules.schedule import Schedule, schedule_from_json
+from cronactors.schedules.schedule import Schedule
+from cronactors.schedules.schedule_json import schedule_from_json
 from cronactors.schedules.zones import check_zone
 from cronactors.storage.rows import JobRow
 

@@ -12,7 +12,8 @@ from cronactors.ledger.stored_values import stored_schedule
 from cronactors.ledger.waiting import delete_job
 from cronactors.ledger.zone_changes import note_older_rules
 from cronactors.policy import misfire_to_text
-from cronactors.schedules.schedule import OneShot, schedule_to_json
+from cronactors.schedules.schedule import OneShot
+from cronactors.schedules.schedule_json import schedule_to_json
 from cronactors.schedules.zones import is_zone
 from cronactors.spec import Delay, JobSpec
 from cronactors.storage.protocol import Storage

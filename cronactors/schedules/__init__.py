@@ -1,1 +1,1 @@
-"""When schedules fire. Pure: no module here reads a clock, and none imports trio."""
+"""When schedules fire. Pure: no module here reads a clock or imports trio."""

@@ -1,9 +1,12 @@
-"""Which days of the calendar a cron expression means; zone-less. The only module that imports croniter.
+"""The days of the calendar that a cron expression matches, without a zone. Pure; the only module that imports croniter.
 
-A month looks one of 28 ways: it has 28 to 31 days and begins on one of seven weekdays. So a rule for days is a table of 28 bit
-masks, worked out once. The days that are more than a number (``L``, ``15W``, ``L5``, ``5#2``) are croniter's answer for a month
-of each shape; it is asked for one such day at a time, because it intersects what cron unites, and never for anything else,
-because ranges and full fields are where it goes wrong.
+We store a rule for days as 28 bit masks, because months have only 28 shapes: 28 to 31 days, and a first day on one of seven weekdays.
+February 2026 begins on a Sunday and has 28 days, and so does February 2015: the rule ``13 * 5`` matches the same days in both. The
+masks are computed once for each expression, so the next matching day of ``0 0 29 2 *`` costs at most 96 steps of a month.
+
+We compute plain numbers, ranges and steps ourselves. Only the days that depend on the month (``L``, ``15W``, ``L5``, ``5#2``) come from
+croniter, one at a time. We don't give croniter a whole expression: in ``0 0 1 * 5#2`` it requires both day fields to match and finds no
+date, it refuses ``1,5#2`` and ``4W,19W``, and it goes wrong with some ranges and full fields.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ _SHORTEST = 28
 _FEBRUARY = 2
 _FIRST_YEAR, _LAST_YEAR = 1969, 9998
 _SAMPLE_YEARS = range(2000, 2028)
-"""28 years hold every length of a year with every weekday of its first day, and so months of all shapes."""
+"""In 28 years without a skipped leap year, each kind of year begins on each weekday, so months of all shapes occur."""
 _SHAPES = tuple((length, first) for length in range(_SHORTEST, 32) for first in range(7))
 
 
@@ -32,7 +35,7 @@ class DayField:
 
     Args:
         plain: Days of the month 1 to 31, or weekdays 0 to 6 from Sunday.
-        special: Days that only a calendar knows, in croniter's spelling: ``l``, ``15w``; ``l5``, ``5#2``.
+        special: Days that depend on the month, in croniter's spelling: ``l``, ``15w``; ``l5``, ``5#2``.
     """
 
     plain: frozenset[int]
@@ -41,7 +44,7 @@ class DayField:
 
 @attrs.frozen
 class DayRule:
-    """The days that an expression means. Days are counted from 1970-01-01.
+    """The days that an expression matches. A day is a number: 0 is 1970-01-01.
 
     Args:
         months: Months 1 to 12.
@@ -53,50 +56,50 @@ class DayRule:
 
     @property
     def longest_month(self) -> int:
-        """How many days the longest of the months ever has."""
+        """The most days that any of the months can have."""
         return max(_longest(month) for month in self.months)
 
     @property
     def shortest_month(self) -> int:
-        """How many days the shortest of the months ever has."""
+        """The fewest days that any of the months can have."""
         return min(_LENGTHS[month - 1] for month in self.months)
 
-    def possible(self) -> bool:
-        """Whether any day of any year matches (30 February does not)."""
+    def ever_matches(self) -> bool:
+        """Return whether a day of some year matches; 30 February never does."""
         return any(self._month_masks())
 
     def leaves_months_out(self) -> bool:
-        """Whether one of the months has no matching day in some year."""
+        """Return whether one of the months has no matching day in some year."""
         return not all(self._month_masks())
 
-    def comes_every_year(self) -> bool:
-        """Whether each year has a matching day (29 February comes in leap years)."""
+    def matches_every_year(self) -> bool:
+        """Return whether each year has a matching day; 29 February occurs in leap years only."""
         return all(self.count(_month(year * 12)[0], _month(year * 12 + 12)[0], 1) for year in _SAMPLE_YEARS)
 
-    def in_400_years(self) -> int:
-        """Count the matching days of 400 years, after which the calendar repeats itself."""
+    def count_in_400_years(self) -> int:
+        """Count the matching days of 400 years, after which the Gregorian calendar repeats."""
         start, end = _month(2000 * 12)[0], _month(2400 * 12)[0]
         return self.count(start, end, end - start)
 
-    def has_neighbours(self) -> bool:
-        """Whether two matching days ever follow each other."""
+    def has_consecutive_days(self) -> bool:
+        """Return whether a matching day is ever followed by another."""
         found = self.at_or_after(_month(_SAMPLE_YEARS.start * 12)[0])
         end = _month(_SAMPLE_YEARS.stop * 12)[0]
         while found is not None and found < end:
-            before, found = found, self.at_or_after(found + 1)
-            if found == before + 1:
+            previous, found = found, self.at_or_after(found + 1)
+            if found == previous + 1:
                 return True
         return False
 
     def _month_masks(self) -> Iterator[int]:
-        """Give the masks of all shapes that the months can have."""
+        """Yield the masks of all shapes that the months can have."""
         for month in self.months:
             for shape, (length, _first) in enumerate(_SHAPES):
                 if _LENGTHS[month - 1] <= length <= _longest(month):
                     yield self.masks[shape]
 
     def at_or_after(self, day: int) -> int | None:
-        """Find the first matching day from ``day`` on, to the end of 9998."""
+        """Find the first matching day from ``day`` on; None if there is none up to the end of 9998."""
         month = _month_of(day)
         first, shape = _month(month)
         mask = self.masks[shape] & (-1 << (day - first + 1)) if month % 12 + 1 in self.months else 0
@@ -110,7 +113,7 @@ class DayRule:
         return first + (mask & -mask).bit_length() - 2
 
     def at_or_before(self, day: int) -> int | None:
-        """Find the last matching day up to ``day``, back to 1969."""
+        """Find the last matching day up to ``day``; None if there is none back to 1969."""
         month = _month_of(day)
         first, shape = _month(month)
         mask = self.masks[shape] & ((2 << (day - first + 1)) - 1) if month % 12 + 1 in self.months else 0
@@ -124,7 +127,7 @@ class DayRule:
         return first + mask.bit_length() - 2
 
     def count(self, start: int, end: int, cap: int) -> int:
-        """Count the matching days in ``start <= day < end``; stops soon after ``cap``."""
+        """Count the matching days in ``start <= day < end``. Stops after the month in which the count reaches ``cap``."""
         total = 0
         month = _month_of(start)
         last = _month_of(end)
@@ -140,9 +143,10 @@ class DayRule:
 
 
 def day_rule(months: Iterable[int], month_days: DayField | None, weekdays: DayField | None) -> DayRule:
-    """Join the three calendar fields to one rule.
+    """Join the three calendar fields into one rule.
 
-    Where both day fields are restricted a day matches if either does (POSIX crontab).
+    We follow the POSIX crontab utility (IEEE 1003.1): if both day fields are restricted, a day matches if either field does. So
+    ``0 0 13 * 5`` runs on each 13th and on each Friday: in July 2026 on the 13th, a Monday, and on the 3rd, 10th, 17th, 24th and 31st.
 
     Args:
         months: Months 1 to 12.
@@ -150,7 +154,7 @@ def day_rule(months: Iterable[int], month_days: DayField | None, weekdays: DayFi
         weekdays: The day of the week; None if unrestricted.
 
     Raises:
-        InvalidSchedule: croniter does not know a special day.
+        InvalidSchedule: croniter does not accept a special day.
     """
     masks = []
     for shape, (length, first) in enumerate(_SHAPES):
@@ -169,38 +173,42 @@ def day_rule(months: Iterable[int], month_days: DayField | None, weekdays: DayFi
 
 @lru_cache(maxsize=128)
 def special_days(token: str) -> tuple[int, ...]:
-    """Ask croniter on which days of each shape of month a special day falls, as bits 1 to 31.
+    """Compute with croniter the day on which a special day falls in each shape of month, as bits 1 to 31.
 
-    In a month without a 31st, ``31W`` means the weekday nearest to its last day, as croniter has it.
+    In a month without a 31st, ``31W`` is the weekday nearest to its last day, by croniter's rule. A token costs some 2 ms when it is first
+    used.
 
     Args:
         token: ``l`` the last day; ``15w`` the weekday nearest to the 15th; ``l5`` the last Friday; ``5#2`` the second Friday.
 
     Raises:
-        InvalidSchedule: croniter does not know it.
+        InvalidSchedule: croniter does not accept it.
     """
-    from croniter import croniter  # noqa: PLC0415 - 25 ms that few programs need; it ships no types, so its answers are checked here
+    from croniter import croniter  # noqa: PLC0415 - importing it costs 25 ms, and few programs need it
 
     expression = f"0 0 * * {token}" if "#" in token or token[1:].isdigit() else f"0 0 {token} * *"
     try:
-        asked = croniter(expression)
-        return tuple(_ask(lambda start: asked.get_next(datetime, start_time=start), sample) for sample in _samples())
+        iterator = croniter(expression)
+        return tuple(
+            _special_day_of(lambda start: iterator.get_next(datetime, start_time=start), month) for month in _sample_months()
+        )
     except (ValueError, TypeError, KeyError, OverflowError):
-        raise InvalidSchedule(f"expr names a special day that is not known: {token}") from None
+        raise InvalidSchedule(f"expr has an unknown special day: {token}") from None
 
 
-def _ask(next_after: Callable[[datetime], object], sample: date) -> int:
-    """Find the special day in the month that begins with ``sample``: one at most, as all special days are."""
-    midnight = datetime(sample.year, sample.month, 1)  # noqa: DTZ001 - the calendar has no zone
+def _special_day_of(next_after: Callable[[datetime], object], first: date) -> int:
+    """Find the special day in the month that begins with ``first``. A month has at most one; 0 if it has none."""
+    midnight = datetime(first.year, first.month, 1)  # noqa: DTZ001 - the calendar has no zone
     found = next_after(midnight - timedelta(seconds=1))
-    if not isinstance(found, datetime) or (found.year, found.month) != (sample.year, sample.month):
+    # croniter has no type hints, so we check the type of its result.
+    if not isinstance(found, datetime) or (found.year, found.month) != (first.year, first.month):
         return 0
     return 1 << found.day
 
 
 @lru_cache(maxsize=1)
-def _samples() -> tuple[date, ...]:
-    """Pick a month of each shape."""
+def _sample_months() -> tuple[date, ...]:
+    """Return the first day of a month of each shape."""
     seen: dict[tuple[int, int], date] = {}
     for year in _SAMPLE_YEARS:
         for month in range(1, 13):
@@ -210,7 +218,7 @@ def _samples() -> tuple[date, ...]:
 
 @lru_cache(maxsize=4096)
 def _month(month: int) -> tuple[int, int]:
-    """Give the first day and the shape of a month, which is numbered ``year * 12 + month - 1``."""
+    """Return the first day and the shape of a month, which is numbered ``year * 12 + month - 1``."""
     year, index = divmod(month, 12)
     first = date(year, index + 1, 1).toordinal()
     leap = index + 1 == _FEBRUARY and year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)

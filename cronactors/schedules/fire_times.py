@@ -1,124 +1,225 @@
-"""When a cron schedule fires in a zone: local times of the calendar become instants across clock changes. Pure.
+"""When a schedule of any kind fires: the next moment, the latest one, and the number of moments. Pure.
 
-Debian cron(8)'s rule, for five and six fields alike. A time of day (``30 2 * * *``) runs exactly once a day: at the first moment
-after the jump if the clock skips it, at the first showing if the clock shows it twice. A rhythm (second, minute or hour begins
-with ``*``) follows the wall: skipped times do not happen, a repeated hour is run again.
-
-Instants are whole seconds since 1970 UTC, local times seconds off the wall. A time of day fires at ``instant_reaching(local)``,
-which never falls when local time rises: all that this module does with it rests on that.
+The public functions take and return datetimes and check their arguments. The others work on instants in milliseconds; the policy and the
+ledger call them with values that have been checked.
 """
 
 from __future__ import annotations
 
-from cronactors.schedules.local_times import LocalTimes
-from cronactors.schedules.zones import DAY, MAX_OVERLAP, Segment, instant_reaching, latest_local_shown, segment_at
+from collections.abc import Iterator
+from datetime import datetime
+from functools import lru_cache
 
-_MOST_STEPS = 100
-"""How many matching days in a row a rhythm may lose to clock changes before it counts as one that never fires.
+import attrs
 
-``* 2 * 3 L7`` in Europe/Rome names the very hour that is skipped each year.
-"""
+from cronactors import checks
+from cronactors.errors import InvalidSchedule, shorten
+from cronactors.instants import EARLIEST, LATEST, Millis, from_millis
+from cronactors.schedules.cron import parse_cron
+from cronactors.schedules.cron_in_zone import count_instants, latest_instant, next_instant
+from cronactors.schedules.schedule import Cron, Interval, OneShot, Schedule, check_is_schedule
+from cronactors.schedules.timestamps import read_timestamp, utc_text
+from cronactors.schedules.zones import check_zone
+
+ONE_SHOT_GRACE: Millis = 60_000
+"""How far (ms) in the past a one-shot may be when it is added; it is then due at once."""
 
 
-def next_instant(times: LocalTimes, zone: str, instant: int) -> int | None:
-    """Find the first instant later than ``instant`` at which a cron schedule fires.
+def next_run(
+    schedule: Schedule, *, after: datetime, timezone: str | None = None, anchor: datetime | None = None
+) -> datetime | None:
+    """Find the next time at which a schedule fires.
 
     Args:
-        times: The parsed expression.
+        schedule: A `Cron`, `Interval` or `OneShot`.
+        after: An aware datetime; the result is later.
+        timezone: The IANA name of the zone in which local times are read; None for UTC.
+        anchor: When an interval began; None for ``after``. Other schedules ignore it.
+
+    Returns:
+        An aware UTC datetime of whole milliseconds, or None if the schedule does not fire again before the year 9998.
+
+    Raises:
+        InvalidSchedule: An argument has a wrong type or value, no zone has the name, or the clock in that zone skips the local time of a
+            one-shot.
+    """
+    start, zone, base = _check_arguments(schedule, after, timezone, anchor)
+    found = next_moment(schedule, after=start, zone=zone, anchor=base)
+    return None if found is None else from_millis(found)
+
+
+def fire_times(
+    schedule: Schedule,
+    *,
+    after: datetime,
+    before: datetime | None = None,
+    timezone: str | None = None,
+    anchor: datetime | None = None,
+) -> Iterator[datetime]:
+    """Iterate over the times at which a schedule fires, later than ``after`` and earlier than ``before``.
+
+    Args:
+        schedule: A `Cron`, `Interval` or `OneShot`.
+        after: An aware datetime.
+        before: An aware datetime; None for no end.
+        timezone: The IANA name of the zone in which local times are read; None for UTC.
+        anchor: When an interval began; None for ``after``. Other schedules ignore it.
+
+    Returns:
+        Aware UTC datetimes of whole milliseconds, strictly increasing.
+
+    Raises:
+        InvalidSchedule: As `next_run`. It is raised by the call itself, not by the first step of the iteration.
+    """
+    start, zone, base = _check_arguments(schedule, after, timezone, anchor)
+    end = LATEST
+    if before is not None:
+        end = checks.instant("before", before, InvalidSchedule)
+        # The end was cut to milliseconds. If it lies between two of them, the earlier one is still before it.
+        end += before.microsecond % 1000 > 0
+    return _iterate(schedule, start, end, zone, base)
+
+
+def next_moment(schedule: Schedule, *, after: Millis, zone: str, anchor: Millis) -> Millis | None:
+    """Find the first moment of a schedule later than ``after``; None if there is none before the year 9998.
+
+    A one-shot can be stored before the rules of its zone change, and its local time can be skipped by the new rules. It then fires right
+    after the jump.
+
+    Args:
+        schedule: A `Cron`, `Interval` or `OneShot`.
+        after: An instant.
         zone: A checked IANA name.
-        instant: Seconds since 1970 UTC, not before 1970 less a day.
-
-    Returns:
-        Seconds since 1970 UTC; None if the calendar ends first, or a rhythm never fires in this zone.
+        anchor: When an interval began; others ignore it.
     """
-    segment = segment_at(zone, instant)
-    if instant - segment.start >= MAX_OVERLAP:
-        # Far from a clock change both rules are the same plain sum.
-        local = times.at_or_after(instant + segment.offset + 1)
-        if local is None:
-            return None
-        if local - segment.offset < segment.end:
-            return local - segment.offset
-    if times.rhythm:
-        return _next_of_rhythm(times, zone, instant + 1)
-    local = times.at_or_after(latest_local_shown(zone, instant) + 1)
-    return None if local is None else instant_reaching(zone, local)
-
-
-def latest_instant(times: LocalTimes, zone: str, instant: int) -> int | None:
-    """Find the last instant up to ``instant``, itself included, at which a cron schedule fires; the mirror of `next_instant`.
-
-    Returns:
-        Seconds since 1970 UTC; None if it never fired since 1970.
-    """
-    if times.rhythm:
-        return _latest_of_rhythm(times, zone, instant)
-    local = times.at_or_before(latest_local_shown(zone, instant))
-    if local is None:
+    after = max(after, EARLIEST - 1)
+    if after >= LATEST:
         return None
-    found = instant_reaching(zone, local)
-    return found if found >= 0 else None
+    found: Millis | None
+    if isinstance(schedule, Cron):
+        found = _next_of_cron(schedule.expr, zone, after // 1000)
+    elif isinstance(schedule, Interval):
+        found = anchor + max(1, (after - anchor) // schedule.every_ms + 1) * schedule.every_ms
+    else:
+        at = _at(schedule, zone)
+        found = at if at > after else None
+    return found if found is not None and found < LATEST else None
 
 
-def count_instants(times: LocalTimes, zone: str, first: int, until: int, cap: int) -> int:
-    """Count the instants in ``first <= instant <= until`` at which a cron schedule fires, to ``cap``.
+# Many jobs share an expression and a zone and come due at the same instant. The cache lets us compute their next moment once.
 
-    Nothing is stepped through: within a stretch of one offset a count is a few multiplications, and empty ones are leapt over.
+
+@lru_cache(maxsize=2048)
+def _next_of_cron(expr: str, zone: str, second: int) -> Millis | None:
+    found = next_instant(parse_cron(expr), zone, second)
+    return None if found is None else found * 1000
+
+
+@lru_cache(maxsize=2048)
+def _latest_of_cron(expr: str, zone: str, second: int) -> Millis | None:
+    found = latest_instant(parse_cron(expr), zone, second)
+    return None if found is None else found * 1000
+
+
+def latest_moment(schedule: Schedule, *, until: Millis, zone: str, anchor: Millis) -> Millis | None:
+    """Find the last moment of a schedule up to ``until``, inclusive; None if there is none since 1970.
+
+    It agrees with `next_moment`: repeated calls of that return this moment last before they pass ``until``.
+
+    Args:
+        schedule: A `Cron`, `Interval` or `OneShot`.
+        until: An instant.
+        zone: A checked IANA name.
+        anchor: When an interval began; its first moment is later. Others ignore it.
     """
-    total = 0
-    low = first
-    while low <= until and total < cap:
-        segment = segment_at(zone, low)
-        high = min(segment.end, until + 1)
-        found = _count_of_stretch(times, zone, Segment(low, high, segment.offset), cap)
-        total += found
-        if not found and high - low >= MAX_OVERLAP:
-            local = times.at_or_after(high + segment.offset)
-            if local is None:
-                break
-            high = max(high, local - 2 * DAY)
-        low = high
-    return min(total, cap)
+    until = min(until, LATEST - 1)
+    if until < EARLIEST:
+        return None
+    found: Millis | None
+    if isinstance(schedule, Cron):
+        found = _latest_of_cron(schedule.expr, zone, until // 1000)
+    elif isinstance(schedule, Interval):
+        steps = (until - anchor) // schedule.every_ms
+        found = anchor + steps * schedule.every_ms if steps >= 1 else None
+    else:
+        at = _at(schedule, zone)
+        found = at if at <= until else None
+    return found if found is not None and found >= EARLIEST else None
 
 
-def _count_of_stretch(times: LocalTimes, zone: str, stretch: Segment, cap: int) -> int:
-    """Count the instants in a segment or a part of one."""
-    low, high, offset = stretch
-    if times.rhythm:
-        return times.count(low + offset, high + offset, cap)
-    # All times that a jump skips, and the one just after it, are one moment: at the jump.
-    before, at_low, last = (latest_local_shown(zone, instant) for instant in (low - 1, low, high - 1))
-    return times.count(before + 1, at_low + 1, 1) + times.count(at_low + 1, last + 1, cap)
+def count_moments(schedule: Schedule, *, first: Millis, until: Millis, zone: str, anchor: Millis, cap: int = 1000) -> int:
+    """Count the moments of a schedule in ``first <= moment <= until``, up to ``cap``, without stepping through them.
+
+    Args:
+        schedule: A `Cron`, `Interval` or `OneShot`.
+        first: An instant that is a moment of the schedule.
+        until: An instant.
+        zone: A checked IANA name.
+        anchor: When an interval began; others ignore it.
+        cap: The highest count that is returned.
+    """
+    first, until = max(first, EARLIEST), min(until, LATEST - 1)
+    if until < first:
+        return 0
+    if isinstance(schedule, Cron):
+        return count_instants(parse_cron(schedule.expr), zone, -(-first // 1000), until // 1000, cap)
+    if isinstance(schedule, Interval):
+        before = max(0, -(-(first - anchor) // schedule.every_ms) - 1)
+        return max(0, min(cap, (until - anchor) // schedule.every_ms - before))
+    return int(first <= _at(schedule, zone) <= until)
 
 
-def _next_of_rhythm(times: LocalTimes, zone: str, start: int) -> int | None:
-    """Walk the stretches of one offset from ``start`` on."""
-    for _ in range(_MOST_STEPS * 4):
-        segment = segment_at(zone, start)
-        local = times.at_or_after(start + segment.offset)
-        if local is None:
-            return None
-        found = local - segment.offset
-        if found < segment.end:
-            return found
-        # Nothing matches before this local time, so nothing fires until a day before it, unless the clock is set back at once.
-        settled = segment.end - start >= MAX_OVERLAP
-        start = max(segment.end, local - DAY) if settled else segment.end
-    return None
+def first_moment(schedule: Schedule, *, now: Millis, zone: str) -> Millis:
+    """Find the first moment of a schedule that is added at ``now``. For an interval ``now`` is the anchor.
+
+    A one-shot that is up to 60 s in the past keeps its moment and so is due at once.
+
+    Args:
+        schedule: A `Cron`, `Interval` or `OneShot`.
+        now: An instant.
+        zone: A checked IANA name.
+
+    Raises:
+        InvalidSchedule: The schedule never fires; or it is a one-shot that is further in the past, or whose local time the clock in that
+            zone skips.
+    """
+    if isinstance(schedule, OneShot):
+        _check_exists(schedule, zone)
+        at = _at(schedule, zone)
+        if at < now - ONE_SHOT_GRACE:
+            raise InvalidSchedule(f"at {shorten(schedule.at)} is in the past: it was {utc_text(at)}, now it is {utc_text(now)}")
+        if at < LATEST:
+            return at
+    found = next_moment(schedule, after=now, zone=zone, anchor=now)
+    if found is None:
+        ((name, value),) = attrs.asdict(schedule).items()
+        raise InvalidSchedule(f"{name} {shorten(value)} never fires in {zone} before the year 9998")
+    return found
 
 
-def _latest_of_rhythm(times: LocalTimes, zone: str, end: int) -> int | None:
-    """Walk the stretches of one offset back from ``end``."""
-    for _ in range(_MOST_STEPS * 4):
-        if end < 0:
-            return None
-        segment = segment_at(zone, end)
-        local = times.at_or_before(end + segment.offset)
-        if local is None:
-            return None
-        found = local - segment.offset
-        if found >= segment.start:
-            return found if found >= 0 else None
-        settled = end - segment.start >= MAX_OVERLAP
-        end = min(segment.start - 1, local + DAY) if settled else segment.start - 1
-    return None
+def _iterate(schedule: Schedule, after: Millis, before: Millis, zone: str, anchor: Millis) -> Iterator[datetime]:
+    found = next_moment(schedule, after=after, zone=zone, anchor=anchor)
+    while found is not None and found < before:
+        yield from_millis(found)
+        found = next_moment(schedule, after=found, zone=zone, anchor=anchor)
+
+
+def _check_arguments(
+    schedule: Schedule, after: datetime, timezone: str | None, anchor: datetime | None
+) -> tuple[Millis, str, Millis]:
+    """Check the arguments that the public functions share, and return the start, the zone and the anchor."""
+    check_is_schedule(schedule)
+    zone = "UTC" if timezone is None else check_zone(timezone, error=InvalidSchedule)
+    start = checks.instant("after", after, InvalidSchedule)
+    if isinstance(schedule, OneShot):
+        _check_exists(schedule, zone)
+    return start, zone, start if anchor is None else checks.instant("anchor", anchor, InvalidSchedule)
+
+
+def _at(schedule: OneShot, zone: str) -> Millis:
+    return read_timestamp(schedule.at).instant(zone)
+
+
+def _check_exists(schedule: OneShot, zone: str) -> None:
+    if read_timestamp(schedule.at).is_skipped(zone):
+        raise InvalidSchedule(f"at {shorten(schedule.at)} does not exist in {zone}: the clock is set forward over it")

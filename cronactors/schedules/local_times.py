@@ -1,4 +1,4 @@
-"""The local times that a cron expression means: the next, the previous, and how many. Zone-less and pure."""
+"""The local times that a cron expression matches: the next, the previous and the number of them. Without a zone. Pure."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ _HOURS = 24
 
 @attrs.frozen
 class LocalTimes:
-    """The local times that an expression means: each matching day at each matching hour, minute and second.
+    """The local times that an expression matches: each matching day at each matching hour, minute and second.
 
-    Local times are seconds since 1970-01-01 00:00 on a clock without a zone.
+    A local time is a number of seconds since 1970-01-01 00:00 on a clock without a zone.
 
     Args:
         days: The matching days.
         hours: Matching hours, ascending; ``minutes`` and ``seconds`` likewise.
         minutes: Matching minutes.
         seconds: Matching seconds.
-        rhythm: Second, minute or hour field begins with ``*``: the schedule follows the wall through clock changes
-            (Debian cron(8): "wildcard jobs"), while a time of day runs exactly once.
+        rhythm: Whether the second, minute or hour field begins with ``*``. Such a schedule follows the clock on the wall through
+            clock changes (Debian cron(8): "wildcard jobs"), while a time of day runs exactly once. Hours that are written out, such
+            as ``0-23``, are times of day.
     """
 
     days: DayRule
@@ -35,16 +36,22 @@ class LocalTimes:
 
     @property
     def per_day(self) -> int:
-        """How many times a matching day has."""
+        """The number of times in a matching day."""
         return len(self.hours) * len(self.minutes) * len(self.seconds)
 
     @property
     def keeps_local_time(self) -> bool:
-        """Whether these are times of day, which belong to a local date and time; a rhythm of all hours follows the wall."""
+        """Whether the moments belong to local dates and times, rather than to instants.
+
+        We need to know this when the rules of a zone change. ``30 2 * * *`` in Europe/Rome means 02:30 on the wall, and so does a
+        rhythm within named hours, such as ``*/20 2 * * *``: if Italy moves its clocks, the next moment moves with them, and no date
+        runs twice or is left out. A rhythm of all hours, such as ``*/15 * * * *``, has no date to miss: it continues from the present
+        by the new rules.
+        """
         return not (self.rhythm and len(self.hours) == _HOURS)
 
     def at_or_after(self, local: int) -> int | None:
-        """Find the first matching local time from ``local`` on; None beyond the calendar."""
+        """Find the first matching local time from ``local`` on; None if there is none up to the end of 9998."""
         day, time = divmod(local, _DAY)
         matching = self.days.at_or_after(day)
         if matching == day:
@@ -57,7 +64,7 @@ class LocalTimes:
         return matching * _DAY + self.hours[0] * 3600 + self.minutes[0] * 60 + self.seconds[0]
 
     def at_or_before(self, local: int) -> int | None:
-        """Find the last matching local time up to ``local``; None before the calendar."""
+        """Find the last matching local time up to ``local``; None if there is none back to 1969."""
         day, time = divmod(local, _DAY)
         matching = self.days.at_or_before(day)
         if matching == day:
@@ -70,14 +77,18 @@ class LocalTimes:
         return matching * _DAY + self.hours[-1] * 3600 + self.minutes[-1] * 60 + self.seconds[-1]
 
     def count(self, start: int, end: int, cap: int) -> int:
-        """Count the matching local times in ``start <= local < end``, to ``cap``; costs no more for many than for few."""
+        """Count the matching local times in ``start <= local < end``, up to ``cap``.
+
+        We multiply the matching days by the times of a day and correct the first and the last day, so a schedule of every second costs
+        no more than one of every day.
+        """
         if start >= end:
             return 0
-        (first, begin), (last, stop) = divmod(start, _DAY), divmod(end, _DAY)
-        total = -self._rank(begin) if self.days.at_or_after(first) == first else 0
-        if self.days.at_or_after(last) == last:
-            total += self._rank(stop)
-        return min(cap, total + self.days.count(first, last, cap + 1) * self.per_day)
+        (first_day, first_time), (last_day, last_time) = divmod(start, _DAY), divmod(end, _DAY)
+        total = -self._count_before(first_time) if self.days.at_or_after(first_day) == first_day else 0
+        if self.days.at_or_after(last_day) == last_day:
+            total += self._count_before(last_time)
+        return min(cap, total + self.days.count(first_day, last_day, cap + 1) * self.per_day)
 
     def _time_from(self, time: int) -> int | None:
         """Find the first time of day from ``time`` on."""
@@ -115,14 +126,14 @@ class LocalTimes:
             return self.hours[at] * 3600 + self.minutes[-1] * 60 + self.seconds[-1]
         return None
 
-    def _rank(self, time: int) -> int:
+    def _count_before(self, time: int) -> int:
         """Count the times of a matching day that are earlier than ``time``."""
         hour, minute, second = time // 3600, time // 60 % 60, time % 60
         at = bisect_left(self.hours, hour)
-        rank = at * len(self.minutes) * len(self.seconds)
+        total = at * len(self.minutes) * len(self.seconds)
         if at < len(self.hours) and self.hours[at] == hour:
             inner = bisect_left(self.minutes, minute)
-            rank += inner * len(self.seconds)
+            total += inner * len(self.seconds)
             if inner < len(self.minutes) and self.minutes[inner] == minute:
-                rank += bisect_left(self.seconds, second)
-        return rank
+                total += bisect_left(self.seconds, second)
+        return total

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
 from itertools import islice
-from typing import NamedTuple
 
 import attrs
 
 from cronactors import checks
 from cronactors.errors import InvalidSchedule
 from cronactors.instants import EARLIEST, from_millis, to_millis
+from cronactors.schedules.clock_changes import clock_changes, segment_at, shown_twice
 from cronactors.schedules.cron import parse_cron
+from cronactors.schedules.fire_times import fire_times
 from cronactors.schedules.local_times import LocalTimes
-from cronactors.schedules.schedule import Cron, OneShot, Schedule, fire_times
+from cronactors.schedules.schedule import Cron, OneShot, Schedule
 from cronactors.schedules.timestamps import read_timestamp
-from cronactors.schedules.zones import MAX_OVERLAP, rules, segment_at
+from cronactors.schedules.zones import load_zone
 
 MOST_PREVIEWS = 10_000
 """Most moments of one preview."""
@@ -35,24 +35,6 @@ class Preview:
     at: datetime
     local: datetime
     note: str | None
-
-
-class ClockChange(NamedTuple):
-    """An instant at which a zone's offset changes, and the offsets before and after it. Seconds."""
-
-    at: int
-    before: int
-    after: int
-
-    @property
-    def skipped(self) -> tuple[int, int]:
-        """The local times that the clock jumps over, end exclusive; an empty range if it is set back."""
-        return self.at + self.before, self.at + max(self.before, self.after)
-
-    @property
-    def repeated(self) -> tuple[int, int]:
-        """The local times that the clock shows twice, end exclusive; an empty range if it is set forward."""
-        return self.at + min(self.before, self.after), self.at + self.before
 
 
 def preview(
@@ -85,35 +67,9 @@ def preview(
     for at in moments:
         instant = to_millis(at) // 1000
         note = _note(schedule, zone, seen, instant)
-        previews.append(Preview(at=at, local=at.astimezone(rules(zone)), note=note))
+        previews.append(Preview(at=at, local=at.astimezone(load_zone(zone)), note=note))
         seen = instant
     return previews
-
-
-def clock_changes(zone: str, start: int, end: int) -> Iterator[ClockChange]:
-    """Find the clock changes of a zone in ``start < at < end``.
-
-    Args:
-        zone: A checked IANA name.
-        start: Seconds since 1970 UTC, not before 1969.
-        end: Seconds since 1970 UTC, not after mid-9998.
-    """
-    segment = segment_at(zone, start)
-    while segment.end < end:
-        following = segment_at(zone, segment.end)
-        if following.offset != segment.offset:
-            yield ClockChange(following.start, segment.offset, following.offset)
-        segment = following
-
-
-def shown_twice(zone: str, instant: int) -> ClockChange | None:
-    """Find the clock change that makes the local time of an instant (seconds since 1970 UTC) be shown twice; None if there is none."""
-    local = instant + segment_at(zone, instant).offset
-    for change in clock_changes(zone, instant - MAX_OVERLAP, instant + MAX_OVERLAP):
-        low, high = change.repeated
-        if low <= local < high:
-            return change
-    return None
 
 
 def wall_text(local: int, beside: int) -> str:

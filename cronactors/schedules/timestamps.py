@@ -1,4 +1,4 @@
-"""The text of a one-shot's moment: ISO 8601 as RFC 3339 has it, with an offset or as local time. Pure."""
+"""The text of a one-shot's moment: a date and time by RFC 3339, with an offset or as local time. Pure."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import attrs
 
 from cronactors import checks
 from cronactors.errors import InvalidSchedule, shorten
-from cronactors.instants import Millis, to_millis
-from cronactors.schedules.zones import instant_reaching, is_skipped
+from cronactors.instants import Millis, from_millis, to_millis
+from cronactors.schedules.clock_changes import instant_reaching, is_skipped
 
 _MAX_TEXT = 64
 _FIRST_YEAR, _LAST_YEAR = 1970, 9997
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - counts milliseconds off the wall
-# RFC 3339, but seconds may be left out, and so may the offset, which Python writes with seconds if it has any.
+# A date-time of RFC 3339 (section 5.6). Seconds and the offset are optional here, and an offset may have seconds, as Python writes it.
 _TIMESTAMP = re.compile(
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d([.,]\d{1,9})?)?(Z|[+-]\d\d(:?\d\d)?|[+-]\d\d:\d\d:\d\d)?",
     re.ASCII,
@@ -25,38 +25,38 @@ _TIMESTAMP = re.compile(
 
 @attrs.frozen
 class Timestamp:
-    """A date and time that was read.
+    """A parsed date and time.
 
     Args:
-        millis: An instant; or milliseconds since 1970-01-01 00:00 on a clock without a zone.
-        local: It is local time, there was no offset in the text.
+        millis: An instant; or, if ``local``, milliseconds since 1970-01-01 00:00 on a clock without a zone.
+        local: Whether this is a local time, because the text has no offset.
     """
 
     millis: Millis
     local: bool
 
     def instant(self, zone: str) -> Millis:
-        """Find the instant in a zone: of a time shown twice its first showing, of a skipped one the first moment after the jump."""
+        """Find the instant in a zone: the first showing of a time that is shown twice, the moment after the jump for a skipped one."""
         if not self.local:
             return self.millis
         found = instant_reaching(zone, self.millis // 1000) * 1000
         return found if self.is_skipped(zone) else found + self.millis % 1000
 
     def is_skipped(self, zone: str) -> bool:
-        """Whether it is a local time over which the clock in a zone is set forward."""
+        """Return whether this is a local time that the clock in a zone skips."""
         return self.local and is_skipped(zone, self.millis // 1000)
 
 
 def timestamp_text(value: str | datetime) -> str:
-    """Check a one-shot's moment and give it as text; a datetime is written in ISO 8601 and keeps its offset, if it has one.
+    """Check a one-shot's moment and return it as text. A datetime is written in ISO 8601 and keeps its offset, if it has one.
 
     Raises:
-        InvalidSchedule: It cannot be read, or is no time of the years 1970 to 9997.
+        InvalidSchedule: It is not a date and time, or not in the years 1970 to 9997.
     """
     if isinstance(value, datetime):
         try:
             value = value.isoformat()
-        except Exception:  # noqa: BLE001 - whatever a tzinfo of the user's raises, it is this value that is wrong
+        except Exception:  # noqa: BLE001 - a user's tzinfo can raise anything, and then this value is wrong
             raise InvalidSchedule("at is a datetime whose zone gives no offset") from None
     text = checks.text("at", value, InvalidSchedule, limit=_MAX_TEXT)
     read_timestamp(text)
@@ -65,19 +65,24 @@ def timestamp_text(value: str | datetime) -> str:
 
 @lru_cache(maxsize=4096)
 def read_timestamp(text: str) -> Timestamp:
-    """Read a one-shot's text; parts of a millisecond are cut off.
+    """Parse a one-shot's text. Fractions of a millisecond are cut off.
 
     Raises:
-        InvalidSchedule: It cannot be read, or is no time of the years 1970 to 9997.
+        InvalidSchedule: It is not a date and time, or not in the years 1970 to 9997.
     """
     try:
         if _TIMESTAMP.fullmatch(text.upper()) is None:
             raise ValueError
         found = datetime.fromisoformat(text.upper())
     except ValueError:
-        raise InvalidSchedule(f"at {shorten(text)} is no ISO 8601 date and time, such as 2026-03-29T09:00:00+02:00") from None
+        raise InvalidSchedule(f"at {shorten(text)} is not an ISO 8601 date and time, such as 2026-03-29T09:00:00+02:00") from None
     if not _FIRST_YEAR <= found.year <= _LAST_YEAR:
         raise InvalidSchedule(f"at {shorten(text)} is not in the years {_FIRST_YEAR} to {_LAST_YEAR}")
     if found.tzinfo is not None:
         return Timestamp(to_millis(found), local=False)
     return Timestamp((found - _EPOCH) // timedelta(milliseconds=1), local=True)
+
+
+def utc_text(instant: Millis) -> str:
+    """Write an instant for a message, such as ``2026-03-29 07:00:00 UTC``."""
+    return f"{from_millis(instant):%Y-%m-%d %H:%M:%S} UTC"

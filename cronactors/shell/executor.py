@@ -14,7 +14,9 @@ import trio
 from cronactors.errors import CronError, InvalidConfig, shorten
 from cronactors.model import JobContext, JobExecutor, JobResult
 from cronactors.shell.checks import DEFAULT_SHELL, check_shell_options
-from cronactors.shell.process_group import ProcessGroup, exit_status, why_unknown
+from cronactors.shell.exit_status import exit_status, why_unknown
+from cronactors.shell.output import HeadAndTail
+from cronactors.shell.process_group import ProcessGroup
 from cronactors.wallclock import hold
 
 if TYPE_CHECKING:
@@ -118,8 +120,8 @@ class _Command:
     """
 
     def __init__(self, shell: str, folder: Path, grace: float) -> None:
-        self.out = _Ends(SHELL_OUTPUT // 2, SHELL_OUTPUT // 2)
-        self.err = _Ends(0, _ERROR_BYTES)
+        self.out = HeadAndTail(SHELL_OUTPUT // 2, SHELL_OUTPUT // 2)
+        self.err = HeadAndTail(0, _ERROR_BYTES)
         self.left = ""
         self._shell = shell
         self._folder = folder
@@ -167,33 +169,3 @@ class _Command:
             # A process that left the group may hold the pipes for ever.
             nursery.cancel_scope.deadline = trio.current_time() + _DRAIN
         return status
-
-
-class _Ends:
-    """Keeps the first and the last bytes of a stream, however much comes."""
-
-    def __init__(self, head: int, tail: int) -> None:
-        self._head, self._tail = bytearray(), bytearray()
-        self._head_size, self._tail_size = head, tail
-        self._lost = 0
-
-    async def fill(self, stream: trio.abc.ReceiveStream) -> None:
-        """Read a stream to its end and close it. Cancelled: what came so far stays."""
-        async with stream:
-            async for chunk in stream:
-                self.add(chunk)
-
-    def add(self, chunk: bytes | bytearray) -> None:
-        """Take the next piece."""
-        room = self._head_size - len(self._head)
-        self._head += chunk[:room]
-        self._tail += chunk[room:]
-        if (excess := len(self._tail) - self._tail_size) > 0:
-            del self._tail[:excess]
-            self._lost += excess
-
-    def text(self) -> str:
-        """Answer what was kept as text without NUL and without the last line's end; what is no UTF-8 is replaced."""
-        gap = f"\n… {self._lost:,} bytes left out …\n" if self._lost and self._head_size else ""
-        pieces = [bytes(self._head), bytes(self._tail)] if gap else [bytes(self._head + self._tail)]
-        return gap.join(piece.decode("utf-8", "replace") for piece in pieces).replace("\0", "").rstrip("\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from cronactors.errors import shorten
-from cronactors.schedules.lint import Finding
+from cronactors.schedules.finding import Finding
 
 # Quoted text and comments are skipped; the rest is looked at operator by operator. A backslash quotes the next character.
 _TOKENS = re.compile(

@@ -25,7 +25,7 @@ from cronactors import (
 )
 from cronactors.instants import Millis, to_millis
 from cronactors.ledger.zone_changes import recompute_page
-from cronactors.schedules.schedule import schedule_to_json
+from cronactors.schedules.schedule_json import schedule_to_json
 from cronactors.spec import MAX_PROMPT
 from cronactors.storage.rows import JobRow, RunRow
 from cronactors.storage.sqlite import SqliteStorage

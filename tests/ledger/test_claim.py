@@ -10,7 +10,7 @@ from cronactors.errors import AlreadyClaimed, JobBusy, JobNotFound, RunClosed
 from cronactors.ledger.claim import MOST_PASSED_OVER, BlockedBy, Claims, claim_due
 from cronactors.ledger.leases import LEASE
 from cronactors.model import Overlap, SessionMode
-from cronactors.schedules import schedule
+from cronactors.schedules import fire_times
 from cronactors.schedules.schedule import Cron, Interval
 from cronactors.storage.rows import DueItem
 from tests.ledger_world import DAY, FAILURE, HOUR, HOURLY, INTERRUPTED, KINDS, MINUTE, MINUTELY, SECOND, SUCCESS, T0, World, at
@@ -379,9 +379,9 @@ def test_a_place_that_an_index_tells_of_twice_is_claimed_once(world, monkeypatch
 @pytest.mark.parametrize("jobs", [2, 300])
 def test_what_follows_equal_moments_is_computed_once_however_many_jobs_share_it(world, monkeypatch, jobs):
     computed = []
-    next_instant = schedule.next_instant
-    monkeypatch.setattr(schedule, "next_instant", lambda *args: computed.append(args) or next_instant(*args))
-    schedule._next_of_cron.cache_clear()
+    next_instant = fire_times.next_instant
+    monkeypatch.setattr(fire_times, "next_instant", lambda *args: computed.append(args) or next_instant(*args))
+    fire_times._next_of_cron.cache_clear()
     for _ in range(jobs):
         world.add(Cron("0 9 * * *"), timezone="Europe/Rome")
     world.pass_time(DAY)

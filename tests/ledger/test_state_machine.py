@@ -13,7 +13,8 @@ from cronactors.instants import Millis
 from cronactors.ledger.leases import LEASE
 from cronactors.model import Coalesce, JobChanges, Misfire, Overlap, SessionMode
 from cronactors.policy import in_crash_loop
-from cronactors.schedules.schedule import Interval, OneShot, Schedule, schedule_from_json
+from cronactors.schedules.schedule import Interval, OneShot, Schedule
+from cronactors.schedules.schedule_json import schedule_from_json
 from cronactors.storage.rows import PAUSE
 from tests.ledger_world import (
     CANCELLED,

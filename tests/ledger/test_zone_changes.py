@@ -18,7 +18,7 @@ from cronactors import Cron, Interval, OneShot, open_scheduler, open_store
 from cronactors.actors import recompute
 from cronactors.instants import Millis, from_millis, to_millis
 from cronactors.ledger import cancel_other, claim, jobs, zone_changes
-from cronactors.schedules import schedule, zone_rules, zones
+from cronactors.schedules import clock_changes, fire_times, zone_rules
 from cronactors.schedules.zone_rules import RULES, is_older
 from cronactors.testing import VirtualClock
 from tests.ledger_world import DAY, HOUR, KINDS, MINUTE, SUCCESS, T0, World
@@ -41,9 +41,9 @@ def world_rules(release: str, *hours: float, change: Millis = 0) -> Iterator[Non
             offset = after[0] if after and instant >= change else before
             return moment.replace(tzinfo=UTC).astimezone(offset)
 
-    real = zones.rules
+    real = clock_changes.load_zone
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(zones, "rules", lambda zone: Zone() if zone == ZONE else real(zone))
+        patch.setattr(clock_changes, "load_zone", lambda zone: Zone() if zone == ZONE else real(zone))
         for module in (zone_rules, cancel_other, claim, jobs, zone_changes, recompute):
             patch.setattr(module, "RULES", release)
         _forget()
@@ -52,7 +52,7 @@ def world_rules(release: str, *hours: float, change: Millis = 0) -> Iterator[Non
 
 
 def _forget() -> None:
-    for cached in (zones._block, schedule._next_of_cron, schedule._latest_of_cron):
+    for cached in (clock_changes._block, fire_times._next_of_cron, fire_times._latest_of_cron):
         cached.cache_clear()
 
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings, strategies as st
 
 from cronactors.errors import CronError, InvalidSchedule
 from cronactors.schedules.calendar import special_days
-from cronactors.schedules.cron import HOUR, MINUTE, MONTH_DAY, SECOND, WEEKDAY, fields, parse_cron
+from cronactors.schedules.cron import parse_cron, split_fields
+from cronactors.schedules.cron_fields import HOUR, MINUTE, MONTH_DAY, SECOND, WEEKDAY
 from cronactors.schedules.schedule import Cron
 from tests.oracle import Expression
 
@@ -127,7 +128,7 @@ REFUSED = [
     ("0 0 9 * * * 2026", "years are not supported: 7 fields are those of Quartz"),
     ("@reboot", "@reboot is not a time"),
     ("@every 5m", "@every is an interval, not an expression: write Interval(300000)"),
-    ("@never", "'@never' is not known; there are @hourly"),
+    ("@never", "'@never' is unknown; known are @hourly"),
     ("60 * * * *", "minute '60' is not in 0 to 59"),
     ("60 0 0 * * *", "second '60' is not in 0 to 59"),
     ("* 24 * * *", "hour '24' is not in 0 to 23"),
@@ -156,9 +157,9 @@ REFUSED = [
     ("? * * * *", "? can only stand alone, in a day field"),
     ("0 0 ?,1 * *", "? can only stand alone"),
     ("0 0 ?/2 * *", "? can only stand alone"),
-    ("1,,2 * * * *", "something is missing beside a comma"),
-    (",1 * * * *", "something is missing"),
-    ("1, * * * *", "something is missing"),
+    ("1,,2 * * * *", "an item is missing next to a comma"),
+    (",1 * * * *", "an item is missing"),
+    ("1, * * * *", "an item is missing"),
     ("1- * * * *", "minute '1-' cannot be read"),
     ("1-2-3 * * * *", "cannot be read"),
     ("*-5 * * * *", "cannot be read"),
@@ -233,7 +234,7 @@ def test_as_many_special_days_as_are_useful():
 
 
 def test_an_expression_taken_apart():
-    written = fields("*/20 9-17,7 1,15W * MON,fri#5,5-1/2")
+    written = split_fields("*/20 9-17,7 1,15W * MON,fri#5,5-1/2")
     assert [field.name for field in written] == ["minute", "hour", "day of month", "month", "day of week"]
     assert [each.text for each in written.values()] == ["*/20", "9-17,7", "1,15W", "*", "MON,fri#5,5-1/2"]
     assert [(each.text, each.special, each.values) for each in written[WEEKDAY].items] == [
@@ -242,10 +243,10 @@ def test_an_expression_taken_apart():
     assert [each.special for each in written[MONTH_DAY].items] == ["", "15w"]
     assert (written[MINUTE].items[0].numbers, written[HOUR].values) == (range(0, 60, 20), {7, *range(9, 18)})
     assert [each.restricted for each in written.values()] == [True, True, True, False, True]
-    assert (next(iter(fields("0 * * * * ?"))), fields("0 * * * * ?")[WEEKDAY].restricted) == (SECOND, False)
-    assert fields("@weekly")[WEEKDAY].text == "0"
+    assert (next(iter(split_fields("0 * * * * ?"))), split_fields("0 * * * * ?")[WEEKDAY].restricted) == (SECOND, False)
+    assert split_fields("@weekly")[WEEKDAY].text == "0"
     with pytest.raises(InvalidSchedule, match="minute '60' is not in 0 to 59"):
-        fields("60 * * * *")
+        split_fields("60 * * * *")
 
 
 @pytest.mark.parametrize("value", [None, 5, b"0 9 * * *", ["0 9 * * *"], object(), 1.5, True])

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 from cronactors.errors import InvalidSchedule
 from cronactors.instants import LATEST, to_millis
-from cronactors.schedules.schedule import Cron, count_moments, fire_times, latest_moment, next_moment
+from cronactors.schedules.fire_times import count_moments, fire_times, latest_moment, next_moment
+from cronactors.schedules.schedule import Cron
 from tests import oracle
 
 EXAMPLES = int(os.environ.get("CRONACTORS_EXAMPLES", "200"))

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 
 from cronactors.errors import InvalidSchedule
 from cronactors.instants import to_millis
+from cronactors.schedules.fire_times import fire_times, first_moment
 from cronactors.schedules.lint import lint
-from cronactors.schedules.schedule import Cron, Interval, OneShot, fire_times, first_moment
+from cronactors.schedules.schedule import Cron, Interval, OneShot
 from tests.oracle import Expression
 from tests.schedules.test_fire_times import ZONES, changes, expressions, parsed, places
 

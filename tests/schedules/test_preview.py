@@ -11,8 +11,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 from cronactors.errors import InvalidSchedule
-from cronactors.schedules.preview import clock_changes, preview, shown_twice
-from cronactors.schedules.schedule import Cron, Interval, OneShot, fire_times
+from cronactors.schedules.clock_changes import clock_changes, shown_twice
+from cronactors.schedules.fire_times import fire_times
+from cronactors.schedules.preview import preview
+from cronactors.schedules.schedule import Cron, Interval, OneShot
 from tests import oracle
 from tests.schedules.test_fire_times import changes, expressions, parsed, places
 

@@ -15,22 +15,9 @@ from hypothesis import given, settings, strategies as st
 
 from cronactors.errors import InvalidSchedule
 from cronactors.instants import LATEST, to_millis
-from cronactors.schedules.schedule import (
-    MAX_INTERVAL,
-    Cron,
-    Interval,
-    OneShot,
-    count_moments,
-    fire_times,
-    first_moment,
-    latest_moment,
-    next_moment,
-    next_run,
-    schedule_from_dict,
-    schedule_from_json,
-    schedule_to_dict,
-    schedule_to_json,
-)
+from cronactors.schedules.fire_times import count_moments, fire_times, first_moment, latest_moment, next_moment, next_run
+from cronactors.schedules.schedule import MAX_INTERVAL, Cron, Interval, OneShot
+from cronactors.schedules.schedule_json import schedule_from_dict, schedule_from_json, schedule_to_dict, schedule_to_json
 
 NOON = datetime(2026, 5, 5, 12, tzinfo=UTC)
 NOW = to_millis(NOON)
@@ -208,11 +195,15 @@ def test_first_moment():
 @pytest.mark.parametrize(
     ("schedule", "zone", "why"),
     [
-        (OneShot("2026-05-05 11:58:59.999"), "UTC", "at '2026-05-05 11:58:59.999' is in the past: it was 2026-05-05 11:58:59"),
+        (
+            OneShot("2026-05-05 11:58:59.999"),
+            "UTC",
+            "at '2026-05-05 11:58:59.999' is in the past: it was 2026-05-05 11:58:59 UTC",
+        ),
         (
             OneShot("2026-05-05 12:00"),
             "Europe/Rome",
-            "is in the past: it was 2026-05-05 10:00:00, now it is 2026-05-05 12:00:00 UTC",
+            "is in the past: it was 2026-05-05 10:00:00 UTC, now it is 2026-05-05 12:00:00 UTC",
         ),
         (OneShot("2027-03-28 02:30"), "Europe/Rome", "at '2027-03-28 02:30' does not exist in Europe/Rome"),
         (OneShot("9997-12-31T23:00-05:00"), "UTC", "never fires in UTC before the year 9998"),
@@ -276,7 +267,7 @@ def test_the_text_is_the_original_s():
         ({"kind": "cron", "expr": "60 * * * *"}, "expr '60 * * * *': minute '60'"),
         ({"kind": "interval", "every_ms": "5"}, "every_ms must be a whole number"),
         ({"kind": "interval", "every_ms": 0}, "every_ms must be 1 to"),
-        ({"kind": "one_shot", "at": "soon"}, "at 'soon' is no ISO 8601"),
+        ({"kind": "one_shot", "at": "soon"}, "at 'soon' is not an ISO 8601"),
         ({"kind": "one_shot", "at": NOON}, "at must be text"),
         ([], "schedule must be a mapping"),
         (None, "schedule must be a mapping"),

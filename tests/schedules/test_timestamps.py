@@ -50,7 +50,7 @@ def test_read(text, expected):
      "٢٠٢٦-03-29T09:00", "2026-03-29T09:00+2", "-2026-03-29T09:00", "2026-03-29T09:00:00+02:00+02:00"],
 )  # fmt: skip
 def test_refused_text(text):
-    with pytest.raises(InvalidSchedule, match=r"^at .*no ISO 8601 date and time") as caught:
+    with pytest.raises(InvalidSchedule, match=r"^at .*is not an ISO 8601 date and time") as caught:
         OneShot(text)
     assert str(caught.value).isprintable()
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from cronactors.errors import InvalidJob, InvalidSchedule
-from cronactors.schedules.zones import check_zone, instant_reaching, is_skipped, latest_local_shown, segment_at
+from cronactors.schedules.clock_changes import instant_reaching, is_skipped, latest_local_shown, segment_at
+from cronactors.schedules.zones import check_zone
 
 EPOCH = datetime(1970, 1, 1)
 ALL_ZONES = sorted(zoneinfo.available_timezones() - {"localtime"})
