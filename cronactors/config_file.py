@@ -16,10 +16,10 @@ import attrs
 
 from cronactors import checks
 from cronactors.errors import CronError, InvalidConfig, InvalidJob, one_line, shorten
-from cronactors.model import MAX_WINDOW, JobOptions, Misfire
+from cronactors.model import MAX_WINDOW, Misfire
 from cronactors.schedules.schedule import Cron, Interval, OneShot, Schedule
 from cronactors.shell.checks import check_shell, check_shell_options, check_shell_prompt
-from cronactors.spec import MAX_JOBS, MAX_PATH, CronConfig, Delay, JobSpec, RetryPolicy
+from cronactors.spec import MAX_JOBS, MAX_PATH, CronConfig, Delay, JobOptions, JobSpec, RetryPolicy
 
 if TYPE_CHECKING:
     from _typeshed import StrPath

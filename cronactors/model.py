@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from enum import Enum, StrEnum
-from typing import Final, TypeAlias, TypedDict
+from typing import Final, TypeAlias
 
 import attrs
 
@@ -294,36 +294,6 @@ class Explanation:
     run_id: str | None = None
     next: datetime | None = None
     text: str
-
-
-class JobOptions(TypedDict, total=False):
-    """The optional fields of a new job; see `JobSpec`."""
-
-    delete_after_run: bool
-    timezone: str | None
-    max_retries: int | None
-    timeout_secs: float | None
-    session_mode: SessionMode
-    user_id: str | None
-    overlap: Overlap
-    misfire: Misfire
-    executor_options: Mapping[str, Json]
-
-
-class JobChanges(TypedDict, total=False):
-    """What `CronStore.update_job` can change."""
-
-    name: str
-    prompt: str
-    schedule: Schedule
-    timezone: str
-    delete_after_run: bool
-    max_retries: int
-    timeout_secs: float
-    session_mode: SessionMode
-    overlap: Overlap
-    misfire: Misfire
-    executor_options: Mapping[str, Json]
 
 
 JobExecutor: TypeAlias = Callable[[JobContext], Awaitable[JobResult | str | None]]

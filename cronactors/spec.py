@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
-from typing import TypeVar
+from typing import TypedDict, TypeVar
 
 import attrs
 
@@ -12,7 +12,7 @@ from cronactors import checks
 from cronactors.errors import CronError, InvalidConfig, InvalidJob, shorten
 from cronactors.executor_options import NO_OPTIONS, ExecutorOptions, Json, check_executor_options
 from cronactors.instants import EARLIEST, LATEST, Millis
-from cronactors.model import JobChanges, JobOptions, Misfire, Overlap, SessionMode
+from cronactors.model import Misfire, Overlap, SessionMode
 from cronactors.schedules.schedule import Cron, Interval, OneShot, Schedule
 from cronactors.schedules.zones import check_zone
 
@@ -173,6 +173,36 @@ class JobSpec:
     overlap: Overlap = attrs.field(default=Overlap.SKIP, kw_only=True, converter=_overlap)
     misfire: Misfire = attrs.field(default=Misfire(), kw_only=True, validator=_checked(check_misfire))
     executor_options: ExecutorOptions = attrs.field(default=NO_OPTIONS, kw_only=True, repr=False, converter=_options)
+
+
+class JobOptions(TypedDict, total=False):
+    """The optional fields of a new job; see `JobSpec`."""
+
+    delete_after_run: bool
+    timezone: str | None
+    max_retries: int | None
+    timeout_secs: float | None
+    session_mode: SessionMode
+    user_id: str | None
+    overlap: Overlap
+    misfire: Misfire
+    executor_options: Mapping[str, Json]
+
+
+class JobChanges(TypedDict, total=False):
+    """What `CronStore.update_job` can change."""
+
+    name: str
+    prompt: str
+    schedule: Schedule
+    timezone: str
+    delete_after_run: bool
+    max_retries: int
+    timeout_secs: float
+    session_mode: SessionMode
+    overlap: Overlap
+    misfire: Misfire
+    executor_options: Mapping[str, Json]
 
 
 def _delays(value: Iterable[float]) -> tuple[float, ...]:

@@ -15,13 +15,15 @@ from cronactors.ids import with_ids
 from cronactors.ledger.jobs import Defaults
 from cronactors.ledger.upsert import JobList
 from cronactors.ledger.views import run_view
-from cronactors.model import ALL, AllUsers, CronJob, CronRun, JobChanges, JobOptions, RunStatus
+from cronactors.model import ALL, AllUsers, CronJob, CronRun, RunStatus
 from cronactors.origins import log_upserted
 from cronactors.own_loop import check_target, outcome_from
 from cronactors.schedules.schedule import Schedule
 from cronactors.spec import (
     MAX_PATH,
     CronConfig,
+    JobChanges,
+    JobOptions,
     JobSpec,
     check_changes,
     check_id,

@@ -11,11 +11,11 @@ from cronactors.ledger import claim, clock_set_back, jobs, own_loop, owners, rec
 from cronactors.ledger.finish import finish_runs
 from cronactors.ledger.jobs import Defaults
 from cronactors.ledger.upsert import JobList, Upserted, upsert_jobs
-from cronactors.model import Cause, CronJob, JobChanges, RunStatus
+from cronactors.model import Cause, CronJob, RunStatus
 from cronactors.owner import ProcessIdentity
 from cronactors.policy import Outcome
 from cronactors.schedules.schedule import Interval, OneShot, Schedule
-from cronactors.spec import Delay, JobSpec, RetryPolicy
+from cronactors.spec import Delay, JobChanges, JobSpec, RetryPolicy
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import Claimed, JobRow, RunRow
 from cronactors.storage.sqlite import SqliteStorage

@@ -224,7 +224,7 @@ def test_removing_a_list(start, write, tmp_path):
     write(JOBS)
     assert start("run", "--for", "0").end()[0] == 0
     code, text = start("remove", "--origin", "agent.toml").end()
-    assert (code, text.splitlines()[-1]) == (2, "Error: there is no terminal to ask on: give --yes")
+    assert (code, text.splitlines()[-1]) == (2, "Error: there is no terminal to confirm on: give --yes")
     code, text = start("remove", "--origin", "absent", "--yes").end()
     assert (code, text) == (1, "cronactors: no job has the origin absent; there are agent.toml (2)")
     assert start("remove", "--yes").end()[0] == 2

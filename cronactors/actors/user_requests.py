@@ -13,9 +13,9 @@ from cronactors.instants import Millis
 from cronactors.ledger import explain, jobs, own_loop, runs, stored_values, upsert, views
 from cronactors.ledger.jobs import Defaults
 from cronactors.ledger.upsert import JobList, Upserted
-from cronactors.model import CronJob, CronRun, Explanation, JobChanges
+from cronactors.model import CronJob, CronRun, Explanation
 from cronactors.policy import Outcome
-from cronactors.spec import JobSpec, RetryPolicy
+from cronactors.spec import JobChanges, JobSpec, RetryPolicy
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import Claimed, OriginRow, RunRow
 

@@ -8,45 +8,48 @@ import signal
 import sys
 
 from cronactors import __version__
-from cronactors.cli.first_process import fork_as_container_init
+from cronactors.cli.container_init import fork_as_container_init
 from cronactors.errors import CronError
 
 
 def main() -> None:
-    """Run the command and end the process: 0 done, 1 an error of ours, 2 wrong usage, 130 or 143 ended at once by a signal."""
-    # Ignored, as some supervisors leave it, it would cost the exit statuses of all commands: signal(2), wait(2).
+    """Run the command.
+
+    Exit status: 0 done, 1 a `CronError` or an `OSError`, 2 wrong usage, 128 + a signal that stopped it at once.
+    """
+    # Some supervisors start us with SIGCHLD ignored: then the exit statuses of all commands would be lost. See signal(2), wait(2).
     if hasattr(signal, "SIGCHLD"):
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _open_standard_streams()
     if sys.argv[1:2] == ["run"]:
         fork_as_container_init()
-    if sys.argv[1:] == ["--version"]:  # answers without importing anything heavy
+    if sys.argv[1:] == ["--version"]:  # without the imports that other verbs need
         sys.stdout.write(f"cronactors {__version__}\n")
         return
-    try:
-        from cronactors.cli.commands import cronactors
-    except ModuleNotFoundError as problem:
-        if problem.name not in ("click", "rich"):
-            raise
-        sys.exit('cronactors: the command line needs the extra "cli": pip install "cronactors[cli]"')
+    from cronactors.cli.commands import cronactors
+
     try:
         cronactors(prog_name="cronactors")
-    except (CronError, OSError) as problem:  # of the system's: standard output is full or gone
+    except (CronError, OSError) as problem:  # an OSError is one of standard output: its disk is full, or its reader is gone
         sys.exit(f"cronactors: {problem}")
     except KeyboardInterrupt:
         sys.exit(130)
 
 
 def _open_standard_streams() -> None:
-    """Open what was given to us closed: the next file would get its number, and be written to or read from by mistake."""
+    """Open the null device for each standard stream that is closed.
+
+    Else the next file that is opened would get its number, and be written to or read from by mistake. Text that a stream cannot encode is
+    escaped.
+    """
     for number in (0, 1, 2):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
-    # Python made no stream of what was closed.
+    # Python has no stream object for a descriptor that was closed when it started.
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - stays open to the end
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # no text may end the command, be it of click's or in a log
+        if isinstance(stream, io.TextIOWrapper):  # also for text of click and of logging
             stream.reconfigure(errors="backslashreplace")

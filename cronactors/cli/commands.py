@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 import click
-import rich  # noqa: F401 - so that a missing extra is noticed before anything is done
 
 from cronactors import __version__, checks
 from cronactors.cli.database import find_database
@@ -88,14 +86,9 @@ def run(
 @_where
 def list_jobs(db: str | None, config: str | None, *, as_json: bool) -> None:
     """List the jobs and when they run next."""
-    from cronactors.cli import output
-    from cronactors.cli.printer import say_json
+    from cronactors.cli import listing
 
-    jobs = _ask(partial(output.read_jobs, find_database(db, config)))
-    if as_json:
-        say_json([output.job_as_json(job) for job in jobs])
-    else:
-        output.print_jobs(jobs)
+    listing.list_jobs(find_database(db, config), as_json=as_json)
 
 
 @cronactors.command()
@@ -105,14 +98,9 @@ def list_jobs(db: str | None, config: str | None, *, as_json: bool) -> None:
 @_where
 def runs(name: str, *, limit: int, user: str | None, db: str | None, config: str | None, as_json: bool) -> None:
     """List the last runs of the job NAME."""
-    from cronactors.cli import output
-    from cronactors.cli.printer import say_json
+    from cronactors.cli import listing
 
-    job, found = _ask(partial(output.read_runs, find_database(db, config), name, user_id=user, limit=limit))
-    if as_json:
-        say_json([output.run_as_json(run) for run in found])
-    else:
-        output.print_runs(name, job.timezone if job else "UTC", found)
+    listing.list_runs(find_database(db, config), name, user_id=user, limit=limit, as_json=as_json)
 
 
 @cronactors.command()
@@ -153,12 +141,3 @@ def lint(what: str, *, zone: str | None, as_json: bool) -> None:
 
     if show_findings(what, zone=zone, as_json=as_json):
         raise SystemExit(1)
-
-
-_T = TypeVar("_T")
-
-
-def _ask(question: Callable[[], Awaitable[_T]]) -> _T:
-    import trio
-
-    return trio.run(question)

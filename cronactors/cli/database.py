@@ -31,7 +31,7 @@ def find_database(db: str | None, config: str | None) -> str:
         return found
     if Path(DEFAULT_FILE).exists():
         return database_of(load_config(DEFAULT_FILE))
-    raise click.UsageError(f"no database: give --db or --config, set {VARIABLE}, or go where an {DEFAULT_FILE} is")
+    raise click.UsageError(f"no database: give --db or --config, set {DATABASE_VARIABLE}, or go where an {DEFAULT_FILE} is")
 
 
 def database_of(config: CronConfig) -> str:

@@ -1,9 +1,12 @@
-"""Standard output for all verbs: every text can be shown in its encoding, and ``run`` is never held up by a slow reader."""
+"""The printer of ``run``: lines are queued, and a thread writes them to standard output.
+
+A terminal that is paused (Ctrl-S) and a full pipe block whoever writes to them. That must not be the event loop, which starts jobs and
+enforces their timeouts.
+"""
 
 from __future__ import annotations
 
 import codecs
-import json
 import os
 import sys
 import time
@@ -13,81 +16,64 @@ from contextlib import suppress
 
 import trio
 
-_MOST_LINES = 10_000
-_LAST_WORDS = 2.0
+from cronactors.cli.stdout import encoding
 
-
-def shown(text: str) -> str:
-    """Replace characters that the encoding of standard output lacks by backslash escapes, before columns are aligned."""
-    encoding = _encoding()
-    return text.encode(encoding, "backslashreplace").decode(encoding)
-
-
-def say(line: str = "") -> None:
-    """Print a line."""
-    sys.stdout.write(f"{shown(line)}\n")
-    sys.stdout.flush()
-
-
-def say_json(value: object) -> None:
-    """Print a value as JSON: in plain characters where they can be shown, else escaped as JSON has it (RFC 8259, 7)."""
-    unicode = codecs.lookup(_encoding()).name.startswith("utf")
-    say(json.dumps(value, indent=2, ensure_ascii=not unicode))
-
-
-def _encoding() -> str:
-    return sys.stdout.encoding or "utf-8"
+_MAX_QUEUED = 10_000
+"""How many lines are queued; more are counted and left out."""
+_CLOSE_LIMIT = 2.0
+"""How long (s) `Printer.close` waits for a slow reader."""
 
 
 class Printer:
-    """Writes lines in a thread: a terminal that stands still (Ctrl-S) or a full pipe must not hold up jobs and timeouts.
+    """Write lines to standard output in a thread.
 
     Args:
-        on_lost: Called once if nobody can read the lines any more.
+        on_reader_gone: Called once, when the reader has closed the pipe or the terminal.
     """
 
-    def __init__(self, on_lost: Callable[[], None]) -> None:
-        self._on_lost = on_lost
+    def __init__(self, on_reader_gone: Callable[[], None]) -> None:
+        self._on_reader_gone = on_reader_gone
         self._lines: deque[str] = deque()
         self._left_out = 0
-        self._encoder = codecs.getincrementalencoder(_encoding())("backslashreplace")  # of some a first mark tells the byte order
+        # One encoder for all lines: some encodings begin with a byte order mark.
+        self._encoder = codecs.getincrementalencoder(encoding())("backslashreplace")
         self._closed = False
-        self._ended = trio.Event()
-        # Of size one: what was said while a write goes on is not forgotten.
-        self._wake, self._woken = trio.open_memory_channel[None](1)
+        self._finished = trio.Event()
+        # A channel of size 1 is a latch: a line that is queued during a write is not forgotten.
+        self._wake_sender, self._wake_receiver = trio.open_memory_channel[None](1)
 
-    def say(self, line: str = "") -> None:
-        """Queue a line. If the reader is 10,000 lines behind, the line is left out and counted."""
-        if len(self._lines) < _MOST_LINES:
+    def print_line(self, line: str = "") -> None:
+        """Queue a line. If the reader is 10,000 lines behind, leave the line out and count it."""
+        if len(self._lines) < _MAX_QUEUED:
             self._lines.append(line)
         else:
             self._left_out += 1
-        self._nudge()
+        self._wake()
 
     async def run(self) -> None:
-        """Write lines until `close`, or until nobody can read them. Cancelled: a write that goes on is left alone."""
-        threads = trio.CapacityLimiter(1)  # the executors' threads may all be busy
+        """Write lines until `close` is called or the reader is gone. Cancellation abandons a write that is blocked."""
+        threads = trio.CapacityLimiter(1)  # not trio's default limiter, whose threads an executor may all occupy
         try:
             while self._lines or not self._closed:
                 if not self._lines:
-                    await self._woken.receive()
+                    await self._wake_receiver.receive()
                     continue
                 await trio.to_thread.run_sync(_write, self._take(), abandon_on_cancel=True, limiter=threads)
         except OSError:
-            self._on_lost()
+            self._on_reader_gone()
         finally:
-            self._ended.set()
+            self._finished.set()
 
     async def close(self) -> None:
-        """Wait until everything is written, at most two seconds."""
+        """Wait until everything is written, at most 2 s."""
         self._closed = True
-        self._nudge()
-        with trio.move_on_after(_LAST_WORDS):
-            await self._ended.wait()
+        self._wake()
+        with trio.move_on_after(_CLOSE_LIMIT):
+            await self._finished.wait()
 
-    def _nudge(self) -> None:
-        with suppress(trio.WouldBlock):  # then it will look anyway
-            self._wake.send_nowait(None)
+    def _wake(self) -> None:
+        with suppress(trio.WouldBlock):  # it is set already
+            self._wake_sender.send_nowait(None)
 
     def _take(self) -> bytes:
         lines = list(self._lines)
@@ -99,10 +85,10 @@ class Printer:
 
 
 def _write(data: bytes) -> None:
-    """Write to the descriptor itself: a buffer that a thread holds locked would hang the interpreter's end."""
+    """Write to the descriptor, not to `sys.stdout`: a thread that holds its buffer's lock would hang the exit of the interpreter."""
     rest = memoryview(data)
     while rest:
         try:
             rest = rest[os.write(sys.stdout.fileno(), rest) :]
-        except BlockingIOError:  # somebody made it non-blocking
+        except BlockingIOError:  # another process that shares the descriptor has made it non-blocking
             time.sleep(0.05)

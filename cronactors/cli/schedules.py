@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import click
 
-from cronactors.cli.printer import say, say_json
+from cronactors.cli.stdout import print_json, print_line
 from cronactors.config_file import load_config
 from cronactors.errors import InvalidSchedule, one_line, shorten
 from cronactors.schedules.finding import Finding
@@ -34,10 +34,10 @@ def show_next(expr: str, *, zone: str, count: int, after: str | None, as_json: b
     if not previews:
         raise InvalidSchedule(f"expr {shorten(expr)} does not fire in {zone} from then to the year 9998")
     if as_json:
-        say_json([_as_json(each) for each in previews])
+        print_json([_as_json(each) for each in previews])
     else:
         for each in previews:
-            say(f"{each.local:%a %Y-%m-%d %H:%M:%S} {_offset(each.local)}{f'  {each.note}' if each.note else ''}")
+            print_line(f"{each.local:%a %Y-%m-%d %H:%M:%S} {_offset(each.local)}{f'  {each.note}' if each.note else ''}")
 
 
 def _read_time(text: str, zone: str) -> datetime:
@@ -76,12 +76,12 @@ def show_findings(what: str, *, zone: str | None, as_json: bool) -> int:
     else:
         found = list(_of_file(what))
     if as_json:
-        say_json([{"job": job, "rule": each.rule, "text": each.text} for job, each in found])
+        print_json([{"job": job, "rule": each.rule, "text": each.text} for job, each in found])
     else:
         for job, each in found:
-            say(f"{f'{one_line(job, 60)}: ' if job is not None else ''}{each.rule}: {each.text}")
+            print_line(f"{f'{one_line(job, 60)}: ' if job is not None else ''}{each.rule}: {each.text}")
         if not found:
-            say("no findings")
+            print_line("no findings")
     return len(found)
 
 

@@ -14,14 +14,14 @@ from cronactors.ledger.open_runs import holder
 from cronactors.ledger.stored_values import schedule_of, timing_of
 from cronactors.ledger.waiting import cancel_pending, delete_job, disable_job, release_crash_loops, release_first, skip_due
 from cronactors.ledger.zone_changes import note_older_rules
-from cronactors.model import Cause, JobChanges, Overlap, RunStatus
+from cronactors.model import Cause, Overlap, RunStatus
 from cronactors.policy import Moments, Timing, in_crash_loop, misfire_to_text
 from cronactors.schedules.fire_times import ONE_SHOT_GRACE, first_moment
 from cronactors.schedules.schedule import OneShot, Schedule
 from cronactors.schedules.schedule_json import schedule_to_json
 from cronactors.schedules.timestamps import read_timestamp
 from cronactors.schedules.zone_rules import RULES, depends_on_rules
-from cronactors.spec import Delay, JobSpec
+from cronactors.spec import Delay, JobChanges, JobSpec
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import PAUSE, JobRow, JobState, job_key
 

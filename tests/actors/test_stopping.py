@@ -359,7 +359,7 @@ def test_the_grace_of_the_command_line_beats_the_file(start: Callable[..., Comma
     command = start("run", "--shutdown-grace", "0.5")
     command.wait_for("started")
     command.process.send_signal(signal.SIGTERM)
-    command.wait_for("waiting for 1 running, at most 0.5 s")
+    command.wait_for("waiting at most 0.5 s for 1 run;")
     assert command.end()[0] == 0
     code, text = start("run", "--shutdown-grace", "-1").end()
     assert code == 2

@@ -16,7 +16,7 @@ import trio
 
 import cronactors
 from cronactors import Cron, CronError, CronScheduler, CronStore, JobContext, load_config, open_scheduler
-from cronactors.model import JobOptions
+from cronactors.spec import JobOptions
 from cronactors.testing import VirtualClock, simulate
 from tests.chaos.fuzz_places import PLACES, World
 from tests.chaos.fuzzing import (
@@ -192,7 +192,7 @@ def test_no_public_parameter_is_left_out() -> None:
     }
     for owner in (CronStore, CronScheduler):
         functions |= {name: each for name, each in vars(owner).items() if inspect.isfunction(each) and not name.startswith("_")}
-    open_ended = {"options": JobOptions.__annotations__, "changes": cronactors.model.JobChanges.__annotations__}
+    open_ended = {"options": JobOptions.__annotations__, "changes": cronactors.spec.JobChanges.__annotations__}
     untold = {"simulate": {"executor", "config", "timezone"}, "Retry": {"reason"}, "upsert_jobs": {"specs"}}
     for name, function in functions.items():
         parameters = {each for each in inspect.signature(function).parameters if each != "self"}

@@ -29,14 +29,6 @@ def test_version_is_quick_and_imports_nothing_heavy():
     assert answer.stdout == f"cronactors {cronactors.__version__}\n"
 
 
-@pytest.mark.parametrize("module", ["rich", "click"])
-def test_missing_extra_says_what_to_type(module):
-    code = f"import sys; sys.argv[1:] = ['list']; sys.modules['{module}'] = None; from cronactors.cli import main; main()"
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
-    assert answer.returncode == 1
-    assert answer.stderr == 'cronactors: the command line needs the extra "cli": pip install "cronactors[cli]"\n'
-
-
 @pytest.mark.parametrize(
     ("args", "status", "message"),
     [
@@ -121,10 +113,10 @@ async def test_printer_holds_nobody_up_and_leaves_out_what_is_too_much():
         printer = Printer(never)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(printer.run)
-            printer.say("x" * 1_000_000)  # more than the pipe takes
+            printer.print_line("x" * 1_000_000)  # more than the pipe takes
             await trio.sleep(0.05)
             for number in range(20_000):
-                printer.say(str(number))
+                printer.print_line(str(number))
             nursery.start_soon(read, reader)
             await printer.close()
     lines = received.decode().splitlines()
@@ -137,7 +129,7 @@ async def test_printer_gives_up_on_a_reader_that_stands_still(autojump_clock):
         printer = Printer(never)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(printer.run)
-            printer.say("x" * 1_000_000)
+            printer.print_line("x" * 1_000_000)
             await printer.close()
             nursery.cancel_scope.cancel()
     assert trio.current_time() == 2
@@ -150,7 +142,7 @@ async def test_printer_tells_when_nobody_reads():
         printer = Printer(lost.set)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(printer.run)
-            printer.say("x")
+            printer.print_line("x")
             await lost.wait()
-            printer.say("y")
+            printer.print_line("y")
             await printer.close()

@@ -36,9 +36,9 @@ def test_run_says_what_it_does(start, write, tmp_path):
     assert re.fullmatch(rf"{TIME}  every    attempt 1  success    \d\.\d\d s  one", ended[0])
     assert len(lines_of(text, "seconds .*success .* six fields")) >= 2
     assert len(lines_of(text, "once .*success .* hello")) == 1
-    assert re.search(rf"fails    attempt 1  failed     \d\.\d\d s  .*exit status 3: bad(; again at {TIME})?$", text, re.MULTILINE)
+    assert re.search(rf"fails    attempt 1  failed     \d\.\d\d s  .*exit status 3: bad(; retry at {TIME})?$", text, re.MULTILINE)
     assert not lines_of(text, "WARNING"), "a failed run is told once"
-    assert re.match(r"ended: \d+ runs \(.*\); nothing is lost", text.splitlines()[-1])
+    assert re.match(r"ended: \d+ runs \(.*\)\. Nothing is lost: start it again to continue\.", text.splitlines()[-1])
 
 
 @pytest.mark.slow
@@ -110,7 +110,7 @@ def test_signal_ends_in_order(start, write, number):
     running.process.send_signal(number)
     code, text = running.end()
     assert code == 0, text
-    assert lines_of(text, f"^{number.name}: ending in order")
+    assert lines_of(text, f"^{number.name}: stopping in order")
     assert text.splitlines()[-1].startswith("ended: ")
 
 
@@ -121,7 +121,7 @@ def test_second_signal_ends_at_once(start, write, tmp_path, number):
     running = start("run")
     running.wait_for("slow .*started")
     running.process.send_signal(number)
-    running.wait_for("waiting for 1 running")
+    running.wait_for("waiting at most 5 s for 1 run;")
     asked = time.monotonic()
     running.process.send_signal(number)
     code, text = running.end()

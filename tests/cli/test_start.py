@@ -14,6 +14,7 @@ import pytest
 import trio
 
 from cronactors.cli import run
+from cronactors.cli.run_report import TypedCommand
 from cronactors.config_file import load_config
 from tests.cli_command import QUICK, Command, lines_of, start, write
 from tests.storages import contents, filled
@@ -66,9 +67,9 @@ def test_a_signal_during_the_start_ends_it_at_once_and_leaves_the_file_as_it_was
         command.process.send_signal(number)
         code, text = command.end()
         assert time.monotonic() - asked < 5
-    assert (code, lines_of(text, "ended during")) == (0, [f"{number.name}: ended during the start, before any run began"])
+    assert (code, lines_of(text, "stopped during")) == (0, [f"{number.name}: stopped during the start, before any run started"])
     assert lines_of(text, "^ended: 0 runs")
-    assert not lines_of(text, "started|Traceback")
+    assert not lines_of(text, r"attempt 1  started|Traceback")
     with closing(sqlite3.connect(file)) as db:
         assert db.execute("SELECT count(*) FROM jobs").fetchone() == (3,)
         assert db.execute("SELECT count(*) FROM runs").fetchone() == (0,)
@@ -90,7 +91,7 @@ def test_a_start_goes_on_when_the_file_is_free(start, write, tmp_path: Path) -> 
     command.process.send_signal(signal.SIGTERM)
     code, text = command.end()
     assert code == 0
-    assert lines_of(text, "^SIGTERM: ending in order")
+    assert lines_of(text, "^SIGTERM: stopping in order")
 
 
 class Session:
@@ -107,11 +108,11 @@ class Session:
             config,
             "jobs.db",
             None,  # type: ignore[arg-type]
-            typed=run._Typed("cronactors", "--db jobs.db", "cronactors run"),
+            typed=TypedCommand("cronactors", "--db jobs.db", "cronactors run"),
             seconds=None,
             adopt=None,
         )
-        monkeypatch.setattr(self.session._printer, "say", lambda line="": self.lines.append(line))
+        monkeypatch.setattr(self.session._printer, "print_line", lambda line="": self.lines.append(line))
 
     @asynccontextmanager
     async def _open(self, *_: object, **__: object) -> AsyncIterator[SimpleNamespace]:
@@ -125,7 +126,7 @@ class Session:
             self.left.append("in order")
 
     async def _hang(self) -> list[object]:
-        self.session._say_run("early", 1, "started")
+        self.session._report._print_run("early", 1, "started")
         self.waits.set()
         await trio.sleep_forever()
         raise AssertionError
@@ -143,12 +144,12 @@ async def test_whatever_it_waits_for_before_its_header_is_complete_it_can_be_end
             nursery.start_soon(world.session.run)
             await world.waits.wait()
             if why == "signal":
-                world.session.in_order("SIGTERM")
+                world.session.stop_in_order("SIGTERM")
             else:
-                world.session._nobody_reads()
+                world.session.stop_without_reader()
     assert trio.current_time() == 0
     assert world.left == (["in order"] if hangs == "header" else [])
-    said = "ending in order" if hangs == "header" else "ended during the start, before any run began"
+    said = "stopping in order" if hangs == "header" else "stopped during the start, before any run started"
     assert (f"SIGTERM: {said}" in world.lines) == (why == "signal")
     assert bool(lines_of("\n".join(world.lines), "early .*started")) == (hangs == "header"), "a run that began is shown"
     assert world.lines[-1].startswith("ended: 0 runs")

@@ -11,10 +11,11 @@ from hypothesis.stateful import initialize, precondition, rule
 from cronactors.errors import AlreadyClaimed, InvalidJob, JobBusy
 from cronactors.instants import Millis
 from cronactors.ledger.leases import LEASE
-from cronactors.model import Coalesce, JobChanges, Misfire, Overlap, SessionMode
+from cronactors.model import Coalesce, Misfire, Overlap, SessionMode
 from cronactors.policy import in_crash_loop
 from cronactors.schedules.schedule import Interval, OneShot, Schedule
 from cronactors.schedules.schedule_json import schedule_from_json
+from cronactors.spec import JobChanges
 from cronactors.storage.rows import PAUSE
 from tests.ledger_world import (
     CANCELLED,

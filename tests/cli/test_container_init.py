@@ -139,7 +139,7 @@ def test_signal_is_passed_on(contain, number):
     os.kill(container.first, number)
     code, text = container.end()
     assert code == 0, text
-    assert lines_of(text, f"^{number.name}: ending in order")
+    assert lines_of(text, f"^{number.name}: stopping in order")
     assert text.splitlines()[-1].startswith("ended: ")
 
 
@@ -147,7 +147,7 @@ def test_second_signal_ends_at_once_with_its_status(contain):
     container = contain(SLOW)
     container.wait_for_line("slow .*started")
     os.kill(container.first, signal.SIGTERM)
-    container.wait_for_line("waiting for 1 running")
+    container.wait_for_line("waiting at most 5 s for 1 run;")
     os.kill(container.first, signal.SIGTERM)
     assert container.end()[0] == 128 + signal.SIGTERM
 
@@ -176,7 +176,7 @@ def test_signal_of_the_terminal_arrives_once(tmp_path):
         container.wait_for_line("slow .*started")
         os.kill(container.first, signal.SIGSTOP)  # so that what it passes on is no part of the first signal
         os.write(ours, b"\x03")
-        container.wait_for_line("waiting for 1 running")
+        container.wait_for_line("waiting at most 5 s for 1 run;")
         os.kill(container.first, signal.SIGCONT)
         code, text = container.end()
     finally:
@@ -184,12 +184,12 @@ def test_signal_of_the_terminal_arrives_once(tmp_path):
         container.process.wait()
         os.close(ours)
     assert code == 0, text
-    assert len(lines_of(text, "SIGINT: ending in order")) == 1
+    assert len(lines_of(text, "SIGINT: stopping in order")) == 1
     assert lines_of(text, "slow .*success")
 
 
 def test_any_other_process_does_not_fork(tmp_path):
-    script = "import os; from cronactors.cli.first_process import fork_as_container_init as become; become(); print(os.getpid())"
+    script = "import os; from cronactors.cli.container_init import fork_as_container_init as become; become(); print(os.getpid())"
     with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert int(process.stdout.read()) == process.pid

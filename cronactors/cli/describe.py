@@ -1,0 +1,94 @@
+"""Jobs and runs in words, for people at a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from cronactors import now
+from cronactors.errors import InvalidSchedule, one_line
+from cronactors.model import CronJob, CronRun
+from cronactors.schedules.fire_times import next_run
+from cronactors.schedules.schedule import Cron, Interval, OneShot
+from cronactors.schedules.zones import is_zone, load_zone
+
+_HOUR = 3_600_000
+
+
+def next_time(job: CronJob) -> datetime | None:
+    """Return when a job starts next: its retry or its next moment, whichever is earlier."""
+    return min(filter(None, (job.next_run_at, job.retry_at)), default=None)
+
+
+def sort_by_next_time(jobs: Iterable[CronJob]) -> list[CronJob]:
+    """Sort jobs, the next to start first, those without a next time last."""
+    return sorted(jobs, key=lambda job: (next_time(job) is None, next_time(job) or job.created_at, job.name))
+
+
+def next_start(job: CronJob, present: datetime) -> str:
+    """Describe when a job starts next: ``next ...``, or ``due since ...`` for a moment that has passed."""
+    moment = next_time(job)
+    if moment is None:
+        return f"no next time: {state(job)}"
+    return f"{'next' if moment > present else 'due since'} {local_time(moment, job.timezone)}"
+
+
+def local_time(moment: datetime | None, zone: str) -> str:
+    """Write a time as the clocks of a zone show it; "-" for None."""
+    if moment is None:
+        return "-"
+    known = load_zone(zone) if is_zone(zone) else UTC  # a damaged file may name no zone; `last_error` says so
+    return moment.astimezone(known).strftime("%Y-%m-%d %H:%M:%S %Z")
+
+
+def first_line(text: str | None, limit: int = 200) -> str:
+    """Return the first line that is not empty, with control characters escaped."""
+    return one_line(next((line for line in (text or "")[:10_000].splitlines() if line.strip()), ""), limit)
+
+
+def schedule(job: CronJob) -> str:
+    """Describe the schedule of a job."""
+    match job.schedule:
+        case Cron(expr):
+            return expr
+        case Interval(every_ms):
+            return f"every {every_ms / _HOUR:,g} h" if every_ms >= _HOUR else f"every {every_ms / 1000:,g} s"
+        case OneShot(at):
+            return f"once, {_one_shot_time(at, job.timezone)}"
+
+
+def _one_shot_time(at: str, zone: str) -> str:
+    """Show the time of a one-shot in the zone of its job; text without an offset is in that zone already."""
+    try:
+        moment = datetime.fromisoformat(at)
+    except ValueError:
+        return at
+    return at if moment.tzinfo is None else local_time(moment, zone)
+
+
+def state(job: CronJob) -> str:
+    """Return enabled, retrying, paused or done."""
+    if not job.enabled:
+        return "done" if isinstance(job.schedule, OneShot) and (job.last_run_at or _has_passed(job)) else "paused"
+    return "retrying" if job.retry_at else "enabled"
+
+
+def _has_passed(job: CronJob) -> bool:
+    """Whether the time of a one-shot has passed."""
+    try:
+        return job.retry_at is None and next_run(job.schedule, after=now(), timezone=job.timezone) is None
+    except InvalidSchedule:
+        return False
+
+
+def duration(run: CronRun) -> str:
+    """Describe how long a run took; "" until it has finished."""
+    if run.started_at is None or run.completed_at is None:
+        return ""
+    return f"{(run.completed_at - run.started_at).total_seconds():.2f} s"
+
+
+def result(run: CronRun) -> str:
+    """Return the first line of a run's error or result, and how many moments it stands for if it is several."""
+    line = first_line(run.error) or first_line(run.result_summary)
+    return f"{line} (stands for {run.coalesced:,} moments)".lstrip() if run.coalesced > 1 else line
