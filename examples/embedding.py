@@ -1,9 +1,9 @@
-"""An agent with a schedule: three jobs in one file, one of them flaky, one of them blocking, and somebody who is told.
+"""An agent with a schedule: three jobs in one file, of which one fails at first and one blocks, and a callback for finished runs.
 
-    python examples/embedding.py                # until Ctrl-C; the jobs are kept in embedding.db
-    python examples/embedding.py --seconds 2    # ends by itself
+    python examples/embedding.py                # until Ctrl-C; the jobs are stored in embedding.db
+    python examples/embedding.py --seconds 2    # stops by itself
 
-Start it again: the jobs are edited, not doubled, and the history goes on.
+Start it again: the jobs are updated, not added a second time, and the history grows.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ JOBS = (
 
 
 def count_queue() -> int:
-    """Stand for a call that blocks: a driver, a library without async, a lot of arithmetic."""
+    """Block, as a database driver, a library without async or a long calculation does."""
     time.sleep(0.05)
     return 42
 
 
 async def executor(context: JobContext) -> JobResult | str:
-    """Carry out one run. To return is success, to raise is failure, and to be cancelled is a timeout or the end of the program."""
+    """Execute one run: return on success, raise on failure. A timeout, or the end of the program, cancels it."""
     if context.job_name == "pulse":
         waiting = await trio.to_thread.run_sync(count_queue, abandon_on_cancel=True)
         return f"{waiting} waiting"
@@ -44,22 +44,22 @@ async def executor(context: JobContext) -> JobResult | str:
 
 
 async def on_finish(_job: CronJob, run: CronRun) -> None:
-    """Be told of each finished run, once its record is on disk."""
-    said = run.result_summary if run.error is None else run.error
-    print(f"{run.job_name:<13}  attempt {run.attempt}  {run.status}  {said}", flush=True)
+    """Print a finished run; called once it is recorded on disk."""
+    text = run.result_summary if run.error is None else run.error
+    print(f"{run.job_name:<13}  attempt {run.attempt}  {run.status}  {text}", flush=True)
 
 
 async def main(database: str, seconds: float) -> None:
-    """Run the agent."""
+    """Run the agent for so many seconds, then print the history of one job."""
     config = CronConfig(timezone=ZONE, max_concurrent_runs=4, jobs=JOBS, origin="examples/embedding.py")
     async with cronactors.open_scheduler(database, executor, config=config, on_finish=on_finish) as scheduler:
         for run in scheduler.recovered:
-            print(f"{run.job_name} was interrupted and is run again", flush=True)
+            print(f"{run.job_name} was interrupted and will run again", flush=True)
         for job in await scheduler.store.list_jobs():
             print(f"{job.name:<13}  next {job.next_run_at:%Y-%m-%d %H:%M:%S} UTC", flush=True)
         check = await scheduler.store.get_job_by_name("morning-check")
         assert check is not None
-        await scheduler.run_now(check.id)  # see it work now; then every day at nine
+        await scheduler.run_now(check.id)  # once now, to see it work; then every day at nine
         with trio.move_on_after(seconds):
             await trio.sleep_forever()
         print(f"in flight: {scheduler.health().runs_in_flight}", flush=True)
@@ -72,10 +72,10 @@ async def main(database: str, seconds: float) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="An agent with a schedule.")
-    parser.add_argument("--db", default="embedding.db", help="the file (default: embedding.db)")
-    parser.add_argument("--seconds", type=float, default=math.inf, help="end after so many seconds")
+    parser.add_argument("--db", default="embedding.db", help="the database (default: embedding.db)")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="stop after so many seconds")
     options = parser.parse_args()
     try:
         trio.run(main, options.db, options.seconds)
     except KeyboardInterrupt:
-        print("ended by Ctrl-C")
+        print("stopped by Ctrl-C")

@@ -1,10 +1,10 @@
-"""An experiment in structured concurrency: end one part of a scheduler, and watch in which order the others end.
+"""Experiments in structured concurrency: break one part of a scheduler, and see in which order the others end.
 
     python examples/supervision.py
 
-Each experiment opens a scheduler of two slots, lets a run begin, and then something happens. An instrument of trio prints the end
-of each actor. Whatever it is, nothing is left behind: the block is left when every task has ended, and the store goes last,
-because the others record their ends with it; unless it is the store itself that fails.
+Each experiment opens a scheduler of two slots, waits until a run has started, and causes one event. An instrument of trio prints the
+end of each actor. Nothing is left behind, whatever the event is: the block is left when every task has ended. The store ends last, because
+the others record their last runs with it, unless it is the store itself that fails.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ ACTORS = {"Clock.run": "clock", "RunnerPool._runner": "runner", "Notifier.run": 
 
 
 class WatchEnds(trio.abc.Instrument):
-    """Prints the end of each actor's task."""
+    """Print the end of each actor's task."""
 
     def task_exited(self, task: trio.lowlevel.Task) -> None:
-        """Be told by trio."""
+        """Print it, if the task is an actor; called by trio."""
         _, _, name = task.name.rpartition("actors.")
         actor = ACTORS.get(name.partition(".")[2])
         if actor is not None:
@@ -40,17 +40,17 @@ class Broken(Request[None]):
     """A request whose code has a bug."""
 
     def apply(self, storage: Storage) -> None:
-        """Fail in a way that nobody has foreseen."""
+        """Fail with an error that the store does not expect."""
         raise ZeroDivisionError(f"a bug met at {storage.now()}")
 
 
-def say(what: str) -> None:
-    """Print what happens."""
-    print(f"   {what}", flush=True)
+def say(line: str) -> None:
+    """Print one event."""
+    print(f"   {line}", flush=True)
 
 
 async def executor(context: JobContext) -> str:
-    """Do what the prompt says."""
+    """Do as the prompt says."""
     match context.prompt:
         case "fail":
             raise ValueError("the executor has failed")
@@ -66,12 +66,12 @@ async def executor(context: JobContext) -> str:
 
 
 async def notifier(job_name: str, _session_id: str, result: str, success: bool) -> None:
-    """Be told of each end."""
+    """Print a finished run."""
     say(f"notified: {job_name} {'ok' if success else 'FAILED'}: {result}")
 
 
-async def ask(scheduler: CronScheduler, prompt: str, *, wait: bool = False) -> CronRun:
-    """Ask for a run."""
+async def request(scheduler: CronScheduler, prompt: str, *, wait: bool = False) -> CronRun:
+    """Request a run of this prompt."""
     job_id = await scheduler.store.upsert_job(prompt, prompt, OneShot("9000-01-01T00:00Z"))
     return await scheduler.run_now(job_id, wait=wait)
 
@@ -80,11 +80,11 @@ async def ask(scheduler: CronScheduler, prompt: str, *, wait: bool = False) -> C
 
 
 async def the_body_returns(_: CronScheduler, __: trio.CancelScope) -> None:
-    """Leave the block while a run goes on: it gets its grace, and ends by itself."""
+    """Leave the block while a run is running: it gets its grace, and finishes by itself."""
 
 
 async def the_body_raises(_: CronScheduler, __: trio.CancelScope) -> None:
-    """Leave the block by an exception: the same order, and the exception leaves as itself."""
+    """Leave the block by an exception: the actors end in the same order, and the exception leaves as itself."""
     raise LookupError("the body has failed")
 
 
@@ -95,28 +95,28 @@ async def the_body_is_cancelled(_: CronScheduler, scope: trio.CancelScope) -> No
 
 
 async def an_executor_fails(scheduler: CronScheduler, _: trio.CancelScope) -> None:
-    """Let an executor raise: its run has failed, and nothing else ends."""
-    await ask(scheduler, "fail", wait=True)
+    """Let an executor raise: its run fails, and nothing else ends."""
+    await request(scheduler, "fail", wait=True)
 
 
 async def an_executor_ends_the_program(scheduler: CronScheduler, _: trio.CancelScope) -> None:
-    """Let an executor raise SystemExit: it is meant for all, so everything ends in order first."""
-    await ask(scheduler, "end the program")
+    """Let an executor raise SystemExit: it leaves the block, after everything has ended in order."""
+    await request(scheduler, "end the program")
     await trio.sleep(5)
 
 
 async def the_clock_has_a_bug(scheduler: CronScheduler, _: trio.CancelScope) -> None:
-    """Let the clock actor end: no more runs begin, and the run that goes on is cancelled and put back."""
+    """Let the clock actor fail: no more runs start, and the running one is cancelled and put back."""
     with patch.object(scheduler._clock, "_tick", side_effect=ZeroDivisionError("a bug met in a tick")):
         await trio.sleep(5)
 
 
 async def the_store_has_a_bug(scheduler: CronScheduler, _: trio.CancelScope) -> None:
-    """Let the store actor end: whoever waits for it is answered, nobody hangs; the next start takes the run back."""
+    """Let the store actor fail: every caller that waits for it gets an error; the next start recovers the run."""
     try:
         await scheduler.store._service.mailbox.call(Broken())
-    except SchedulerCrashed as answer:
-        say(f"who asked is answered: {answer!r}")
+    except SchedulerCrashed as error:
+        say(f"the caller gets: {error!r}")
     await trio.sleep(5)
 
 
@@ -132,32 +132,32 @@ EXPERIMENTS: tuple[Experiment, ...] = (
 )
 
 
-async def experiment(happens: Experiment) -> None:
-    """Open a scheduler, let a run begin, and let something happen."""
+async def experiment(event: Experiment) -> None:
+    """Open a scheduler, wait until a run has started, and cause the event."""
     config = CronConfig(max_concurrent_runs=2, default_max_retries=0)
-    begun = trio.Event()
+    started = trio.Event()
 
-    async def telling_executor(context: JobContext) -> str:
-        begun.set()
+    async def reporting_executor(context: JobContext) -> str:
+        started.set()
         return await executor(context)
 
     with trio.CancelScope() as scope:
         async with cronactors.open_scheduler(
-            ":memory:", telling_executor, notifier=notifier, config=config, tick_interval=0.1
+            ":memory:", reporting_executor, notifier=notifier, config=config, tick_interval=0.1
         ) as scheduler:
-            await ask(scheduler, "work")
-            await begun.wait()
-            await happens(scheduler, scope)
+            await request(scheduler, "work")
+            await started.wait()
+            await event(scheduler, scope)
     if scope.cancelled_caught:
         say("left: by the cancellation")
 
 
 def main() -> None:
-    """Do all experiments."""
-    for happens in EXPERIMENTS:
-        print(f"{happens.__name__.replace('_', ' ')}:", flush=True)
+    """Run all experiments."""
+    for event in EXPERIMENTS:
+        print(f"{event.__name__.replace('_', ' ')}:", flush=True)
         try:
-            trio.run(experiment, happens, instruments=[WatchEnds()])
+            trio.run(experiment, event, instruments=[WatchEnds()])
         except (CronError, LookupError, SystemExit) as error:
             cause = f", because of {error.__cause__!r}" if error.__cause__ is not None else ""
             say(f"left: {error!r}{cause}")

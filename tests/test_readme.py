@@ -1,4 +1,4 @@
-"""README.md and docs/ say what is so: their code runs, their links lead somewhere, their numbers and expressions are the code's."""
+"""README.md and docs/ are true: their code runs, their links resolve, their numbers and expressions are those of the code."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from tests.test_layers import EMPTY, MODULES, PURE, TREES, ours
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
-TROUBLESHOOTING = ROOT / "docs/troubleshooting.md"  # its code needs a world: tests/test_troubleshooting.py
+TROUBLESHOOTING = ROOT / "docs/troubleshooting.md"  # tests/test_troubleshooting.py runs its code, which needs databases
 FACTORS = {"s": 1, "ms": 0.001, "days": 86_400}
 IN_MILLISECONDS = {"EARLY", "MAX_INTERVAL", "ONE_SHOT_GRACE", "LEASE", "KEEP_EVERY", "KEEP_IDLE", "CLAIM_KEEPS", "JUMP", "STALE"}
 
 
 def marked(name: str) -> str:
-    """The code between two comment marks of README.md."""
+    """Return the code between two comment marks of README.md."""
     found = re.findall(rf"<!-- {name} -->\n```python\n(.*?)```\n<!-- /{name} -->", README.read_text(encoding="utf-8"), re.DOTALL)
     assert len(found) == 1, name
     return found[0]
@@ -60,7 +60,13 @@ def jobs_and_runs(database: Path) -> tuple[list[str], list[str]]:
 # The code
 
 
-# A process that was started in the background ignores Ctrl-C.
+def assert_test_passes(folder: Path) -> None:
+    done = run("-m", "pytest", "-q", "-o", "trio_mode=true", "-p", "no:cacheprovider", "app.py", cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
+
+
+# Python ignores Ctrl-C in a process that was started in the background, unless the handler is set again.
 AS_TYPED = """
 import runpy, signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -69,7 +75,7 @@ runpy.run_path("app.py", run_name="__main__")
 
 
 def start_and_interrupt(folder: Path) -> str:
-    """Start the embedding example, press Ctrl-C when it has said something, and answer that line."""
+    """Start the embedding example, press Ctrl-C when it has printed a line, and return that line."""
     with subprocess.Popen(
         [sys.executable, "-c", AS_TYPED],
         cwd=folder,
@@ -78,15 +84,15 @@ def start_and_interrupt(folder: Path) -> str:
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        too_long = threading.Timer(25, process.kill)
-        too_long.start()
+        time_limit = threading.Timer(25, process.kill)
+        time_limit.start()
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
             process.send_signal(signal.SIGINT)
             rest, errors = process.communicate(timeout=20)
         finally:
-            too_long.cancel()
+            time_limit.cancel()
             process.kill()
     assert rest == ""
     assert process.returncode in (-signal.SIGINT, 128 + signal.SIGINT), errors
@@ -113,29 +119,33 @@ def test_the_example_of_blocking_work_runs(tmp_path):
 
 @pytest.mark.slow
 def test_the_example_of_virtual_time_passes(tmp_path):
-    (tmp_path / "test_app.py").write_text(marked("virtual"), encoding="utf-8")
-    done = run("-m", "pytest", "-q", "-o", "trio_mode=true", "-p", "no:cacheprovider", "test_app.py", cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 passed" in done.stdout
+    (tmp_path / "app.py").write_text(marked("virtual"), encoding="utf-8")
+    assert_test_passes(tmp_path)
 
 
 DOC_CODE = [
-    pytest.param(code, id=f"{page.name}-{number}")
+    pytest.param(code, output, id=f"{page.name}-{number}")
     for page in PAGES
     if page not in (README, TROUBLESHOOTING)
-    for number, code in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL), 1)
+    for number, (code, output) in enumerate(
+        re.findall(r"```python\n(.*?)```(?:\n\n```\n(.*?)```)?", page.read_text(encoding="utf-8"), re.DOTALL), 1
+    )
 ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("code", DOC_CODE)
-def test_the_code_of_the_docs_runs(code, tmp_path):
+@pytest.mark.parametrize(("code", "output"), DOC_CODE)
+def test_the_code_of_the_docs_runs_and_prints_the_output_below_it(code, output, tmp_path):
     (tmp_path / "app.py").write_text(code, encoding="utf-8")
     done = run("-W", "error", "app.py", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    if output:
+        assert done.stdout.replace(" \n", "\n") == output
+    if "async def test_" in code:
+        assert_test_passes(tmp_path)
 
 
-def test_the_agent_toml_of_the_docs_is_read(tmp_path):
+def test_the_agent_toml_of_the_docs_can_be_loaded(tmp_path):
     whole, shell = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/cli.md").read_text(encoding="utf-8"), re.DOTALL)
     (tmp_path / "agent.toml").write_text(whole, encoding="utf-8")
     config = load_config(tmp_path / "agent.toml")
@@ -146,15 +156,15 @@ def test_the_agent_toml_of_the_docs_is_read(tmp_path):
     assert shells == {"nightly": "/bin/bash", "disk": "/bin/sh"}
 
 
-def test_the_dockerfile_of_the_docs_runs_the_command_itself():
+def test_the_dockerfile_of_the_docs_runs_the_command_without_a_shell():
     (text,) = re.findall(r"```dockerfile\n(.*?)```", (ROOT / "docs/containers.md").read_text(encoding="utf-8"), re.DOTALL)
     lines = dict(line.split(maxsplit=1) for line in text.splitlines())
-    assert json.loads(lines["CMD"]) == ["cronactors", "run"]  # as a string it would be a shell's
+    assert json.loads(lines["CMD"]) == ["cronactors", "run"]  # Docker would run a string by a shell
     assert lines["ENV"].split("=")[0] == DATABASE_VARIABLE
     assert lines["ENV"].split("=")[1].startswith(lines["VOLUME"])
 
 
-def test_the_two_lines_are_between_marks_of_which_each_has_one():
+def test_each_pair_of_marks_in_the_readme_holds_one_command():
     text = README.read_text(encoding="utf-8")
     for name, begins in (("run-it", "# run it"), ("test-it", "# test it")):
         (block,) = re.findall(rf"<!-- {name} -->\n```sh\n(.*?)```\n<!-- /{name} -->", text, re.DOTALL)
@@ -163,7 +173,7 @@ def test_the_two_lines_are_between_marks_of_which_each_has_one():
         assert command.startswith("python3 -m venv .venv && .venv/bin/pip install -q -e ")
 
 
-# The words
+# Promise and links
 
 
 def quoted(page: Path) -> str:
@@ -178,13 +188,13 @@ def test_the_promise_is_the_same_in_both_places():
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors of a page's headings, as GitHub makes them."""
+    """Return the anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_internal_links_lead_somewhere(page):
+def test_internal_links_resolve(page):
     targets = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
     for target in targets:
         if re.match(r"\w+:", target):
@@ -204,7 +214,7 @@ def test_every_page_is_linked_from_the_readme():
 
 
 def constants() -> dict[str, set[float]]:
-    """The numbers in upper case of all modules, by name."""
+    """Return the numeric constants of all modules, by name: an upper-case name may have several values."""
     found: dict[str, set[float]] = {}
     for module in pkgutil.walk_packages(cronactors.__path__, "cronactors."):
         if module.name.startswith("cronactors.cli"):
@@ -215,7 +225,7 @@ def constants() -> dict[str, set[float]]:
     return found
 
 
-def test_the_limits_are_those_of_the_code():
+def test_the_limits_of_the_docs_are_those_of_the_code():
     rows = re.findall(
         r"^\|.*\| ([\d,.]+) (\w+) \| `(\w+)` \|$", (ROOT / "docs/limits.md").read_text(encoding="utf-8"), re.MULTILINE
     )
@@ -228,7 +238,7 @@ def test_the_limits_are_those_of_the_code():
 
 
 SENTENCES = [
-    ("docs/promise.md", "its lease has to run out, {LEASE} s after its last heartbeat"),
+    ("docs/promise.md", "when its lease has run out: {LEASE} s after its last heartbeat"),
     ("docs/promise.md", "For {LEASE} s after either, and after a start, no lease is trusted."),
     ("docs/promise.md", "an idle process gives one every {KEEP_IDLE} s."),
     ("docs/limits.md", "lasts at most {STOP_LIMIT} s by default"),
@@ -240,7 +250,7 @@ SENTENCES = [
 
 
 @pytest.mark.parametrize(("page", "sentence"), SENTENCES)
-def test_the_periods_that_the_docs_name_in_a_sentence_are_those_of_the_code(page, sentence):
+def test_periods_in_sentences_of_the_docs_are_those_of_the_code(page, sentence):
     text = " ".join((ROOT / page).read_text(encoding="utf-8").split())
     known = {
         name: f"{next(iter(values)) / (1000 if name in IN_MILLISECONDS else 1):g}"
@@ -250,26 +260,26 @@ def test_the_periods_that_the_docs_name_in_a_sentence_are_those_of_the_code(page
     assert sentence.format(**known) in text
 
 
-def test_the_time_for_which_a_process_may_be_stopped_follows_from_the_leases():
-    kept = (leases.LEASE - leases.KEEP_EVERY - leases.CLAIM_KEEPS) / 1000
+def test_how_long_a_process_may_be_stopped_follows_from_the_leases():
+    longest_stop = (leases.LEASE - leases.KEEP_EVERY - leases.CLAIM_KEEPS) / 1000
     oldest = (leases.KEEP_EVERY + leases.CLAIM_KEEPS) / 1000
     text = " ".join((ROOT / "docs/promise.md").read_text(encoding="utf-8").split())
-    assert f"a heartbeat is at most {oldest:g} s old, so that a process which is stopped for {kept:g} s" in text
+    assert f"a heartbeat is at most {oldest:g} s old, so that a process which is stopped for {longest_stop:g} s" in text
 
 
-def test_the_graces_that_the_docs_propose_fit_into_what_platforms_grant():
+def test_the_proposed_graces_fit_into_the_time_that_platforms_grant():
     rows = table_rows("docs/limits.md", "| Platform | Kills after SIGTERM after | To change it | `shutdown_grace`, at most |")
     assert len(rows) == 3
     for row in rows:
         cells = row.split("|")
         grants, grace = (float(re.findall(r"\d+", cells[column])[0]) for column in (2, 4))
-        assert max(STOP_LIMIT, grace + AFTER_GRACE) + 2 <= grants, row  # the interpreter has to end too
+        assert max(STOP_LIMIT, grace + AFTER_GRACE) + 2 <= grants, row  # 2 s for the interpreter to exit
     text = (ROOT / "docs/limits.md").read_text(encoding="utf-8")
     assert f"`shutdown_grace` by default | {CronConfig().shutdown_grace:g} s |" in text
 
 
 def table_rows(page: str, heading: str) -> list[str]:
-    """The rows of the table under a heading row."""
+    """Return the rows of the table with this heading row."""
     _, _, rest = (ROOT / page).read_text(encoding="utf-8").partition(f"{heading}\n")
     rows = rest.split("\n\n")[0].splitlines()[1:]
     assert rows
@@ -277,7 +287,7 @@ def table_rows(page: str, heading: str) -> list[str]:
 
 
 def table(page: str, heading: str) -> list[str]:
-    """What stands in backticks in the first column of a table."""
+    """Return the texts in backticks of the first column of a table."""
     return [code for row in table_rows(page, heading) for code in re.findall(r"`([^`]+)`", row.split("|")[1])]
 
 
@@ -294,16 +304,16 @@ def test_the_layers_of_the_docs_are_those_of_the_code():
             assert set(ours(TREES[module])) <= set(above), module
 
 
-def test_the_files_to_touch_are_there():
+def test_the_files_to_touch_exist():
     files = re.findall(r"`([\w/]+\.(?:py|md|sql))`", "\n".join(table_rows("docs/architecture.md", "| To add | Touch |")))
     assert len(files) > 30
     missing = [file for file in files if not (ROOT / file).is_file() and not (ROOT / "cronactors" / file).is_file()]
     assert missing == []
 
 
-def test_the_expressions_of_the_docs_are_accepted_and_refused():
-    accepted = table("docs/promise.md", "| Expression | Meaning |")
-    refused = table("docs/promise.md", "| Expression | Why |")
+def test_the_expressions_of_the_docs_are_accepted_or_refused_as_stated():
+    accepted = table("docs/schedules.md", "| Expression | Meaning |")
+    refused = table("docs/schedules.md", "| Expression | Why |")
     assert len(accepted) > 20
     assert len(refused) > 15
     for expr in accepted:
