@@ -130,7 +130,7 @@ class BareStore:
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
-    async def ask(self, function: Callable[[sqlite3.Connection], Any]) -> Any:
+    async def call(self, function: Callable[[sqlite3.Connection], Any]) -> Any:
         await self._send.send((function, trio.lowlevel.current_task()))
         return await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
 

@@ -1,6 +1,6 @@
-"""A program with a scheduler, to be killed: run by ``test_crash.py`` as ``crash_child.py OPTIONS``, a JSON object.
+"""A program with a scheduler for ``test_crash.py`` to kill, started as ``crash_child.py OPTIONS``, a JSON object.
 
-What its executor did stands in a file of its own, one line with one write each, which no kill can tear: the judge of the history.
+Its executor writes each step to a file, one line with one write, which no kill can tear. The test compares the history with that file.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ RETRY = RetryPolicy(delays=(0.3,))
 
 
 def say(*words: object) -> None:
-    print(*words, flush=True)  # noqa: T201 - the test listens
+    print(*words, flush=True)  # noqa: T201 - the test reads it
 
 
-def witness(file: str | Path, what: str, ctx: JobContext) -> None:
-    """Add a line: what happened, to which attempt of which job, in which process."""
-    line = f"{what} {ctx.job_name} {ctx.attempt} {os.getpid()}\n"
+def write_step(file: str | Path, step: str, ctx: JobContext) -> None:
+    """Append a line with the step, the job, the attempt and the process id."""
+    line = f"{step} {ctx.job_name} {ctx.attempt} {os.getpid()}\n"
     descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         assert os.write(descriptor, line.encode()) == len(line)
@@ -38,40 +38,40 @@ def witness(file: str | Path, what: str, ctx: JobContext) -> None:
         os.close(descriptor)
 
 
-def make_executor(file: str | Path, tell: Callable[..., None] = lambda *_: None) -> Callable[[JobContext], Any]:
-    """An executor of prompts: ``sleep SECONDS``, ``block SECONDS`` or ``die SECONDS``."""
+def make_executor(file: str | Path, say: Callable[..., None] = lambda *_: None) -> Callable[[JobContext], Any]:
+    """Make an executor of prompts: ``sleep SECONDS``, ``block SECONDS`` or ``die SECONDS``."""
 
     async def executor(ctx: JobContext) -> None:
-        witness(file, "start", ctx)
-        tell("started", ctx.job_name)
+        write_step(file, "start", ctx)
+        say("started", ctx.job_name)
         verb, _, seconds = ctx.prompt.partition(" ")
         if verb == "block":
-            time.sleep(float(seconds))  # the loop is to be blocked
+            time.sleep(float(seconds))  # blocks the loop, as the test wants
         else:
             await trio.sleep(float(seconds))
         if verb == "die":
             os._exit(9)
-        witness(file, "end", ctx)
+        write_step(file, "end", ctx)
 
     return executor
 
 
 def die_at(point: str) -> None:
-    """Die between two steps of a run."""
+    """Let this process kill itself between two steps of a run: once "claimed", when "finishing", or once "finished"."""
     call = Mailbox.call
 
     def die(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    async def dying(self: Mailbox, request: Request[Any], heard: Callable[[Any], None] | None = None) -> Any:
+    async def dying(self: Mailbox, request: Request[Any], on_commit: Callable[[Any], None] | None = None) -> Any:
         if point == "finishing" and isinstance(request, FinishRun):
             die()
         if point == "claimed" and isinstance(request, ClaimDue):
-            heard = die  # before the runs are handed over
-        answer = await call(self, request, heard)
-        if point == "recorded" and isinstance(request, FinishRun):
+            on_commit = die  # before the runs are handed over
+        result = await call(self, request, on_commit)
+        if point == "finished" and isinstance(request, FinishRun):
             die()
-        return answer
+        return result
 
     Mailbox.call = dying  # type: ignore[method-assign, assignment]
 
@@ -93,7 +93,7 @@ async def schedule(db: str, file: str, slots: int, until: str | None) -> None:
 
 
 def shorten_leases(lease: int) -> None:
-    """Let leases last so many milliseconds in this process, and beat six times as often: the real ones make long tests."""
+    """Shorten leases in this process to ``lease`` (ms), with six heartbeats each, since real leases make long tests."""
     leases.LEASE, leases.KEEP_EVERY, leases.KEEP_IDLE = lease, lease // 6, lease
     leases.CLAIM_KEEPS = lease // 40
 

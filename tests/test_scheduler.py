@@ -1,4 +1,4 @@
-"""The scheduler through its public API, on virtual time: what runs when, and what follows from an end."""
+"""The scheduler through its public API, on virtual time: when jobs run, and how an outcome changes a job."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from cronactors import (
 from cronactors.testing import VirtualClock
 from tests.workers import MINUTE, Worker, after, facts, history, slots
 
-# The original's claims
+# The behaviour that the original crate documents
 
 
-async def test_a_due_job_is_executed_and_one_that_is_not_due_is_not(virtual_clock: VirtualClock) -> None:
+async def test_a_job_is_executed_when_it_is_due_and_not_before(virtual_clock: VirtualClock) -> None:
     worker = Worker()
     async with open_scheduler(":memory:", worker) as scheduler:
         due = await scheduler.store.add_job("due", "it", OneShot(after(10)))
@@ -65,7 +65,7 @@ async def test_a_due_job_is_executed_and_one_that_is_not_due_is_not(virtual_cloc
         assert (await scheduler.store.get_job(later)).next_run_at == after(1000)
 
 
-async def test_every_field_of_the_context_is_passed(virtual_clock: VirtualClock) -> None:
+async def test_the_executor_gets_every_field_of_the_context(virtual_clock: VirtualClock) -> None:
     worker = Worker()
     async with open_scheduler(":memory:", worker) as scheduler:
         job_id = await scheduler.store.add_job(
@@ -85,7 +85,7 @@ async def test_every_field_of_the_context_is_passed(virtual_clock: VirtualClock)
         )
 
 
-async def test_a_failure_schedules_a_retry_which_runs(virtual_clock: VirtualClock) -> None:
+async def test_a_failure_schedules_a_retry(virtual_clock: VirtualClock) -> None:
     worker = Worker(failures=1)
     async with open_scheduler(":memory:", worker) as scheduler:
         job_id = await scheduler.store.add_job("job", "it", OneShot(after(10)))
@@ -102,7 +102,7 @@ async def test_a_failure_schedules_a_retry_which_runs(virtual_clock: VirtualCloc
         assert first.scheduled_at == second.scheduled_at == after(10)
 
 
-async def test_retries_are_exhausted_after_the_whole_table_of_delays(virtual_clock: VirtualClock) -> None:
+async def test_retries_use_each_delay_then_repeat_the_last_until_none_is_left(virtual_clock: VirtualClock) -> None:
     worker = Worker(failures=99)
     async with open_scheduler(":memory:", worker) as scheduler:
         job_id = await scheduler.store.add_job("job", "it", OneShot(after(0)), max_retries=6)
@@ -126,7 +126,7 @@ async def test_a_new_moment_replaces_a_pending_retry(virtual_clock: VirtualClock
         ]
 
 
-async def test_an_executor_decides_on_its_own_retry(virtual_clock: VirtualClock) -> None:
+async def test_an_executor_can_choose_the_delay_of_its_retry_or_give_up(virtual_clock: VirtualClock) -> None:
     times: list[float] = []
 
     async def executor(context: JobContext) -> None:
@@ -146,7 +146,7 @@ async def test_an_executor_decides_on_its_own_retry(virtual_clock: VirtualClock)
 
 
 @pytest.mark.parametrize("limit", [1, 3])
-async def test_no_more_than_the_limit_run_at_once_and_that_many_really_do(virtual_clock: VirtualClock, limit: int) -> None:
+async def test_max_concurrent_runs_is_reached_and_never_exceeded(virtual_clock: VirtualClock, limit: int) -> None:
     worker = Worker(10)
     async with open_scheduler(":memory:", worker, config=slots(limit)) as scheduler:
         await scheduler.store.add_jobs([JobSpec(f"job {n}", "it", OneShot(after(5))) for n in range(6)])
@@ -158,15 +158,15 @@ async def test_no_more_than_the_limit_run_at_once_and_that_many_really_do(virtua
         assert sorted(worker.names) == [f"job {n}" for n in range(6)]
 
 
-async def test_several_at_once_really_work_in_parallel(virtual_clock: VirtualClock) -> None:
-    met: list[str] = []
-    all_there = trio.Event()
+async def test_runs_in_several_slots_wait_for_each_other_without_deadlock(virtual_clock: VirtualClock) -> None:
+    arrived: list[str] = []
+    all_arrived = trio.Event()
 
     async def executor(context: JobContext) -> None:
-        met.append(context.job_name)
-        if len(met) == 3:
-            all_there.set()
-        await all_there.wait()
+        arrived.append(context.job_name)
+        if len(arrived) == 3:
+            all_arrived.set()
+        await all_arrived.wait()
 
     async with open_scheduler(":memory:", executor, config=slots(3)) as scheduler:
         await scheduler.store.add_jobs([JobSpec(name, "it", OneShot(after(1))) for name in "abc"])
@@ -174,7 +174,7 @@ async def test_several_at_once_really_work_in_parallel(virtual_clock: VirtualClo
         assert [run.status for run in await history(scheduler)] == [RunStatus.SUCCESS] * 3
 
 
-async def test_delete_after_run_waits_for_success_and_leaves_the_history(virtual_clock: VirtualClock) -> None:
+async def test_delete_after_run_removes_the_job_after_a_success_and_keeps_its_history(virtual_clock: VirtualClock) -> None:
     async with open_scheduler(":memory:", Worker(failures=1)) as scheduler:
         job_id = await scheduler.store.add_job("job", "it", MINUTE, delete_after_run=True)
         await trio.sleep(61)
@@ -185,7 +185,7 @@ async def test_delete_after_run_waits_for_success_and_leaves_the_history(virtual
         assert [run.status for run in await history(scheduler, job_id)] == [RunStatus.FAILED, RunStatus.SUCCESS]
 
 
-async def test_a_loop_of_ones_own(virtual_clock: VirtualClock) -> None:
+async def test_a_loop_of_your_own_claims_finishes_and_retries_a_job(virtual_clock: VirtualClock) -> None:
     async with open_store(":memory:") as store:
         job_id = await store.add_job("job", "it", MINUTE, max_retries=1)
         assert await store.get_due_jobs() == []
@@ -202,9 +202,9 @@ async def test_a_loop_of_ones_own(virtual_clock: VirtualClock) -> None:
             await store.record_run_complete(run_id, RunStatus.SUCCESS)
         assert await store.get_retry_jobs() == []
         await trio.sleep(30)
-        (again,) = await store.get_retry_jobs()
-        assert (again.id, again.retry_at, again.retry_count) == (job_id, after(91), 1)
-        run_id = await store.record_run_start(again)
+        (retried,) = await store.get_retry_jobs()
+        assert (retried.id, retried.retry_at, retried.retry_count) == (job_id, after(91), 1)
+        run_id = await store.record_run_start(retried)
         await store.record_run_complete(run_id, RunStatus.SUCCESS, "All clear", session_id="s")
         assert await store.get_retry_jobs() == await store.get_due_jobs() == []
         assert [(run.attempt, run.status, run.result_summary) for run in await store.list_runs(job_id, 10)] == [
@@ -218,7 +218,7 @@ async def test_a_loop_of_ones_own(virtual_clock: VirtualClock) -> None:
 # Timeouts
 
 
-async def test_a_timeout_stops_the_task_and_is_a_failure(virtual_clock: VirtualClock) -> None:
+async def test_a_timeout_cancels_the_task_and_fails_the_run(virtual_clock: VirtualClock) -> None:
     worker = Worker(math.inf)
     async with open_scheduler(":memory:", worker) as scheduler:
         job_id = await scheduler.store.add_job("job", "it", OneShot(after(0)), timeout_secs=2.5, max_retries=1)
@@ -234,7 +234,7 @@ async def test_a_timeout_stops_the_task_and_is_a_failure(virtual_clock: VirtualC
         ]
 
 
-async def test_nothing_of_a_job_starts_before_a_timed_out_task_has_ended(virtual_clock: VirtualClock) -> None:
+async def test_nothing_of_a_job_starts_before_its_timed_out_task_has_exited(virtual_clock: VirtualClock) -> None:
     starts: list[float] = []
 
     async def executor(context: JobContext) -> None:
@@ -251,7 +251,7 @@ async def test_nothing_of_a_job_starts_before_a_timed_out_task_has_ended(virtual
             await scheduler.run_now(job_id)
         assert [run.status for run in await history(scheduler)] == [RunStatus.RUNNING]
         await trio.sleep(200)
-        assert starts == pytest.approx([60, 290, 300])  # ended at 260, retried at 290
+        assert starts == pytest.approx([60, 290, 300])  # the first exits at 260, its retry starts at 290
         first, *others = await history(scheduler, job_id)
         assert (facts(first)[:2], first.completed_at) == ((RunStatus.FAILED, Cause.TIMEOUT), after(260))
         skipped = [run for run in others if run.status is RunStatus.SKIPPED]
@@ -261,7 +261,7 @@ async def test_nothing_of_a_job_starts_before_a_timed_out_task_has_ended(virtual
 # Sessions and overlap
 
 
-async def test_runs_of_one_main_session_never_overlap_and_hold_no_slot(virtual_clock: VirtualClock) -> None:
+async def test_runs_of_one_main_session_never_overlap_and_hold_no_slot_while_they_wait(virtual_clock: VirtualClock) -> None:
     in_flight: dict[str | None, int] = {}
     starts: list[tuple[float, str]] = []
 
@@ -287,7 +287,7 @@ async def test_runs_of_one_main_session_never_overlap_and_hold_no_slot(virtual_c
         assert [round(at) for at, name in starts if name.startswith("ann")] == [1, 11, 21, 31]
 
 
-async def test_a_busy_job_skips_its_own_moments_unless_it_allows_all(virtual_clock: VirtualClock) -> None:
+async def test_moments_that_come_due_during_a_run_are_skipped_unless_the_job_allows_all(virtual_clock: VirtualClock) -> None:
     worker = Worker(150)
     async with open_scheduler(":memory:", worker, config=slots(9)) as scheduler:
         skips = await scheduler.store.add_job("skips", "it", MINUTE)
@@ -306,12 +306,12 @@ async def test_a_busy_job_skips_its_own_moments_unless_it_allows_all(virtual_clo
         assert worker.most == 4
 
 
-@pytest.mark.parametrize("early", [2, 50], ids=["as long ahead as the store waits", "longer"])
-async def test_in_real_time_no_run_begins_before_its_moment(tmp_path: Path, early: int) -> None:
-    began: list[float] = []
+@pytest.mark.parametrize("early", [2, 50], ids=["claimed as early as the store waits for", "claimed earlier"])
+async def test_in_real_time_no_run_starts_before_its_moment(tmp_path: Path, early: int) -> None:
+    lateness: list[float] = []
 
     async def executor(context: JobContext) -> None:
-        began.append((datetime.now(UTC) - context.scheduled_at).total_seconds())
+        lateness.append((datetime.now(UTC) - context.scheduled_at).total_seconds())
 
     async with open_scheduler(tmp_path / "agent.db", executor) as scheduler:
         scheduler._clock._early = early
@@ -319,8 +319,8 @@ async def test_in_real_time_no_run_begins_before_its_moment(tmp_path: Path, earl
         specs = [JobSpec(f"j{n}", "p", OneShot(start + timedelta(milliseconds=7 * n))) for n in range(20)]
         await scheduler.store.add_jobs(specs)
         with trio.fail_after(20):
-            while len(began) < 20:
-                await trio.sleep(0.05)  # in real time, as threads sleep
+            while len(lateness) < 20:
+                await trio.sleep(0.05)  # real time: the storage thread sleeps too
         runs = await scheduler.store.list_runs(limit=20)
-    assert min(began) >= 0
+    assert min(lateness) >= 0
     assert all(run.started_at >= run.scheduled_at for run in runs)

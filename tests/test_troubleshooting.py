@@ -1,4 +1,4 @@
-"""docs/troubleshooting.md: each symptom is brought about, and each command and snippet below it shows what the page says."""
+"""Reproduce each symptom of docs/troubleshooting.md, and check that its commands and snippets print the output on the page."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ START = "2026-03-02T08:00Z"  # a Monday
 
 @attrs.frozen
 class Block:
-    """A block of code, and the output that stands under it, if any does."""
+    """A block of code, and the output below it if the page shows one."""
 
     language: str
     code: str
     output: str | None
 
     @property
-    def asks(self) -> bool:
-        """Whether it is a question to the scheduler of the world."""
+    def calls_why(self) -> bool:
+        """Whether it calls ``why`` of the overview, which needs the world's open scheduler."""
         return self.code.startswith("await why(")
 
 
@@ -54,36 +54,41 @@ def blocks(text: str) -> list[Block]:
 
 
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE))
-LOOK = "Where to look"
+OVERVIEW = "Where to look"
 
 # The worlds
 
 
 class World:
-    """A folder with an ``agent.db``; the questions of the section are asked before its scheduler closes."""
+    """A folder with an ``agent.db``, in which a symptom is reproduced.
 
-    def __init__(self, folder: Path, clock: VirtualClock, questions: list[str]) -> None:
-        self.folder, self.clock, self._questions = folder, clock, questions
-        self.answers: list[str] = []
+    Attributes:
+        texts: The results of the section's calls of ``why``, in order.
+    """
+
+    def __init__(self, folder: Path, clock: VirtualClock, calls: list[str]) -> None:
+        self.folder, self.clock, self._calls = folder, clock, calls
+        self.texts: list[str] = []
 
     @property
     def file(self) -> Path:
         return self.folder / "agent.db"
 
-    async def call(self, scheduler: CronScheduler) -> None:
+    async def call_why(self, scheduler: CronScheduler) -> None:
+        """Evaluate the section's calls of ``why`` while the scheduler is open."""
         names: dict[str, object] = {"scheduler": scheduler}
-        exec(compile(blocks(SECTIONS[LOOK])[0].code, "why", "exec"), names)
-        for question in self._questions:
-            code = compile(question.strip(), "question", "eval", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        exec(compile(blocks(SECTIONS[OVERVIEW])[0].code, "why", "exec"), names)
+        for call in self._calls:
+            code = compile(call.strip(), "call", "eval", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
             assert isinstance(code, CodeType)
-            self.answers.append(await eval(code, names))
+            self.texts.append(await eval(code, names))
 
-    def crash(self) -> None:
-        """Leave the file as a kill of the process would leave it now: copied, and put in its place later by `crashed`."""
+    def copy_file(self) -> None:
+        """Copy the file as a kill of the process would leave it now. `restore_copy` puts the copy in its place."""
         with closing(sqlite3.connect(self.file)) as live, closing(sqlite3.connect(f"{self.file}.crashed")) as copy:
             live.backup(copy)
 
-    def crashed(self) -> None:
+    def restore_copy(self) -> None:
         shutil.move(f"{self.file}.crashed", self.file)
 
 
@@ -95,7 +100,7 @@ async def overlapping(world: World) -> None:
     async with open_scheduler(world.file, Worker(660)) as scheduler:
         await scheduler.store.add_job("sync", "Fetch the mail", Cron("*/5 * * * *"))
         await trio.sleep(33 * 60)
-        await world.call(scheduler)
+        await world.call_why(scheduler)
 
 
 async def waiting(world: World) -> None:
@@ -106,7 +111,7 @@ async def waiting(world: World) -> None:
         await scheduler.run_now((await scheduler.store.list_jobs())[0].id, wait=False)
         await scheduler.store.add_job("second", "Say hello", Cron("10 0 8 2 3 *"))
         await trio.sleep(60)
-        await world.call(scheduler)
+        await world.call_why(scheduler)
     async with open_scheduler(world.file, nothing) as scheduler:
         await scheduler.store.add_job("hourly", "Count", Cron("0 * * * *"))
         await trio.sleep(3600)
@@ -152,17 +157,17 @@ async def floods(world: World) -> None:
 
 async def crashing(world: World) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recovery, "certainly_dead", lambda owner, this_process: True)  # it is this process, which lives
+        patch.setattr(recovery, "certainly_dead", lambda owner, this_process: True)  # its process is this one, which is alive
         await _crashing(world)
 
 
 async def _crashing(world: World) -> None:
     config = CronConfig(default_max_retries=0)
     for _ in range(3):
-        begun = trio.Event()
+        started = trio.Event()
 
-        async def executor(ctx: JobContext, begun: trio.Event = begun) -> None:
-            begun.set()
+        async def executor(ctx: JobContext, started: trio.Event = started) -> None:
+            started.set()
             await trio.sleep(100)
 
         with trio.CancelScope() as scope:
@@ -170,11 +175,11 @@ async def _crashing(world: World) -> None:
                 if not await scheduler.store.list_jobs():
                     await scheduler.store.add_job("greedy", "Fill the memory", Cron("0 9 * * *"))
                     await scheduler.store.add_job("modest", "Say hello", Cron("0 10 * * *"))
-                await begun.wait()
+                await started.wait()
                 await trio.sleep(7)
-                world.crash()
+                world.copy_file()
                 scope.cancel()
-        world.crashed()
+        world.restore_copy()
         await trio.sleep(60)
     async with open_scheduler(world.file, nothing):
         await trio.sleep(60)
@@ -184,8 +189,8 @@ async def restarted(world: World) -> None:
     async with open_scheduler(world.file, Worker(600)) as scheduler:
         await scheduler.store.add_job("report", "Write the report", Cron("5 8 * * *"))
         await trio.sleep(400)
-        world.crash()
-    world.crashed()
+        world.copy_file()
+    world.restore_copy()
 
 
 async def deployed(world: World) -> None:
@@ -205,30 +210,35 @@ async def used(world: World) -> None:
 
 Build: TypeAlias = Callable[[World], Awaitable[None]]
 WORLDS: dict[str, Build] = {
-    LOOK: used,
-    "It did not run at 02:30": nights,
-    "It did not run at all": overlapping,
-    "It starts late": waiting,
-    "It ran twice": retried,
-    "It runs far too often": nights,
+    OVERVIEW: used,
+    "A job did not run at 02:30": nights,
+    "A job did not run at all": overlapping,
+    "A job starts late": waiting,
+    "A job ran twice": retried,
+    "A job runs far too often": nights,
     "Times are an hour off": zones,
-    "It says success but nothing happened": shells,
+    "Success, but nothing happened": shells,
     "Output is cut": floods,
-    "The job is paused and I did not pause it": crashing,
-    "Nothing runs after the container restarts": restarted,
-    "It is interrupted at each deploy": deployed,
-    "Database is locked": used,
+    "A job is paused, and I did not pause it": crashing,
+    "Nothing runs after a container restarts": restarted,
+    "A run is interrupted at each deploy": deployed,
+    "The database is locked": used,
 }
 
 # The page
 
 
-def test_each_section_has_a_world():
+def test_every_section_has_a_world():
     assert list(SECTIONS) == list(WORLDS)
 
 
+def test_the_table_of_symptoms_links_to_every_section_in_order():
+    links = re.findall(r"^\| \[(.*?)\]\(#", PAGE, re.MULTILINE)
+    assert [OVERVIEW, *links] == list(SECTIONS)
+
+
 def run(folder: Path, block: Block) -> str:
-    """Run the commands or the program of a block, and answer what it prints."""
+    """Run the commands or the program of a block, and return its output."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), "CRONACTORS_DB": str(folder / "agent.db")}
     if block.language == "python":
         commands = [[sys.executable, "-W", "error", "-c", block.code]]
@@ -239,54 +249,54 @@ def run(folder: Path, block: Block) -> str:
     text = ""
     for command in commands:
         done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=50, check=False)
-        # `lint` answers 1 when it has found something.
+        # `lint` exits with 1 if it finds something.
         assert done.returncode == (1 if "cronactors lint" in block.code else 0), done.stderr
         assert done.stderr == ""
         text += done.stdout
     return text
 
 
-def same(text: str | None) -> list[str]:
-    """Lines as the page has them: seconds of real time do not count."""
+def without_real_time(text: str | None) -> list[str]:
+    """Return the lines with durations replaced by 0.00 s: what takes real time differs from run to run."""
     return [re.sub(r"\d+\.\d\d s", "0.00 s", line.rstrip()) for line in (text or "").splitlines()]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("heading", WORLDS)
-def test_what_the_page_says_of_a_symptom_is_what_it_shows(heading: str, tmp_path: Path) -> None:
+def test_the_commands_of_a_symptom_print_the_output_on_the_page(heading: str, tmp_path: Path) -> None:
     folder = tmp_path / "mail"
     folder.mkdir()
     found = blocks(SECTIONS[heading])
     clock = VirtualClock()
     clock.set_wall(START)
-    world = World(folder, clock, [block.code for block in found if block.asks])
+    world = World(folder, clock, [block.code for block in found if block.calls_why])
     trio.run(WORLDS[heading], world, clock=clock)
-    answers = iter(world.answers)
+    texts = iter(world.texts)
     for block in found:
-        printed = next(answers) if block.asks else run(folder, block)
+        printed = next(texts) if block.calls_why else run(folder, block)
         if block.output is not None:
-            assert same(printed) == same(block.output)
-    assert next(answers, None) is None, "a question of the page was not asked"
+            assert without_real_time(printed) == without_real_time(block.output)
+    assert next(texts, None) is None, "a call of why has no block on the page"
 
 
 def cells(heading: str, columns: str) -> list[list[str]]:
-    """The rows of a table in a section, each as its cells."""
+    """Return the rows of a table in a section, each as its cells."""
     _, _, rest = SECTIONS[heading].partition(f"{columns}\n")
     rows = rest.split("\n\n")[0].splitlines()[1:]
     assert rows
     return [[cell.replace("\\|", "|").strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
 
 
-SWALLOWED = [
+HIDDEN_FAILURES = [
     pytest.param(prompt, re.findall(r"`([^`]+)`", better)[0], id=prompt)
-    for row, _, better in cells("It says success but nothing happened", "| Prompt | What happens | Write |")
+    for row, _, better in cells("Success, but nothing happened", "| Prompt | What happens | Write |")
     for prompt in re.findall(r"`([^`]+)`", row)
 ]
 
 
 @posix
-@pytest.mark.parametrize(("prompt", "better"), SWALLOWED)
-async def test_a_prompt_that_hides_its_failure_succeeds_and_the_better_one_does_not(
+@pytest.mark.parametrize(("prompt", "better"), HIDDEN_FAILURES)
+async def test_a_prompt_that_hides_a_failure_succeeds_and_its_replacement_fails(
     prompt: str, better: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if "&>>" in prompt and "bash" in Path(os.path.realpath("/bin/sh")).name:
@@ -305,15 +315,21 @@ async def test_a_prompt_that_hides_its_failure_succeeds_and_the_better_one_does_
     assert (tmp_path / "worked").exists() == ("nightly" in better)
 
 
-def test_the_answers_of_explain_are_its_own():
+def test_the_texts_of_explain_on_the_page_are_in_the_code():
     source = (ROOT / "cronactors/ledger/explain.py").read_text(encoding="utf-8")
-    for answer, _ in cells("It did not run at all", "| Answer | Meaning |"):
-        assert answer.removesuffix(" ...").replace("(misfire)", "({run.cause})") in source, answer
+    for text, _ in cells("A job did not run at all", "| The text says | Cause, and remedy |"):
+        assert text.removesuffix(" ...").replace("(misfire)", "({run.cause})") in source, text
+
+
+def test_the_errors_of_interrupted_runs_on_the_page_are_in_the_code():
+    source = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "cronactors/ledger").glob("*.py"))
+    for error, *_ in cells("A run is interrupted at each deploy", "| You see | Cause | Remedy |"):
+        assert f'"{error}"' in source, error
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux")
-def test_the_process_that_has_the_database_open_is_shown(tmp_path: Path) -> None:
-    (block,) = blocks(SECTIONS["Database is locked"])
+def test_the_snippet_shows_the_process_that_has_the_database_open(tmp_path: Path) -> None:
+    (block,) = blocks(SECTIONS["The database is locked"])
     with closing(sqlite3.connect(tmp_path / "agent.db", isolation_level=None)) as db:
         db.execute("CREATE TABLE t (x)")
         db.execute("BEGIN IMMEDIATE")
@@ -327,7 +343,7 @@ def test_the_commands_of_the_overview_run(tmp_path: Path) -> None:
     trio.run(used, World(tmp_path, clock, []), clock=clock)
     text = '[cron]\ndatabase = "agent.db"\n[[cron.jobs]]\nname = "job"\nprompt = "it"\ncron = "0 9 * * *"\n'
     (tmp_path / "agent.toml").write_text(text)
-    commands = [re.findall(r"`(cronactors [^`]+)`", use) for _, use in cells(LOOK, "| To see | Use |")]
+    commands = [re.findall(r"`(cronactors [^`]+)`", use) for _, use in cells(OVERVIEW, "| To see | Use |")]
     filled = {"NAME": "job", "EXPR": "0 9 * * *", "ZONE": "Europe/Rome"}
     typed = [re.sub(r"[A-Z]{4}", lambda word: filled[word[0]], command) for (command,) in filter(None, commands)]
     assert len(typed) == 4
