@@ -7,6 +7,7 @@ zones that tzdata does not have.
 from __future__ import annotations
 
 import difflib
+import struct
 import zoneinfo
 from datetime import datetime, timedelta, tzinfo
 from functools import lru_cache
@@ -53,7 +54,7 @@ def is_zone(name: str) -> bool:
         return False
     try:
         load_zone(name)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError, struct.error):  # struct.error: a file that is cut short
         return False
     return True
 

@@ -1,0 +1,201 @@
+"""Job specifications, retry policies and settings: defaults, limits, and which lists are read how far."""
+
+from __future__ import annotations
+
+from itertools import count, repeat
+
+import attrs
+import pytest
+
+from cronactors import spec
+from cronactors.errors import InvalidConfig, InvalidJob
+from cronactors.model import Misfire, Overlap, SessionMode
+from cronactors.schedules.schedule import Cron, Interval, OneShot
+from cronactors.spec import CronConfig, Delay, JobSpec, RetryPolicy, check_changes, check_specs
+
+YEAR = 366 * 86_400
+
+
+def job(**fields: object) -> JobSpec:
+    return JobSpec(**{"name": "a", "prompt": "b", "schedule": Interval(1), **fields})  # type: ignore[arg-type]
+
+
+# Defaults
+
+
+def test_the_defaults_of_a_job():
+    assert attrs.asdict(job(), recurse=False) == {
+        "name": "a", "prompt": "b", "schedule": Interval(1), "delete_after_run": False, "timezone": None, "max_retries": None,
+        "timeout_secs": None, "session_mode": SessionMode.ISOLATED, "user_id": None, "overlap": Overlap.SKIP, "misfire": Misfire(),
+        "executor_options": {},
+    }  # fmt: skip
+
+
+def test_the_defaults_of_the_settings():
+    assert attrs.asdict(CronConfig(), recurse=False) == {
+        "timezone": "UTC", "default_max_retries": 3, "default_timeout_secs": 7200, "max_concurrent_runs": 1,
+        "max_concurrent_runs_total": None, "retry": RetryPolicy(delays=(30, 60, 300, 900, 3600), jitter=0), "cancel_grace": 5,
+        "shutdown_grace": 5, "jobs": (), "origin": None, "file": None, "database": None, "executor": None,
+    }  # fmt: skip
+
+
+def test_specifications_are_values():
+    for value, field in ((job(), "name"), (CronConfig(), "timezone"), (RetryPolicy(), "jitter"), (Delay(1), "in_secs")):
+        with pytest.raises(attrs.exceptions.FrozenInstanceError):
+            setattr(value, field, 0.5)
+    assert job() == job()
+    assert job() != job(prompt="c")
+
+
+def test_options_of_a_job_and_settings_are_named_only():
+    for field in (
+        "delete_after_run",
+        "timezone",
+        "max_retries",
+        "timeout_secs",
+        "session_mode",
+        "user_id",
+        "overlap",
+        "misfire",
+        "executor_options",
+    ):
+        assert attrs.fields_dict(JobSpec)[field].kw_only
+    with pytest.raises(TypeError):
+        CronConfig("UTC")  # type: ignore[misc]
+
+
+def test_no_prompt_and_no_options_are_shown():
+    shown = repr(job(prompt="SECRET", executor_options={"shell": "/SECRET"}))
+    assert "SECRET" not in shown
+    assert "prompt=<6 characters>" in shown
+
+
+# Limits
+
+
+@pytest.mark.parametrize(
+    ("field", "good", "bad"),
+    [
+        ("name", ["x", "x" * 200, "a b", "naïve"], ["x" * 201, "", " x", "x ", "a\nb", "a\tb"]),
+        ("prompt", ["x", "x" * 1_000_000, " \n"], ["x" * 1_000_001, ""]),
+        ("user_id", [None, "x", "x" * 200, " a\n"], ["x" * 201, ""]),
+        ("timezone", [None, "UTC", "Europe/Rome"], ["Rome", ""]),
+        ("max_retries", [None, 0, 1, 1_000], [-1, 1_001, 1.0, True]),
+        ("timeout_secs", [None, 0.001, 1, 10 * YEAR], [0, 0.000_9, 10 * YEAR + 1, -1]),
+        ("schedule", [Cron("@daily"), Interval(1), OneShot("2026-01-01 00:00"), Delay(0), Delay(YEAR)], [None, "@daily"]),
+    ],
+)  # fmt: skip
+def test_the_limits_of_a_job(field, good, bad):
+    for value in good:
+        assert getattr(job(**{field: value}), field) == value
+    for value in bad:
+        with pytest.raises(InvalidJob, match=rf"^{field} "):
+            job(**{field: value})
+
+
+@pytest.mark.parametrize(("value", "fine"), [(0, True), (0.5, True), (YEAR, True), (-1, False), (YEAR + 1, False), (None, False)])
+def test_the_limits_of_a_delay(value, fine):
+    if fine:
+        assert Delay(value).in_secs == value
+        assert RetryPolicy((value,)).delays == (value,)
+        return
+    with pytest.raises(InvalidJob, match="in_secs"):
+        Delay(value)
+    with pytest.raises(InvalidConfig, match="delays"):
+        RetryPolicy((value,))
+
+
+@pytest.mark.parametrize(
+    ("field", "good", "bad"),
+    [
+        ("default_max_retries", [0, 1_000], [-1, 1_001, None]),
+        ("default_timeout_secs", [0.001, 10 * YEAR], [0, 10 * YEAR + 1, None]),
+        ("max_concurrent_runs", [1, 10_000], [0, 10_001, None]),
+        ("max_concurrent_runs_total", [None, 1, 10_000], [0, 10_001]),
+        ("cancel_grace", [0, 10 * YEAR], [-0.1, 10 * YEAR + 1, None]),
+        ("shutdown_grace", [0, 10 * YEAR], [-0.1, 10 * YEAR + 1, None]),
+        ("origin", [None, "x", "x" * 4_096], ["", "x" * 4_097]),
+        ("file", [None, "x", "x" * 4_096], ["", "x" * 4_097]),
+        ("database", [None, "x", "x" * 4_096], ["", "x" * 4_097]),
+        ("executor", [None, "x", "x" * 4_096], ["", "x" * 4_097]),
+        ("timezone", ["UTC", "Europe/Rome"], ["Rome", None]),
+    ],
+)
+def test_the_limits_of_the_settings(field, good, bad):
+    for value in good:
+        assert getattr(CronConfig(**{field: value}), field) == value
+    for value in bad:
+        with pytest.raises(InvalidConfig, match=rf"^{field} "):
+            CronConfig(**{field: value})
+
+
+# Lists, which may be without end
+
+
+def test_as_many_delays_as_retries():
+    assert RetryPolicy(repeat(1.5, 1_000)).delays == (1.5,) * 1_000  # type: ignore[arg-type]
+    for delays in (repeat(1, 1_001), count()):
+        with pytest.raises(InvalidConfig, match=r"delays .*at most 1,000"):
+            RetryPolicy(delays)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("jitter", [0, 0.5, 1])
+def test_jitter_is_a_share(jitter):
+    assert RetryPolicy(jitter=jitter).jitter == jitter
+
+
+def test_as_many_jobs_as_one_call_takes():
+    jobs = tuple(repeat(job(), spec.MAX_JOBS))
+    assert check_specs("jobs", iter(jobs)) == jobs
+    assert CronConfig(jobs=iter(jobs[:3])).jobs == jobs[:3]  # type: ignore[arg-type]
+    for more in ((*jobs, job()), repeat(job())):
+        with pytest.raises(InvalidJob, match="jobs holds 10,001 jobs or more, at most 10,000 are allowed in one call"):
+            check_specs("jobs", more)
+
+
+@pytest.mark.parametrize("value", [None, 5, "jobs", b"jobs", job()])
+def test_no_list_of_jobs(value):
+    with pytest.raises(InvalidJob, match="jobs must be a list of JobSpec, not "):
+        check_specs("jobs", value)
+
+
+def test_the_item_that_is_no_job_is_named():
+    with pytest.raises(InvalidJob, match=r"^jobs\[1\] must be a JobSpec, not str$"):
+        check_specs("jobs", [job(), "job"])
+
+
+# Updates
+
+
+@pytest.mark.parametrize(
+    ("field", "good", "bad"),
+    [
+        ("name", "x", " x"), ("prompt", "x", ""), ("schedule", Interval(5), "5"), ("timezone", "Europe/Rome", None),
+        ("delete_after_run", True, 1), ("max_retries", 0, None), ("timeout_secs", 1.5, None), ("session_mode", "main", "shared"),
+        ("overlap", "skip", "never"), ("misfire", Misfire(max_runs=3), "latest"), ("executor_options", {"a": [1]}, {"a": object()}),
+    ],
+)  # fmt: skip
+def test_each_field_of_an_update_is_checked(field, good, bad):
+    changed = check_changes({field: good})  # type: ignore[misc]
+    assert changed == {field: good}
+    with pytest.raises(InvalidJob, match=field):
+        check_changes({field: bad})  # type: ignore[misc]
+
+
+def test_options_of_an_update_are_copied():
+    options: dict[str, object] = {"a": [1]}
+    given = {"name": "x", "executor_options": options}
+    changed = check_changes(given)  # type: ignore[arg-type]
+    options["a"] = 2
+    assert changed == {"name": "x", "executor_options": {"a": [1]}}
+    plain = {"name": "x"}
+    assert check_changes(plain) is plain  # type: ignore[arg-type]
+
+
+def test_an_unknown_field_of_an_update_is_refused_with_those_that_there_are():
+    with pytest.raises(InvalidJob) as caught:
+        check_changes({"user_id": "ann"})  # type: ignore[typeddict-unknown-key]
+    assert str(caught.value) == (
+        "'user_id' is no field that can be changed; those are name, prompt, schedule, timezone, delete_after_run, max_retries, "
+        "timeout_secs, session_mode, overlap, misfire, executor_options"
+    )
