@@ -1,4 +1,4 @@
-"""The scheduler: opens the store, starts the actors in order, and ends them in the opposite order."""
+"""The scheduler: `open_scheduler` starts the actors in order and ends them in the opposite order; `CronScheduler` is what users hold."""
 
 from __future__ import annotations
 
@@ -7,22 +7,28 @@ import math
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
+from typing import final
 
 import attrs
 import trio
 
-from cronactors.actors.clock import Clock
+from cronactors.actors.async_value import AsyncValue, compose
+from cronactors.actors.clock import Clock, Queue
 from cronactors.actors.exits import BlockExit, actor, guarded_contextmanager
+from cronactors.actors.failure_log import FailureLog
 from cronactors.actors.notifier import Notifier
+from cronactors.actors.patrol import Patrol
+from cronactors.actors.pool import RunnerPool, RunnerSettings
 from cronactors.actors.recompute import recompute_moments
-from cronactors.actors.runner import RunnerPool
-from cronactors.actors.shift import RunnerSettings
+from cronactors.actors.runner import Runner
 from cronactors.actors.store_lifetime import StoreService, StrPath, check_path, store_service
 from cronactors.actors.user_code import inside_callback
 from cronactors.actors.user_requests import Explain
+from cronactors.actors.wall_clock_watch import WallClockWatch
 from cronactors.checks import flag, number
 from cronactors.errors import InvalidConfig, InvalidJob, SchedulerClosed, WouldDeadlock, shorten
 from cronactors.instants import from_millis
+from cronactors.ledger.zone_changes import RulesOfFile
 from cronactors.model import CronRun, Explanation, JobExecutor, NotificationSender, RunObserver
 from cronactors.origins import StartReport, upsert_at_start
 from cronactors.spec import MAX_TIMEOUT, CronConfig, JobSpec, check_id, check_instant, check_settings, check_specs
@@ -30,7 +36,7 @@ from cronactors.store import CronStore
 
 logger = logging.getLogger("cronactors.scheduler")
 
-_LOOK_AGAIN = 1.0  # seconds; how a waiter learns of a run that another process ended
+_CHECK_EVERY = 1.0  # (s) how a task that waits for a run learns that another process has finished it
 
 
 @attrs.frozen(kw_only=True)
@@ -38,16 +44,16 @@ class Health:
     """How a scheduler is doing.
 
     Attributes:
-        last_tick: When the clock last looked around, or saw that nobody had written, UTC.
-        next_wake: When it means to wake next, UTC; None: nothing is planned.
-        clock_lag: Seconds by which it woke later than it meant to, the last time: the loop was busy or blocked.
-        runs_in_flight: How many runs go on in this scheduler.
+        last_tick: When it last inspected the store, or saw that nobody had written to it, UTC.
+        next_wake: When the clock means to wake next, UTC; None: nothing is planned.
+        clock_lag: How much later (s) than planned it woke the last time: the event loop was busy or blocked.
+        runs_in_flight: How many runs are running in this scheduler.
         free_slots: How many more could.
         store_queue: How many requests wait for the store.
-        store_latency: Seconds that the store took for its last transaction, commit and the wait for a moment included; None before the
-            first.
-        last_store_error: What the store failed with last; None once it works again.
-        notifier_queue: How many ended runs somebody is still to be told of.
+        store_latency: How long (s) the store took for its last transaction, with the commit and the wait for a due moment; None before
+            the first.
+        last_store_error: The last error of the store; None once it works again.
+        notifier_queue: For how many runs the notifier's calls have not returned yet. From 1,000 on no run is claimed.
     """
 
     last_tick: datetime | None
@@ -61,40 +67,54 @@ class Health:
     notifier_queue: int
 
 
+@attrs.frozen(kw_only=True)
+class _Actors:
+    """The actors of a scheduler, and what they share."""
+
+    service: StoreService
+    notifier: Notifier
+    pool: RunnerPool
+    clock: Clock
+    patrol: Patrol
+    rules: RulesOfFile
+
+
+@final
 class CronScheduler:
     """A running scheduler. Made by `open_scheduler`.
 
     Attributes:
         store: Jobs and history; usable until the block ends.
-        recovered: The runs that had been interrupted by a crash and were found when this scheduler started.
+        recovered: The runs that a crash had interrupted and that were put back when this scheduler started.
     """
 
-    def __init__(
-        self,
-        store: CronStore,
-        recovered: tuple[CronRun, ...],
-        start_report: StartReport,
-        *,
-        service: StoreService,
-        pool: RunnerPool,
-        clock: Clock,
-        notifier: Notifier,
-    ) -> None:
+    store: CronStore
+    recovered: tuple[CronRun, ...]
+    _start_report: StartReport
+    _actors: _Actors
+    _closed: AsyncValue[bool]
+
+    def __init__(self) -> None:
+        raise TypeError("CronScheduler has no public constructor: use open_scheduler")
+
+    @classmethod
+    def _create(
+        cls, store: CronStore, recovered: tuple[CronRun, ...], start_report: StartReport, actors: _Actors
+    ) -> CronScheduler:
+        self = object.__new__(cls)
         self.store = store
         self.recovered = recovered
         self._start_report = start_report
-        self._service = service
-        self._pool = pool
-        self._clock = clock
-        self._notifier = notifier
-        self._closed = False
+        self._actors = actors
+        self._closed = AsyncValue(value=False)
+        return self
 
     async def run_now(self, job_id: str, *, wait: bool = True) -> CronRun:
-        """Run a job now, paused or not, and answer its run. The job's next moment stays.
+        """Run a job now, paused or not, and return its run. The job's next moment is unchanged.
 
         Args:
             job_id: The job.
-            wait: Whether to wait for the end of this attempt. Cancelling the waiter leaves the run alone.
+            wait: Whether to wait until this attempt has ended. Cancelling the waiting task leaves the run alone.
 
         Raises:
             JobNotFound: There is none of that id.
@@ -104,12 +124,12 @@ class CronScheduler:
         """
         self._check_open()
         if flag("wait", wait, InvalidJob):
-            _refuse_inside(f"run_now of job {shorten(job_id)}", "must be asked for with wait=False")
+            _refuse_inside(f"run_now of job {shorten(job_id)}", "needs wait=False")
         run_id = await self.store.request_run(job_id)
-        return await self._ended(run_id) if wait else await self.store.get_run(run_id)
+        return await self._wait_for(run_id) if wait else await self.store.get_run(run_id)
 
     async def cancel_run(self, run_id: str) -> CronRun:
-        """Cancel a run, of this scheduler or of another on the same file, and wait for its end.
+        """Cancel a run, of this scheduler or of another on the same file, and wait until it has ended.
 
         Raises:
             RunNotFound: There is none of that id.
@@ -118,23 +138,24 @@ class CronScheduler:
         """
         self._check_open()
         run = await self.store.request_cancel(run_id)
-        return run if run.status.ended else await self._ended(run_id)
+        return run if run.status.ended else await self._wait_for(run_id)
 
-    async def _ended(self, run_id: str) -> CronRun:
-        wait = _LOOK_AGAIN
+    async def _wait_for(self, run_id: str) -> CronRun:
+        """Wait until a run has ended, and return it."""
+        timeout = _CHECK_EVERY
         while True:
-            with self._pool.in_flight.waiting_for(int(run_id)) as may_have_ended:
+            with self._actors.pool.in_flight.waiting_for(int(run_id)) as may_have_ended:
                 run = await self.store.get_run(run_id)
                 if run.status.ended:
                     return run
                 self._check_open()
-                with trio.move_on_after(wait):
+                with trio.move_on_after(timeout):
                     await may_have_ended.wait()
-                if self._service.virtual is not None:
-                    wait *= 2  # a long time passes in few steps
+                if self._actors.service.virtual is not None:
+                    timeout *= 2  # a long time passes in few steps
 
     async def explain(self, job_id: str, at: datetime) -> Explanation:
-        """Tell what became of the moment ``at`` of a job, or what will; of an instant between moments, which are the nearest.
+        """Explain the moment ``at`` of a job: whether it ran or will run, or why not. Between two moments it shows the nearest.
 
         Args:
             job_id: The job.
@@ -146,65 +167,55 @@ class CronScheduler:
             InvalidSchedule: The stored schedule cannot be read.
         """
         self._check_open()
-        return await self._service.mailbox.call(Explain(check_id("job_id", job_id), check_instant("at", at)))
+        return await self._actors.service.mailbox.call(Explain(check_id("job_id", job_id), check_instant("at", at)))
 
     async def wait_idle(self) -> None:
-        """Wait until nothing is due, no run goes on in this scheduler, and everybody has been notified.
+        """Wait until nothing is due, no run is running in this scheduler, and every notification has returned.
 
         Raises:
             WouldDeadlock: Called inside a run or a notifier, which would wait for itself.
             SchedulerClosed: The scheduler's block has ended.
         """
         _refuse_inside("wait_idle", "would wait for itself")
-        while True:
-            self._check_open()
-            with trio.move_on_after(_LOOK_AGAIN):
-                await self._notifier.under_way.wait_for(lambda count: count == 0)
-                await self._pool.busy.wait_for(lambda busy: busy == 0)
-                due = self._clock.next_due
-                if (due is None or due > self._service.wall()) and not self._notifier.under_way.value:
-                    return
-                await self._clock.turns.wait_change()
+        actors = self._actors
+
+        def is_idle(state: tuple[int, int, Queue, bool]) -> bool:
+            pending, free, queue, closed = state
+            is_due = queue.due is not None and queue.due <= actors.service.wall()
+            return closed or (not pending and free == actors.pool.slots.count and not is_due)
+
+        with compose(actors.notifier.pending, actors.pool.slots.free, actors.clock.queue, self._closed) as state:
+            await state.wait_value(is_idle)
+        self._check_open()
 
     def health(self) -> Health:
-        """How the scheduler is doing; never waits."""
+        """Return how the scheduler is doing; never waits."""
+        actors = self._actors
         return Health(
-            last_tick=None if self._clock.last_tick is None else from_millis(self._clock.last_tick),
-            next_wake=None if self._clock.next_wake is None else from_millis(self._clock.next_wake),
-            clock_lag=self._clock.lag,
-            runs_in_flight=len(self._pool.in_flight),
-            free_slots=self._pool.free,
-            store_queue=self._service.mailbox.waiting + self._service.actor.postponed,
-            store_latency=self._service.actor.latency,
-            last_store_error=self._service.actor.last_error,
-            notifier_queue=self._notifier.under_way.value,
+            last_tick=None if actors.patrol.last_tick is None else from_millis(actors.patrol.last_tick),
+            next_wake=None if actors.clock.next_wake is None else from_millis(actors.clock.next_wake),
+            clock_lag=actors.clock.lag,
+            runs_in_flight=len(actors.pool.in_flight),
+            free_slots=actors.pool.slots.free.value,
+            store_queue=actors.service.mailbox.waiting + actors.service.actor.postponed,
+            store_latency=actors.service.actor.latency,
+            last_store_error=actors.service.actor.last_error,
+            notifier_queue=actors.notifier.pending.value,
         )
 
     def _check_open(self) -> None:
-        if self._closed:
+        if self._closed.value:
             raise SchedulerClosed("the scheduler's block has ended")
 
     def _close(self) -> None:
-        self._closed = True
-        self._pool.in_flight.wake_waiters()
+        self._closed.value = True
+        self._actors.pool.in_flight.wake_waiters()
 
 
-def _refuse_inside(what: str, why: str) -> None:
+def _refuse_inside(method: str, reason: str) -> None:
     inside = inside_callback.get()
     if inside is not None:
-        raise WouldDeadlock(f"{what} inside {inside} {why}")
-
-
-def _checked(
-    executor: object, notifier: object, on_finish: object, tick_interval: object, shutdown_grace: object
-) -> tuple[float, float | None]:
-    for field, function in (("executor", executor), ("notifier", notifier), ("on_finish", on_finish)):
-        if not callable(function) and not (function is None and field != "executor"):
-            raise InvalidConfig(f"{field} must be an async function, not {shorten(function)}")
-    return (
-        number("tick_interval", tick_interval, InvalidConfig, least=0.01, most=3600),
-        None if shutdown_grace is None else number("shutdown_grace", shutdown_grace, InvalidConfig, least=0, most=MAX_TIMEOUT),
-    )
+        raise WouldDeadlock(f"{method} inside {inside} {reason}")
 
 
 @guarded_contextmanager
@@ -220,91 +231,109 @@ async def open_scheduler(
     tick_interval: float = 1.0,
     shutdown_grace: float | None = None,
 ) -> AsyncGenerator[CronScheduler]:
-    """Run a scheduler beside the block.
+    """Run a scheduler for the length of the block.
 
-    Runs that a crash interrupted are taken back before the first new one starts. When the block ends, normally or by an exception of
-    its own, no more runs begin and those that go on get ``shutdown_grace``; then they are cancelled, recorded as interrupted and put
-    back, at no cost of a retry. Cancelled from outside, or by a second Ctrl-C, there is no grace. An exception of the block leaves as
-    itself.
+    Runs that a crash interrupted are put back before the first new one starts. When the block ends, normally or by an exception of its
+    own, no more runs start, and those that are running get ``shutdown_grace`` to end; then they are cancelled, recorded as interrupted
+    and put back, which costs no retry. If the block is cancelled from outside, or Ctrl-C is pressed a second time, there is no grace.
+    An exception of the block leaves as itself.
 
     Args:
-        store: The file, created if it is missing; or a `CronStore`, which stays open.
-        executor: Carries out each run.
-        timezone: IANA name of the zone of jobs that name none; None: that of ``config``.
-        notifier: Told of each finished run, after its record is durable.
-        on_finish: Told the records of each finished run.
-        jobs: Upserted first. A one-shot whose time has passed is entered as done, with a warning in the log.
-        config: Settings; its own ``jobs`` are upserted too, under its ``origin``. Jobs of both lists change together or not at all.
-        tick_interval: Seconds between two looks for what other processes changed, 0.01 to 3,600. It also bounds how late the
-            scheduler reacts after the machine was suspended or its clock was set: timers do not count the time asleep.
-        shutdown_grace: Seconds that runs have to end by themselves when the block ends; None: those of ``config``.
+        store: The file, created if it is missing; or an open `CronStore`, which stays open.
+        executor: The async function that executes each run.
+        timezone: The IANA name of the zone of jobs that name none; None: the zone of ``config``.
+        notifier: Called with name, session id, text and success of each finished run, once it is durable.
+        on_finish: Called with the job and the run, likewise.
+        jobs: Added first, or updated if they exist. A one-shot whose time has passed is stored as done, with a warning in the log.
+        config: Settings. Its own ``jobs`` are added or updated too, under its ``origin``: both lists change together or not at all.
+        tick_interval: How often (s) changes by other processes are looked for, 0.01 to 3,600. It also bounds how late the scheduler
+            reacts after the machine was suspended or its clock was set, since timers do not count the time asleep.
+        shutdown_grace: How long (s) runs may take to end by themselves when the block ends; None: as ``config`` says.
 
     Raises:
         InvalidConfig: An argument is wrong.
-        InvalidJob: A job to be upserted is wrong.
-        InvalidSchedule: The schedule of a job to be upserted never fires, or names a local time that does not exist.
-        DuplicateJob: Two jobs to be upserted have one name.
+        InvalidJob: A job of a list is wrong.
+        InvalidSchedule: The schedule of a job never fires, or names a local time that does not exist.
+        DuplicateJob: Two jobs of the lists have one name.
         SchedulerClosed: The `CronStore` has been closed.
-        CronError: There is no trio, or an autojumping clock drives it.
+        CronError: There is no trio, or a clock drives it that skips time by itself.
         StoreUnavailable: The file cannot be opened.
         StoreCorrupt: The file is damaged, of another application or of a newer version; it has not been touched.
         SchedulerCrashed: An actor ended by a bug, which is the ``__cause__``.
     """
-    tick, given_grace = _checked(executor, notifier, on_finish, tick_interval, shutdown_grace)
+    tick, given_grace = _check_arguments(executor, notifier, on_finish, tick_interval, shutdown_grace)
     specs = check_specs("jobs", jobs)
     block_exit = BlockExit()
     with block_exit:
         async with _opened(store, config, timezone) as (service, handle, settings):
             grace = settings.shutdown_grace if given_grace is None else given_grace
-            teller = Notifier(notifier, on_finish, block_exit.escape)
-            scheduler = await _prepare(
-                service, handle, settings, specs=specs, executor=executor, notifier=teller, block_exit=block_exit, tick=tick
-            )
-            with _heard(service, scheduler._clock):
+            calls = Notifier(notifier, on_finish, block_exit.escape)
+            scheduler = await _prepare(service, handle, settings, specs=specs, executor=executor, notifier=calls, tick=tick)
+            actors, failures = scheduler._actors, FailureLog()
+            with _listening(actors):
                 async with trio.open_nursery() as workers:
-                    workers.start_soon(scheduler._notifier.run)
-                    scheduler._pool.start(workers)
+                    workers.start_soon(actors.notifier.run)
+                    for _ in range(settings.max_concurrent_runs):
+                        workers.start_soon(Runner(actors.pool, failures, block_exit.escape).run)
                     try:
                         async with trio.open_nursery() as clockwork:
-                            clockwork.start_soon(scheduler._clock.run)
-                            clockwork.start_soon(recompute_moments, service.mailbox, scheduler._clock.rules)
+                            clockwork.start_soon(actors.clock.run)
+                            clockwork.start_soon(actors.patrol.run)
+                            clockwork.start_soon(recompute_moments, service.mailbox, actors.rules)
                             with block_exit.body:
                                 yield scheduler
-                            scheduler._pool.stop(0 if block_exit.body.cancelled else grace)
+                            actors.pool.stop(0 if block_exit.body.cancelled else grace)
                             clockwork.cancel_scope.cancel()
-                            await service.mark_stopping(_stopping(scheduler, own_store=not isinstance(store, CronStore)))
+                            await service.mark_stopping(_stopping(actors, own_store=not isinstance(store, CronStore)))
                     finally:
                         await _shut_down(scheduler, grace, hurried=block_exit.body.cancelled)
     block_exit.raise_errors()
 
 
-def _stopping(scheduler: CronScheduler, *, own_store: bool) -> set[int]:
-    """Who is to be marked as stopping: the scheduler if runs are in flight, and loops of the user's own on a store that ends with it."""
-    mine = scheduler._pool.owner
-    owners = scheduler._service.owners - {mine} if own_store else set()
-    return owners | {mine} if scheduler._pool.busy.value else owners
+def _check_arguments(
+    executor: object, notifier: object, on_finish: object, tick_interval: object, shutdown_grace: object
+) -> tuple[float, float | None]:
+    for field, function in (("executor", executor), ("notifier", notifier), ("on_finish", on_finish)):
+        if not callable(function) and not (function is None and field != "executor"):
+            raise InvalidConfig(f"{field} must be an async function, not {shorten(function)}")
+    return (
+        number("tick_interval", tick_interval, InvalidConfig, least=0.01, most=3600),
+        None if shutdown_grace is None else number("shutdown_grace", shutdown_grace, InvalidConfig, least=0, most=MAX_TIMEOUT),
+    )
+
+
+def _stopping(actors: _Actors, *, own_store: bool) -> set[int]:
+    """Return who is marked as stopping: this scheduler if runs are in flight, and the user's own loops on a store that ends with it."""
+    owner = actors.pool.settings.owner
+    owners = actors.service.owners - {owner} if own_store else set()
+    return owners | {owner} if actors.pool.slots.taken else owners
 
 
 @contextmanager
-def _heard(service: StoreService, clock: Clock) -> Iterator[None]:
-    """Let the clock actor hear of commits, and of a virtual wall clock being set."""
-    listeners = service.actor.listeners
-    listeners.append(clock.committed)
-    if service.virtual is not None:
-        service.virtual.set_listeners.append(clock.wall_set)
+def _listening(actors: _Actors) -> Iterator[None]:
+    """Let clock and patrol know of commits, and the clock of a virtual wall clock that is set."""
+    listeners = [actors.clock.committed, actors.patrol.committed]
+    actors.service.actor.listeners += listeners
+    if actors.service.virtual is not None:
+        actors.service.virtual.set_listeners.append(actors.clock.virtual_clock_was_set)
     try:
         yield
     finally:
-        listeners.remove(clock.committed)
-        if service.virtual is not None:
-            service.virtual.set_listeners.remove(clock.wall_set)
+        for listener in listeners:
+            actors.service.actor.listeners.remove(listener)
+        if actors.service.virtual is not None:
+            actors.service.virtual.set_listeners.remove(actors.clock.virtual_clock_was_set)
 
 
 @asynccontextmanager
 async def _opened(
     store: StrPath | CronStore, config: CronConfig | None, timezone: str | None
 ) -> AsyncIterator[tuple[StoreService, CronStore, CronConfig]]:
-    """The service of a file or of an open store, a handle of it, and the settings; an open store keeps its own, unless others are given."""
+    """Open a file, or use an open store. An open store keeps its own settings, unless others are given.
+
+    Yields:
+        Its service, a `CronStore` with the settings of this scheduler, and the settings.
+    """
     if isinstance(store, CronStore):
         settings = check_settings(store._config if config is None else config, timezone)
         own = config is None and timezone is None
@@ -324,14 +353,13 @@ async def _prepare(
     specs: tuple[JobSpec, ...],
     executor: JobExecutor,
     notifier: Notifier,
-    block_exit: BlockExit,
     tick: float,
 ) -> CronScheduler:
-    """Register, take back what was interrupted, upsert the jobs, and put the actors together; none runs yet."""
+    """Put back what a crash interrupted, upsert the jobs, register this owner, and make the actors; none runs yet."""
     recovered = await service.recover(config.retry)
     start_report = await upsert_at_start(service.mailbox, config, specs, defaults=handle._defaults, database=service.path)
     registered = await service.register()
-    terms = RunnerSettings(
+    settings = RunnerSettings(
         owner=registered.owner,
         executor=executor,
         policy=config.retry,
@@ -339,27 +367,32 @@ async def _prepare(
         total=config.max_concurrent_runs_total,
         cancel_grace=config.cancel_grace,
     )
-    pool = RunnerPool(service.mailbox, notifier, terms, freed=lambda: clock.wake(), escape=block_exit.escape)
-    clock = Clock(service, pool, terms, tick=tick if service.virtual is None else math.inf, registered=registered)
-    return CronScheduler(handle, tuple(recovered), start_report, service=service, pool=pool, clock=clock, notifier=notifier)
+    if service.virtual is not None:
+        tick = math.inf
+    pool = RunnerPool(service.mailbox, notifier, settings)
+    watch = WallClockWatch(service.mailbox, service.wall, registered)
+    clock = Clock(service, pool, notifier, watch, tick=tick)
+    patrol = Patrol(service, pool, clock, tick=tick)
+    actors = _Actors(service=service, notifier=notifier, pool=pool, clock=clock, patrol=patrol, rules=registered.rules)
+    return CronScheduler._create(handle, tuple(recovered), start_report, actors)
 
 
 @actor
 async def _shut_down(scheduler: CronScheduler, grace: float, *, hurried: bool) -> None:
-    """Let runs end by themselves for ``grace`` seconds, then cancel them; record every end, notify, and close: see `StopDeadline`.
+    """Give runs ``grace`` seconds to end, cancel the rest, finish and notify all of them, and sign off; `StopDeadline` has the limits.
 
-    Cancelled, or by a KeyboardInterrupt, the grace ends, and so does the notifying; only the ends of runs are shielded. Hurried, there
-    is neither.
+    Cancelled, or by a KeyboardInterrupt, the grace and the notifying end; finishing and signing off are shielded. Hurried, there is
+    neither grace nor notifying.
     """
-    pool, notifier = scheduler._pool, scheduler._notifier
+    pool, notifier = scheduler._actors.pool, scheduler._actors.notifier
     deadline = pool.stop(grace)
     try:
         try:
             if not hurried:
-                if pool.busy.value:
-                    logger.info("closing; runs in flight: %d, with %.0f s to end by themselves", pool.busy.value, grace)
+                if pool.slots.taken:
+                    logger.info("closing; runs in flight: %d, with %.0f s to end by themselves", pool.slots.taken, grace)
                 with trio.move_on_at(deadline.grace_ends):
-                    await pool.settled()
+                    await pool.slots.wait_all_free()
         finally:
             with trio.CancelScope(shield=True):
                 pool.interrupt()
@@ -371,4 +404,4 @@ async def _shut_down(scheduler: CronScheduler, grace: float, *, hurried: bool) -
         notifier.close()
         scheduler._close()
         with trio.CancelScope(shield=True):
-            await scheduler._service.sign_off(pool.owner, deadline.sign_off_ends)
+            await scheduler._actors.service.sign_off(pool.settings.owner, deadline.sign_off_ends)

@@ -21,7 +21,13 @@ from cronactors import CronConfig, CronError, CronRun, CronScheduler, JobContext
 from cronactors.actors.mailbox import Request
 from cronactors.storage.protocol import Storage
 
-ACTORS = {"Clock.run": "clock", "RunnerPool._runner": "runner", "Notifier.run": "notifier", "StoreActor.run": "store"}
+ACTORS = {
+    "Clock.run": "clock",
+    "Patrol.run": "patrol",
+    "Runner.run": "runner",
+    "Notifier.run": "notifier",
+    "StoreActor.run": "store",
+}
 
 
 class WatchEnds(trio.abc.Instrument):
@@ -107,7 +113,7 @@ async def an_executor_ends_the_program(scheduler: CronScheduler, _: trio.CancelS
 
 async def the_clock_has_a_bug(scheduler: CronScheduler, _: trio.CancelScope) -> None:
     """Let the clock actor fail: no more runs start, and the running one is cancelled and put back."""
-    with patch.object(scheduler._clock, "_tick", side_effect=ZeroDivisionError("a bug met in a tick")):
+    with patch.object(scheduler._actors.clock, "_claim", side_effect=ZeroDivisionError("a bug in a claim")):
         await trio.sleep(5)
 
 

@@ -15,52 +15,29 @@ PACKAGE = ROOT / "cronactors"
 
 # From the bottom to the top. A module imports modules of earlier lines only.
 LAYERS = """
-errors instants schedules.finding schedules.cron_fields
-checks wallclock executor_options schedules.zone_advice
-schedules.zones schedules.calendar
-schedules.clock_changes schedules.cron_advice schedules.local_times
-schedules.cron schedules.timestamps
-schedules.cron_in_zone schedules.schedule
-schedules.fire_times schedules.schedule_json
-model
-spec shell.checks
-ids schedules.preview policy config_file owner schedules.zone_rules
-schedules.lint
-shell.lint
-storage.rows storage.file_state storage.stop_marks
-log_fields storage.protocol storage.statements storage.migrations
-storage.connection
-storage.execution
-storage.sqlite
-ledger.stored_values ledger.open_runs
-ledger.views ledger.new_rows ledger.zone_changes ledger.leases
-ledger.after_run ledger.waiting ledger.damage
-ledger.finish ledger.due_moments
-ledger.cancel_other ledger.owners ledger.recovery ledger.clock_set_back
-ledger.claim ledger.jobs
-ledger.runs ledger.explain ledger.upsert
-ledger.own_loop
-actors.forks
-actors.watchdog actors.async_value actors.user_code
-actors.storage_thread
-actors.exits actors.mailbox actors.outcomes actors.failure_log actors.stopping
-actors.user_requests actors.actor_requests actors.store
-actors.leases
-actors.notifier actors.store_lifetime actors.running actors.recompute
-actors.shift
-actors.runner
-actors.clock
-own_loop shell.process_group
-shell.executor
-executors
-origins
-store
+actors.async_value actors.exception_groups actors.forks actors.watchdog cli.container_init cli.signals cli.stdout errors instants owner schedules.cron_fields schedules.finding schedules.zone_advice shell.exit_status shell.output storage.file_state storage.migrations storage.stop_marks
+actors.exits actors.tracebacks actors.user_code checks cli.printer cli.tables executor_options schedules.calendar shell.lint storage.rows wallclock
+schedules.local_times schedules.zones shell.checks shell.process_group storage.connection storage.protocol storage.statements
+actors.mailbox actors.stopping ledger.leases schedules.clock_changes schedules.cron_advice storage.execution
+actors.storage_thread ledger.owners schedules.cron schedules.cron_in_zone schedules.timestamps storage.sqlite
+schedules.lint_cron schedules.schedule
+model schedules.fire_times schedules.schedule_json
+log_fields schedules.preview schedules.zone_rules shell.executor spec
+config_file executors ids policy schedules.lint
+actors.failure_log actors.outcomes cli.database cli.schedules ledger.new_rows ledger.open_runs ledger.stored_values own_loop
+ledger.after_run ledger.clock_set_back ledger.explain ledger.views ledger.waiting ledger.zone_changes
+actors.notifier actors.recompute ledger.damage ledger.due_moments ledger.finish ledger.jobs
+actors.store ledger.cancel_other ledger.recovery ledger.runs ledger.upsert
+ledger.claim
+actors.actor_requests ledger.own_loop
+actors.finisher actors.leases actors.run_in_hand actors.user_requests
+actors.pool actors.store_lifetime actors.wall_clock_watch origins
+actors.clock actors.runner store
+actors.patrol
 scheduler
-cronactors
-testing
-cli.database cli.stdout cli.container_init cli.signals
-cli.printer cli.tables cli.describe
-cli.run_report cli.listing cli.schedules cli.remove
+cronactors testing
+cli.describe cli.remove
+cli.listing cli.run_report
 cli.run
 cli.commands
 cli

@@ -28,7 +28,7 @@ from tests.ledger_world import (
     World,
     at,
 )
-from tests.workers import MINUTE as MINUTELY, Worker, after, history, told
+from tests.workers import MINUTE as MINUTELY, Worker, after, facts, history
 
 NINE = Cron("0 9 * * *")
 ROME = Defaults(timezone="Europe/Rome", max_retries=3, timeout_secs=7200)  # one hour ahead of UTC at T0
@@ -146,7 +146,7 @@ async def test_lists_of_the_call_and_of_the_configuration_start_with_one_warning
     worker = Worker()
     async with open_scheduler(tmp_path / "a.db", worker, config=config) as scheduler:
         await trio.sleep(90)
-        runs = {run.job_name: told(run)[:2] for run in await history(scheduler)}
+        runs = {run.job_name: facts(run)[:2] for run in await history(scheduler)}
         assert worker.names == ["tick"]
         assert runs["past"] == runs["older"] == (RunStatus.SKIPPED, "misfire")
     assert [(record.levelname, record.message) for record in caplog.records] == [

@@ -314,7 +314,7 @@ async def test_in_real_time_no_run_starts_before_its_moment(tmp_path: Path, earl
         lateness.append((datetime.now(UTC) - context.scheduled_at).total_seconds())
 
     async with open_scheduler(tmp_path / "agent.db", executor) as scheduler:
-        scheduler._clock._early = early
+        scheduler._actors.clock._early = early
         start = datetime.now(UTC) + timedelta(milliseconds=100)
         specs = [JobSpec(f"j{n}", "p", OneShot(start + timedelta(milliseconds=7 * n))) for n in range(20)]
         await scheduler.store.add_jobs(specs)

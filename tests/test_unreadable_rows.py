@@ -24,7 +24,7 @@ from cronactors import (
     open_scheduler,
     open_store,
 )
-from cronactors.cli import output
+from cronactors.cli import listing
 from cronactors.errors import AlreadyClaimed, JobBusy
 from cronactors.ledger import clock_set_back, stored_values, views
 from cronactors.ledger.cancel_other import cancel_overlapped
@@ -200,8 +200,8 @@ def test_a_job_that_cannot_be_read_is_shown_among_the_others(world, columns):
     assert [job.name for job in jobs] == ["bad", "good"]
     assert "cannot be read" in (jobs[0].last_error or "")
     assert jobs[1] == world.view(good)
-    output.print_jobs(jobs)
-    json.dumps([output.job_as_json(job) for job in jobs])
+    listing.print_jobs(jobs)
+    json.dumps([listing.job_as_json(job) for job in jobs])
 
 
 def test_times_that_are_none_are_not_taken_for_a_clock_that_was_ahead(world):
@@ -240,8 +240,8 @@ async def test_a_run_that_cannot_be_read_is_shown_among_the_others_and_never_as_
     if change.startswith("status"):
         assert bad.status is RunStatus.FAILED
     assert {run.error for run in runs if run is not bad} == {None}
-    output.print_runs("job", "Atlantis/Capital", runs)
-    json.dumps([output.run_as_json(run) for run in runs])
+    listing.print_runs("job", "Atlantis/Capital", runs)
+    json.dumps([listing.run_as_json(run) for run in runs])
 
 
 def spoil(file: Path, *statements: str) -> None:

@@ -153,12 +153,20 @@ class ClaimDue(BatchRequest[Claims]):
     limit: int
     total: int | None
     not_before: Millis
-    cancel_overlapped: bool = False
+    cancel_overlapped: ClassVar[bool] = False
 
     def apply(self, storage: Storage) -> Claims:
         return claim.claim_due(
             storage, owner=self.owner, limit=self.limit, total=self.total, cancel_overlapped=self.cancel_overlapped
         )
+
+
+@attrs.frozen
+class CancelAndClaim(ClaimDue):
+    """Cancel the open runs that their job's next moment replaces, and start due runs. Possible without a free slot."""
+
+    may_end_runs: ClassVar[bool] = True
+    cancel_overlapped: ClassVar[bool] = True
 
 
 @attrs.frozen(kw_only=True)
@@ -201,7 +209,7 @@ class FinishRun(BatchRequest[Finished]):
     run_id: int
     outcome: Outcome
     claim_next: bool
-    terms: FinishSettings
+    settings: FinishSettings
     claimed: Claimed | None = None
 
     def apply(self, storage: Storage) -> Finished:
@@ -211,19 +219,19 @@ class FinishRun(BatchRequest[Finished]):
     def apply_all(cls, storage: Storage, requests: Sequence[Self]) -> list[Finished]:
         """End all of them, then begin as many: what is read and written for many at a time costs a third."""
         finished = []
-        for terms, group in groupby(requests, key=attrgetter("terms")):
-            finished += _finish(storage, terms, list(group))
+        for settings, group in groupby(requests, key=attrgetter("settings")):
+            finished += _finish(storage, settings, list(group))
         return finished
 
 
-def _finish(storage: Storage, terms: FinishSettings, requests: Sequence[FinishRun]) -> list[Finished]:
-    finished = finish.finish_runs(storage, requests, owner=terms.owner, policy=terms.policy)
+def _finish(storage: Storage, settings: FinishSettings, requests: Sequence[FinishRun]) -> list[Finished]:
+    finished = finish.finish_runs(storage, requests, owner=settings.owner, policy=settings.policy)
     jobs: dict[str, CronJob] = {}
-    if terms.shows_job:
+    if settings.shows_job:
         rows = storage.jobs([run.job_id for run in finished if run is not None])
         jobs = {job.id: job for job in views.job_views(storage, rows.values())}
     wanted = sum(request.claim_next for request in requests)
-    started = claim.claim_due(storage, owner=terms.owner, limit=wanted, total=terms.total).runs if wanted else []
+    started = claim.claim_due(storage, owner=settings.owner, limit=wanted, total=settings.total).runs if wanted else []
     following = iter(started)
     return [
         Finished(

@@ -10,8 +10,8 @@ from typing import ParamSpec, TypeVar
 
 import trio
 
+from cronactors.actors.exception_groups import find_exit, leaves, split_cancelled
 from cronactors.actors.forks import end_child, generation
-from cronactors.actors.user_code import escaping, leaves, split_cancelled
 from cronactors.errors import CronError, SchedulerCrashed, StoreCorrupt
 
 P = ParamSpec("P")
@@ -86,7 +86,7 @@ def _of_child(error: BaseException | None) -> BaseException | None:
         return None
     if isinstance(error, trio.Cancelled):
         return SystemExit("cronactors: a forked child was cancelled in a block of its parent, and ends here")
-    return escaping(error) or error
+    return find_exit(error) or error
 
 
 class Body:

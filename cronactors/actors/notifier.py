@@ -1,53 +1,86 @@
-"""The notifier actor: tells the user's callbacks of finished runs, in order, one at a time. Its queue is bounded and drops nothing."""
+"""The notifier actor: calls the user's ``notifier`` and ``on_finish`` for each finished run, in order, one call at a time.
+
+Its queue is bounded without dropping anything: while it is full, no run is claimed, so that at most `CAPACITY` finished runs and one for
+each slot wait. The calls share a `Sandbox`, since a nursery for each would cost more than all the rest of a run.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Awaitable, Callable
-from typing import TypeVarTuple
+from functools import partial
+from typing import TypeAlias
 
 import attrs
 import outcome
 import trio
 
-from cronactors.actors.async_value import Observable
+from cronactors import log_fields
+from cronactors.actors.async_value import AsyncValue
+from cronactors.actors.exception_groups import find_exit
 from cronactors.actors.exits import actor
-from cronactors.actors.user_code import call_apart, describe, escaping, inside_callback, stack_of
+from cronactors.actors.tracebacks import describe, stack_of
+from cronactors.actors.user_code import Sandbox, inside_callback
 from cronactors.errors import one_line
 from cronactors.ledger.views import run_view
 from cronactors.model import Cause, CronJob, NotificationSender, RunObserver, RunStatus
 from cronactors.storage.rows import RunRow
 
-Ts = TypeVarTuple("Ts")
-
 logger = logging.getLogger("cronactors.notifier")
 
 CAPACITY = 1_000
-"""How many finished runs wait before those that finish next have to."""
+"""How many finished runs may wait for the notifier before no more runs are claimed."""
 CALL_LIMIT = 30.0
-"""Seconds that one call may take."""
+"""How long (s) one call may take."""
 STUCK_AFTER = 5.0
-"""Seconds after which a call that was cancelled and has not ended is reported."""
+"""How long (s) after its cancellation a call that is still running is reported."""
 TEXT_LIMIT = 500
-"""How many characters of a result a notifier is told."""
+"""How many characters of a result a ``notifier`` gets."""
+
+_Function: TypeAlias = Callable[[], Awaitable[None]]
 
 
 @attrs.frozen
-class RunFinished:
-    """A run has ended, and the record of it is durable; the job for `Notifier.shows_jobs`."""
+class _Finished:
+    """A finished run that is durable; and its job, if anybody wants it."""
 
     run: RunRow
     job: CronJob | None
+
+
+@attrs.define(eq=False)
+class _Call:
+    """One call of a user's function for a run.
+
+    Attributes:
+        run: The finished run.
+        name: ``notifier`` or ``on_finish``.
+        function: The function, with its arguments.
+        scope: Limits the call.
+        stuck_at: When the call is reported if it is still running, on trio's clock.
+        result: What the function returned or raised; None: it was cancelled, or is still running.
+    """
+
+    run: RunRow
+    name: str
+    function: _Function
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    stuck_at: float = math.inf
+    result: outcome.Maybe[None] | None = None
 
 
 class Notifier:
     """Calls ``notifier`` and ``on_finish``.
 
     Args:
-        notifier: Told job name, session id, text and success.
-        on_finish: Told the records.
-        escape: Given a KeyboardInterrupt or SystemExit that a callback raised.
+        notifier: Called with job name, session id, text and success.
+        on_finish: Called with the job and the run.
+        escape: Called with a KeyboardInterrupt or SystemExit that one of them raised: it ends the program.
+
+    Attributes:
+        pending: For how many runs, finished or being finished, the calls have not returned yet.
+        has_room: Whether more runs may be claimed.
     """
 
     def __init__(
@@ -56,124 +89,183 @@ class Notifier:
         self._notifier = notifier
         self._on_finish = on_finish
         self._escape = escape
-        # Counted from the end of a run to the end of the calls, so that `drain` misses none.
-        self._send, self._receive = trio.open_memory_channel[RunFinished](CAPACITY)
+        self._send, self._receive = trio.open_memory_channel[_Finished](math.inf)  # bounded by `has_room`
         self._scope = trio.CancelScope(shield=True)
-        self._task: trio.lowlevel.Task | None = None
-        self._calling: RunRow | None = None
+        self._calls: list[_Call] = []  # what is left to call for the run at hand
+        self._calling: _Call | None = None
         self._alarm = trio.CancelScope()
+        self._task: trio.lowlevel.Task | None = None
+        self._is_drained = False
         self._ended = trio.Event()
-        self.under_way = Observable(0)
-
-    @property
-    def listens(self) -> bool:
-        """Whether there is anybody to tell."""
-        return self._notifier is not None or self._on_finish is not None
+        self.pending = AsyncValue(0)
+        self.has_room = AsyncValue(True)
 
     @property
     def shows_jobs(self) -> bool:
-        """Whether anybody is told of the job too."""
+        """Whether the user's functions get the job too."""
         return self._on_finish is not None
 
     def wants(self, run: RunRow) -> bool:
-        """Whether anybody is told of such an end: a skipped or interrupted run notifies nobody."""
-        return self.listens and run.status != RunStatus.SKIPPED and run.cause != Cause.INTERRUPTED
+        """Whether the user's functions are called for such a run: a skipped or an interrupted one notifies nobody."""
+        listens = self._notifier is not None or self._on_finish is not None
+        return listens and run.status != RunStatus.SKIPPED and run.cause != Cause.INTERRUPTED
 
-    def tell_nowait(self, finished: RunFinished) -> None:
-        """Put an end into the queue.
+    # Called by the runners
 
-        Raises:
-            trio.WouldBlock: The queue is full.
-        """
-        self._send.send_nowait(finished)
-        self.under_way.value += 1
+    def expect(self) -> None:
+        """Count a run before it is finished, so that runs which finish in one transaction find the same room."""
+        self._count(+1)
 
-    async def tell(self, finished: RunFinished) -> None:
-        """Wait for a place in the queue; once the notifier has ended nobody is told any more."""
-        self.under_way.value += 1
+    def expect_no_more(self) -> None:
+        """Count a run no longer that was expected: its calls have returned, or it needs none."""
+        self._count(-1)
+
+    def _count(self, change: int) -> None:
+        pending = self.pending.value + change
+        self.pending.value = pending
+        self.has_room.value = pending < CAPACITY
+
+    def notify(self, run: RunRow, job: CronJob | None) -> None:
+        """Put a finished run, which was expected, into the queue. After the end of the notifier it is dropped, with a warning."""
         try:
-            with self._send.clone() as send:  # of its own, so that `drain` cuts nobody off
-                await send.send(finished)
+            self._send.send_nowait(_Finished(run, job))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self.under_way.value -= 1
-        except BaseException:
-            self.under_way.value -= 1
-            raise
+            self.expect_no_more()
+            logger.warning("no notification of run %s: the notifier has ended", run.id, extra=log_fields.of_run(run))
+
+    # Stopping
 
     async def drain(self, until: float) -> None:
-        """Let everybody be told, until a time of trio's clock at most."""
+        """Let the calls for all that is queued return, until a time of trio's clock at most."""
         self._send.close()
         with trio.move_on_at(until):
             await self._ended.wait()
-        if self.under_way.value:
-            logger.warning("nobody was told of the end of %d runs", self.under_way.value)
+        if self.pending.value:
+            logger.warning("%d notifications dropped at shutdown", self.pending.value)
 
     def close(self) -> None:
-        """End at once; what was waiting is told to nobody."""
+        """End at once: cancel the call, drop what is queued."""
         self._scope.cancel()
         self._send.close()
         if self._calling is not None:
-            self._alarm.deadline = min(self._alarm.deadline, trio.current_time() + STUCK_AFTER)
+            self._calling.stuck_at = min(self._calling.stuck_at, trio.current_time() + STUCK_AFTER)
+            self._alarm.deadline = min(self._alarm.deadline, self._calling.stuck_at)
+
+    # The actor
 
     @actor
     async def run(self) -> None:
-        """Serve until drained or closed. Shielded: runs that end while everything is being cancelled still find it there."""
+        """Call until drained or closed. Shielded: runs that finish while everything is being cancelled still find it."""
         inside_callback.set("a notifier")
-        self._task = trio.lowlevel.current_task()
         try:
             with trio.CancelScope(shield=True):
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._watch)
                     with self._scope, self._receive:
-                        async for finished in self._receive:
-                            await self._tell_of(finished)
-                            self.under_way.value -= 1
+                        while not self._is_drained:
+                            sandbox = Sandbox()
+                            call = await sandbox.run(self._make_calls)
+                            self._after_sandbox(sandbox, call)
                     nursery.cancel_scope.cancel()
         finally:
             self._ended.set()
 
+    async def _make_calls(self, sandbox: Sandbox) -> _Call | None:
+        """Make one call after another. Return the one that left something behind in the sandbox; None once drained."""
+        self._task = trio.lowlevel.current_task()
+        while True:
+            if not self._calls:
+                try:
+                    finished = await self._receive.receive()
+                except trio.EndOfChannel:
+                    self._is_drained = True
+                    return None
+                self._calls = self._calls_for(finished)
+            call = self._calls.pop(0)
+            await self._make(call, sandbox)
+            if sandbox.is_spent():
+                self._task = sandbox.visible_task
+                return call
+            self._returned(call)
+            await trio.lowlevel.checkpoint_if_cancelled()
+
+    def _calls_for(self, finished: _Finished) -> list[_Call]:
+        calls = []
+        if self._notifier is not None:
+            calls.append(_Call(finished.run, "notifier", partial(self._notifier, *notification(finished.run))))
+        if self._on_finish is not None and finished.job is not None:
+            calls.append(_Call(finished.run, "on_finish", partial(self._on_finish, finished.job, run_view(finished.run))))
+        return calls
+
+    async def _make(self, call: _Call, sandbox: Sandbox) -> None:
+        call.scope.deadline = trio.current_time() + CALL_LIMIT
+        call.stuck_at = call.scope.deadline + STUCK_AFTER
+        self._calling = call
+        if self._alarm.deadline == math.inf:  # else the watch looks at this call when it wakes for an earlier one
+            self._alarm.deadline = call.stuck_at
+        call.result = await sandbox.call(call.scope, call.function)
+
+    def _after_sandbox(self, sandbox: Sandbox, call: _Call | None) -> None:
+        """Once all that a function left behind has ended: an exception of its tasks is its own."""
+        if call is not None:
+            if sandbox.stray_error is not None:
+                call.result = outcome.Error(sandbox.stray_error)
+            self._returned(call)
+        elif sandbox.stray_error is not None:
+            logger.warning("a task that a notifier left in its nursery failed: %s", one_line(describe(sandbox.stray_error)))
+
+    def _returned(self, call: _Call) -> None:
+        """Count a run no longer whose last call has returned."""
+        self._calling = None
+        if not isinstance(call.result, outcome.Value):
+            self._log(call)
+        if not self._calls:
+            self.expect_no_more()
+
+    def _log(self, call: _Call) -> None:
+        """Log why a call did not return. A KeyboardInterrupt or SystemExit ends the program."""
+        fields = log_fields.of_run(call.run)
+        match call.result:
+            case None if call.scope.cancel_called:
+                logger.warning(
+                    "%s took longer than %.0f s for run %s and was cancelled", call.name, CALL_LIMIT, call.run.id, extra=fields
+                )
+            case None:
+                logger.warning("%s was cancelled before it returned for run %s", call.name, call.run.id, extra=fields)
+            case outcome.Error(error):
+                logger.warning("%s failed for run %s: %s", call.name, call.run.id, one_line(describe(error)), extra=fields)
+                escaped = find_exit(error)
+                if escaped is not None:
+                    self._escape(escaped)
+
     @trio.lowlevel.enable_ki_protection
     async def _watch(self) -> None:
-        """Report a call that does not end although it was cancelled, once, with its stack."""
+        """Report a call that is still running although it was cancelled, once, with its stack.
+
+        The alarm is not stopped when a call returns, which would cost each call 2 us: we look at the call that is running by then.
+        """
         while True:
             with self._alarm:
                 await trio.sleep_forever()
             self._alarm = trio.CancelScope()
-            if self._calling is not None and self._task is not None:
+            call = self._calling
+            if call is None:
+                continue
+            if trio.current_time() < call.stuck_at:
+                self._alarm.deadline = call.stuck_at
+            elif self._task is not None:
                 logger.error(
-                    "notifying of run %s goes on %.0f s after it was cancelled. It is at:\n%s",
-                    self._calling.id,
+                    "%s is still running for run %s %.0f s after it was cancelled. It is at:\n%s",
+                    call.name,
+                    call.run.id,
                     STUCK_AFTER,
                     stack_of(self._task),
+                    extra=log_fields.of_run(call.run),
                 )
-
-    async def _tell_of(self, finished: RunFinished) -> None:
-        if self._notifier is not None:
-            await self._call(finished.run, self._notifier, *notification(finished.run))
-        if self._on_finish is not None and finished.job is not None:
-            await self._call(finished.run, self._on_finish, finished.job, run_view(finished.run))
-
-    async def _call(self, run: RunRow, function: Callable[[*Ts], Awaitable[None]], *args: *Ts) -> None:
-        result: outcome.Outcome[None] | None = None
-        self._calling, self._alarm.deadline = run, trio.current_time() + CALL_LIMIT + STUCK_AFTER
-        try:
-            with trio.move_on_after(CALL_LIMIT) as limit:
-                result = await call_apart(function, *args)
-        finally:
-            self._calling, self._alarm.deadline = None, math.inf
-        if result is None and not limit.cancel_called:
-            logger.warning("notifying of run %s was cancelled before it ended", run.id)
-        elif result is None:
-            logger.warning("notifying of run %s took longer than %.0f s and was cancelled", run.id, CALL_LIMIT)
-        elif isinstance(result, outcome.Error):
-            logger.warning("notifying of run %s failed: %s", run.id, one_line(describe(result.error)))
-            escaping_error = escaping(result.error)
-            if escaping_error is not None:
-                self._escape(escaping_error)
 
 
 def notification(run: RunRow) -> tuple[str, str, str, bool]:
-    """What a notifier is told of a run: job name, session id ("" on failure), text of at most 500 characters, success."""
+    """Return the arguments of a ``notifier``: job name, session id ("" on failure), text of at most 500 characters, success."""
     if run.status == RunStatus.SUCCESS:
         return run.job_name, run.session_id, (run.result or "")[:TEXT_LIMIT], True
     return run.job_name, "", (run.error or run.cause or "")[:TEXT_LIMIT], False

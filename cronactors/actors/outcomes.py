@@ -1,4 +1,4 @@
-"""What the end of an executor means: return value, exception, or cancellation as an outcome."""
+"""Outcomes of runs: from the value that an executor returned, the exception that it raised, or the reason of its cancellation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import random
 
 import trio
 
-from cronactors.actors.user_code import describe, leaves, name_of
+from cronactors.actors.exception_groups import leaves
+from cronactors.actors.tracebacks import describe, name_of
 from cronactors.errors import GiveUp, Retry
 from cronactors.model import Cause, JobResult, RunStatus
 from cronactors.policy import MAX_ERROR, MAX_SUMMARY, Outcome, truncated
@@ -18,7 +19,7 @@ REPLACED = Outcome(status=RunStatus.CANCELLED, cause=Cause.REPLACED, error="canc
 
 
 def success(value: object) -> Outcome:
-    """The outcome of an executor that returned; a value that cannot even be looked at is a failure."""
+    """Return the outcome of an executor that returned a value; a value that raises when it is inspected is a failure."""
     try:
         return _success(value)
     except BaseException as error:  # noqa: BLE001 - a user's object may do anything
@@ -42,7 +43,7 @@ def _success(value: object) -> Outcome:
 
 
 def timed_out(seconds: float) -> Outcome:
-    """The outcome of an executor that was cancelled by its timeout."""
+    """Return the outcome of an executor that its timeout (s) cancelled."""
     return Outcome(
         status=RunStatus.FAILED,
         cause=Cause.TIMEOUT,
@@ -52,13 +53,13 @@ def timed_out(seconds: float) -> Outcome:
 
 
 def failure(error: BaseException) -> Outcome:
-    """The outcome of an executor that raised."""
+    """Return the outcome of an executor that raised."""
     text = truncated(describe(error), MAX_ERROR)
-    # A nursery makes a group of a single one too.
+    # A nursery wraps even a single exception in a group.
     parts = [leaf for leaf in leaves(error) if not issubclass(type(leaf), trio.Cancelled)]
     if any(issubclass(type(part), GiveUp) for part in parts):
         return Outcome(status=RunStatus.FAILED, cause=Cause.GAVE_UP, error=text)
-    after = _asked_delay(parts[0]) if len(parts) == 1 and issubclass(type(parts[0]), Retry) else None
+    after = _requested_delay(parts[0]) if len(parts) == 1 and issubclass(type(parts[0]), Retry) else None
     return Outcome(
         status=RunStatus.FAILED,
         cause=Cause.ERROR,
@@ -68,8 +69,8 @@ def failure(error: BaseException) -> Outcome:
     )
 
 
-def _asked_delay(retry: BaseException) -> float | None:
-    """The delay that a `Retry` asks for; none if a subclass has left it out, or put something else in its place."""
+def _requested_delay(retry: BaseException) -> float | None:
+    """Return the delay (s) that a `Retry` requests; None if a subclass has dropped it or replaced it by something else."""
     try:
         after: object = getattr(retry, "after", None)
     except BaseException:  # noqa: BLE001 - a user's property may do anything

@@ -17,12 +17,12 @@ import attrs
 import trio
 
 from cronactors.actors.actor_requests import Inspect, Recover, Register, Registered, SignOff, Snapshot
+from cronactors.actors.exception_groups import leaves
 from cronactors.actors.leases import Heartbeats, LeaseTrust
 from cronactors.actors.mailbox import Mailbox
 from cronactors.actors.stopping import mark_stopping
 from cronactors.actors.storage_thread import Hop, in_place, storage_thread
 from cronactors.actors.store import Failed, Locked, StoreActor, run_batch
-from cronactors.actors.user_code import leaves
 from cronactors.checks import text
 from cronactors.errors import CronError, SchedulerClosed, SchedulerCrashed, StoreUnavailable, shorten
 from cronactors.instants import Millis

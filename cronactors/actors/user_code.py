@@ -1,53 +1,154 @@
-"""Calling what users gave us: their exceptions become values, a cancellation from outside goes on as itself."""
+"""Calling functions of users: executors and notifiers. Whatever they raise becomes a value, whatever they leave behind ends.
+
+A user's function can leave more behind than an exception. It may start tasks in the nursery around its task, open a nursery or a
+cancel scope that it never closes, or cancel that nursery; all of it is reached through `trio.lowlevel`. If we opened a nursery for
+each call, everything would end with the nursery; but that costs 33 us of the some 55 us that a run takes (docs/performance.md). So
+a `Sandbox`, a nursery with one task, is shared by call after call, and thrown away as soon as a function leaves something behind.
+"""
 
 from __future__ import annotations
 
 import math
-import traceback
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from itertools import islice
 from typing import TypeVar, TypeVarTuple
 
 import outcome
 import trio
 
+from cronactors.actors.exception_groups import find_exit, leaves, split_cancelled
 from cronactors.actors.forks import end_child, generation
-from cronactors.errors import one_line
 
 T = TypeVar("T")
+R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
 
-_MOST_PARTS = 100_000
-_MOST_TASKS = 20
-_MOST_TEXT = 20_000
-_MOST_TRACEBACKS = 5
-_POLL = 0.1  # seconds; what goes on although it was cancelled is in no hurry
+_POLL = 0.1  # (s) how often we check whether tasks that were left behind have ended
 
 inside_callback: ContextVar[str | None] = ContextVar("inside_callback", default=None)
-"""In an executor or a notifier, and in the tasks that it starts: which one. Waiting for a run there could wait for ever."""
+"""Which kind of user code this task runs, "a run" or "a notifier"; None outside. Waiting for a run in there could wait for ever."""
 
 
-@trio.lowlevel.disable_ki_protection
-async def _unprotected(function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
-    awaitable = function(*args)
-    if not isinstance(awaitable, Awaitable):  # no type checker was asked
-        raise TypeError(f"it must be an async function, but it returned {type(awaitable).__name__}, which cannot be awaited")
-    return await awaitable
+class Sandbox:
+    """A nursery with one task, the *work*, in which functions of users are called one after another.
+
+    The work is ours: it is a loop around `call`. After each call it looks at `is_spent`. If a function has left something behind, the
+    work returns at once, without another checkpoint: a generator that holds an open nursery could otherwise be closed first by
+    trio's garbage collection hooks, in a task of trio's own, which would wait for ever. Then `run` cancels what was left, waits until
+    it has ended, and the caller opens the next sandbox.
+
+    Attributes:
+        stray_error: The exception with which tasks that a function started in the nursery ended it, if any did.
+        was_cancelled: A function, or one of those tasks, had cancelled the nursery before the work returned.
+    """
+
+    def __init__(self) -> None:
+        self.stray_error: BaseException | None = None
+        self.was_cancelled = False
+        self._nursery: trio.Nursery | None = None
+        self._task: trio.lowlevel.Task | None = None
+        self._abandoned: list[trio.Nursery] = []
+        self._bug: BaseException | None = None
+
+    async def run(self, work: Callable[[Sandbox], Awaitable[R]]) -> R | None:
+        """Run the work in a task of its own until it returns and nothing that was called in it is still running.
+
+        Returns:
+            What the work returned; None if a function cancelled the nursery while the work was not inside a call.
+
+        Raises:
+            trio.Cancelled: A scope around us was cancelled, and the work did not return a value.
+            Exception: A bug in the work itself.
+        """
+        results: list[R] = []
+        cancelled: BaseException | None = None
+        try:
+            async with trio.open_nursery() as self._nursery:
+                self._nursery.start_soon(self._work, work, results)
+        except BaseException as error:  # noqa: BLE001 - sorted into our cancellation and exceptions of stray tasks
+            cancelled, self.stray_error = split_cancelled(error)
+        if self._abandoned:
+            self.stray_error = None  # trio's complaint about the nursery that was left open, which the call reports better
+            await _wait_until_ended(self._abandoned)
+        if self._bug is not None:
+            raise self._bug
+        if results:
+            return results[0]
+        if cancelled is not None and self.stray_error is None:
+            raise cancelled
+        return None  # if we have been cancelled too, the next checkpoint raises it
+
+    @trio.lowlevel.enable_ki_protection
+    async def _work(self, work: Callable[[Sandbox], Awaitable[R]], results: list[R]) -> None:
+        assert self._nursery is not None
+        self._task = trio.lowlevel.current_task()
+        try:
+            results.append(await work(self))
+        except trio.Cancelled:
+            raise
+        except BaseException as bug:  # noqa: BLE001 - raised by `run`; as a child's exception it would look like a stray task's
+            self._bug = bug
+        self._abandoned = list(self._task.child_nurseries)
+        self.was_cancelled = self.is_cancelled()
+        self._nursery.cancel_scope.cancel()
+
+    async def call(
+        self, scope: trio.CancelScope, function: Callable[[*Ts], Awaitable[T]], *args: *Ts
+    ) -> outcome.Maybe[T] | None:
+        """Call a function of a user inside a scope. Only for the work.
+
+        Context variables that the function sets are undone.
+
+        Args:
+            scope: Put around the call; its deadline is the timeout.
+            function: An async function; what else it is becomes a TypeError.
+            args: Its arguments.
+
+        Returns:
+            What it returned or raised, KeyboardInterrupt and SystemExit too; None if it was cancelled by the scope or from outside.
+        """
+        task = trio.lowlevel.current_task()
+        context = task.context.copy()
+        result: outcome.Maybe[T] | None = None
+        try:
+            with scope:
+                result = await _call(function, *args)
+        except RuntimeError as misnested:  # trio's complaint about a scope or a nursery that the function left open
+            result = result if isinstance(result, outcome.Error) else outcome.Error(misnested)
+        task.context = context
+        return result
+
+    def is_cancelled(self) -> bool:
+        """Whether a function, or an exception of a task that it started, has cancelled the nursery."""
+        return self._nursery is not None and self._nursery.cancel_scope.cancel_called
+
+    def is_spent(self) -> bool:
+        """Whether a function has left something behind, so that the work must return at once."""
+        assert self._nursery is not None
+        assert self._task is not None
+        return bool(self._task.child_nurseries) or len(self._nursery.child_tasks) > 1 or self.is_cancelled()
+
+    @property
+    def visible_task(self) -> trio.lowlevel.Task:
+        """The task whose stack shows what a function has left behind."""
+        assert self._nursery is not None
+        assert self._task is not None
+        return self._task if self._task.child_nurseries else self._nursery.parent_task
 
 
-async def call(function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> outcome.Outcome[T] | None:
-    """Call a user's function and catch whatever it raises, KeyboardInterrupt and SystemExit too.
+async def _wait_until_ended(abandoned: list[trio.Nursery]) -> None:
+    """Wait until the tasks in nurseries that a function left open have ended, however long they take. Shielded."""
+    with trio.CancelScope(shield=True):
+        while any(nursery.child_tasks for nursery in abandoned):  # noqa: ASYNC110 - a nursery has no event for its end
+            await trio.sleep(_POLL)
 
-    None: it was cancelled, as a scope around us asked for; the next checkpoint tells again. What else was in a group with that came
-    of the ending and is dropped, unless it is meant for the whole program; a Cancelled that no scope asked for is an error of the
-    function.
 
-    If it has left a nursery open, the task has one in ``child_nurseries`` and must end at once, without another checkpoint: trio
-    then cancels what is in the nursery, and ends the task with an error. Else a generator that holds the nursery could be closed
-    first, in a task of trio's, which would wait for ever.
+async def _call(function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> outcome.Maybe[T] | None:
+    """Call a function and return what it returned or raised; None if it was cancelled by a scope around us.
 
-    A child that the function forks ends with it, see `forks`.
+    What else is in a group with such a cancellation was raised while the function was being cancelled, and is dropped, unless it is
+    meant for the whole program. A Cancelled that no scope asked for is an error of the function. A child that the function forks ends
+    when the function ends, see `forks`.
     """
     here = generation()
     try:
@@ -57,145 +158,25 @@ async def call(function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> outcome.O
         return outcome.Value(value)
     except BaseException as error:  # noqa: BLE001 - the caller decides what it means
         if generation() != here:
-            end_child(escaping(error) or error)
-        if _asked_for(error) and escaping(error) is None:
+            end_child(find_exit(error) or error)
+        if _was_requested(error) and find_exit(error) is None:
             return None
         return outcome.Error(error)
 
 
-async def tasks_ended(abandoned: Sequence[trio.Nursery]) -> None:
-    """Nothing of a call goes on after it: wait for the tasks of nurseries that it left open. Shielded."""
-    with trio.CancelScope(shield=True):
-        while any(nursery.child_tasks for nursery in abandoned):  # noqa: ASYNC110 - a nursery has no event that tells
-            await trio.sleep(_POLL)
+@trio.lowlevel.disable_ki_protection
+async def _unprotected(function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
+    awaitable = function(*args)
+    if not isinstance(awaitable, Awaitable):  # possible where no type checker ran
+        raise TypeError(f"it must be an async function, but it returned {type(awaitable).__name__}, which cannot be awaited")
+    return await awaitable
 
 
-async def call_apart(function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> outcome.Outcome[T] | None:
-    """The same in a task of its own, which costs some 50 us: what the function leaves open is an error, and ends with that task.
-
-    So is an exception of a task that it has started in the nursery around it.
-    """
-    results: list[outcome.Outcome[T]] = []
-    abandoned: list[trio.Nursery] = []
-
-    @trio.lowlevel.enable_ki_protection
-    async def act() -> None:
-        result: outcome.Outcome[T] | None = None
-        try:
-            with trio.CancelScope():  # complains of what is left open in it
-                result = await call(function, *args)
-        except RuntimeError as misnested:
-            result = outcome.Error(misnested)
-        abandoned.extend(trio.lowlevel.current_task().child_nurseries)
-        if result is not None:
-            results.append(result)
-        nursery.cancel_scope.cancel()  # tasks that the function has started beside it, through trio.lowlevel, end with it
-
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(act)
-    except BaseExceptionGroup as group:
-        cancelled, strays = split_cancelled(group)
-        if strays is not None and not abandoned:  # else it is trio's word on the nursery that was left open
-            results[:] = [outcome.Error(strays)]
-        elif cancelled is not None and not abandoned:
-            raise cancelled from None
-    await tasks_ended(abandoned)
-    return results[0] if results else None
-
-
-def _asked_for(error: BaseException) -> bool:
-    """Whether a cancellation is in it, and a scope around us asked for one."""
+def _was_requested(error: BaseException) -> bool:
+    """Whether an exception holds a cancellation that a scope around us asked for."""
     return cancelled_from_outside() and any(issubclass(type(leaf), trio.Cancelled) for leaf in leaves(error))
 
 
 def cancelled_from_outside() -> bool:
-    """Whether a scope around us has been cancelled; one whose deadline has just passed has not been yet."""
+    """Whether a scope around this task has been cancelled. A deadline that has just passed has not cancelled its scope yet."""
     return trio.current_effective_deadline() == -math.inf
-
-
-def stack_of(task: trio.lowlevel.Task) -> str:
-    """Where a task is, and the tasks of its nurseries, however deep; of very many only the first."""
-    waiting, shown = [task], [task.name]
-    for _ in range(_MOST_TASKS):
-        if not waiting:
-            break
-        each = waiting.pop(0)
-        if each is not task:
-            shown.append(f"in a task of it, {one_line(each.name)}:")
-        if each.coro.cr_frame is not None:  # it has ended, but not what it left behind
-            shown.append("".join(traceback.StackSummary.extract(each.iter_await_frames()).format()))
-        waiting += [child for nursery in each.child_nurseries for child in nursery.child_tasks]
-    return "\n".join(shown[1:])
-
-
-def leaves(error: BaseException) -> Iterator[BaseException]:
-    """The exceptions in a group, however deep it is nested, or the one that is none; of a monstrous group only the first.
-
-    Types are looked at by `type`: ``__class__`` of a user's exception may be a property that raises.
-    """
-    waiting = [error]
-    for _ in range(_MOST_PARTS):
-        if not waiting:
-            return
-        part = waiting.pop()
-        if issubclass(type(part), BaseExceptionGroup):
-            waiting.extend(reversed(BaseExceptionGroup.exceptions.__get__(part)))
-        else:
-            yield part
-
-
-def split_cancelled(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
-    """Tell the cancellations in an exception apart from everything else in it."""
-    if isinstance(error, BaseExceptionGroup):
-        return error.split(trio.Cancelled)
-    return (error, None) if isinstance(error, trio.Cancelled) else (None, error)
-
-
-def escaping(error: BaseException) -> BaseException | None:
-    """The KeyboardInterrupt or SystemExit in an error, alone or in a group: it is meant for the whole program."""
-    return next((leaf for leaf in leaves(error) if issubclass(type(leaf), KeyboardInterrupt | SystemExit)), None)
-
-
-def describe(error: BaseException) -> str:
-    """An error as the history shows it: its type and text, of a group those of its first ten parts; never raises."""
-    return "; ".join(_describe(leaf) for leaf in islice(leaves(error), 10))
-
-
-def _describe(error: BaseException) -> str:
-    name = name_of(type(error))
-    try:
-        text = str.__str__(str(error))[:_MOST_TEXT]  # cut before it is copied: it may be as large as memory
-    except BaseException:  # noqa: BLE001 - a user's exception may do anything, and its text ends no program
-        text = "(its text cannot be shown)"
-    return f"{name}: {text}" if text else name
-
-
-def name_of(kind: type) -> str:
-    """The name of a class, whatever its metaclass makes of it."""
-    name: str = type.__dict__["__name__"].__get__(kind)
-    return name
-
-
-def traceback_of(error: BaseException) -> str:
-    """Tracebacks for a log, of a group those of its first parts; never raises.
-
-    Texts are escaped and lines indented, so that no text of an error passes for a line of the log.
-    """
-    lines: list[str] = []
-    try:
-        for leaf in islice(leaves(error), _MOST_TRACEBACKS):
-            for link in islice(_chain(leaf), _MOST_TRACEBACKS):
-                lines += traceback.StackSummary.extract(traceback.walk_tb(link.__traceback__)).format()
-                lines.append(f"{one_line(_describe(link))}\n")
-    except BaseException:  # noqa: BLE001 - as above
-        lines.append("(the rest cannot be shown)")
-    return "".join(f"\n  | {line}" for line in "".join(lines).splitlines())
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error, what it came of, and so on."""
-    link: BaseException | None = error
-    while link is not None:
-        yield link
-        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)

@@ -148,7 +148,7 @@ async def test_a_shielded_executor_delays_the_end_and_is_reported_with_its_stack
         await start_jobs(scheduler)
     assert trio.current_time() == pytest.approx(60)
     (report,) = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert "goes on 5.0 s after it was cancelled (interrupted)" in report.getMessage()
+    assert "is still running 5.0 s after it was cancelled (interrupted)" in report.getMessage()
     assert "in stubborn" in report.getMessage()
     assert [run.status for run in await runs_in(tmp_path / "a.db")] == [RunStatus.SUCCESS]
 

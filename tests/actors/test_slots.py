@@ -27,7 +27,7 @@ from cronactors import (
 )
 from cronactors.actors import runner
 from cronactors.actors.mailbox import Mailbox
-from cronactors.actors.running import Running, RunsInFlight
+from cronactors.actors.run_in_hand import RunInHand, RunsInFlight
 from cronactors.ledger import claim as ledger_claim, finish as ledger_finish
 from cronactors.ledger.claim import Claims
 from cronactors.storage import connection
@@ -231,7 +231,7 @@ async def test_leaving_a_locked_store_does_not_take_longer_with_more_runs(
                 outer.cancel()
                 await trio.lowlevel.checkpoint()
     assert trio.current_time() - left_at < 15
-    assert not [record.message for record in caplog.records if "goes on" in record.message]
+    assert not [record.message for record in caplog.records if "is still running" in record.message]
 
 
 async def test_a_run_whose_end_waits_for_the_store_is_not_reported_as_stuck(
@@ -248,7 +248,7 @@ async def test_a_run_whose_end_waits_for_the_store_is_not_reported_as_stuck(
         await trio.sleep(5)
         (run,) = await scheduler.store.list_runs(job_id)
     assert (run.status, run.cause) == (RunStatus.SUCCESS, None)
-    assert not [record.message for record in caplog.records if "goes on" in record.message]
+    assert not [record.message for record in caplog.records if "is still running" in record.message]
 
 
 async def nothing_after_a_second(context: JobContext) -> None:
@@ -287,7 +287,7 @@ async def test_a_nursery_left_open_whose_tasks_do_not_end_is_reported(
         await scheduler.store.add_job("job", "it", OneShot(after(1)), timeout_secs=5, max_retries=0)
         await trio.sleep(100)
         assert scheduler.health().free_slots == 0
-    assert len([record.message for record in caplog.records if "goes on" in record.message]) == 1
+    assert len([record.message for record in caplog.records if "is still running" in record.message]) == 1
 
 
 async def test_a_claim_that_nobody_took_up_does_not_hold_up_the_end_where_the_store_fails(
@@ -349,16 +349,16 @@ async def test_a_run_that_followed_while_runs_were_interrupted_is_recorded_howev
     assert ("second", "success", "worked") in rows
 
 
-@pytest.mark.parametrize("over", [True, False], ids=["its end is on the way", "it goes on"])
+@pytest.mark.parametrize("over", [True, False], ids=["its end is on the way", "it is still running"])
 async def test_a_run_that_two_looks_have_not_found_was_taken_over_unless_it_is_over(over: bool, caplog) -> None:
     with closing(World(KINDS[0])) as world:
         world.add()
         world.pass_time(MINUTE)
         (claimed,) = world.claim()
     in_flight = RunsInFlight(Mailbox(), 1.0)
-    running = Running(claimed, trio.lowlevel.current_task(), trio.CancelScope(), over=over)
+    running = RunInHand(claimed, trio.lowlevel.current_task(), trio.CancelScope(), is_finishing=over)
     in_flight.add(running)
     for _ in range(3):
         in_flight.reconcile({})
-    assert (running.asked_at is None) == over
+    assert (running.cancelled_on_request_at is None) == over
     assert ("was taken over" in caplog.text) != over

@@ -250,8 +250,8 @@ async def test_a_task_beside_a_notifier_that_raises_is_the_failure_of_the_call(
         await scheduler.store.add_job("job", "it", Interval(10_000))
         await trio.sleep(25)
     assert calls == ["job"] * 2
-    lines = [record.getMessage() for record in caplog.records if "notifying of run" in record.getMessage()]
-    assert [line.partition(" failed: ")[2] for line in lines] == ["ValueError: beside"] * 2
+    lines = [record.getMessage() for record in caplog.records if "failed for run" in record.getMessage()]
+    assert [line.partition(": ")[2] for line in lines] == ["ValueError: beside"] * 2
 
 
 async def test_a_task_beside_a_notifier_ends_with_the_call(virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture) -> None:

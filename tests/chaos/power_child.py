@@ -75,7 +75,7 @@ async def main() -> None:
     config = CronConfig(max_concurrent_runs=8, retry=RetryPolicy(delays=(0.2,)))
     async with open_scheduler(DB, executor, on_finish=on_finish, config=config) as scheduler:
         mark("begun")
-        print(await scheduler._service.mailbox.call(ReadSynchronous()), flush=True)  # noqa: T201 - the test listens
+        print(await scheduler.store._service.mailbox.call(ReadSynchronous()), flush=True)  # noqa: T201 - the test listens
         for number in range(5):
             await scheduler.store.add_job(f"interval {number}", "pad " * 50, Interval.every(ms=500 + 100 * number))
 

@@ -166,7 +166,7 @@ async def test_a_notifier_that_shields_itself_is_reported_with_its_stack(
         reports = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
         assert len(reports) == (0 if closing else 1)
     (report,) = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
-    assert "notifying of run 1 goes on 5 s after it was cancelled" in report
+    assert "notifier is still running for run 1 5 s after it was cancelled" in report
     assert "in stubborn" in report
     assert trio.current_time() == pytest.approx(26 if closing else 100)  # delayed, and never abandoned
 

@@ -234,6 +234,6 @@ async def test_a_run_that_was_not_yet_held_at_one_look_and_has_ended_at_the_next
         await scheduler.wait_idle()
         (run,) = await scheduler.store.list_runs(job)
         for _ in range(2):
-            await scheduler._clock._put_back([int(run.id)])
+            await scheduler._actors.patrol._put_back([int(run.id)])
         assert await scheduler.store.list_runs(job) == [run]
     assert "never started" not in caplog.text

@@ -129,7 +129,7 @@ def test_lint_of_a_file_names_the_jobs(call, write):
         (["lint", "agent.toml", "--timezone", "UTC"], 2, "Error: --timezone is for an expression"),
         (["lint", ""], 1, "cronactors: expr must not be empty"),
         (["lint", " "], 1, "cronactors: expr ' ': 5 fields are needed"),
-        (["lint", "@often"], 1, "cronactors: expr '@often': '@often' is not known"),
+        (["lint", "@often"], 1, "cronactors: expr '@often': '@often' is unknown"),
     ],
 )
 def test_wrong_usage_and_what_is_refused(start, tmp_path, args, status, message):

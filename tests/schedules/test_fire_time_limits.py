@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 import pytest
 
 from cronactors.instants import LATEST, Millis, to_millis
-from cronactors.schedules.schedule import Cron, count_moments, latest_moment, next_moment
+from cronactors.schedules.fire_times import count_moments, latest_moment, next_moment
+from cronactors.schedules.schedule import Cron
 
 
 def utc(*parts: int) -> Millis:

@@ -12,7 +12,8 @@ import pytest
 
 from cronactors.errors import InvalidSchedule
 from cronactors.schedules import zones
-from cronactors.schedules.zones import Segment, check_zone, is_zone, segment_at
+from cronactors.schedules.clock_changes import Segment, segment_at
+from cronactors.schedules.zones import check_zone, is_zone
 
 ROME = resources.files("tzdata").joinpath("zoneinfo", "Europe", "Rome").read_bytes()
 

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from cronactors import CronConfig, Interval, JobContext, RunStatus, StoreUnavailable, open_scheduler, open_store
-from cronactors.actors import clock
+from cronactors.actors import patrol
 from cronactors.actors.actor_requests import Inspect, Snapshot
 from cronactors.storage import file_state
 from cronactors.storage.file_state import LogWatch
@@ -164,13 +164,13 @@ async def test_a_look_that_failed_is_made_up_for(tmp_path: Path, looks: list[Ins
         monkeypatch.setattr(Inspect, "apply", failing)
         add_due_job(path)
         written(path, ago=HOUR)
-        with trio.fail_after(clock.LOOK_EVERY / 2):
+        with trio.fail_after(patrol.INSPECT_EVERY / 2):
             await ran.event.wait()
 
 
 @pytest.mark.usefixtures("looks")
 async def test_what_shows_late_on_a_slow_disk_is_found_all_the_same(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(clock, "LOOK_EVERY", 0.2)
+    monkeypatch.setattr(patrol, "INSPECT_EVERY", 0.2)
     monkeypatch.setattr(LogWatch, "unchanged", lambda _: True)
     ran, path = Ran(), str(tmp_path / "a.db")
     async with open_scheduler(path, ran, tick_interval=0.01):
@@ -199,12 +199,12 @@ async def test_a_run_that_was_ended_elsewhere_is_cancelled_here_and_one_that_shi
                 async with open_store(path) as other:
                     await other.record_run_complete(run.id, RunStatus.SUCCESS, "done")
             with trio.fail_after(10):
-                while scheduler.health().runs_in_flight > 1 or "goes on" not in caplog.text:
+                while scheduler.health().runs_in_flight > 1 or "is still running" not in caplog.text:
                     await trio.sleep(0.02)
-            turns = scheduler._clock.turns.value
+            turns = scheduler._actors.clock.wakes
             await trio.sleep(0.5)
-            assert scheduler._clock.turns.value - turns < 250, "ten times as many as ticks"
-            assert caplog.text.count("goes on") == 1
+            assert scheduler._actors.clock.wakes - turns < 250, "ten times as many as ticks"
+            assert caplog.text.count("is still running") == 1
         finally:
             stop.set()
 

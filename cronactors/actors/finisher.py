@@ -1,0 +1,139 @@
+"""Makes the outcome of a run durable, and hands the finished run to the notifier."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import trio
+
+from cronactors import log_fields
+from cronactors.actors.actor_requests import Finished, FinishRun, FinishSettings
+from cronactors.actors.mailbox import Mailbox
+from cronactors.actors.notifier import Notifier
+from cronactors.actors.stopping import StopDeadline
+from cronactors.errors import StoreUnavailable, shorten
+from cronactors.ledger.views import job_view
+from cronactors.model import Cause
+from cronactors.policy import Outcome
+from cronactors.spec import RetryPolicy
+from cronactors.storage.rows import Claimed
+
+logger = logging.getLogger("cronactors.runner")
+
+
+class Finisher:
+    """Finishes runs: one request to the store, tried again for as long as the store fails, since an outcome is never dropped.
+
+    Only a stop has a limit. What could not be made durable until then is recovered at the next start.
+
+    Args:
+        mailbox: The mailbox of the store.
+        notifier: Notified of each finished run.
+        owner: The scheduler's number in the store.
+        policy: The delays of retries.
+        total: How many runs may run at a time over all schedulers; None: any number.
+        may_claim: Whether a finish may claim the next run for its slot.
+
+    Attributes:
+        settings: What all finishes of this scheduler share.
+    """
+
+    def __init__(
+        self,
+        mailbox: Mailbox,
+        notifier: Notifier,
+        *,
+        owner: int,
+        policy: RetryPolicy,
+        total: int | None,
+        may_claim: Callable[[], bool],
+    ) -> None:
+        self.settings = FinishSettings(owner=owner, policy=policy, total=total, shows_job=notifier.shows_jobs)
+        self._mailbox = mailbox
+        self._notifier = notifier
+        self._may_claim = may_claim
+        self._stop: StopDeadline | None = None
+        self._scopes: set[trio.CancelScope] = set()
+
+    @contextmanager
+    def limited(self, *, shield: bool = False) -> Iterator[trio.CancelScope]:
+        """Open a scope that `limit` gives a deadline."""
+        deadline = math.inf if self._stop is None else self._stop.at
+        with trio.CancelScope(shield=shield, deadline=deadline) as scope:
+            self._scopes.add(scope)
+            try:
+                yield scope
+            finally:
+                self._scopes.discard(scope)
+
+    def limit(self, stop: StopDeadline) -> None:
+        """Try until the deadline of a stop at most, from now on."""
+        self._stop = stop
+        until = stop.extend()
+        for scope in self._scopes:
+            scope.deadline = min(scope.deadline, until)
+
+    async def finish(self, claimed: Claimed, outcome: Outcome) -> Finished | None:
+        """Finish a run. Cancelled, it is still finished; the next checkpoint raises the cancellation.
+
+        Returns:
+            The run as it is now, and the run that was claimed for its slot; None if a stop was over before the store worked again.
+        """
+        finished: Finished | None = None
+        on_commit = partial(self._notify, claimed)
+        self._notifier.expect()
+        if self._stop is not None:
+            self._stop.extend()  # an executor that shielded itself may have used up the time
+        try:
+            try:
+                finished = await self._mailbox.call(self._request(claimed, outcome), on_commit)
+            except (trio.Cancelled, StoreUnavailable):  # withdrawn or rolled back: it has had no effect
+                finished = await self._keep_trying(claimed, outcome, on_commit)
+        finally:
+            if finished is None:
+                self._notifier.expect_no_more()
+                logger.warning(
+                    "the outcome of run %s (%s) could not be stored: the store did not reply",
+                    claimed.run.id,
+                    outcome.status,
+                    extra=log_fields.of_run(claimed.run),
+                )
+        if finished is not None and finished.run is None:
+            logger.warning(
+                "run %s of job %s was taken over: its outcome has no effect",
+                claimed.run.id,
+                shorten(claimed.job.name),
+                extra=log_fields.of_run(claimed.run),
+            )
+        return finished
+
+    async def _keep_trying(self, claimed: Claimed, outcome: Outcome, on_commit: Callable[[Finished], None]) -> Finished | None:
+        """Try again, shielded, with pauses of 0.1 s to 1 s. Few runs come here, so that a scope of their own costs nothing."""
+        pause = 0.1
+        finished: Finished | None = None
+        with self.limited(shield=True):
+            while finished is None:
+                try:
+                    finished = await self._mailbox.call(self._request(claimed, outcome), on_commit)
+                except StoreUnavailable as error:  # which the store has logged
+                    logger.debug("the outcome of run %s will be stored later: %s", claimed.run.id, error)
+                    await trio.sleep(pause)
+                    pause = min(2 * pause, 1.0)
+        return finished
+
+    def _request(self, claimed: Claimed, outcome: Outcome) -> FinishRun:
+        claim_next = outcome.cause is not Cause.INTERRUPTED and self._may_claim()
+        return FinishRun(claimed.run.id, outcome, claim_next, self.settings, claimed)
+
+    def _notify(self, claimed: Claimed, finished: Finished) -> None:
+        """Hand a finished run to the notifier. Called by the store actor, in the order of its commits."""
+        run = finished.run
+        if run is None or not self._notifier.wants(run):
+            self._notifier.expect_no_more()
+            return
+        job = (finished.job or job_view(claimed.job_now, ())) if self._notifier.shows_jobs else None
+        self._notifier.notify(run, job)

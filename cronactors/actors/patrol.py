@@ -1,0 +1,137 @@
+"""The patrol actor: once a tick, compares this scheduler with the store, and deals with runs that were cancelled, are stuck or orphaned."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import trio
+
+from cronactors import log_fields
+from cronactors.actors.actor_requests import FinishRun
+from cronactors.actors.async_value import AsyncValue, compose
+from cronactors.actors.clock import Clock
+from cronactors.actors.exits import actor
+from cronactors.actors.outcomes import INTERRUPTED
+from cronactors.actors.pool import RunnerPool
+from cronactors.actors.store import Committed
+from cronactors.actors.store_lifetime import StoreService
+from cronactors.errors import StoreUnavailable, shorten
+from cronactors.instants import Millis
+
+logger = logging.getLogger("cronactors.clock")
+
+INSPECT_EVERY = 10.0
+"""How long (s) a tick may trust the log file that nobody has written: a slow disk may show late what was."""
+_LONGEST_PAUSE = 1.0  # (s) between two tries while the store fails
+
+
+class Patrol:
+    """Finds what no commit of this process shows: other processes' changes, requests to cancel, dead owners, stuck runs.
+
+    Where nothing ran at the last inspection, and the log file shows that nobody has written since, a tick costs two calls of `os.stat`
+    and no request: an idle process uses less than 0.1 % of a CPU.
+
+    Args:
+        service: The store.
+        pool: Whose runs are compared with the store.
+        clock: Is shown what is due next.
+        tick: How often (s) it wakes; infinite on virtual time, where nothing happens outside of this process.
+
+    Attributes:
+        last_tick: When it last inspected the store, or saw that nobody had written.
+    """
+
+    def __init__(self, service: StoreService, pool: RunnerPool, clock: Clock, *, tick: float) -> None:
+        self._service = service
+        self._pool = pool
+        self._clock = clock
+        self._tick_interval = tick
+        self._log = service.watch()
+        self._nothing_ran = False
+        self._inspect_by = 0.0
+        self._missing: set[int] = set()
+        self._requests = AsyncValue(1)  # how often an inspection was requested
+        self._served = 0  # how many of these requests the last inspection served
+        self.last_tick: Millis | None = None
+
+    # Called by others, in the loop
+
+    def committed(self, commit: Committed) -> None:
+        """Inspect after a commit that may have ended runs, or requested their end."""
+        shared = self._service.virtual is not None and len(self._service.actor.listeners) > 2  # noqa: PLR2004 - clock and patrol
+        if commit.may_have_ended_runs or shared:  # on virtual time, no tick shows a run that another scheduler finished
+            self._pool.in_flight.wake_waiters()
+        if commit.may_have_ended_runs:
+            self.request()
+
+    def request(self) -> None:
+        """Inspect at once."""
+        self._requests.value += 1
+
+    # The actor
+
+    @actor
+    async def run(self) -> None:
+        """Patrol until cancelled."""
+        pause = 0.0
+        with compose(self._requests, self._pool.in_flight.first_report) as changes:
+            while True:
+                try:
+                    await self._tick()
+                    pause = 0.0
+                except StoreUnavailable as error:  # which the store has logged
+                    pause = min(2 * pause + 0.1, _LONGEST_PAUSE)
+                    logger.debug("inspecting again in %.1f s: %s", pause, error)
+                    await trio.sleep(pause)
+                    continue
+                await self._sleep(changes, trio.current_time() + self._tick_interval)
+
+    async def _sleep(self, changes: AsyncValue[tuple[int, float]], next_tick: float) -> None:
+        """Sleep until the next tick, until a run may be stuck, or until an inspection is requested."""
+        until = math.inf
+
+        def is_early(state: tuple[int, float]) -> bool:
+            requests, first_report = state
+            return requests != self._served or first_report < until
+
+        while self._requests.value == self._served and trio.current_time() < until:
+            until = min(next_tick, self._pool.in_flight.first_report.value)
+            with trio.move_on_at(until):
+                await changes.wait_value(is_early)
+
+    async def _tick(self) -> None:
+        """Inspect the store, unless there is nothing to see."""
+        unchanged = (
+            self._log.unchanged() and self._nothing_ran and self._requests.value == self._served and not self._pool.in_flight
+        )
+        if unchanged and trio.current_time() < self._inspect_by:
+            self._service.lease_trust.trusted()  # compares the clocks, as each inspection does
+            self.last_tick = self._service.wall()
+            return
+        requests, queue = self._requests.value, self._clock.queue.value
+        self._nothing_ran = False  # should the inspection fail
+        snapshot = await self._service.inspect(self._pool.settings.owner)
+        self._served = requests
+        self._nothing_ran = snapshot.idle
+        self._inspect_by = trio.current_time() + INSPECT_EVERY
+        self.last_tick = self._service.wall()
+        if self._clock.queue.value is queue:  # else a later commit has shown the queue better
+            self._clock.saw(snapshot.next_times)
+        await self._put_back(self._pool.in_flight.reconcile(snapshot.running))
+        await self._pool.in_flight.report_stuck()
+        if snapshot.orphaned:
+            for run in await self._service.recover(self._pool.settings.policy):
+                name = shorten(run.job_name)
+                logger.warning("run %s of job %s was interrupted: its process ended", run.id, name, extra=log_fields.of_run(run))
+
+    async def _put_back(self, missing: list[int]) -> None:
+        """Put back runs of ours that no runner has, since the answer to their claim was lost. Only if two inspections show them so."""
+        for run_id in self._missing.intersection(missing):
+            finish = FinishRun(run_id, INTERRUPTED, claim_next=False, settings=self._pool.finisher.settings)
+            finished = await self._service.mailbox.call(finish)
+            if finished.run is not None:  # else it started after one inspection and ended during the next
+                logger.warning(
+                    "run %s was claimed and never started: it was put back", run_id, extra=log_fields.of_run_id(run_id)
+                )
+        self._missing = set(missing)

@@ -1,0 +1,160 @@
+"""The pool of runners: the slots, the claimed runs that wait for a runner, and how all of it stops."""
+
+from __future__ import annotations
+
+import attrs
+import trio
+
+from cronactors.actors.async_value import AsyncValue
+from cronactors.actors.finisher import Finisher
+from cronactors.actors.mailbox import Mailbox
+from cronactors.actors.notifier import Notifier
+from cronactors.actors.outcomes import INTERRUPTED
+from cronactors.actors.run_in_hand import RunInHand, RunsInFlight
+from cronactors.actors.stopping import StopDeadline
+from cronactors.model import JobExecutor
+from cronactors.spec import RetryPolicy
+from cronactors.storage.rows import Claimed
+
+
+@attrs.frozen(kw_only=True)
+class RunnerSettings:
+    """The settings that all runners of a scheduler share.
+
+    Attributes:
+        owner: The scheduler's number in the store.
+        executor: The user's function that executes runs.
+        policy: The delays of retries.
+        slots: How many runs may run at a time in this scheduler.
+        total: How many runs may run at a time over all schedulers of the store; None: any number.
+        cancel_grace: How long (s) a cancelled run may still be running before it is reported as stuck.
+    """
+
+    owner: int
+    executor: JobExecutor
+    policy: RetryPolicy
+    slots: int
+    total: int | None
+    cancel_grace: float
+
+
+class Slots:
+    """How many more runs may start. The clock takes slots before it claims, and whoever has no more use for one releases it.
+
+    Attributes:
+        count: How many there are.
+        free: How many nothing runs in.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.free = AsyncValue(count)
+
+    @property
+    def taken(self) -> int:
+        """How many are not free."""
+        return self.count - self.free.value
+
+    def take(self, most: int) -> int:
+        """Take the free slots, at most so many, and return how many were taken."""
+        taken = min(self.free.value, most)
+        self.free.value -= taken
+        return taken
+
+    def release(self, slots: int = 1) -> None:
+        """Give slots back."""
+        self.free.value += slots
+
+    async def wait_all_free(self) -> None:
+        """Wait until nothing runs."""
+        await self.free.wait_value(lambda free: free == self.count)
+
+
+class RunnerPool:
+    """What the clock, the runners and the supervisor share.
+
+    Args:
+        mailbox: The mailbox of the store.
+        notifier: Notified of each finished run.
+        settings: Shared by all runners.
+
+    Attributes:
+        slots: One for each run that may run at a time.
+        in_flight: The runs that are being carried out.
+        finisher: Makes outcomes durable.
+        is_interrupted: All runs have been cancelled; those that still start are cancelled at once.
+    """
+
+    def __init__(self, mailbox: Mailbox, notifier: Notifier, settings: RunnerSettings) -> None:
+        self.settings = settings
+        self.slots = Slots(settings.slots)
+        self.in_flight = RunsInFlight(mailbox, settings.cancel_grace)
+        self.finisher = Finisher(
+            mailbox, notifier, owner=settings.owner, policy=settings.policy, total=settings.total, may_claim=self.may_claim
+        )
+        self.is_interrupted = False
+        self._notifier = notifier
+        self._stop: StopDeadline | None = None
+        self._send, self._receive = trio.open_memory_channel[Claimed](settings.slots)
+
+    def may_claim(self) -> bool:
+        """Whether runs may be claimed now: not once the scheduler stops, nor while the notifier has no room for their news.
+
+        The one place that decides this, for the clock's claims and for those that come with a finish.
+        """
+        return self._stop is None and self._notifier.has_room.value
+
+    # Claimed runs
+
+    def hand_over(self, claimed: Claimed) -> None:
+        """Give a claimed run to an idle runner. The slot for it has been taken."""
+        self._send.send_nowait(claimed)
+
+    async def receive(self) -> Claimed:
+        """Wait for a claimed run.
+
+        Raises:
+            trio.EndOfChannel: The pool is closed.
+        """
+        return await self._receive.receive()
+
+    def leave(self, run: RunInHand) -> None:
+        """Take a run that has ended out of the runs in flight, and release its slot unless another run follows in it."""
+        self.in_flight.remove(run)
+        if run.following is None:
+            self.slots.release()
+
+    # Stopping
+
+    def stop(self, grace: float) -> StopDeadline:
+        """Claim no more runs. Return the deadline of the stop, which the grace (s) of the first call decides."""
+        if self._stop is None:
+            self._stop = StopDeadline(grace)
+        return self._stop
+
+    def interrupt(self) -> None:
+        """After `stop`: cancel all runs; their moments will run again."""
+        assert self._stop is not None
+        self.is_interrupted = True
+        self.finisher.limit(self._stop)
+        self.in_flight.cancel_all()
+
+    def interrupt_if_stopping(self) -> None:
+        """End the grace of a stop, if there is one: Ctrl-C was pressed again."""
+        if self._stop is not None:
+            self.interrupt()
+
+    async def end(self) -> None:
+        """After `interrupt`: wait until all runs have ended, however long that takes, and close the pool. The caller shields it."""
+        while self._receive.statistics().current_buffer_used:  # left there by runners that were cancelled
+            await self.finisher.finish(self._receive.receive_nowait(), INTERRUPTED)
+            self.slots.release()
+        while self.slots.taken:
+            with trio.move_on_after(max(self.settings.cancel_grace, 0.1)):
+                await self.slots.wait_all_free()
+            await self.in_flight.report_stuck()
+        self.close()
+
+    def close(self) -> None:
+        """Let idle runners end."""
+        self._send.close()
