@@ -195,7 +195,7 @@ def test_a_new_default_zone_moves_what_depends_on_it_and_nothing_else(world):
     for name in ("interval", "offset", "delay", "done"):
         assert rows[name] == before[name]._replace(timezone="Europe/Rome")
     assert rows["own"] == before["own"]
-    assert [told[0] for told in world.told(jobs["done"])] == ["success"]
+    assert [facts[0] for facts in world.told(jobs["done"])] == ["success"]
     assert world.upsert_list(*specs, origin=LIST, defaults=ROME).zone == []
 
 
