@@ -65,6 +65,8 @@ def plan(*, quick: bool, peers: bool) -> Iterator[Scenario]:
         for slots in (100, 1):
             yield limit("bare_actor", slots, label=f" {slots}{where}", pinned=pinned)
             yield ours("throughput", slots, label=f" {slots}{where}", pinned=pinned)
+    for variant in ("throughput", "throughput_with_notifier", "throughput_with_on_finish"):
+        yield ours(variant, 100, label=" compared")
     for slots in (3, 10, 30, 300):
         yield limit("bare_actor", slots, label=f" {slots}")
         yield ours("throughput", slots, label=f" {slots}")
@@ -181,6 +183,18 @@ GOALS = (
         1.0,
         1.5,
         ratio("ours throughput 1 pinned", "limit bare_actor 1 pinned", "runs_per_s"),
+    ),
+    Goal(
+        "1 throughput with a notifier / without",
+        0.75,
+        0.9,
+        ratio("ours throughput_with_notifier compared", "ours throughput compared", "runs_per_s"),
+    ),
+    Goal(
+        "1 throughput with an on_finish / without",
+        0.75,
+        0.9,
+        ratio("ours throughput_with_on_finish compared", "ours throughput compared", "runs_per_s"),
     ),
     Goal("2 lateness at 50/s, p99 over the timer's", 1.5, 0.7, above("ours lateness", "limit timers", "p99_ms"), False, "ms"),
     Goal("2 1,000 due each second: runs of 10,000", 10_000, None, value("ours every_second", "runs")),

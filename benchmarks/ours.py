@@ -16,12 +16,14 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import measuring
 import trio
 
-from cronactors import Cron, CronConfig, Interval, JobContext, JobSpec, OneShot, open_scheduler, open_store
+from cronactors import Cron, CronConfig, CronJob, CronRun, Interval, JobContext, JobSpec, OneShot, open_scheduler, open_store
 
 TOGETHER = 10_000  # as many jobs as one call adds
 
@@ -53,7 +55,15 @@ def far_away(count: int) -> list[JobSpec]:
     return [JobSpec(f"far {number}", "do it", OneShot(at + timedelta(seconds=number))) for number in range(count)]
 
 
-async def _throughput(slots: int, count: int, stored: int, heartbeat: bool) -> dict[str, float]:
+async def notified(name: str, session_id: str, text: str, success: bool) -> None:
+    """Do nothing, as a notifier."""
+
+
+async def observed(job: CronJob, run: CronRun) -> None:
+    """Do nothing, as an on_finish."""
+
+
+async def _throughput(slots: int, count: int, stored: int = 0, *, heartbeat: bool = False, **calls: Any) -> dict[str, float]:
     late: list[float] = []
 
     async def beat() -> None:
@@ -71,7 +81,7 @@ async def _throughput(slots: int, count: int, stored: int, heartbeat: bool) -> d
         async with trio.open_nursery() as nursery:
             if heartbeat:
                 nursery.start_soon(beat)
-            async with open_scheduler(file, nothing, config=CronConfig(max_concurrent_runs=slots)) as scheduler:
+            async with open_scheduler(file, nothing, config=CronConfig(max_concurrent_runs=slots), **calls) as scheduler:
                 ready = time.perf_counter()
                 await scheduler.wait_idle()
                 took = time.perf_counter() - ready
@@ -87,12 +97,22 @@ async def _throughput(slots: int, count: int, stored: int, heartbeat: bool) -> d
 
 def throughput(slots: int = 100, count: int = 10_000, stored: int = 0) -> dict[str, float]:
     """Due one-shots executed and recorded; beside ``stored`` jobs that are not due."""
-    return trio.run(_throughput, slots, count if slots > 1 else count // 5, stored, False)
+    return trio.run(_throughput, slots, count if slots > 1 else count // 5, stored)
+
+
+def throughput_with_notifier(slots: int = 100, count: int = 10_000) -> dict[str, float]:
+    """The same with a notifier that does nothing."""
+    return trio.run(partial(_throughput, slots, count, notifier=notified))
+
+
+def throughput_with_on_finish(slots: int = 100, count: int = 10_000) -> dict[str, float]:
+    """The same with an on_finish that does nothing."""
+    return trio.run(partial(_throughput, slots, count, on_finish=observed))
 
 
 def heartbeat(slots: int = 100, count: int = 10_000) -> dict[str, float]:
     """The same beside a task of the embedding program that wants to wake every 10 ms."""
-    return trio.run(_throughput, slots, count, 0, True)
+    return trio.run(partial(_throughput, slots, count, heartbeat=True))
 
 
 async def _lateness(specs: Sequence[JobSpec], seconds: float, slots: int) -> dict[str, float]:
@@ -267,6 +287,8 @@ if __name__ == "__main__":
     measuring.answer(
         sys.argv[1:],
         throughput,
+        throughput_with_notifier,
+        throughput_with_on_finish,
         heartbeat,
         lateness,
         every_second,

@@ -179,12 +179,12 @@ class CronScheduler:
         _refuse_inside("wait_idle", "would wait for itself")
         actors = self._actors
 
-        def is_idle(state: tuple[int, int, Queue, bool]) -> bool:
-            pending, free, queue, closed = state
+        def is_idle(state: tuple[bool, int, Queue, bool]) -> bool:
+            notified, free, queue, closed = state
             is_due = queue.due is not None and queue.due <= actors.service.wall()
-            return closed or (not pending and free == actors.pool.slots.count and not is_due)
+            return closed or (notified and free == actors.pool.slots.count and not is_due)
 
-        with compose(actors.notifier.pending, actors.pool.slots.free, actors.clock.queue, self._closed) as state:
+        with compose(actors.notifier.is_idle, actors.pool.slots.free, actors.clock.queue, self._closed) as state:
             await state.wait_value(is_idle)
         self._check_open()
 
@@ -200,7 +200,7 @@ class CronScheduler:
             store_queue=actors.service.mailbox.waiting + actors.service.actor.postponed,
             store_latency=actors.service.actor.latency,
             last_store_error=actors.service.actor.last_error,
-            notifier_queue=actors.notifier.pending.value,
+            notifier_queue=actors.notifier.pending,
         )
 
     def _check_open(self) -> None:

@@ -84,8 +84,10 @@ class Finisher:
             The run as it is now, and the run that was claimed for its slot; None if a stop was over before the store worked again.
         """
         finished: Finished | None = None
-        on_commit = partial(self._notify, claimed)
-        self._notifier.expect()
+        on_commit = None
+        if self._notifier.listens:
+            on_commit = partial(self._notify, claimed)
+            self._notifier.expect()
         if self._stop is not None:
             self._stop.extend()  # an executor that shielded itself may have used up the time
         try:
@@ -95,7 +97,8 @@ class Finisher:
                 finished = await self._keep_trying(claimed, outcome, on_commit)
         finally:
             if finished is None:
-                self._notifier.expect_no_more()
+                if on_commit is not None:
+                    self._notifier.expect_no_more()
                 logger.warning(
                     "the outcome of run %s (%s) could not be stored: the store did not reply",
                     claimed.run.id,
@@ -111,7 +114,9 @@ class Finisher:
             )
         return finished
 
-    async def _keep_trying(self, claimed: Claimed, outcome: Outcome, on_commit: Callable[[Finished], None]) -> Finished | None:
+    async def _keep_trying(
+        self, claimed: Claimed, outcome: Outcome, on_commit: Callable[[Finished], None] | None
+    ) -> Finished | None:
         """Try again, shielded, with pauses of 0.1 s to 1 s. Few runs come here, so that a scope of their own costs nothing."""
         pause = 0.1
         finished: Finished | None = None

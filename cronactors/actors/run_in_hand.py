@@ -24,7 +24,7 @@ from cronactors.storage.rows import Claimed
 
 logger = logging.getLogger("cronactors.runner")
 
-MARK_LIMIT = 1.0
+STUCK_MARK_LIMIT = 1.0
 """How long (s) we try to mark runs in the store as stuck. The log has reported them already."""
 
 
@@ -193,7 +193,7 @@ class RunsInFlight:
 
     async def _mark(self, stuck: Mapping[int, Cause]) -> None:
         reason: object = "the store did not reply"
-        with trio.move_on_after(MARK_LIMIT):
+        with trio.move_on_after(STUCK_MARK_LIMIT):
             try:
                 await self._mailbox.call(MarkStuck(tuple(stuck.items())))
             except CronError as error:

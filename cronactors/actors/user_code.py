@@ -92,9 +92,7 @@ class Sandbox:
         self.was_cancelled = self.is_cancelled()
         self._nursery.cancel_scope.cancel()
 
-    async def call(
-        self, scope: trio.CancelScope, function: Callable[[*Ts], Awaitable[T]], *args: *Ts
-    ) -> outcome.Maybe[T] | None:
+    async def call(self, scope: trio.CancelScope, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> outcome.Maybe[T] | None:
         """Call a function of a user inside a scope. Only for the work.
 
         Context variables that the function sets are undone.
