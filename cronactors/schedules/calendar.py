@@ -1,12 +1,13 @@
 """The days of the calendar that a cron expression matches, without a zone. Pure; the only module that imports croniter.
 
-We store a rule for days as 28 bit masks, because months have only 28 shapes: 28 to 31 days, and a first day on one of seven weekdays.
-February 2026 begins on a Sunday and has 28 days, and so does February 2015: the rule ``13 * 5`` matches the same days in both. The
-masks are computed once for each expression, so the next matching day of ``0 0 29 2 *`` costs at most 96 steps of a month.
+We store a rule for days as 28 bit masks, because months have only 28 shapes: 28 to 31 days, and a first day on one of seven
+weekdays. February 2026 begins on a Sunday and has 28 days, and so does February 2015: the rule ``13 * 5`` matches the same days
+in both. The masks are computed once for each expression, so the next matching day of ``0 0 29 2 *`` costs at most 96 steps of a
+month.
 
-We compute plain numbers, ranges and steps ourselves. Only the days that depend on the month (``L``, ``15W``, ``L5``, ``5#2``) come from
-croniter, one at a time. We don't give croniter a whole expression: in ``0 0 1 * 5#2`` it requires both day fields to match and finds no
-date, it refuses ``1,5#2`` and ``4W,19W``, and it goes wrong with some ranges and full fields.
+We compute plain numbers, ranges and steps ourselves. Only the days that depend on the month (``L``, ``15W``, ``L5``, ``5#2``)
+come from croniter, one at a time. We don't give croniter a whole expression: in ``0 0 1 * 5#2`` it requires both day fields to
+match and finds no date, it refuses ``1,5#2`` and ``4W,19W``, and it goes wrong with some ranges and full fields.
 """
 
 from __future__ import annotations
@@ -146,7 +147,8 @@ def day_rule(months: Iterable[int], month_days: DayField | None, weekdays: DayFi
     """Join the three calendar fields into one rule.
 
     We follow the POSIX crontab utility (IEEE 1003.1): if both day fields are restricted, a day matches if either field does. So
-    ``0 0 13 * 5`` runs on each 13th and on each Friday: in July 2026 on the 13th, a Monday, and on the 3rd, 10th, 17th, 24th and 31st.
+    ``0 0 13 * 5`` runs on each 13th and on each Friday: in July 2026 on the 13th, a Monday, and on the 3rd, 10th, 17th, 24th and
+    31st.
 
     Args:
         months: Months 1 to 12.
@@ -175,8 +177,8 @@ def day_rule(months: Iterable[int], month_days: DayField | None, weekdays: DayFi
 def special_days(token: str) -> tuple[int, ...]:
     """Compute with croniter the day on which a special day falls in each shape of month, as bits 1 to 31.
 
-    In a month without a 31st, ``31W`` is the weekday nearest to its last day, by croniter's rule. A token costs some 2 ms when it is first
-    used.
+    In a month without a 31st, ``31W`` is the weekday nearest to its last day, by croniter's rule. A token costs some 2 ms when it
+    is first used.
 
     Args:
         token: ``l`` the last day; ``15w`` the weekday nearest to the 15th; ``l5`` the last Friday; ``5#2`` the second Friday.

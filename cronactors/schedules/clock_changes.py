@@ -1,15 +1,16 @@
 """The clock changes of a zone, and the mapping between local times and instants across them. Pure.
 
-An instant here is whole seconds since 1970-01-01 00:00 UTC. A local time is the number that the same count would give on the wall: the
-seconds that a clock without a zone would count from 1970-01-01 00:00. In Europe/Rome in 2026 the clock skips the local times from
-02:00 to 03:00 on 29 March and shows those from 02:00 to 03:00 twice on 25 October (PEP 495 calls them a gap and a fold).
+An instant here is whole seconds since 1970-01-01 00:00 UTC. A local time is the number that the same count would give on the
+wall: the seconds that a clock without a zone would count from 1970-01-01 00:00. In Europe/Rome in 2026 the clock skips the local
+times from 02:00 to 03:00 on 29 March and shows those from 02:00 to 03:00 twice on 25 October (PEP 495 calls them a gap and a
+fold).
 
 We map them ourselves and don't use ``fold`` of datetime. All of cron's rules rest on two functions: `latest_local_shown` turns an
-instant into the latest local time that is past, `instant_reaching` turns a local time into the instant at which it is reached, and
-neither ever falls when its argument rises. With datetime arithmetic each caller would have to handle gaps and folds again.
+instant into the latest local time that is past, `instant_reaching` turns a local time into the instant at which it is reached,
+and neither ever falls when its argument rises. With datetime arithmetic each caller would have to handle gaps and folds again.
 
-`zoneinfo` has no list of changes, so we find them: we compare the offset every three days (2**18 s) and bisect where it differs. No
-zone of the IANA database has changed twice within six days since 1970; a test compares all zones.
+`zoneinfo` has no list of changes, so we find them: we compare the offset every three days (2**18 s) and bisect where it differs.
+No zone of the IANA database has changed twice within six days since 1970; a test compares all zones.
 """
 
 from __future__ import annotations
@@ -76,12 +77,12 @@ def segment_at(zone: str, instant: int) -> Segment:
 def latest_local_shown(zone: str, instant: int) -> int:
     """Find the latest local time that the wall has shown up to an instant, inclusive.
 
-    We need it so that a time of day runs once although the wall shows it twice. On 25 October 2026 clocks in Rome show 02:00 to 03:00
-    twice. At 02:10 of the second showing the latest local time shown is 02:59:59, so 02:30 is past and runs on the next day. Outside
-    the hour in which the clock catches up, this is simply the local time at the instant.
+    We need it so that a time of day runs once although the wall shows it twice. On 25 October 2026 clocks in Rome show 02:00 to
+    03:00 twice. At 02:10 of the second showing the latest local time shown is 02:59:59, so 02:30 is past and runs on the next
+    day. Outside the hour in which the clock catches up, this is simply the local time at the instant.
 
-    We walk back through the segments of two days, as far as a clock change can reach: the longest repeat since 1970 was of seven hours
-    (Antarctica/Vostok, 1994).
+    We walk back through the segments of two days, as far as a clock change can reach: the longest repeat since 1970 was of seven
+    hours (Antarctica/Vostok, 1994).
 
     Args:
         zone: A checked IANA name.
@@ -102,12 +103,14 @@ def latest_local_shown(zone: str, instant: int) -> int:
 def instant_reaching(zone: str, local: int) -> int:
     """Find the first instant at which the wall shows a local time or a later one.
 
-    This is where the rule of Debian cron(8) for a time of day lives: a skipped time runs once the clock has jumped, a repeated one
-    only at its first showing. In Rome 02:30 on 29 March 2026 is reached at 01:00 UTC, when the wall jumps to 03:00; 02:30 on 25 October
-    2026 is reached at 00:30 UTC, an hour before it is shown again. Debian limits the rule to changes of less than three hours; we
-    apply it to all of them, so that a job for 30 December 2011 in Pacific/Apia, a date that was skipped, is not lost.
+    This is where the rule of Debian cron(8) for a time of day lives: a skipped time runs once the clock has jumped, a repeated
+    one only at its first showing. In Rome 02:30 on 29 March 2026 is reached at 01:00 UTC, when the wall jumps to 03:00; 02:30 on
+    25 October 2026 is reached at 00:30 UTC, an hour before it is shown again. Debian limits the rule to changes of less than
+    three hours; we apply it to all of them, so that a job for 30 December 2011 in Pacific/Apia, a date that was skipped, is not
+    lost.
 
-    Every offset is smaller than a day, so the wall cannot reach ``local`` more than a day before the instant ``local``: we start there.
+    Every offset is smaller than a day, so the wall cannot reach ``local`` more than a day before the instant ``local``: we start
+    there.
 
     Args:
         zone: A checked IANA name.

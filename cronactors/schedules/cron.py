@@ -1,10 +1,12 @@
 """The grammar of cron expressions: parses text into times of day and a rule for days, without a zone. Pure.
 
-An expression has five fields as in POSIX crontab, or six with seconds first: second, minute, hour, day of month, month, day of week. Beyond
-POSIX we accept names, steps and ``@daily`` and the like (Debian crontab(5)), and the special days ``L``, ``15W``, ``L5`` and ``5#2``.
+An expression has five fields as in POSIX crontab, or six with seconds first: second, minute, hour, day of month, month, day of
+week. Beyond POSIX we accept names, steps and ``@daily`` and the like (Debian crontab(5)), and the special days ``L``, ``15W``,
+``L5`` and ``5#2``.
 
-We parse expressions ourselves because a misread one is noticed months later, on the wrong day. So anything ambiguous is refused, and the
-message names the field and the value, and proposes a correction where `cron_advice` recognises the syntax of another scheduler.
+We parse expressions ourselves because a misread one is noticed months later, on the wrong day. So anything ambiguous is refused,
+and the message names the field and the value, and proposes a correction where `cron_advice` recognises the syntax of another
+scheduler.
 """
 
 from __future__ import annotations
@@ -198,7 +200,7 @@ def _special_day(field: Field, item: str) -> str | None:
 
 
 def _numbers(field: Field, item: str) -> range:
-    """Parse one item: ``*``, ``a`` or ``a-b``, with or without ``/step``. ``a/step`` counts from ``a`` to the end of the field."""
+    """Parse one item: ``*``, ``a`` or ``a-b``, each with or without ``/step``. ``a/step`` runs to the end of the field."""
     match = _ITEM.fullmatch(item)
     if match is None or (match["low"] == "*" and match["high"]):
         raise _SyntaxError(_explain(field, item))

@@ -1,9 +1,9 @@
 """Recognises the syntax of other schedulers in a refused cron expression: crontab lines, Go, Quartz, AWS, systemd. Pure.
 
-People copy whole lines of a crontab, such as ``0 3 * * * /usr/bin/backup --password=...``, into an expression. We name the mistake and
-propose a correct expression, but we show no more of the text than words that look like fields, because a command may hold a password: see
-`without_command`. Where a text has two meanings (``2-6`` is Monday to Friday in Quartz and Tuesday to Saturday here) we propose a guess and
-call it one.
+People copy whole lines of a crontab, such as ``0 3 * * * /usr/bin/backup --password=...``, into an expression. We name the
+mistake and propose a correct expression, but we show no more of the text than words that look like fields, because a command may
+hold a password: see `without_command`. Where a text has two meanings (``2-6`` is Monday to Friday in Quartz and Tuesday to
+Saturday here) we propose a guess and call it one.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Mistake:
         why: The mistake, in words.
         expr: The expression to write instead, or "" if there is none. The caller proposes it only if it is valid.
         guess: Whether ``expr`` may not be meant; the message then says "perhaps".
-        show_error: Whether the message shows what is wrong with ``expr`` if it is not valid, because ``expr`` is part of the user's own
-            text.
+        show_error: Whether the message shows what is wrong with ``expr`` if it is not valid, because ``expr`` is part of the
+            user's own text.
     """
 
     why: str
@@ -79,7 +79,7 @@ def split_words(text: str) -> list[str]:
 
 
 def may_be_shown(word: str) -> bool:
-    """Return whether a message may show a word of a refused expression: it is short, and not a path, setting, address or quotation."""
+    """Return whether a message may show a word of a refused expression: a short one that is no path, setting or address."""
     return (
         not word
         or _CLOCK.fullmatch(word) is not None
@@ -228,7 +228,7 @@ def _with_weekday(why: str, words: list[str], *, guess: bool = True) -> Mistake:
 
 
 def _aws(words: list[str], accepts: Callable[[str], bool]) -> Mistake | None:
-    """Recognise ``cron(15 10 ? * 2-6 *)`` of AWS: five fields and a year. Without ``cron()`` a ``?`` in a day field reveals it."""
+    """Recognise ``cron(15 10 ? * 2-6 *)`` of AWS, five fields and a year. Without ``cron()`` the ``?`` identifies it."""
     wrapped = _AWS.fullmatch(" ".join(words))
     inside = wrapped[1].split() if wrapped is not None else words
     if len(inside) != _WITH_SECONDS or not _YEAR.fullmatch(inside[5]) or not all(map(_FIELD.fullmatch, inside)):
@@ -246,8 +246,8 @@ def quartz_weekday(text: str) -> str | None:
     """Translate a day of the week from Quartz's numbers, Sunday = 1 to Saturday = 7, to names.
 
     Returns:
-        The translation, such as ``mon-fri`` for ``2-6`` and ``L5`` for ``6L``; None if the text has no number to translate, or is not valid
-        in Quartz.
+        The translation, such as ``mon-fri`` for ``2-6`` and ``L5`` for ``6L``; None if the text has no number to translate, or is
+        not valid in Quartz.
     """
     if not re.search("[0-9L]", re.sub("/[0-9]+", "", text), re.IGNORECASE):
         return None
@@ -285,8 +285,8 @@ _TIME = re.compile(r"([*0-9,./]+):([*0-9,./]+)(?::([*0-9,./]+))?")
 def _systemd(words: list[str]) -> Mistake | None:
     """Recognise ``Mon..Fri 09:00`` and ``*-*-* 09:00:00``.
 
-    In systemd a day must match both the date and the weekday, while in cron it must match either, so we propose nothing for an event with
-    both.
+    In systemd a day must match both the date and the weekday, while in cron it must match either, so we propose nothing for an
+    event with both.
     """
     why = "this looks like a calendar event of systemd"
     if len(words) == 1 and words[0].lower() in _SYSTEMD_WORDS:

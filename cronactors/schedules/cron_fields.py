@@ -87,5 +87,5 @@ class WrittenField:
 
     @property
     def restricted(self) -> bool:
-        """Whether the field is anything but a plain ``*`` or ``?``. A day field such as ``*/2`` is restricted, as in POSIX crontab."""
+        """Whether the field is anything but a plain ``*`` or ``?``. ``*/2`` is restricted, as in POSIX crontab."""
         return self.text not in ("*", "?")

@@ -1,16 +1,16 @@
 """The instants at which a cron expression fires in a zone, across clock changes. Pure.
 
-We follow Debian cron(8), for five and six fields alike. A time of day (``30 2 * * *``) runs exactly once a day. In Rome it runs at 03:00 on
-29 March 2026, when the clock skips 02:30, and at the first 02:30 on 25 October 2026, when the clock shows 02:30 twice. A rhythm (the
-second, minute or hour field begins with ``*``; Debian: "wildcard jobs") follows the wall: ``*/30 * * * *`` does not run between 02:00 and
-03:00 on 29 March, and on 25 October it runs four times between 02:00 and 03:00.
+We follow Debian cron(8), for five and six fields alike. A time of day (``30 2 * * *``) runs exactly once a day. In Rome it runs
+at 03:00 on 29 March 2026, when the clock skips 02:30, and at the first 02:30 on 25 October 2026, when the clock shows 02:30
+twice. A rhythm (the second, minute or hour field begins with ``*``; Debian: "wildcard jobs") follows the wall: ``*/30 * * * *``
+does not run between 02:00 and 03:00 on 29 March, and on 25 October it runs four times between 02:00 and 03:00.
 
-Debian limits this to changes of less than three hours and takes larger ones for corrections of a wrong clock. We compute from the rules of a
-zone, which hold no corrections, so we apply it to changes of any length.
+Debian limits this to changes of less than three hours and takes larger ones for corrections of a wrong clock. We compute from the
+rules of a zone, which hold no corrections, so we apply it to changes of any length.
 
 Instants are whole seconds since 1970 UTC, local times are seconds on the wall (see `clock_changes`). A time of day fires at
-``instant_reaching(local)``, which never falls when ``local`` rises. So the next instant of a time of day comes from the next local time, and
-the instants between two others are as many as the local times between them, less those that one jump merges.
+``instant_reaching(local)``, which never falls when ``local`` rises. So the next instant of a time of day comes from the next
+local time, and the instants between two others are as many as the local times between them, less those that one jump merges.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from cronactors.schedules.local_times import LocalTimes
 _MAX_STEPS = 400
 """How many segments we search for the next instant of a rhythm before we take it for one that never fires.
 
-Each clock change that skips all times of a matching day costs up to four steps, so these are a hundred such days in a row. ``* 2 * 3 L7``
-in Europe/Rome is such a rhythm: it names the hour that is skipped each year.
+Each clock change that skips all times of a matching day costs up to four steps, so these are a hundred such days in a row. ``* 2
+* 3 L7`` in Europe/Rome is such a rhythm: it names the hour that is skipped each year.
 """
 
 
@@ -52,7 +52,7 @@ def next_instant(times: LocalTimes, zone: str, instant: int) -> int | None:
 
 
 def latest_instant(times: LocalTimes, zone: str, instant: int) -> int | None:
-    """Find the last instant up to ``instant``, inclusive, at which a cron expression fires: `next_instant` in the other direction.
+    """Find the last instant up to ``instant``, inclusive, at which a cron expression fires.
 
     Returns:
         Seconds since 1970 UTC; None if it has not fired since 1970.
@@ -69,8 +69,8 @@ def latest_instant(times: LocalTimes, zone: str, instant: int) -> int | None:
 def count_instants(times: LocalTimes, zone: str, first: int, until: int, cap: int) -> int:
     """Count the instants in ``first <= instant <= until`` at which a cron expression fires, up to ``cap``.
 
-    We multiply within each segment and don't step from instant to instant, so a year of ``* * * * * *`` costs a few multiplications.
-    Spans in which nothing fires are skipped.
+    We multiply within each segment and don't step from instant to instant, so a year of ``* * * * * *`` costs a few
+    multiplications. Spans in which nothing fires are skipped.
     """
     total = 0
     low = first

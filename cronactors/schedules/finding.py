@@ -1,4 +1,4 @@
-"""A finding: something in a schedule or a command that may not be meant. Pure."""
+"""A finding of `lint`: a part of a schedule or a command that is allowed but is often a mistake. Pure."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import attrs
 
 @attrs.frozen
 class Finding:
-    """Something in a schedule that may not be meant.
+    """A part of a schedule or a command that is allowed but is often a mistake.
 
     Args:
         rule: The stable name of the rule, such as ``"uneven-step"``.
-        text: One sentence that names the part of the schedule and says what it does.
+        text: One sentence that names the part and describes its effect.
     """
 
     rule: str

@@ -1,7 +1,7 @@
 """When a schedule of any kind fires: the next moment, the latest one, and the number of moments. Pure.
 
-The public functions take and return datetimes and check their arguments. The others work on instants in milliseconds; the policy and the
-ledger call them with values that have been checked.
+The public functions take and return datetimes and check their arguments. The others work on instants in milliseconds; the policy
+and the ledger call them with values that have been checked.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def next_run(
         An aware UTC datetime of whole milliseconds, or None if the schedule does not fire again before the year 9998.
 
     Raises:
-        InvalidSchedule: An argument has a wrong type or value, no zone has the name, or the clock in that zone skips the local time of a
-            one-shot.
+        InvalidSchedule: An argument has a wrong type or value, no zone has the name, or the clock in that zone skips the local
+            time of a one-shot.
     """
     start, zone, base = _check_arguments(schedule, after, timezone, anchor)
     found = next_moment(schedule, after=start, zone=zone, anchor=base)
@@ -83,8 +83,8 @@ def fire_times(
 def next_moment(schedule: Schedule, *, after: Millis, zone: str, anchor: Millis) -> Millis | None:
     """Find the first moment of a schedule later than ``after``; None if there is none before the year 9998.
 
-    A one-shot can be stored before the rules of its zone change, and its local time can be skipped by the new rules. It then fires right
-    after the jump.
+    A one-shot can be stored before the rules of its zone change, and its local time can be skipped by the new rules. It then
+    fires right after the jump.
 
     Args:
         schedule: A `Cron`, `Interval` or `OneShot`.
@@ -180,8 +180,8 @@ def first_moment(schedule: Schedule, *, now: Millis, zone: str) -> Millis:
         zone: A checked IANA name.
 
     Raises:
-        InvalidSchedule: The schedule never fires; or it is a one-shot that is further in the past, or whose local time the clock in that
-            zone skips.
+        InvalidSchedule: The schedule never fires; or it is a one-shot that is further in the past, or whose local time the clock
+            in that zone skips.
     """
     if isinstance(schedule, OneShot):
         _check_exists(schedule, zone)

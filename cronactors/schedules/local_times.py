@@ -24,8 +24,8 @@ class LocalTimes:
         minutes: Matching minutes.
         seconds: Matching seconds.
         rhythm: Whether the second, minute or hour field begins with ``*``. Such a schedule follows the clock on the wall through
-            clock changes (Debian cron(8): "wildcard jobs"), while a time of day runs exactly once. Hours that are written out, such
-            as ``0-23``, are times of day.
+            clock changes (Debian cron(8): "wildcard jobs"), while a time of day runs exactly once. Hours that are written out,
+            such as ``0-23``, are times of day.
     """
 
     days: DayRule
@@ -44,9 +44,9 @@ class LocalTimes:
         """Whether the moments belong to local dates and times, rather than to instants.
 
         We need to know this when the rules of a zone change. ``30 2 * * *`` in Europe/Rome means 02:30 on the wall, and so does a
-        rhythm within named hours, such as ``*/20 2 * * *``: if Italy moves its clocks, the next moment moves with them, and no date
-        runs twice or is left out. A rhythm of all hours, such as ``*/15 * * * *``, has no date to miss: it continues from the present
-        by the new rules.
+        rhythm within named hours, such as ``*/20 2 * * *``: if Italy moves its clocks, the next moment moves with them, and no
+        date runs twice or is left out. A rhythm of all hours, such as ``*/15 * * * *``, has no date to miss: it continues from
+        the present by the new rules.
         """
         return not (self.rhythm and len(self.hours) == _HOURS)
 
@@ -79,8 +79,8 @@ class LocalTimes:
     def count(self, start: int, end: int, cap: int) -> int:
         """Count the matching local times in ``start <= local < end``, up to ``cap``.
 
-        We multiply the matching days by the times of a day and correct the first and the last day, so a schedule of every second costs
-        no more than one of every day.
+        We multiply the matching days by the times of a day and correct the first and the last day, so a schedule of every second
+        costs no more than one of every day.
         """
         if start >= end:
             return 0

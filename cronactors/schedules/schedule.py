@@ -32,9 +32,9 @@ class OneShot:
     """A single moment.
 
     Args:
-        at: A datetime, or text in ISO 8601 as restricted by RFC 3339, such as ``"2026-03-29T09:00:00+02:00"`` or
-            ``"2026-03-29 09:00"``. With an offset, or ``Z``, it is an instant, whatever the job's zone. Without one it is local time in
-            the job's zone: a time that the clock shows twice means the first showing, and one that the clock skips is refused when
+        at: A datetime, or text in ISO 8601 as restricted by RFC 3339, such as ``"2026-03-29T09:00:00+02:00"`` or ``"2026-03-29
+            09:00"``. With an offset, or ``Z``, it is an instant, whatever the job's zone. Without one it is local time in the
+            job's zone: a time that the clock shows twice means the first showing, and one that the clock skips is refused when
             the job is added. Fractions of a millisecond are cut off.
 
     Raises:
@@ -62,8 +62,8 @@ class Interval:
         """Make an interval that is the sum of the arguments.
 
         Raises:
-            InvalidSchedule: An argument is not a number of at least 0, or the sum is not a whole number of milliseconds from 1 ms to 100
-                years.
+            InvalidSchedule: An argument is not a number of at least 0, or the sum is not a whole number of milliseconds from 1 ms
+                to 100 years.
         """
         total = 0.0
         for name, part, unit in (
@@ -83,15 +83,17 @@ class Interval:
 class Cron:
     """A cron expression, read in the job's zone.
 
-    A time of day (``30 2 * * *``) runs exactly once every day: at the first moment after the jump if the clock skips it, and only the
-    first time if the clock shows it twice. A rhythm (the second, minute or hour field begins with ``*``) follows the clock on the wall:
-    it does not run at times that are skipped, and runs again in an hour that is repeated. These are the rules of Debian cron(8).
+    A time of day (``30 2 * * *``) runs exactly once every day: at the first moment after the jump if the clock skips it, and only
+    the
+    first time if the clock shows it twice. A rhythm (the second, minute or hour field begins with ``*``) follows the clock on the
+    wall: it does not run at times that are skipped, and runs again in an hour that is repeated. These are the rules of Debian
+    cron(8).
 
     Args:
-        expr: Five fields as in POSIX crontab, or six with SECONDS FIRST: ``"0 0 9 * * *"`` is nine o'clock. Weekday 0 or 7 is Sunday.
-            Names (``mon``, ``jan``), ``@daily`` and the like, and the special days ``L``, ``15W``, ``L5`` and ``5#2`` are allowed. If
-            both the day of month and the day of week are restricted, a day matches if either does; only a plain ``*`` or ``?`` leaves
-            a field unrestricted.
+        expr: Five fields as in POSIX crontab, or six with SECONDS FIRST: ``"0 0 9 * * *"`` is nine o'clock. Weekday 0 or 7 is
+            Sunday. Names (``mon``, ``jan``), ``@daily`` and the like, and the special days ``L``, ``15W``, ``L5`` and ``5#2`` are
+            allowed. If both the day of month and the day of week are restricted, a day matches if either does; only a plain ``*``
+            or ``?`` leaves a field unrestricted.
 
     Raises:
         InvalidSchedule: It breaks the grammar, or no day ever matches it.

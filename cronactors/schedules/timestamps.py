@@ -16,7 +16,8 @@ from cronactors.schedules.clock_changes import instant_reaching, is_skipped
 _MAX_TEXT = 64
 _FIRST_YEAR, _LAST_YEAR = 1970, 9997
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - counts milliseconds off the wall
-# A date-time of RFC 3339 (section 5.6). Seconds and the offset are optional here, and an offset may have seconds, as Python writes it.
+# A date-time of RFC 3339 (section 5.6). Seconds and the offset are optional here, and an offset may have seconds, as Python
+# writes it.
 _TIMESTAMP = re.compile(
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d([.,]\d{1,9})?)?(Z|[+-]\d\d(:?\d\d)?|[+-]\d\d:\d\d:\d\d)?",
     re.ASCII,
@@ -36,7 +37,7 @@ class Timestamp:
     local: bool
 
     def instant(self, zone: str) -> Millis:
-        """Find the instant in a zone: the first showing of a time that is shown twice, the moment after the jump for a skipped one."""
+        """Find the instant in a zone: the first showing of a repeated time, the moment after the jump for a skipped one."""
         if not self.local:
             return self.millis
         found = instant_reaching(zone, self.millis // 1000) * 1000

@@ -1,7 +1,8 @@
-"""Advice on names that are no IANA time zones: offsets, abbreviations, a POSIX sign. Pure.
+"""Recognises offsets, abbreviations and POSIX rules in the name of an unknown time zone, and proposes zones. Pure.
 
-An offset or an abbreviation is never translated in silence. ``GMT+2`` means two hours ahead of Greenwich to most people, while the
-IANA database keeps the sign of POSIX for its ``Etc`` zones: ``Etc/GMT+2`` is two hours behind (the file ``etcetera`` of tzdata).
+We never translate an offset or an abbreviation silently. To most people ``GMT+2`` means two hours ahead of Greenwich, while the
+IANA database gives its ``Etc`` zones the sign of POSIX: ``Etc/GMT+2`` is two hours behind Greenwich (see the file ``etcetera`` of
+tzdata). And an offset does not describe summer time: in July ``+02:00`` is Berlin, in January it is Athens.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _POSIX_SIGN = re.compile(r"etc/gmt\s*([+-])0?([0-9]{1,2})", re.IGNORECASE)
 _POSIX_RULE = re.compile(r"([A-Z]{3,5})[+-]?[0-9]{1,2}(?::[0-9]{2})?(?:[A-Z]{3,5}.*)?", re.IGNORECASE | re.DOTALL)
 _HOUR = 3600
 _WINTER, _SUMMER = 1_768_478_400, 1_784_116_800
-"""Mid-January and mid-July 2026, when the offsets of places are compared."""
+"""Instants (s) in mid-January and mid-July 2026, at which we compare the offsets of places."""
 _MOST_OFFSET = 14 * _HOUR
 _OWN_ZONE = frozenset({"local", "localtime", "system", "systemdefault", "default"})
 _UTC = frozenset({"z", "utc0", "gmt0", "ut"})
@@ -67,11 +68,11 @@ _COUNTRIES: Mapping[str, str] = MappingProxyType(
 
 @attrs.frozen
 class ZoneAdvice:
-    """What is wrong with a name, and zones that may have been meant.
+    """The mistake in a name, and zones to use instead.
 
     Args:
-        why: The mistake and its cure, in words that name the zones.
-        zones: Each zone that ``why`` proposes.
+        why: The mistake and the correction, in words.
+        zones: The zones that ``why`` proposes.
     """
 
     why: str
@@ -79,25 +80,25 @@ class ZoneAdvice:
 
 
 def advise(name: str, is_zone: Callable[[str], bool], offset_at: Callable[[str, int], int]) -> ZoneAdvice | None:
-    """Recognise an offset, an abbreviation, a rule in the manner of POSIX, or the machine's own zone.
+    """Recognise an offset, an abbreviation, a POSIX rule, or a name for the machine's own zone.
 
     Args:
-        name: What is no zone.
-        is_zone: Whether a name is one.
-        offset_at: The offset from UTC, in seconds, of a zone at an instant in seconds since 1970 UTC.
+        name: The unknown name.
+        is_zone: Returns whether a zone has a name.
+        offset_at: Returns the offset from UTC (s) of a zone at an instant (s since 1970 UTC).
 
     Returns:
-        None if it is something else, such as a slip of the pen.
+        The advice; None if the name is something else, such as a zone with a typing error.
     """
     name = name.strip()
     if name.casefold() in _UTC:
         return ZoneAdvice("write UTC", ("UTC",))
     if name.casefold() in _OWN_ZONE:
         return ZoneAdvice("the machine's own zone has no name here: write the place, such as Europe/Rome", ("Europe/Rome",))
-    return _of_offset(name, is_zone, offset_at) or _of_abbreviation(name, is_zone)
+    return _advise_on_offset(name, is_zone, offset_at) or _advise_on_abbreviation(name, is_zone)
 
 
-def _of_offset(name: str, is_zone: Callable[[str], bool], offset_at: Callable[[str, int], int]) -> ZoneAdvice | None:
+def _advise_on_offset(name: str, is_zone: Callable[[str], bool], offset_at: Callable[[str, int], int]) -> ZoneAdvice | None:
     """Recognise ``Etc/GMT+05``, ``UTC+2`` and ``-03:30``."""
     posix = _POSIX_SIGN.fullmatch(name)
     if posix is not None and is_zone(zone := f"Etc/GMT{posix[1]}{posix[2]}"):
@@ -110,16 +111,16 @@ def _of_offset(name: str, is_zone: Callable[[str], bool], offset_at: Callable[[s
     return None
 
 
-def _of_abbreviation(name: str, is_zone: Callable[[str], bool]) -> ZoneAdvice | None:
+def _advise_on_abbreviation(name: str, is_zone: Callable[[str], bool]) -> ZoneAdvice | None:
     """Recognise ``PST``, and rules such as ``PST8`` and ``CET-1CEST,M3.5.0``."""
     rule = _POSIX_RULE.fullmatch(name)
     known = _places_of(name, is_zone) or (_places_of(rule[1], is_zone) if rule is not None else ())
     if known:
         meant = "one of them" if len(known) > 1 else "the place"
         named = _listed([f"{zone} ({_COUNTRIES[zone]})" if zone in _COUNTRIES and len(known) > 1 else zone for zone in known])
-        return ZoneAdvice(f"an abbreviation is no zone; it is used in {named}: write {meant}", known)
+        return ZoneAdvice(f"an abbreviation is not a zone; it is used in {named}: write {meant}", known)
     if rule is not None:
-        return ZoneAdvice("a rule in the manner of POSIX is no zone: write the place, such as Europe/Rome", ("Europe/Rome",))
+        return ZoneAdvice("a POSIX rule is not a zone: write the place, such as Europe/Rome", ("Europe/Rome",))
     return None
 
 
@@ -128,7 +129,10 @@ def _places_of(abbreviation: str, is_zone: Callable[[str], bool]) -> tuple[str, 
 
 
 def _places_at(seconds: int, is_zone: Callable[[str], bool], offset_at: Callable[[str, int], int], *, signed: bool) -> ZoneAdvice:
-    """Name places with an offset, and the zone that has it for good; ``signed`` if it was written after GMT or UTC."""
+    """Name places that have an offset (s), and the zone that always has it.
+
+    ``signed`` says that the offset was written after GMT or UTC, so that we also warn of the ``Etc`` zone with the opposite sign.
+    """
     if seconds == 0:
         return ZoneAdvice(
             "write UTC, or Europe/London for a place with summer time", tuple(filter(is_zone, ("UTC", "Europe/London")))
@@ -145,14 +149,14 @@ def _places_at(seconds: int, is_zone: Callable[[str], bool], offset_at: Callable
             case _:
                 pass
     parts = [f"{place} ({when})" for when, place in places.items()]
-    why = "an offset says nothing of summer time, so a zone is a place"
+    why = "an offset does not include summer time, so a zone is a place"
     why += f", such as {_listed(parts)}" if parts else ""
     zones = tuple(places.values())
     fixed = f"Etc/GMT{'-' if seconds > 0 else '+'}{abs(seconds) // _HOUR}"
     if abs(seconds) <= _MOST_OFFSET and seconds % _HOUR == 0 and is_zone(fixed):
         hours = _hours(abs(seconds) // _HOUR)
         side, opposite = ("ahead of", "behind") if seconds > 0 else ("behind", "ahead of")
-        why += f"; {fixed} is always {hours} {side} Greenwich, as its sign is that of POSIX"
+        why += f"; {fixed} is always {hours} {side} Greenwich, since Etc zones have the sign of POSIX"
         other = f"Etc/GMT{'+' if seconds > 0 else '-'}{abs(seconds) // _HOUR}"
         why += f": {other} is {hours} {opposite} it" if signed and is_zone(other) else ""
         zones += (fixed,)

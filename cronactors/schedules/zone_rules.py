@@ -1,9 +1,10 @@
 """The version of the zone rules by which next moments are computed, and the recomputation when it changes. Pure.
 
-A government may change the clock of a zone after we computed and stored a next moment. Release 2022f of the IANA database, of October 2022,
-ended summer time in most of Mexico from that month on: a job for 09:00 in America/Mexico_City on 1 May 2023 had been computed as 14:00
-UTC, and was due at 15:00 UTC by the new rules. So each job stores the release by which its next moment was computed, and a process with a
-newer release computes it again, from the local date and time up to which the job's moments are decided.
+A government may change the clock of a zone after we computed and stored a next moment. Release 2022f of the IANA database, of
+October 2022, ended summer time in most of Mexico from that month on: a job for 09:00 in America/Mexico_City on 1 May 2023 had
+been computed as 14:00 UTC, and was due at 15:00 UTC by the new rules. So each job stores the release by which its next moment was
+computed, and a process with a newer release computes it again, from the local date and time up to which the job's moments are
+decided.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ class NextMoment:
 
     Attributes:
         at: The instant.
-        decided_local: The local time (s) up to which the job's moments are decided; None if it is unknown, or if the schedule does not
-            keep local time.
+        decided_local: The local time (s) up to which the job's moments are decided; None if it is unknown, or if the schedule
+            does not keep local time.
     """
 
     at: Millis
@@ -58,16 +59,16 @@ class NextMoment:
 def recompute_moment(schedule: Schedule, found: NextMoment, *, zone: str, due: bool, now: Millis) -> NextMoment:
     """Compute a next moment again by the rules of this process.
 
-    We don't start from the present, because that would run a date twice or leave one out. A daily job for 02:30 that ran today at the old
-    02:30 must not run today at the new one, and a job that did not run today must. So a time of day takes the first local date and time
-    later than ``decided_local``, wherever the new rules put it; if that is before ``now``, the job is due at once. A rhythm of all hours
-    has no dates to keep and continues from ``now``; if its stored moment has passed it stays, and the claim decides it. A moment that was
-    already due stays as well, and its local date and time counts as decided.
+    We don't start from the present, because that would run a date twice or leave one out. A daily job for 02:30 that ran today at
+    the old 02:30 must not run today at the new one, and a job that did not run today must. So a time of day takes the first local
+    date and time later than ``decided_local``, wherever the new rules put it; if that is before ``now``, the job is due at once.
+    A rhythm of all hours has no dates to keep and continues from ``now``; if its stored moment has passed it stays, and the claim
+    decides it. A moment that was already due stays as well, and its local date and time counts as decided.
 
     Args:
         schedule: The job's schedule.
-        found: The stored next moment. If it has no ``decided_local``, we take the moment of the schedule that is nearest by the new rules,
-            since a change of rules moves a clock by hours at most.
+        found: The stored next moment. If it has no ``decided_local``, we take the moment of the schedule that is nearest by the
+            new rules, since a change of rules moves a clock by hours at most.
         zone: A checked IANA name.
         due: Whether the moment was due before the rules changed.
         now: The present.

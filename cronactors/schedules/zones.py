@@ -1,7 +1,7 @@
 """Time zones: which names are valid, and the rules behind a name. Pure.
 
-We read the rules from the package tzdata, so that a job runs at the same instants on every machine; the system's files are used only for
-zones that tzdata does not have.
+We read the rules from the package tzdata, so that a job runs at the same instants on every machine; the system's files are used
+only for zones that tzdata does not have.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def check_zone(name: object, *, field: str = "timezone", error: type[CronError] 
         The same name.
 
     Raises:
-        CronError: An instance of ``error``: the name is not text, or no zone has it. The message proposes similar names; for an offset
-            or an abbreviation it names places that use it.
+        CronError: An instance of ``error``: the name is not text, or no zone has it. The message proposes similar names; for an
+            offset or an abbreviation it names places that use it.
     """
     checked = text(field, name, error, limit=_MAX_NAME)
     if not is_zone(checked):
@@ -49,7 +49,8 @@ def check_zone(name: object, *, field: str = "timezone", error: type[CronError] 
 @lru_cache(maxsize=1024)
 def is_zone(name: str) -> bool:
     """Return whether a zone has this name. Reads each list of zones once."""
-    # We look the name up in a list: whether a file of that name can be opened depends on how the file system treats case and paths.
+    # We look the name up in a list: whether a file of that name can be opened depends on how the file system treats case and
+    # paths.
     if name not in _packaged_names() and name not in _system_names():
         return False
     try:

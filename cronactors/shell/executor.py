@@ -44,8 +44,8 @@ def shell_executor(cwd: StrPath, *, grace: float = SHELL_GRACE) -> JobExecutor:
 
     The command is a process group of its own. The run ends when the shell exits. Processes of the group that are still running
     then are ended, with SIGTERM and after the grace with SIGKILL, and the first line of the summary says how many there were. On
-    cancellation the whole group is ended in the same way; cancellation waits for that. A process that is to outlive its run has to
-    leave the group (``setsid``) and let go of standard output.
+    cancellation the whole group is ended in the same way; cancellation waits for that. A process that is to outlive its run has
+    to leave the group (``setsid``) and let go of standard output.
 
     Args:
         cwd: The folder in which commands run.
@@ -54,8 +54,8 @@ def shell_executor(cwd: StrPath, *, grace: float = SHELL_GRACE) -> JobExecutor:
     Raises:
         InvalidConfig: This system has no process groups.
 
-    The executor raises CommandFailed if the command cannot be started, or its status is unknown or not 0, with the last of standard
-    error; and InvalidJob for options that it does not know.
+    The executor raises CommandFailed if the command cannot be started, or its status is unknown or not 0, with the last of
+    standard error; and InvalidJob for options that it does not know.
     """
     if os.name != "posix":
         raise InvalidConfig('executor "shell" needs a POSIX system; name a "package.module:function"')

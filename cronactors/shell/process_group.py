@@ -61,7 +61,8 @@ class ProcessGroup:
     async def _count_alive(self) -> int | None:
         assert self.leader is not None
         with hold():
-            # A limiter of its own: the threads that the program's other calls share may all be busy, and SIGKILL would wait for one.
+            # A limiter of its own: the threads that the program's other calls share may all be busy, and SIGKILL would wait for
+            # one.
             return await trio.to_thread.run_sync(_count_alive, self.leader, limiter=trio.CapacityLimiter(1))
 
     def _signal(self, number: int) -> bool:

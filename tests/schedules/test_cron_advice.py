@@ -166,22 +166,22 @@ def test_weekdays_of_quartz(text: str, named: str | None) -> None:
 
 # Zones
 
-PLACES = "an offset says nothing of summer time, so a zone is a place, such as "
+PLACES = "an offset does not include summer time, so a zone is a place, such as "
 ZONES = [
     ("GMT+2", f"{PLACES}Europe/Berlin (in July), Europe/Athens (in January) or Africa/Johannesburg (all year); Etc/GMT-2 is"),
-    ("GMT+2", "Etc/GMT-2 is always 2 hours ahead of Greenwich, as its sign is that of POSIX: Etc/GMT+2 is 2 hours behind it"),
+    ("GMT+2", "Etc/GMT-2 is always 2 hours ahead of Greenwich, since Etc zones have the sign of POSIX: Etc/GMT+2 is 2 hours behind it"),
     ("UTC+2", "Etc/GMT-2 is always 2 hours ahead of Greenwich"),
     ("utc +02:00", "Etc/GMT-2 is always 2 hours ahead of Greenwich"),
-    ("+02:00", "Etc/GMT-2 is always 2 hours ahead of Greenwich, as its sign is that of POSIX"),
+    ("+02:00", "Etc/GMT-2 is always 2 hours ahead of Greenwich, since Etc zones have the sign of POSIX"),
     ("+0200", "Etc/GMT-2 is always"),
     ("-5", "America/Chicago (in July), America/New_York (in January) or America/Bogota (all year); Etc/GMT+5 is always 5 hours behind"),
-    ("GMT-1", "Etc/GMT+1 is always 1 hour behind Greenwich, as its sign is that of POSIX: Etc/GMT-1 is 1 hour ahead of it"),
+    ("GMT-1", "Etc/GMT+1 is always 1 hour behind Greenwich, since Etc zones have the sign of POSIX: Etc/GMT-1 is 1 hour ahead of it"),
     ("GMT\u22123", "Etc/GMT+3 is always 3 hours behind Greenwich"),
-    ("GMT+14", "Pacific/Kiritimati (all year); Etc/GMT-14 is always 14 hours ahead of Greenwich, as its sign is that of POSIX"),
+    ("GMT+14", "Pacific/Kiritimati (all year); Etc/GMT-14 is always 14 hours ahead of Greenwich, since Etc zones have the sign of POSIX"),
     ("+05:30", f"{PLACES}Asia/Kolkata (all year)"),
     ("-03:30", f"{PLACES}America/St_Johns (in January)"),
-    ("+13:37", "an offset says nothing of summer time, so a zone is a place"),
-    ("UTC-99", "an offset says nothing of summer time, so a zone is a place"),
+    ("+13:37", "an offset does not include summer time, so a zone is a place"),
+    ("UTC-99", "an offset does not include summer time, so a zone is a place"),
     ("Etc/GMT+05", "did you mean Etc/GMT+5? It is 5 hours behind Greenwich, with the sign of POSIX"),
     ("Z", "; write UTC"),
     ("UTC+00:00", "; write UTC, or Europe/London for a place with summer time"),
@@ -190,7 +190,7 @@ ZONES = [
     ("CEST", "it is used in Europe/Berlin, Europe/Paris or Europe/Rome: write one of them"),
     ("edt", "it is used in America/New_York: write the place"),
     ("PST8", "America/Los_Angeles (USA)"),
-    ("XYZ-1", "a rule in the manner of POSIX is no zone: write the place"),
+    ("XYZ-1", "a POSIX rule is not a zone: write the place"),
     ("local", "the machine's own zone has no name here"),
 ]  # fmt: skip
 

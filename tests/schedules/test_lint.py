@@ -53,8 +53,8 @@ def test_nothing_to_say(expr, after):
 
 
 FOUND = [
-    ("0 0 29 2 *", "rare-date", "day of month '29', month '2': some years have no such date; there are 97 of them in 400 years"),
-    ("0 0 * 2 1#5", "rare-date", "month '2', day of week '1#5': some years have no such date; there are 15 of them in 400 years"),
+    ("0 0 29 2 *", "rare-date", "day of month '29', month '2': some years have no such date; it occurs 97 times in 400 years"),
+    ("0 0 * 2 1#5", "rare-date", "month '2', day of week '1#5': some years have no such date; it occurs 15 times in 400 years"),
     ("0 0 31 * *", "missing-day", "day of month '31': months without a 31st are left out; for the last day write 'L'"),
     ("0 0 30 1,2 *", "missing-day", "day of month '30': months without a 30th are left out"),
     ("0 0 1,31 2 *", "missing-day", "day of month '31': month '2' never has a 31st"),
@@ -70,8 +70,8 @@ FOUND = [
     ("0 0 31 * 5#5", "missing-day", "day of month '31', day of week '5#5': months that have neither are left out"),
     ("0 0 31W 2 *", "nearest-weekday", "day of month '31W': in a month without a 31st it means the weekday nearest to the last"),
     ("0 0 1 * mon", "both-days", "day of month '1' and day of week 'mon' are both restricted: it runs on the days of either"),
-    ("0 0 */2 * 1", "star-step-day", "runs on the days of either; Debian's cron takes day of month '*/2', which begins with *"),
-    ("0 0 1 * */2", "star-step-day", "runs on the days of either; Debian's cron takes day of week '*/2', which begins with *"),
+    ("0 0 */2 * 1", "star-step-day", "runs on the days of either; Debian's cron takes day of month '*/2', which begins with *, as"),
+    ("0 0 1 * */2", "star-step-day", "runs on the days of either; Debian's cron takes day of week '*/2', which begins with *, as"),
     ("*/45 * * * *", "uneven-step", "minute '*/45' means 0 and 45, and starts anew each hour: the last step is 15, not 45"),
     ("*/7 * * * *", "uneven-step", "minute '*/7' means 0, 7, 14 and so on to 56, and starts anew each hour: the last step is 4"),
     ("0 */5 * * *", "uneven-step", "hour '*/5' means 0, 5, 10, 15 and 20, and starts anew each day: the last step is 4, not 5"),
@@ -104,7 +104,7 @@ FOUND = [
     ("30 9 * * 1 0", "seconds-first", "other schedulers read the minute first, and a second (croniter) or a year (Temporal) last"),
     ("5 * * * * *", "seconds-first", "second '5', minute '*', hour '*'"),
     ("0 15 10 ? * 2-6", "quartz-weekday",
-     "day of week '2-6' beside '?': weekdays count from Sunday = 0 here and from Sunday = 1 in Quartz; if it comes from there write"),
+     "day of week '2-6' with '?' as day of month: weekdays count from Sunday = 0 here and from Sunday = 1 in Quartz; if it comes from there write"),
     ("0 15 10 ? * 2-6", "quartz-weekday", "write 'mon-fri'"),
     ("0 15 10 ? * 7", "quartz-weekday", "write 'sat'"),
     ("0 15 10 ? * 1,WED,5-6/2", "quartz-weekday", "write 'sun,wed,thu-fri/2'"),
