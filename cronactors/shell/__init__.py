@@ -1,1 +1,1 @@
-"""The executor `shell`: runs a job's prompt as a command."""
+"""The executor ``shell``, which runs the prompt of a job as a command."""

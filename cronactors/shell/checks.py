@@ -1,4 +1,4 @@
-"""Checks of jobs for the executor ``shell`` that need no shell. Pure."""
+"""Checks the prompt and the options of a job for the executor ``shell``, without running anything. Pure."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from cronactors.errors import CronError, InvalidJob, shorten
 
 DEFAULT_SHELL: Final = "/bin/sh"
 MAX_COMMAND = 131_072
-"""Longest argument of a program on Linux, in bytes with the NUL at its end (MAX_ARG_STRLEN, execve(2))."""
+"""The longest argument (bytes) of a program on Linux, with the NUL at its end (MAX_ARG_STRLEN, execve(2))."""
 MAX_SHELL_PATH = 4_096
-"""Longest path of a shell, in characters."""
+"""The longest path of a shell, in characters."""
 _KEYS: Final = ("shell",)
 
 
 def check_shell(field: str, value: object, error: type[CronError] = InvalidJob) -> str:
-    """Check the path of a shell: absolute, so that it does not depend on PATH or on the folder of the job."""
+    """Check the path of a shell, and return it. It is absolute, so that it depends neither on PATH nor on the folder of the job.
+
+    Raises:
+        CronError: As the class in ``error``; the message begins with ``field``.
+    """
     path = checks.text(field, value, error, limit=MAX_SHELL_PATH)
     if not path.startswith("/"):
         raise error(f"{field} must be an absolute path, not {shorten(path)}: write {shorten(f'/bin/{path}')}")
@@ -37,16 +41,16 @@ def check_shell_options(options: Mapping[str, object]) -> str:
     for key in options:
         if key not in _KEYS:
             near = difflib.get_close_matches(str(key)[:100], _KEYS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f'the executor "shell" knows {", ".join(_KEYS)}'
+            hint = f"did you mean {near[0]}?" if near else f'the executor "shell" has {", ".join(_KEYS)}'
             raise InvalidJob(f"executor_options: unknown key {shorten(key)}: {hint}")
     return check_shell("executor_options: shell", options["shell"]) if "shell" in options else DEFAULT_SHELL
 
 
 def check_shell_prompt(prompt: str) -> None:
-    """Check that the system can hand a prompt to a shell.
+    """Check that a prompt is short enough for the system to start a shell with it.
 
     Raises:
-        InvalidJob: It is too long; the message gives its length alone.
+        InvalidJob: It is too long. The message holds its length, not its text.
     """
     size = len(prompt.encode()) + 1
     if size > MAX_COMMAND:

@@ -1,4 +1,4 @@
-"""The exit status of a child process, also where something else in this process takes it away."""
+"""The exit status of a child process, even if something else in this process has collected it. Runs on the task that executes the run."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ import signal
 import trio
 
 
-async def exit_status(pid: int) -> int | None:
-    """Wait until a child of ours exits.
+async def wait_for_exit_status(pid: int) -> int | None:
+    """Wait until a child process exits, and return its status.
 
-    We don't take the word of `trio.Process`: it answers 0 if the status was lost, as `subprocess` does on ECHILD (bpo-15756). A
-    lost status would be a success.
+    We don't use the status of `trio.Process`. It is 0 if the status was lost, as with `subprocess` on ECHILD (bpo-15756), so a
+    failed command would count as a success. A status is lost if SIGCHLD is ignored, or if other code in this process waits for
+    any child. So we read it with ``WNOWAIT`` from a pidfd, which leaves the child for `trio.Process` to reap.
 
     Args:
-        pid: The child. It is left for its `trio.Process` to reap.
+        pid: The child process.
 
     Returns:
-        Its exit status, or the negative number of the signal that ended it. None: it has exited, and its status is unknown.
+        Its exit status, or the negative number of the signal that ended it; None if it has exited and its status is unknown.
 
-    Cancelled, it leaves the child alone.
+    If it is cancelled, the child keeps running. Without pidfds (another system than Linux, an old kernel, a sandbox) the thread
+    that waits for the child then stays until the child exits.
     """
     try:
         return await _status_by_pidfd(pid)
     except ChildProcessError:
         return None
-    except (AttributeError, OSError):  # no pidfd: another system, an old kernel, a sandbox; or the child is gone already
-        # The thread may outlive a cancellation: until the child is killed.
+    except (AttributeError, OSError):  # no pidfds, or the child is gone already
         return await trio.to_thread.run_sync(_reap, pid, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1))
 
 
@@ -50,8 +51,8 @@ def _reap(pid: int) -> int | None:
         return None
 
 
-def why_unknown() -> str:
-    """Say why the exit status of a child was lost."""
+def explain_unknown_status() -> str:
+    """Explain why the exit status of a child was lost."""
     if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
         return "SIGCHLD is ignored in this process, so the system discards it"
     return "something else in this process waited for the command, such as a handler of SIGCHLD that calls waitpid(-1)"

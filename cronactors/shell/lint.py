@@ -1,4 +1,4 @@
-"""Findings in commands for the executor ``shell``: habits of a crontab, and of bash, that mean something else here. Pure."""
+"""The rules of `lint` for shell commands: habits from a crontab or from bash that mean something else here. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from cronactors.errors import shorten
 from cronactors.schedules.finding import Finding
 
-# Quoted text and comments are skipped; the rest is looked at operator by operator. A backslash quotes the next character.
+# We skip quoted text and comments and read the rest operator by operator. A backslash quotes the next character.
 _TOKENS = re.compile(
     r"""(?P<skip>\\. | '[^']*'? | "(?:\\.|[^"\\])*"? | (?:(?<=[\s;&|()])|^)\#[^\n]*)
       | (?P<bash>&>>?)
@@ -21,7 +21,7 @@ _PERCENT = re.compile(r"(?<!\\)%")
 
 
 def lint_command(command: str, shell: str) -> list[Finding]:
-    """Look for what may not be meant in a command.
+    """Find likely mistakes in a command. The findings don't quote it, since it may hold a password.
 
     Args:
         command: The prompt of a job.
@@ -29,34 +29,34 @@ def lint_command(command: str, shell: str) -> list[Finding]:
     """
     found = []
     name = shell.rpartition("/")[2]
-    bash_only, last = "", ""
+    bash_operator, last = "", ""
     for match in _TOKENS.finditer(command):
         kind = match.lastgroup or ""
-        if kind == "bash" and not bash_only:
-            bash_only = match.group()
+        if kind == "bash" and not bash_operator:
+            bash_operator = match.group()
         if kind != "space" and not match.group().startswith("#"):
             last = kind
-    if bash_only and name != "bash":
-        again = ">> FILE 2>&1" if bash_only == "&>>" else "> FILE 2>&1"
+    if bash_operator and name != "bash":
+        replacement = ">> FILE 2>&1" if bash_operator == "&>>" else "> FILE 2>&1"
         found.append(
             Finding(
                 "bash-redirect",
-                f"prompt: {bash_only} is bash's: {shorten(shell)} may start the command in the background and end it at once; write "
-                f'{again}, or shell = "/bin/bash"',
+                f"prompt: {bash_operator} is bash's: {shorten(shell)} may start the command in the background and end it at once; "
+                f'write {replacement}, or shell = "/bin/bash"',
             )
         )
     if last == "background":
         found.append(
             Finding(
                 "background-command",
-                "prompt: it ends in &: the shell exits at once, and the command is ended with it, its work undone; leave the & out",
+                "prompt: it ends in &: the shell exits at once, and the command is ended with it, its work undone; remove the &",
             )
         )
     if _PERCENT.search(command):
         found.append(
             Finding(
                 "crontab-percent",
-                "prompt: a % is an ordinary character here; in a crontab one without a backslash ends the command and begins its "
+                "prompt: a % is an ordinary character here; in a crontab a % without a backslash ends the command and begins its "
                 "standard input, so a line copied from there has to be rewritten",
             )
         )

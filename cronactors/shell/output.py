@@ -1,4 +1,4 @@
-"""The output of a command, of which the first and the last bytes are kept."""
+"""The output of a command, of which we keep the first and the last bytes."""
 
 from __future__ import annotations
 
@@ -6,30 +6,35 @@ import trio
 
 
 class HeadAndTail:
-    """Keeps the first and the last bytes of a stream, however much comes."""
+    """The first and the last bytes of a stream. Its memory is bounded, however much the stream holds.
+
+    Args:
+        head: How many bytes to keep from the beginning.
+        tail: How many bytes to keep from the end.
+    """
 
     def __init__(self, head: int, tail: int) -> None:
         self._head, self._tail = bytearray(), bytearray()
         self._head_size, self._tail_size = head, tail
-        self._lost = 0
+        self._dropped = 0
 
     async def fill(self, stream: trio.abc.ReceiveStream) -> None:
-        """Read a stream to its end and close it. Cancelled: what came so far stays."""
+        """Read a stream to its end and close it. If it is cancelled, the bytes read so far are kept."""
         async with stream:
             async for chunk in stream:
                 self.add(chunk)
 
     def add(self, chunk: bytes | bytearray) -> None:
-        """Take the next piece."""
+        """Add the next bytes."""
         room = self._head_size - len(self._head)
         self._head += chunk[:room]
         self._tail += chunk[room:]
         if (excess := len(self._tail) - self._tail_size) > 0:
             del self._tail[:excess]
-            self._lost += excess
+            self._dropped += excess
 
     def text(self) -> str:
-        """Answer what was kept as text without NUL and without the last line's end; what is no UTF-8 is replaced."""
-        gap = f"\n… {self._lost:,} bytes left out …\n" if self._lost and self._head_size else ""
+        """Return the kept bytes as text, without NULs and trailing newlines. Bytes that are not UTF-8 are replaced."""
+        gap = f"\n… {self._dropped:,} bytes left out …\n" if self._dropped and self._head_size else ""
         pieces = [bytes(self._head), bytes(self._tail)] if gap else [bytes(self._head + self._tail)]
         return gap.join(piece.decode("utf-8", "replace") for piece in pieces).replace("\0", "").rstrip("\n")
