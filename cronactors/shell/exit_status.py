@@ -1,4 +1,4 @@
-"""The exit status of a child process, even if something else in this process has collected it. Runs on the task that executes the run."""
+"""The exit status of a child process, even if other code has collected it. Runs on the task that executes the run."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from cronactors.schedules.fire_times import fire_times, first_moment
 from cronactors.schedules.lint import lint
 from cronactors.schedules.schedule import Cron, Interval, OneShot
 from tests.oracle import Expression
-from tests.schedules.test_fire_times import ZONES, changes, expressions, parsed, places
+from tests.schedules.cron_strategies import ZONES, changes, expressions, parsed, places
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ROME = "Europe/Rome"

@@ -11,12 +11,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 from cronactors.errors import InvalidSchedule
-from cronactors.schedules.clock_changes import clock_changes, shown_twice
 from cronactors.schedules.fire_times import fire_times
 from cronactors.schedules.preview import preview
 from cronactors.schedules.schedule import Cron, Interval, OneShot
 from tests import oracle
-from tests.schedules.test_fire_times import changes, expressions, parsed, places
+from tests.schedules.cron_strategies import changes, expressions, parsed, places
 
 EXAMPLES = int(os.environ.get("CRONACTORS_EXAMPLES", "200"))
 ROME = "Europe/Rome"
@@ -171,18 +170,3 @@ def test_moments_are_the_fire_times_and_notes_stand_where_a_clock_change_has_a_h
         if each.at - seen < timedelta(days=800):  # brute force has its limits
             assert (each.note is not None) == touched(expr, zone, seen, each.at), each
         seen = each.at
-
-
-@pytest.mark.parametrize(
-    ("zone", "year"), [(ROME, 2026), ("Africa/Casablanca", 2026), ("Australia/Lord_Howe", 2026), ("UTC", 2026)]
-)
-def test_clock_changes_are_all_there(zone, year):
-    start, end = (int(datetime(by, 1, 1, tzinfo=UTC).timestamp()) for by in (year, year + 1))
-    found = list(clock_changes(zone, start, end))
-    assert [change.at for change in found] == oracle.changes(zone, year)
-    for change in found:
-        forward = change.after > change.before
-        assert (change.skipped[0] < change.skipped[1]) == forward
-        assert (change.repeated[0] < change.repeated[1]) != forward
-        assert (shown_twice(zone, change.at) is None) == forward
-        assert (shown_twice(zone, change.at - 1) is None) == forward

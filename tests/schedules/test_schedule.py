@@ -1,26 +1,16 @@
-"""Schedules: making, asking, writing down."""
+"""The three kinds of schedule: valid and invalid arguments, and equality."""
 
 from __future__ import annotations
 
-import json
 import pickle
-import time
-from datetime import UTC, datetime, timedelta, timezone
-from itertools import islice
-from zoneinfo import ZoneInfo
+from datetime import timedelta
 
 import attrs
 import pytest
-from hypothesis import given, settings, strategies as st
 
 from cronactors.errors import InvalidSchedule
-from cronactors.instants import LATEST, to_millis
-from cronactors.schedules.fire_times import count_moments, fire_times, first_moment, latest_moment, next_moment, next_run
 from cronactors.schedules.schedule import MAX_INTERVAL, Cron, Interval, OneShot
-from cronactors.schedules.schedule_json import schedule_from_dict, schedule_from_json, schedule_to_dict, schedule_to_json
 
-NOON = datetime(2026, 5, 5, 12, tzinfo=UTC)
-NOW = to_millis(NOON)
 SCHEDULES = [
     Cron("0 0 9 * * *"),
     Cron("@daily"),
@@ -29,13 +19,6 @@ SCHEDULES = [
     OneShot("2026-07-01 09:00"),
     OneShot("2026-07-01T09:00Z"),
 ]
-
-
-def at(text):
-    return to_millis(datetime.fromisoformat(text))
-
-
-# Making
 
 
 @pytest.mark.parametrize("every", [1, 999, MAX_INTERVAL])
@@ -75,224 +58,3 @@ def test_schedules_are_values():
     assert OneShot("2026-07-01 09:00") != OneShot("2026-07-01T09:00")
     with pytest.raises(AttributeError):
         Cron("@daily").expr = "@hourly"
-
-
-# The public questions
-
-
-def test_next_run():
-    assert next_run(Cron("0 9 * * *"), after=NOON) == datetime(2026, 5, 6, 9, tzinfo=UTC)
-    assert next_run(Cron("0 9 * * *"), after=NOON, timezone="Europe/Rome") == datetime(2026, 5, 6, 7, tzinfo=UTC)
-    assert next_run(Cron("0 0 9 * * *"), after=NOON.astimezone(ZoneInfo("Asia/Tokyo"))) == datetime(2026, 5, 6, 9, tzinfo=UTC)
-    assert next_run(Interval(1000), after=NOON) == NOON + timedelta(seconds=1)
-    assert next_run(Interval(1000), after=NOON, anchor=NOON - timedelta(milliseconds=300)) == NOON + timedelta(milliseconds=700)
-    assert next_run(Interval(1000), after=NOON, anchor=NOON + timedelta(hours=1)) == NOON + timedelta(hours=1, seconds=1)
-    assert next_run(OneShot("2026-07-01 09:00"), after=NOON, timezone="Europe/Rome") == datetime(2026, 7, 1, 7, tzinfo=UTC)
-    assert next_run(OneShot("2026-07-01 09:00Z"), after=NOON, timezone="Europe/Rome") == datetime(2026, 7, 1, 9, tzinfo=UTC)
-    assert next_run(OneShot("2026-05-05 12:00"), after=NOON) is None
-    assert next_run(OneShot("2026-05-05 12:00"), after=NOON - timedelta(microseconds=1)) == NOON
-    found = next_run(Cron("* * * * * *"), after=NOON + timedelta(microseconds=999_999))
-    assert found == NOON + timedelta(seconds=1)
-    assert found.tzinfo is UTC
-
-
-def test_next_run_is_none_when_nothing_comes():
-    for schedule in (Cron("@daily"), Interval(1), Cron("0 0 29 2 *"), Interval(MAX_INTERVAL)):
-        assert next_run(schedule, after=datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)) is None
-        assert next_run(schedule, after=datetime(9998, 1, 1, tzinfo=UTC) - timedelta(milliseconds=1)) is None
-    assert next_run(OneShot("9997-12-31T23:00-05:00"), after=NOON) is None
-    early = datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))
-    assert next_run(Cron("@daily"), after=early) == datetime(1970, 1, 1, tzinfo=UTC)
-    assert next_run(Interval(86_400_000), after=early) == datetime(1970, 1, 1, 10, tzinfo=UTC)
-
-
-def test_fire_times():
-    end = NOON + timedelta(days=3)
-    assert list(fire_times(Cron("0 12 * * *"), after=NOON, before=end)) == [NOON + timedelta(days=1), NOON + timedelta(days=2)]
-    assert len(list(fire_times(Cron("0 12 * * *"), after=NOON, before=end + timedelta(microseconds=1)))) == 3
-    assert list(islice(fire_times(Interval(250), after=NOON), 3)) == [NOON + timedelta(milliseconds=250 * k) for k in (1, 2, 3)]
-    assert list(fire_times(OneShot("2026-07-01 09:00"), after=NOON)) == [datetime(2026, 7, 1, 9, tzinfo=UTC)]
-    assert list(fire_times(Cron("@daily"), after=end, before=NOON)) == []
-
-
-@pytest.mark.parametrize("ask", [next_run, fire_times])
-@pytest.mark.parametrize(
-    ("change", "why"),
-    [({"after": datetime(2026, 1, 1)}, "after must be an aware datetime"), ({"after": 5}, "after must be a datetime"),
-     ({"after": None}, "after must be a datetime"), ({"anchor": datetime(2026, 1, 1)}, "anchor must be an aware datetime"),
-     ({"anchor": "2026"}, "anchor must be a datetime"), ({"timezone": "Rome"}, "timezone 'Rome'"), ({"timezone": UTC}, "timezone must be text"),
-     ({"schedule": "0 9 * * *"}, "schedule must be OneShot, Interval or Cron"), ({"schedule": None}, "schedule must be"),
-     ({"schedule": OneShot("2026-03-29 02:30"), "timezone": "Europe/Rome"}, "does not exist in Europe/Rome")],
-)  # fmt: skip
-def test_wrong_questions(ask, change, why):
-    arguments = {"schedule": Cron("@daily"), "after": NOON, **change}
-    with pytest.raises(InvalidSchedule) as caught:
-        ask(arguments.pop("schedule"), **arguments)
-    assert why in str(caught.value)
-
-
-def test_fire_times_checks_its_end():
-    with pytest.raises(InvalidSchedule, match="before must be an aware datetime"):
-        fire_times(Cron("@daily"), after=NOON, before=datetime(2026, 1, 1))
-
-
-# The integer level
-
-
-@settings(max_examples=300, deadline=None, derandomize=True)
-@given(
-    st.integers(1, 10**9) | st.integers(1, MAX_INTERVAL),
-    st.integers(0, 2 * NOW),
-    st.integers(-(10**10), 3 * NOW),
-    st.integers(0, 10**11),
-)
-def test_intervals_do_not_drift(every, anchor, after, length):
-    interval = Interval(every)
-    found = next_moment(interval, after=after, zone="UTC", anchor=anchor)
-    if found is None:
-        assert max(after, anchor) + every >= LATEST - every
-        return
-    assert (found - anchor) % every == 0
-    assert found >= anchor + every
-    assert max(after, -1) < found
-    assert found - every <= max(after, -1) or found == anchor + every
-    assert latest_moment(interval, until=found, zone="UTC", anchor=anchor) == found
-    before = latest_moment(interval, until=found - 1, zone="UTC", anchor=anchor)
-    assert before is None or before == found - every
-    until = min(found + length, LATEST - 1)
-    assert (
-        count_moments(interval, first=found, until=until, zone="UTC", anchor=anchor, cap=10**15) == (until - found) // every + 1
-    )
-    assert count_moments(interval, first=found, until=until, zone="UTC", anchor=anchor) <= 1000
-    assert count_moments(interval, first=found, until=found - 1, zone="UTC", anchor=anchor) == 0
-
-
-def test_a_one_shot_has_one_moment():
-    shot, moment = OneShot("2026-10-25 02:30"), at("2026-10-25T00:30+00:00")
-    asked = {"zone": "Europe/Rome", "anchor": 0}
-    assert next_moment(shot, after=moment - 1, **asked) == moment
-    assert next_moment(shot, after=moment, **asked) is None
-    assert latest_moment(shot, until=moment, **asked) == moment
-    assert latest_moment(shot, until=moment - 1, **asked) is None
-    assert count_moments(shot, first=moment, until=moment, **asked) == 1
-    assert count_moments(shot, first=moment, until=moment - 1, **asked) == 0
-
-
-def test_a_stored_one_shot_that_is_now_skipped_fires_after_the_jump():
-    shot = OneShot("2026-03-29 02:30")
-    assert next_moment(shot, after=NOW - 10**10, zone="Europe/Rome", anchor=0) == at("2026-03-29T01:00+00:00")
-
-
-def test_first_moment():
-    assert first_moment(Cron("0 9 * * *"), now=NOW, zone="Europe/Rome") == at("2026-05-06T07:00+00:00")
-    assert first_moment(Cron("0 12 * * *"), now=NOW, zone="UTC") == NOW + 86_400_000
-    assert first_moment(Interval(2000), now=NOW, zone="UTC") == NOW + 2000
-    for text in ("2026-05-05 12:00:00.001", "2026-05-05 12:00", "2026-05-05 11:59:00", "2026-05-05T11:59:00Z"):
-        assert first_moment(OneShot(text), now=NOW, zone="UTC") == at(text.removesuffix("Z") + "+00:00")
-    assert first_moment(OneShot("2026-10-25 02:30"), now=NOW, zone="Europe/Rome") == at("2026-10-25T02:30+02:00")
-
-
-@pytest.mark.parametrize(
-    ("schedule", "zone", "why"),
-    [
-        (
-            OneShot("2026-05-05 11:58:59.999"),
-            "UTC",
-            "at '2026-05-05 11:58:59.999' is in the past: it was 2026-05-05 11:58:59 UTC",
-        ),
-        (
-            OneShot("2026-05-05 12:00"),
-            "Europe/Rome",
-            "is in the past: it was 2026-05-05 10:00:00 UTC, now it is 2026-05-05 12:00:00 UTC",
-        ),
-        (OneShot("2027-03-28 02:30"), "Europe/Rome", "at '2027-03-28 02:30' does not exist in Europe/Rome"),
-        (OneShot("9997-12-31T23:00-05:00"), "UTC", "never fires in UTC before the year 9998"),
-        (Cron("* 2 * 3 L7"), "Europe/Rome", "expr '* 2 * 3 L7' never fires in Europe/Rome"),
-    ],
-)
-def test_first_moment_refuses(schedule, zone, why):
-    with pytest.raises(InvalidSchedule) as caught:
-        first_moment(schedule, now=NOW, zone=zone)
-    assert why in str(caught.value)
-
-
-def test_an_interval_beyond_the_end_never_fires():
-    with pytest.raises(InvalidSchedule, match="every_ms 5000 never fires"):
-        first_moment(Interval(5000), now=LATEST - 5000, zone="UTC")
-
-
-@pytest.mark.parametrize(
-    "expr", ["* * * * * *", "* * * * *", "0 9 * * 1-5", "0 0 L * *", "0 0 29 2 *", "0 0 * 2 5#5", "* 2 * 3 L7", "0 0 1 1 *"]
-)
-def test_answers_are_quick(expr):
-    # Limits are ten times what was measured: this is about the kind of algorithm, not about the machine.
-    cron = Cron(expr)
-    asked = {"zone": "America/Santiago", "anchor": 0}
-    begin = time.perf_counter()
-    first = next_moment(cron, after=NOW, **asked)
-    assert time.perf_counter() - begin < 0.2
-    begin = time.perf_counter()
-    assert 1 <= count_moments(cron, first=first, until=first + 2 * 366 * 86_400_000, **asked) <= 1000
-    assert latest_moment(cron, until=first + 2 * 366 * 86_400_000, **asked) >= first
-    assert time.perf_counter() - begin < 0.1
-
-
-# Writing down
-
-
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_round_trip(schedule):
-    assert schedule_from_dict(schedule_to_dict(schedule)) == schedule
-    assert schedule_from_json(schedule_to_json(schedule)) == schedule
-    assert json.loads(schedule_to_json(schedule)) == schedule_to_dict(schedule)
-
-
-def test_the_text_is_the_original_s():
-    assert schedule_to_json(Cron("0 0 9 * * *")) == '{"kind":"cron","expr":"0 0 9 * * *"}'
-    assert schedule_to_json(Interval(2000)) == '{"kind":"interval","every_ms":2000}'
-    assert schedule_to_json(OneShot(NOON)) == '{"kind":"one_shot","at":"2026-05-05T12:00:00+00:00"}'
-
-
-@pytest.mark.parametrize(
-    ("mapping", "why"),
-    [
-        ({}, "kind must be one of cron, interval, one_shot, not None"),
-        ({"kind": "Cron", "expr": "@daily"}, "kind must be one of"),
-        ({"kind": ["cron"]}, "kind must be one of"),
-        ({"kind": "cron"}, "expr is missing in a schedule of kind cron"),
-        ({"kind": "cron", "exp": "@daily"}, "'exp' is not a key of a schedule of kind cron; did you mean expr?"),
-        ({"kind": "cron", "expr": "@daily", "every_ms": 5}, "'every_ms' is not a key"),
-        ({"kind": "cron", "expr": "@daily", 5: 5}, "5 is not a key"),
-        ({"kind": "cron", "expr": 5}, "expr must be text"),
-        ({"kind": "cron", "expr": "60 * * * *"}, "expr '60 * * * *': minute '60'"),
-        ({"kind": "interval", "every_ms": "5"}, "every_ms must be a whole number"),
-        ({"kind": "interval", "every_ms": 0}, "every_ms must be 1 to"),
-        ({"kind": "one_shot", "at": "soon"}, "at 'soon' is not an ISO 8601"),
-        ({"kind": "one_shot", "at": NOON}, "at must be text"),
-        ([], "schedule must be a mapping"),
-        (None, "schedule must be a mapping"),
-        ("cron", "schedule must be a mapping"),
-    ],
-)
-def test_bad_mappings(mapping, why):
-    with pytest.raises(InvalidSchedule) as caught:
-        schedule_from_dict(mapping)
-    assert why in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [("", "schedule must not be empty"), ("{", "schedule is not JSON"), ("[]", "must be a mapping"), ("[" * 1999, "schedule is not JSON"),
-     ("9" * 1999, "schedule must be a mapping"), ("x" * 2001, "too long"), (None, "must be text"), (5, "must be text"), ([], "must be text"),
-     ('{"kind":"interval","every_ms":1e3}', "every_ms must be a whole number"), ('{"kind":"interval","every_ms":NaN}', "every_ms")],
-    ids=lambda value: ascii(value)[:30],
-)  # fmt: skip
-def test_bad_json(text, why):
-    with pytest.raises(InvalidSchedule) as caught:
-        schedule_from_json(text)
-    assert why in str(caught.value)
-
-
-def test_only_schedules_are_written():
-    with pytest.raises(InvalidSchedule, match="schedule must be OneShot, Interval or Cron"):
-        schedule_to_dict("0 9 * * *")
