@@ -1,7 +1,7 @@
-"""Brute force, to compare with: when a cron schedule fires, found by looking at the wall step by step.
+"""Brute force to compare with: computes when a cron expression fires by reading the local time at each step.
 
-Shares no code and no idea with the library: its own field parser (for correct expressions only), a walk through the instants of a
-window with the standard library's zoneinfo, and the two rules of clock changes word for word.
+It shares no code and no method with the package. It has its own parser, for valid expressions only, walks through the instants of
+a period with `zoneinfo`, and applies the two rules for clock changes literally.
 """
 
 from __future__ import annotations
@@ -56,27 +56,27 @@ def day_of_month(text: str, day: date) -> bool:
 
 
 def day_of_week(text: str, day: date) -> bool:
-    ours = day.isoweekday() % 7
+    number = day.isoweekday() % 7
     length = calendar.monthrange(day.year, day.month)[1]
     for item in text.upper().split(","):
         if item[0] == "L":
-            hit = int(item[1:]) % 7 == ours and day.day + 7 > length
+            hit = int(item[1:]) % 7 == number and day.day + 7 > length
         elif "#" in item:
             weekday, nth = item.split("#")
-            hit = value(weekday) % 7 == ours and (day.day + 6) // 7 == int(nth)
+            hit = value(weekday) % 7 == number and (day.day + 6) // 7 == int(nth)
         elif "-" in item and value(item.split("/")[0].split("-")[0]) % 7 > value(item.split("/")[0].split("-")[1]):
             span, _, step = item.partition("/")
             first, last = (value(end) for end in span.split("-"))
-            hit = ours in {n % 7 for n in range(first % 7, last + 8, int(step or 1))}
+            hit = number in {n % 7 for n in range(first % 7, last + 8, int(step or 1))}
         else:
-            hit = ours in {n % 7 for n in numbers(item, 0, 6)}
+            hit = number in {n % 7 for n in numbers(item, 0, 6)}
         if hit:
             return True
     return False
 
 
 class Expression:
-    """An expression, asked about one wall time after the other."""
+    """An expression that is compared with one local time after the other."""
 
     def __init__(self, text: str) -> None:
         fields = text.split()
@@ -106,15 +106,15 @@ class Expression:
         return wall.second in self.seconds and wall.minute in self.minutes and wall.hour in self.hours and self.on(wall.date())
 
 
-def moments(text: str, zone: str, start: int, end: int, step: int) -> list[int]:
-    """Give the instants ``start < t <= end`` at which an expression fires; all in seconds.
+def fire_instants(text: str, zone: str, start: int, end: int, step: int) -> list[int]:
+    """Find the instants ``start < instant <= end`` at which an expression fires (s since 1970 UTC).
 
     Args:
-        text: A correct expression, all of whose times, like the zone's clock changes, fall on multiples of ``step``.
-        zone: IANA name.
-        start: Begin of the window; a multiple of ``step``.
-        end: End of the window.
-        step: Seconds from one look at the wall to the next.
+        text: A valid expression. Its times and the zone's clock changes are multiples of ``step``.
+        zone: An IANA name.
+        start: The start of the period; a multiple of ``step``.
+        end: The end of the period.
+        step: The distance (s) between the instants that are tried.
     """
     expression = Expression(text)
     rules = ZoneInfo(zone)
@@ -122,7 +122,7 @@ def moments(text: str, zone: str, start: int, end: int, step: int) -> list[int]:
     shown: set[datetime] = set()
     found = []
     before = None
-    # It begins early enough to have seen what may be shown again.
+    # We start early enough to know which local times have been shown already.
     for instant in range(start - 26 * 3600, end + 1, step):
         wall = datetime.fromtimestamp(instant, rules).replace(tzinfo=None)
         fires = False
@@ -142,7 +142,7 @@ def moments(text: str, zone: str, start: int, end: int, step: int) -> list[int]:
 
 
 def changes(zone: str, year: int) -> list[int]:
-    """Find the instants in a year when a zone's offset changes, looking every three hours and then every second between."""
+    """Find the instants in a year at which a zone's offset changes: in steps of three hours, a minute, a second."""
     rules = ZoneInfo(zone)
 
     def offset(instant: int) -> timedelta | None:
@@ -150,8 +150,8 @@ def changes(zone: str, year: int) -> list[int]:
 
     begin = int((datetime(year, 1, 1) - datetime(1970, 1, 1)).total_seconds())
     found = []
-    for look in range(begin, begin + 366 * 86400, 3 * 3600):
-        if offset(look) != offset(look + 3 * 3600):
-            minute = next(at for at in range(look, look + 3 * 3600, 60) if offset(at + 60) != offset(look))
-            found.append(next(at for at in range(minute, minute + 61) if offset(at) != offset(look)))
+    for low in range(begin, begin + 366 * 86400, 3 * 3600):
+        if offset(low) != offset(low + 3 * 3600):
+            minute = next(at for at in range(low, low + 3 * 3600, 60) if offset(at + 60) != offset(low))
+            found.append(next(at for at in range(minute, minute + 61) if offset(at) != offset(low)))
     return found

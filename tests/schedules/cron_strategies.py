@@ -12,7 +12,7 @@ from cronactors.schedules.schedule import Cron
 from tests import oracle
 
 
-# Expressions whose times fall on multiples of 15 s or of a minute, so that brute force can take steps.
+# All times of these expressions are multiples of 15 s, so that brute force can take steps of that.
 def items(low, high, plain):
     span = st.tuples(st.integers(low, high), st.integers(low, high)).map(lambda ends: f"{min(ends)}-{max(ends)}")
     stepped = st.tuples(st.one_of(st.just("*"), span, st.integers(low, high).map(str)), st.integers(1, (high - low) // 2)).map(
@@ -60,7 +60,7 @@ places = st.one_of(st.sampled_from(ODD), st.sampled_from(ODD), st.tuples(st.samp
 
 
 def parsed(expr):
-    """None for dates that do not exist, which are all that the strategies may get wrong."""
+    """Parse an expression; None if it names a date that does not exist, which is the only error the strategies can make."""
     try:
         return Cron(expr)
     except InvalidSchedule as refused:
@@ -71,4 +71,5 @@ def parsed(expr):
 
 @lru_cache(maxsize=1024)
 def changes(zone, year):
+    """The clock changes of a year by brute force, cached."""
     return oracle.changes(zone, year)

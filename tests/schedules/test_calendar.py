@@ -1,4 +1,4 @@
-"""The calendar: which days a rule means, against the standard library's calendar."""
+"""Rules for days, compared with the calendar of the standard library."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def number(day):
 
 
 @pytest.mark.parametrize("token", TOKENS)
-def test_special_days(token):
+def test_special_days_are_those_of_brute_force(token):
     masks = special_days(token)
     field = "* *" if token[1:].isdigit() or "#" in token else "* * *"
     text = f"0 0 {field} {token}" if field == "* *" else f"0 0 {token} * *"
@@ -45,7 +45,7 @@ def test_special_days(token):
 
 
 @pytest.mark.parametrize("token", ["x", "8w8", "l9", "5#6", "5#0", "32w", "0w", "", "lw"])
-def test_an_unknown_special_day_is_refused_as_ours(token):
+def test_an_unknown_special_day_raises_invalid_schedule(token):
     with pytest.raises(InvalidSchedule, match="special day"):
         special_days(token)
 
@@ -64,7 +64,7 @@ RULES = [
 
 @pytest.mark.parametrize(("text", "month_days", "weekdays"), RULES)
 @pytest.mark.parametrize("months", [range(1, 13), [2], [2, 12], [4, 6]])
-def test_a_rule_for_days(text, month_days, weekdays, months):
+def test_a_rule_matches_the_days_of_brute_force(text, month_days, weekdays, months):
     rule = day_rule(
         months,
         None if month_days is None else DayField(frozenset(month_days)),
@@ -98,20 +98,20 @@ def test_a_rule_for_days(text, month_days, weekdays, months):
 @pytest.mark.parametrize(
     "text", ["* * 1-5", "1,15 * *", "13 * 5", "L * *", "* * L5", "* * 5#2", "15W * *", "29 2 *", "* 2 1#5", "*/10 3,7 *"]
 )
-def test_croniter_agrees_where_it_is_asked_plainly(text):
+def test_brute_force_agrees_with_croniter_on_plain_expressions(text):
     oracle = Expression(f"0 0 {text}")
-    asked = croniter(f"0 0 {text}", datetime(2026, 1, 1))
+    iterator = croniter(f"0 0 {text}", datetime(2026, 1, 1))
     for _ in range(30):
-        before = asked.get_current(datetime)
-        found = asked.get_next(datetime)
+        previous = iterator.get_current(datetime)
+        found = iterator.get_next(datetime)
         assert oracle.on(found.date())
-        assert not any(oracle.on(day) for day in days_between(before.date() + timedelta(days=1), found.date()))
+        assert not any(oracle.on(day) for day in days_between(previous.date() + timedelta(days=1), found.date()))
 
 
 ALL = range(1, 13)
 CALENDAR = [
-    # Months, days of the month, weekdays: the last day that any of the months has; is a month left out; are there two in a row;
-    # in every year.
+    # Months, days of the month, weekdays; then the last day of the longest month, and whether a month has no matching day,
+    # whether two matching days follow each other, and whether every year has one.
     (ALL, None, None, 31, False, True, True),
     ([2], None, None, 29, False, True, True),
     ([4, 6], [1], None, 30, False, False, True),
@@ -130,7 +130,7 @@ CALENDAR = [
 
 
 @pytest.mark.parametrize(("months", "month_days", "weekdays", "longest", "leaves_out", "in_a_row", "every_year"), CALENDAR)
-def test_what_a_rule_says_of_months_and_years(months, month_days, weekdays, longest, leaves_out, in_a_row, every_year):
+def test_properties_of_a_rule(months, month_days, weekdays, longest, leaves_out, in_a_row, every_year):
     rule = day_rule(
         months,
         None if month_days is None else DayField(frozenset(month_days)),
@@ -140,15 +140,15 @@ def test_what_a_rule_says_of_months_and_years(months, month_days, weekdays, long
     assert rule.matches_every_year() is every_year
 
 
-def test_days_in_the_whole_calendar():
+def test_days_in_400_years():
     assert day_rule(ALL, None, None).count_in_400_years() == 146_097
     assert day_rule([2], DayField(frozenset([29])), None).count_in_400_years() == 97
 
 
-def test_the_calendar_ends():
+def test_no_day_is_found_outside_1969_to_9998():
     rule = day_rule(range(1, 13), None, None)
     assert rule.at_or_after(number(date(9998, 12, 31))) == number(date(9998, 12, 31))
-    assert rule.at_or_after(number(date(9999, 1, 1))) is not None  # its own month is looked at
+    assert rule.at_or_after(number(date(9999, 1, 1))) is not None  # the month of the argument is always searched
     assert rule.at_or_before(number(date(1969, 1, 1))) == number(date(1969, 1, 1))
     february = day_rule([2], DayField(frozenset([29])), None)
     assert february.at_or_after(number(date(9996, 3, 1))) is None

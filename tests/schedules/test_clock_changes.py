@@ -35,7 +35,7 @@ def utc(text):
 
 
 def transitions(zone):
-    """Read a zone's file (RFC 8536, second block): (instant, offset before, offset after), where the offset changes."""
+    """Read the clock changes in a zone's file (RFC 8536, second block): instant, offset before, offset after."""
     for folder in zoneinfo.TZPATH:
         path = Path(folder, zone)
         if path.is_file():
@@ -64,7 +64,7 @@ def transitions(zone):
 
 
 def test_no_zone_changes_its_offset_twice_in_a_few_days():
-    # The library looks at the offset every 3.04 days; two changes between two looks could escape it.
+    # The package compares offsets every 3.03 days, and could miss two changes between.
     shortest = min(
         (later[0] - one[0], zone)
         for zone in ALL_ZONES
@@ -79,7 +79,7 @@ def test_no_zone_changes_its_offset_twice_in_a_few_days():
     ["Europe/Rome", "Pacific/Apia", "Australia/Lord_Howe", "Africa/Casablanca", "Africa/Monrovia", "America/Recife", "Asia/Gaza",
      "Antarctica/Casey", "Antarctica/Vostok", "Pacific/Kwajalein", "Europe/Dublin", "America/Argentina/Tucuman", "UTC"],
 )  # fmt: skip
-def test_every_change_is_found(zone):
+def test_every_change_in_a_zone_file_is_found(zone):
     for instant, before, after in transitions(zone):
         if 0 <= instant < utc("2100-01-01"):
             assert segment_at(zone, instant - 1).offset == before
@@ -89,7 +89,7 @@ def test_every_change_is_found(zone):
 
 
 @pytest.mark.parametrize("zone", ["Europe/Rome", "America/Sao_Paulo", "Antarctica/Troll"])
-def test_segments_follow_one_another(zone):
+def test_segments_cover_all_instants(zone):
     segment = segment_at(zone, utc("2025-01-01"))
     while segment.start < utc("2031-01-01"):
         assert segment.start < segment.end
@@ -123,12 +123,12 @@ def test_segments_follow_one_another(zone):
         ("Etc/GMT+12", "1970-01-01 00:00:00", "1970-01-01 12:00:00", False),
     ],
 )
-def test_first_reached(zone, wall, expected, skipped):
+def test_instant_reaching_a_local_time(zone, wall, expected, skipped):
     assert instant_reaching(zone, local(wall)) == utc(expected)
     assert is_skipped(zone, local(wall)) is skipped
 
 
-def test_the_furthest_local_time_waits_while_the_clock_catches_up():
+def test_the_latest_local_time_shown_stays_while_the_clock_catches_up():
     change = utc("2026-10-25 01:00")
     assert latest_local_shown("Europe/Rome", change - 1) == local("2026-10-25 02:59:59")
     for after in (0, 1, 1800, 3599):
@@ -140,7 +140,7 @@ def test_the_furthest_local_time_waits_while_the_clock_catches_up():
 @pytest.mark.parametrize(
     ("zone", "year"), [(ROME, 2026), ("Africa/Casablanca", 2026), ("Australia/Lord_Howe", 2026), ("UTC", 2026)]
 )
-def test_clock_changes_are_all_there(zone, year):
+def test_clock_changes_of_a_year_are_those_of_brute_force(zone, year):
     start, end = (int(datetime(by, 1, 1, tzinfo=UTC).timestamp()) for by in (year, year + 1))
     found = list(clock_changes(zone, start, end))
     assert [change.at for change in found] == oracle.changes(zone, year)

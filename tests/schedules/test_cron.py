@@ -1,4 +1,4 @@
-"""The grammar of cron expressions: what is accepted and what it means, what is refused and how."""
+"""The grammar of cron expressions: the meaning of accepted ones, the message for refused ones."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ TIMES = [
 
 
 @pytest.mark.parametrize(("expr", "hours", "minutes", "seconds", "rhythm"), TIMES)
-def test_times_of_day(expr, hours, minutes, seconds, rhythm):
+def test_times_of_an_expression(expr, hours, minutes, seconds, rhythm):
     times = parse_cron(expr)
     assert (times.hours, times.minutes, times.seconds, times.rhythm) == (hours, minutes, seconds, rhythm)
 
 
-def days(expr, first, last):
-    """The matching days of a window, as text."""
+def matching_days(expr, first, last):
+    """The matching days between two dates, as text."""
     times = parse_cron(expr)
     at, end = (int((datetime.fromisoformat(text) - EPOCH).total_seconds()) for text in (first, last))
     found = []
@@ -83,7 +83,7 @@ DAYS = [
     ("0 0 4W * *", ["07-03"]),
     ("0 0 5W * *", ["07-06"]),
     ("0 0 4W,19W * *", ["07-03", "07-20"]),
-    # Either matches, with the special days as with the plain.
+    # Either field matches, for special days as for plain ones.
     ("0 0 L * 1", ["07-06", "07-13", "07-20", "07-27", "07-31"]),
     ("0 0 15W * 1#1", ["07-06", "07-15"]),
     ("0 0 1 * 5#2", ["07-01", "07-10"]),
@@ -104,8 +104,8 @@ DAYS = [
 
 
 @pytest.mark.parametrize(("expr", "expected"), DAYS)
-def test_days(expr, expected):
-    assert days(expr, *JULY) == expected
+def test_days_of_an_expression(expr, expected):
+    assert matching_days(expr, *JULY) == expected
 
 
 @pytest.mark.parametrize(
@@ -116,8 +116,8 @@ def test_days(expr, expected):
         ("1-5/2", "1 3 5"), ("mon,wed-fri", "1 3 4 5"), ("sat-thu", "6 0 1 2 3 4"), ("mon-5", "1 2 3 4 5"), ("6-5", "0 1 2 3 4 5 6"),
     ],
 )  # fmt: skip
-def test_weekdays(text, expected):
-    found = {datetime.strptime(f"2026-{day}", "%Y-%m-%d").isoweekday() % 7 for day in days(f"0 0 * * {text}", *JULY)}
+def test_weekdays_of_an_expression(text, expected):
+    found = {datetime.strptime(f"2026-{day}", "%Y-%m-%d").isoweekday() % 7 for day in matching_days(f"0 0 * * {text}", *JULY)}
     assert found == {int(day) for day in expected.split()}
 
 
@@ -205,7 +205,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("expr", "why"), REFUSED, ids=lambda value: ascii(value)[:30])
-def test_refused(expr, why):
+def test_a_wrong_expression_is_refused_with_its_field_and_value(expr, why):
     with pytest.raises(InvalidSchedule) as caught:
         Cron(expr)
     message = str(caught.value)
@@ -221,11 +221,11 @@ def test_rare_dates_are_accepted(expr):
     assert parse_cron(expr).at_or_after(0) is not None
 
 
-def test_as_many_special_days_as_are_useful():
-    # Each costs croniter 28 questions, some 2 ms, when it is seen for the first time.
+def test_ten_special_days_are_allowed():
+    # Each costs 28 calls of croniter, some 2 ms, when it is first used.
     allowed = "0 0 * * " + ",".join(f"{day}#{nth}" for nth in (1, 3) for day in range(1, 6))
-    assert len(days(allowed, *JULY)) == 10
-    assert len(days(f"{allowed},1#1,mon#1", *JULY)) == 10
+    assert len(matching_days(allowed, *JULY)) == 10
+    assert len(matching_days(f"{allowed},1#1,mon#1", *JULY)) == 10
     every = f"0 0 {','.join(f'{n}w' for n in range(1, 32))},L * {','.join(f'l{n}' for n in range(7))}"
     special_days.cache_clear()
     with pytest.raises(InvalidSchedule, match="39 special days"):
@@ -233,7 +233,7 @@ def test_as_many_special_days_as_are_useful():
     assert special_days.cache_info().misses == 0
 
 
-def test_an_expression_taken_apart():
+def test_the_fields_of_an_expression():
     written = split_fields("*/20 9-17,7 1,15W * MON,fri#5,5-1/2")
     assert [field.name for field in written] == ["minute", "hour", "day of month", "month", "day of week"]
     assert [each.text for each in written.values()] == ["*/20", "9-17,7", "1,15W", "*", "MON,fri#5,5-1/2"]
@@ -250,7 +250,7 @@ def test_an_expression_taken_apart():
 
 
 @pytest.mark.parametrize("value", [None, 5, b"0 9 * * *", ["0 9 * * *"], object(), 1.5, True])
-def test_a_wrong_type_is_refused(value):
+def test_an_expression_that_is_not_text_is_refused(value):
     with pytest.raises(InvalidSchedule, match="expr must be text"):
         Cron(value)
 
@@ -258,20 +258,20 @@ def test_a_wrong_type_is_refused(value):
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.one_of(st.text(max_size=40), st.text("0123456789*/-,?LW#@ jansufri\t", max_size=30),
                  st.lists(st.text("0159*/-,LW#r", min_size=1, max_size=5), min_size=5, max_size=6).map(" ".join)))  # fmt: skip
-def test_whatever_the_text_only_our_error_comes_out(text):
+def test_any_text_is_accepted_or_refused_with_a_cron_error(text):
     try:
         Cron(text)
     except CronError as refused:
         message = str(refused)
     else:
-        message = "expr is good"
+        message = "expr is valid"
     assert message.startswith("expr ")
 
 
 @pytest.mark.parametrize(
     "expr", ["0 9 * * *", "*/7 3-5 */9 * *", "0,30 5,59 1,23 13 * 5", "* * * * * *", "59 59 23 L 2 *", "*/20 */11 * * * mon"]
 )
-def test_counting_is_what_stepping_counts(expr):
+def test_count_agrees_with_stepping_through_local_times(expr):
     times, oracle = parse_cron(expr), Expression(expr)
     begin = int((datetime(2024, 2, 27) - EPOCH).total_seconds())
     step = 1 if expr.startswith(("59", "* * * * * *")) else 60 if len(expr.split()) == 5 else 10

@@ -1,4 +1,4 @@
-"""What is said of expressions and zones that were written for something else: the real mistake, and the line to write instead."""
+"""Messages for expressions that were written for another scheduler: they name the mistake and propose a valid expression."""
 
 from __future__ import annotations
 
@@ -87,18 +87,18 @@ def refusal(expr: str) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize(("expr", "said"), ADVICE, ids=lambda value: value[:40])
-def test_an_expression_of_another_scheduler(expr: str, said: str) -> None:
-    message = refusal(expr)
-    assert said in message
-    assert SECRET not in message
-    check_proposals(message)
+@pytest.mark.parametrize(("expr", "message"), ADVICE, ids=lambda value: value[:40])
+def test_an_expression_of_another_scheduler_is_recognised(expr: str, message: str) -> None:
+    refused = refusal(expr)
+    assert message in refused
+    assert SECRET not in refused
+    check_proposals(refused)
 
 
 @pytest.mark.parametrize(
     "expr", ["1-5", "0 9 * * xyz", "0 9 * *", "1 2 3 4 5 6 7 8", "0 9 * * 8", "mon", "0 9 31 2 *", "0 0 L * * 7L"]
 )
-def test_a_mere_slip_is_no_other_scheduler(expr: str) -> None:
+def test_a_typing_error_is_not_taken_for_another_scheduler(expr: str) -> None:
     message = refusal(expr)
     assert not re.search("looks like|setting|Quartz|perhaps|write the expression", message)
 
@@ -109,11 +109,11 @@ def test_a_mere_slip_is_no_other_scheduler(expr: str) -> None:
 @pytest.mark.parametrize(
     "word", ["PASSWORD=hunter2", "https://u:hunter2@example.org", "/x/hunter2", "'hunter2'", "$hunter2", "-p=hunter2"]
 )
-def test_a_command_is_never_shown(line: str, word: str) -> None:
+def test_no_message_shows_a_command(line: str, word: str) -> None:
     assert SECRET not in refusal(line.format(word))
 
 
-def test_a_file_names_the_job_and_the_line_to_write(tmp_path) -> None:
+def test_a_file_with_a_crontab_line_is_refused_with_the_expression_to_write(tmp_path) -> None:
     path = tmp_path / "agent.toml"
     path.write_text('[[cron.jobs]]\nname = "backup"\nprompt = "x"\ncron = "0 3 * * * /x --password=hunter2"\n', encoding="utf-8")
     with pytest.raises(CronError) as caught:
@@ -123,7 +123,7 @@ def test_a_file_names_the_job_and_the_line_to_write(tmp_path) -> None:
 
 
 def check_proposals(message: str) -> None:
-    """Every line that a message proposes is one that is accepted."""
+    """Check that everything that a message proposes is valid."""
     assert len(message) <= 500
     assert message.isprintable()
     for expr in re.findall(r"(?:write the expression as|perhaps) '([^']*)'", message):
@@ -143,7 +143,7 @@ words = st.sampled_from(WORDS.split(" "))
 
 @settings(max_examples=1000, deadline=None, derandomize=True)
 @given(st.one_of(st.lists(words, max_size=9).map(" ".join), st.lists(words, max_size=5).map("".join), st.text(max_size=60)))
-def test_any_text_gives_an_answer_or_a_refusal_whose_proposals_are_accepted(text: str) -> None:
+def test_any_text_is_accepted_or_refused_with_valid_proposals(text: str) -> None:
     try:
         Cron(text)
     except InvalidSchedule as refused:
@@ -158,5 +158,5 @@ def test_any_text_gives_an_answer_or_a_refusal_whose_proposals_are_accepted(text
         ("0", None), ("8", None), ("MON-FRI", None), ("*", None), ("*/2", None), ("L5", None), ("fri#3", None), ("?", None), ("", None),
     ],
 )  # fmt: skip
-def test_weekdays_of_quartz(text: str, named: str | None) -> None:
+def test_weekdays_of_quartz_are_translated_to_names(text: str, named: str | None) -> None:
     assert quartz_weekday(text) == named

@@ -1,4 +1,4 @@
-"""When cron schedules fire across clock changes: by table, and against brute force."""
+"""The instants of cron expressions across clock changes: by table, and compared with brute force."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LOCAL = "%Y-%m-%d %H:%M:%S%z"
 
 
 def walls(expr, zone, after, before):
-    """Fire times of a window, given and shown as local times with their offset."""
+    """The fire times between two local times, as local times with their offset."""
     rules = ZoneInfo(zone)
     start, end = (datetime.fromisoformat(text) for text in (after, before))
     start, end = (at if at.tzinfo else at.replace(tzinfo=rules) for at in (start, end))
@@ -75,11 +75,11 @@ FOLD = [
      ["25 01:00:00 +0200", "25 02:00:00 +0200", "25 02:00:00 +0100", "25 03:00:00 +0100"]),
     ("*/30 2 * * *", "Europe/Rome", "2026-10-25", "2026-10-26",
      ["25 02:00:00 +0200", "25 02:30:00 +0200", "25 02:00:00 +0100", "25 02:30:00 +0100"]),
-    # Asked inside the second showing.
+    # From an instant within the second showing.
     ("30 2 * * *", "Europe/Rome", "2026-10-25T02:10:00+01:00", "2026-10-27", ["26 02:30:00 +0100"]),
     ("*/30 * * * *", "Europe/Rome", "2026-10-25T02:10:00+01:00", "2026-10-25T03:10:00+01:00",
      ["25 02:30:00 +0100", "25 03:00:00 +0100"]),
-    # Only the first showing of a rhythm's hour lies behind.
+    # A rhythm runs in both showings.
     ("*/30 45 2 25 10 *", "Europe/Rome", "2026-10-25", "2026-10-26",
      ["25 02:45:00 +0200", "25 02:45:30 +0200", "25 02:45:00 +0100", "25 02:45:30 +0100"]),
     # Troll goes back by two hours, 03:00 to 01:00; Vostok went by seven, 00:00 to 17:00 of the day before.
@@ -105,7 +105,7 @@ FOLD = [
 
 
 @pytest.mark.parametrize(("expr", "zone", "after", "before", "expected"), GAP + FOLD)
-def test_clock_changes(expr, zone, after, before, expected):
+def test_fire_times_around_clock_changes(expr, zone, after, before, expected):
     # The window includes its first instant.
     start = datetime.fromisoformat(after)
     if start.tzinfo is None:
@@ -113,24 +113,24 @@ def test_clock_changes(expr, zone, after, before, expected):
     start = datetime.fromtimestamp(start.timestamp() - 1, UTC)
     assert walls(expr, zone, start.isoformat(), before) == expected
 
-    # Asked at any time of the window, all three questions agree with that.
+    # From every instant between, the three functions agree with that.
     cron, end = Cron(expr), datetime.fromisoformat(before)
     begin, until = to_millis(start), to_millis(end if end.tzinfo else end.replace(tzinfo=ZoneInfo(zone)))
     times = [
         to_millis(at) for at in fire_times(cron, after=start, before=datetime.fromtimestamp(until / 1000, UTC), timezone=zone)
     ]
-    for look in {*range(begin, until, 600_000), *(at + by for at in times for by in (-1, 0, 1))}:
-        past, later = [at for at in times if at <= look], [at for at in times if at > look]
-        following = next_moment(cron, after=look, zone=zone, anchor=0)
-        latest = latest_moment(cron, until=look, zone=zone, anchor=0)
+    for instant in {*range(begin, until, 600_000), *(at + by for at in times for by in (-1, 0, 1))}:
+        past, later = [at for at in times if at <= instant], [at for at in times if at > instant]
+        following = next_moment(cron, after=instant, zone=zone, anchor=0)
+        latest = latest_moment(cron, until=instant, zone=zone, anchor=0)
         assert following == later[0] if later else following is None or following >= until
         assert latest == past[-1] if past else latest is None or latest <= begin
         if past:
-            assert count_moments(cron, first=times[0], until=look, zone=zone, anchor=0) == len(past)
+            assert count_moments(cron, first=times[0], until=instant, zone=zone, anchor=0) == len(past)
 
 
-def test_a_rhythm_that_every_clock_change_swallows_never_fires():
-    # Since 1996 Italy skips this very hour each year.
+def test_a_rhythm_whose_times_are_always_skipped_never_fires():
+    # Italy has skipped this hour each year since 1981.
     cron = Cron("* 2 * 3 L7")
     after = to_millis(datetime(2026, 1, 1, tzinfo=UTC))
     assert next_moment(cron, after=after, zone="Europe/Rome", anchor=0) is None
@@ -142,7 +142,7 @@ def test_a_rhythm_that_every_clock_change_swallows_never_fires():
 
 @pytest.mark.parametrize("expr", ["* * * * * *", "0 9 * * *", "*/5 * * * *", "0 0 29 2 *", "0 0 * 2 5#5", "59 59 23 31 12 *"])
 @pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "Etc/GMT+12", "Europe/Rome"])
-def test_the_ends_of_time(expr, zone):
+def test_nothing_fires_before_1970_or_after_9997(expr, zone):
     cron = Cron(expr)
     last = latest_moment(cron, until=LATEST + 10**15, zone=zone, anchor=0)
     assert last is not None
@@ -158,11 +158,11 @@ def test_the_ends_of_time(expr, zone):
 
 
 def check_window(expr, zone, start, end, extra):
-    """Compare all three questions with brute force, for the instants ``start < t <= end``, which are multiples of 15 s."""
+    """Compare the three functions with brute force, for ``start < instant <= end``; all times are multiples of 15 s."""
     cron = Cron(expr)
     step = 15 if len(expr.split()) == 6 else 60
-    assume_aligned = all(change % step == 0 for change in changes(zone, datetime.fromtimestamp(start, UTC).year))
-    truth = [at * 1000 for at in oracle.moments(expr, zone, start, end, step if assume_aligned else 15)]
+    aligned = all(change % step == 0 for change in changes(zone, datetime.fromtimestamp(start, UTC).year))
+    truth = [at * 1000 for at in oracle.fire_instants(expr, zone, start, end, step if aligned else 15)]
     begin, end = start * 1000, end * 1000
 
     found = []
@@ -173,17 +173,17 @@ def check_window(expr, zone, start, end, extra):
     assert found == truth
     assert all(one < other for one, other in pairwise(found))
 
-    looks = {begin, end, *extra, *(at + by for at in truth[:40] + truth[-40:] for by in (-1000, -1, 0, 1, 999))}
-    for look in (look for look in looks if begin <= look <= end):
-        later = [at for at in truth if at > look]
-        past = [at for at in truth if at <= look]
-        following = next_moment(cron, after=look, zone=zone, anchor=0)
+    instants = {begin, end, *extra, *(at + by for at in truth[:40] + truth[-40:] for by in (-1000, -1, 0, 1, 999))}
+    for instant in (each for each in instants if begin <= each <= end):
+        later = [at for at in truth if at > instant]
+        past = [at for at in truth if at <= instant]
+        following = next_moment(cron, after=instant, zone=zone, anchor=0)
         assert following == later[0] if later else following is None or following > end
-        latest = latest_moment(cron, until=look, zone=zone, anchor=0)
+        latest = latest_moment(cron, until=instant, zone=zone, anchor=0)
         assert latest == past[-1] if past else latest is None or latest <= begin
         if past:
-            assert count_moments(cron, first=past[0], until=look, zone=zone, anchor=0, cap=10**6) == len(past)
-            assert count_moments(cron, first=past[0], until=look, zone=zone, anchor=0, cap=7) == min(7, len(past))
+            assert count_moments(cron, first=past[0], until=instant, zone=zone, anchor=0, cap=10**6) == len(past)
+            assert count_moments(cron, first=past[0], until=instant, zone=zone, anchor=0, cap=7) == min(7, len(past))
         if following is not None:
             assert latest_moment(cron, until=following, zone=zone, anchor=0) == following
 
@@ -193,7 +193,7 @@ def check_window(expr, zone, start, end, extra):
 @given(expressions, places, st.integers(0, 7), st.integers(-36, 12), st.lists(st.integers(0, 86_400_000), max_size=8))
 @example("30 2 * * *", ("Europe/Rome", 2026), 0, -12, [])
 @example("*/30 * * * *", ("Pacific/Apia", 2011), 1, -12, [])
-def test_against_brute_force(expr, place, which, hours, extra):
+def test_moments_near_clock_changes_are_those_of_brute_force(expr, place, which, hours, extra):
     zone, year = place
     near = changes(zone, year) or [int(datetime(year, 7, 1, tzinfo=UTC).timestamp())]
     middle = near[which % len(near)]
@@ -206,7 +206,7 @@ def test_against_brute_force(expr, place, which, hours, extra):
 
 @settings(max_examples=EXAMPLES, deadline=None, derandomize="CRONACTORS_EXAMPLES" not in os.environ)
 @given(expressions, places, st.integers(0, 366 * 86_400_000))
-def test_the_three_questions_agree_far_ahead(expr, place, offset):
+def test_next_latest_and_count_agree_with_each_other(expr, place, offset):
     zone, year = place
     cron = parsed(expr)
     if cron is None:
@@ -218,7 +218,7 @@ def test_the_three_questions_agree_far_ahead(expr, place, offset):
         if following is None:
             break
         assert following > chain[-1]
-        # The same answer from everywhere between.
+        # The result is the same from everywhere between.
         for between in ((chain[-1] + following) // 2, following - 1):
             assert next_moment(cron, after=between, zone=zone, anchor=0) == following
             latest = latest_moment(cron, until=between, zone=zone, anchor=0)

@@ -23,7 +23,7 @@ def at(text):
     return to_millis(datetime.fromisoformat(text))
 
 
-# The public questions
+# The public functions
 
 
 def test_next_run():
@@ -42,7 +42,7 @@ def test_next_run():
     assert found.tzinfo is UTC
 
 
-def test_next_run_is_none_when_nothing_comes():
+def test_next_run_is_none_if_a_schedule_never_fires_again():
     for schedule in (Cron("@daily"), Interval(1), Cron("0 0 29 2 *"), Interval(MAX_INTERVAL)):
         assert next_run(schedule, after=datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)) is None
         assert next_run(schedule, after=datetime(9998, 1, 1, tzinfo=UTC) - timedelta(milliseconds=1)) is None
@@ -61,7 +61,7 @@ def test_fire_times():
     assert list(fire_times(Cron("@daily"), after=end, before=NOON)) == []
 
 
-@pytest.mark.parametrize("ask", [next_run, fire_times])
+@pytest.mark.parametrize("function", [next_run, fire_times])
 @pytest.mark.parametrize(
     ("change", "why"),
     [({"after": datetime(2026, 1, 1)}, "after must be an aware datetime"), ({"after": 5}, "after must be a datetime"),
@@ -70,19 +70,19 @@ def test_fire_times():
      ({"schedule": "0 9 * * *"}, "schedule must be OneShot, Interval or Cron"), ({"schedule": None}, "schedule must be"),
      ({"schedule": OneShot("2026-03-29 02:30"), "timezone": "Europe/Rome"}, "does not exist in Europe/Rome")],
 )  # fmt: skip
-def test_wrong_questions(ask, change, why):
+def test_wrong_arguments(function, change, why):
     arguments = {"schedule": Cron("@daily"), "after": NOON, **change}
     with pytest.raises(InvalidSchedule) as caught:
-        ask(arguments.pop("schedule"), **arguments)
+        function(arguments.pop("schedule"), **arguments)
     assert why in str(caught.value)
 
 
-def test_fire_times_checks_its_end():
+def test_fire_times_refuses_an_end_without_a_zone():
     with pytest.raises(InvalidSchedule, match="before must be an aware datetime"):
         fire_times(Cron("@daily"), after=NOON, before=datetime(2026, 1, 1))
 
 
-# The integer level
+# The functions on instants
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
@@ -115,16 +115,16 @@ def test_intervals_do_not_drift(every, anchor, after, length):
 
 def test_a_one_shot_has_one_moment():
     shot, moment = OneShot("2026-10-25 02:30"), at("2026-10-25T00:30+00:00")
-    asked = {"zone": "Europe/Rome", "anchor": 0}
-    assert next_moment(shot, after=moment - 1, **asked) == moment
-    assert next_moment(shot, after=moment, **asked) is None
-    assert latest_moment(shot, until=moment, **asked) == moment
-    assert latest_moment(shot, until=moment - 1, **asked) is None
-    assert count_moments(shot, first=moment, until=moment, **asked) == 1
-    assert count_moments(shot, first=moment, until=moment - 1, **asked) == 0
+    options = {"zone": "Europe/Rome", "anchor": 0}
+    assert next_moment(shot, after=moment - 1, **options) == moment
+    assert next_moment(shot, after=moment, **options) is None
+    assert latest_moment(shot, until=moment, **options) == moment
+    assert latest_moment(shot, until=moment - 1, **options) is None
+    assert count_moments(shot, first=moment, until=moment, **options) == 1
+    assert count_moments(shot, first=moment, until=moment - 1, **options) == 0
 
 
-def test_a_stored_one_shot_that_is_now_skipped_fires_after_the_jump():
+def test_a_one_shot_in_skipped_local_time_fires_after_the_jump():
     shot = OneShot("2026-03-29 02:30")
     assert next_moment(shot, after=NOW - 10**10, zone="Europe/Rome", anchor=0) == at("2026-03-29T01:00+00:00")
 
@@ -156,7 +156,7 @@ def test_first_moment():
         (Cron("* 2 * 3 L7"), "Europe/Rome", "expr '* 2 * 3 L7' never fires in Europe/Rome"),
     ],
 )
-def test_first_moment_refuses(schedule, zone, why):
+def test_first_moment_refuses_what_never_fires(schedule, zone, why):
     with pytest.raises(InvalidSchedule) as caught:
         first_moment(schedule, now=NOW, zone=zone)
     assert why in str(caught.value)
@@ -170,14 +170,14 @@ def test_an_interval_beyond_the_end_never_fires():
 @pytest.mark.parametrize(
     "expr", ["* * * * * *", "* * * * *", "0 9 * * 1-5", "0 0 L * *", "0 0 29 2 *", "0 0 * 2 5#5", "* 2 * 3 L7", "0 0 1 1 *"]
 )
-def test_answers_are_quick(expr):
-    # Limits are ten times what was measured: this is about the kind of algorithm, not about the machine.
+def test_moments_are_computed_quickly(expr):
+    # The limits are ten times the measured values: they test the algorithm, not the machine.
     cron = Cron(expr)
-    asked = {"zone": "America/Santiago", "anchor": 0}
+    options = {"zone": "America/Santiago", "anchor": 0}
     begin = time.perf_counter()
-    first = next_moment(cron, after=NOW, **asked)
+    first = next_moment(cron, after=NOW, **options)
     assert time.perf_counter() - begin < 0.2
     begin = time.perf_counter()
-    assert 1 <= count_moments(cron, first=first, until=first + 2 * 366 * 86_400_000, **asked) <= 1000
-    assert latest_moment(cron, until=first + 2 * 366 * 86_400_000, **asked) >= first
+    assert 1 <= count_moments(cron, first=first, until=first + 2 * 366 * 86_400_000, **options) <= 1000
+    assert latest_moment(cron, until=first + 2 * 366 * 86_400_000, **options) >= first
     assert time.perf_counter() - begin < 0.1

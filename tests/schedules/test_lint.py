@@ -1,4 +1,4 @@
-"""What lint says, and what it leaves alone."""
+"""The findings of `lint`, and ordinary schedules without findings."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ CLEAN = [
     "0 9 31W 1 *", "0 9 * * fri-mon", "0 9 */31 * *",
     # A rhythm of all hours, however they are written.
     "*/15 0-23 * * *", "*/15 */1 * * *", "0 */15 0-23 * * *",
-    # Quartz has seconds first too; no second and no year is a question mark, no hour is beyond 23.
+    # Quartz has seconds first too. Read with the minute first these have an hour above 23, or a ? as second or year.
     "0 0/5 * * * ?", "0 0 9 * * ?", "30 5 1 * * ?", "0 0/5 * * * *", "0 12/20 * * * *", "00 0 9 * * *", "0 00 * * * *",
-    # Days that have names, or numbers that Quartz does not have; numbers beside no `?`.
+    # Names of days, numbers that Quartz does not have, and numbers without a `?`.
     "0 15 10 ? * MON-FRI", "0 15 10 ? * fri#3", "0 15 10 ? * 0", "0 15 10 ? * L5", "0 15 10 ? * *", "0 15 10 1 * ?", "0 15 10 * * 2-6",
     "15 10 ? * 2-6",
-    # No month is left out, and each day occurs.
+    # No month is left out, and each day exists in some month.
     "0 9 31,L * *", "0 9 29,L 2 *", "0 9 * * 5#5,L5", "0 9 31,1 * *", "0 9 28-31 * *", "0 9 1-31 4 *",
     "0 9 31-31 1,3 *",
-    # What goes round comes round evenly, or does not go on, or was written out.
+    # The steps divide their field, or the next period has no run, or the range was written out.
     "*/40 9 * * *", "*/40 9,17 * * *", "0 */5 1 * *", "0 */5 1,15 * *", "0 9 */2 1 *", "0 9 */2 1,7 *", "*/40,20 * * * *",
     "0-59/20 * * * *", "50-59/15 * * * *", "0 9 * * 0-6/7", "*/45 0,23 1 * *",
-    # Every minute, for hours or days on end.
+    # Every minute, for several hours or days in a row.
     "* 9-17 * * 1-5", "* * * * 1-5", "* * * 1 *", "0-59 9 * * *", "0 * 9-17 * * *",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("expr", CLEAN)
 @pytest.mark.parametrize("after", [NOW, None])
-def test_nothing_to_say(expr, after):
+def test_ordinary_expressions_have_no_findings(expr, after):
     assert lint(Cron(expr), ROME, after=after) == []
 
 
@@ -122,7 +122,7 @@ FOUND = [
 
 
 @pytest.mark.parametrize(("expr", "rule", "text"), FOUND)
-def test_findings(expr, rule, text):
+def test_findings_in_expressions(expr, rule, text):
     found = [each.text for each in lint(Cron(expr), ROME, after=NOW) if each.rule == rule]
     assert any(text in each for each in found), found
     assert len(found) == 1 or rule in ("missing-day", "uneven-step")
@@ -139,7 +139,7 @@ def test_findings(expr, rule, text):
         ("*/7 0 9 * * *", ["many-runs"]),
     ],
 )
-def test_each_is_said_once_and_nothing_beside(expr, rules):
+def test_each_finding_is_reported_once_and_no_other_with_it(expr, rules):
     assert [each.rule for each in lint(Cron(expr), ROME, after=NOW)] == rules
 
 
@@ -159,12 +159,12 @@ def test_each_is_said_once_and_nothing_beside(expr, rules):
         (OneShot("2025-12-31T23:58:59Z"), ["in-the-past"]),
     ],
 )
-def test_intervals_and_one_shots(schedule, rules):
+def test_findings_in_intervals_and_one_shots(schedule, rules):
     assert [each.rule for each in lint(schedule, ROME, after=NOW)] == rules
     assert [each.rule for each in lint(schedule, ROME)] == [rule for rule in rules if rule != "in-the-past"]
 
 
-def test_a_one_shot_that_no_zone_reaches_in_time():
+def test_a_one_shot_beyond_the_year_9997_in_its_zone_never_fires():
     schedule = OneShot("9997-12-31 23:59")
     assert lint(schedule, "UTC") == []
     assert [each.text for each in lint(schedule, "Etc/GMT+12")] == [
@@ -174,7 +174,7 @@ def test_a_one_shot_that_no_zone_reaches_in_time():
         first_moment(schedule, now=to_millis(NOW), zone="Etc/GMT+12")
 
 
-def test_clock_changes_are_those_of_the_zone_and_of_the_years_to_come():
+def test_clock_changes_of_the_next_five_years_in_the_zone_are_reported():
     cron = Cron("30 2 * * *")
     assert lint(cron) == lint(cron, "UTC") == lint(cron, "Asia/Tokyo", after=NOW) == []
     before = datetime(2014, 1, 1, tzinfo=UTC)
@@ -183,12 +183,12 @@ def test_clock_changes_are_those_of_the_zone_and_of_the_years_to_come():
     assert lint(Cron("30 1 * * *"), "Europe/Moscow", after=NOW) == []
 
 
-def test_without_a_present_all_changes_from_2026_on_count():
-    # Those that are listed one by one too: Morocco's follow the moon, and end.
+def test_without_a_present_clock_changes_of_2026_to_2104_are_reported():
+    # Also those that are listed one by one: Morocco's follow the moon, and its list ends.
     for zone in (ROME, "Africa/Casablanca"):
         assert lint(Cron("30 2 * * *"), zone) == lint(Cron("30 2 * * *"), zone, after=NOW)
         assert {each.rule for each in lint(Cron("30 2 * * *"), zone)} == {"skipped-time", "repeated-time"}
-    # A date that is no last Sunday of March before 2033.
+    # 27 March is the last Sunday of March in 2033, and in no year from 2026 to 2032.
     cron = Cron("30 2 27 3 *")
     assert lint(cron, ROME, after=NOW) == []
     assert [each.text for each in lint(cron, ROME)] == [
@@ -217,21 +217,21 @@ def test_skipped_and_repeated_times_are_those_of_brute_force(zone):
         expression = Expression(f"{minute} {hour} {dates}")
         follows = expression.rhythm and len(expression.hours) == 24
         expected = {rule for rule, minutes in touched if not follows and any(map(expression.at, minutes))}
-        said = {each.rule for each in lint(Cron(f"{minute} {hour} {dates}"), zone, after=NOW)}
-        assert said & {"skipped-time", "repeated-time"} == expected, (minute, hour, dates)
+        reported = {each.rule for each in lint(Cron(f"{minute} {hour} {dates}"), zone, after=NOW)}
+        assert reported & {"skipped-time", "repeated-time"} == expected, (minute, hour, dates)
 
 
 @pytest.mark.parametrize("dates", ["* * *", "1 * *", "1,2 * *", "31,1 * *"])
 @pytest.mark.parametrize("hours", ["*", "9", "9,10", "0,23", "*/2", "8,12,13"])
-def test_the_last_step_is_one_between_two_runs(hours, dates):
+def test_an_uneven_last_step_is_reported_if_it_lies_between_two_runs(hours, dates):
     for step in range(2, 60):
         cron = Cron(f"*/{step} {hours} {dates}")
-        said = [each.text for each in lint(cron, after=NOW) if each.rule == "uneven-step" and each.text.startswith("minute")]
+        reported = [each.text for each in lint(cron, after=NOW) if each.rule == "uneven-step" and each.text.startswith("minute")]
         times = list(fire_times(cron, after=NOW, before=NOW + timedelta(days=33)))
         last = 60 - (59 // step) * step
         shown = any(after - before == timedelta(minutes=last) for before, after in pairwise(times))
-        assert bool(said) == (shown and last != step), step
-        assert not said or said[0].endswith(f": the last step is {last}, not {step}")
+        assert bool(reported) == (shown and last != step), step
+        assert not reported or reported[0].endswith(f": the last step is {last}, not {step}")
 
 
 MONTH_DAYS = ["*", "31", "30", "29", "28", "29-31", "31,30", "28,31", "31,L", "31W", "1,31", "*/7", "30/7", "15W,31"]
@@ -240,7 +240,7 @@ WEEKDAYS = ["*", "1", "5#5", "5#5,L5", "5#5,1#5", "5#4,5#5", "*/2", "0-6"]
 
 
 @pytest.mark.parametrize("months", MONTHS)
-def test_months_are_left_out_where_the_calendar_has_no_such_day(months):
+def test_months_without_a_matching_day_are_those_of_brute_force(months):
     for month_days, weekdays in product(MONTH_DAYS, WEEKDAYS):
         cron, oracle = parsed(f"0 0 {month_days} {months} {weekdays}"), Expression(f"0 0 {month_days} {months} {weekdays}")
         if cron is None:
@@ -252,14 +252,16 @@ def test_months_are_left_out_where_the_calendar_has_no_such_day(months):
         ]
         all_years = len({year for year, hit in by_month if hit}) == 28
         left_out = all_years and not all(hit for _, hit in by_month)
-        said = [each for each in lint(cron, after=NOW) if each.rule in ("missing-day", "rare-date") and "never" not in each.text]
-        assert [each.rule for each in said] == ["missing-day"] * left_out + ["rare-date"] * (not all_years), (
+        reported = [
+            each for each in lint(cron, after=NOW) if each.rule in ("missing-day", "rare-date") and "never" not in each.text
+        ]
+        assert [each.rule for each in reported] == ["missing-day"] * left_out + ["rare-date"] * (not all_years), (
             month_days,
             weekdays,
         )
 
 
-def test_in_the_long_run_a_zone_does_the_same_each_year():
+def test_from_2100_on_every_zone_is_the_same_each_year():
     for zone in ZONES:
         offsets = [
             [datetime(year, month, 1, tzinfo=ZoneInfo(zone)).utcoffset() for month in range(1, 13)]
@@ -268,7 +270,7 @@ def test_in_the_long_run_a_zone_does_the_same_each_year():
         assert all(each == offsets[0] for each in offsets), zone
 
 
-def test_the_rules_are_documented():
+def test_the_docstring_names_every_rule():
     named = set(re.findall(r"``([a-z]+-[a-z-]+)``", (getdoc(lint) or "").partition("Args:")[0]))
     seen = {rule for _, rule, _ in FOUND} | {"short-interval", "in-the-past"}
     assert named == seen
@@ -289,14 +291,14 @@ def test_wrong_arguments(args, message):
 
 
 @pytest.mark.parametrize("schedule", [Cron("* * * * *"), Interval(1), OneShot("2026-01-01 00:00")])
-def test_the_present_must_be_an_instant(schedule):
+def test_a_present_without_a_zone_is_refused(schedule):
     with pytest.raises(InvalidSchedule, match="after must be an aware datetime"):
         lint(schedule, after=datetime(2026, 1, 1))
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(expressions, places)
-def test_it_says_something_short_of_everything(expr, place):
+def test_every_finding_has_a_rule_and_a_short_text(expr, place):
     cron = parsed(expr)
     if cron is None:
         return

@@ -1,4 +1,4 @@
-"""What is shown of the next moments, and what is said of clock changes: by table, and against the standard library."""
+"""Previews: the moments are the fire times, and the notes describe clock changes, by table and by the standard library."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def at(text, zone):
     return found if found.tzinfo else found.replace(tzinfo=ZoneInfo(zone))
 
 
-# After this moment: the next one on the wall, and its note.
+# Expression, zone, start; then the local time of the next moment, and its note.
 NOTES = [
     # Rome, 29 March 2026: 02:00 becomes 03:00.
     ("30 2 * * *", ROME, "2026-03-28", "28 02:30:00+01:00", None),
@@ -41,10 +41,10 @@ NOTES = [
     ("*/30 * * * *", ROME, "2026-03-29T01:30", "29 03:00:00+02:00", "02:00 to 03:00 does not exist: skipped"),
     ("*/30 * * * *", ROME, "2026-03-29T03:00", "29 03:30:00+02:00", None),
     ("*/20 2 * * *", ROME, "2026-03-29", "30 02:00:00+02:00", "2026-03-29 02:00 to 03:00 does not exist: skipped"),
-    # What the clock skipped before the question was asked is not told.
+    # Times that were skipped before the start are not mentioned.
     ("*/20 2 * * *", ROME, "2026-03-29T12:00", "30 02:00:00+02:00", None),
     ("*/20 4 * * *", ROME, "2026-03-28T12:00", "29 04:00:00+02:00", None),
-    # A year before the next moment.
+    # The skipped time lies a year before the next moment.
     ("* 2 31 3 *", ROME, "2024-03-31", "31 02:00:00+02:00", "2024-03-31 02:00 to 03:00 does not exist: skipped"),
     # Rome, 25 October 2026: 03:00 becomes 02:00.
     ("30 2 * * *", ROME, "2026-10-25", "25 02:30:00+02:00", "02:30 is shown twice: runs the first time only"),
@@ -70,12 +70,12 @@ NOTES = [
 
 
 @pytest.mark.parametrize(("expr", "zone", "after", "local", "note"), NOTES)
-def test_notes(expr, zone, after, local, note):
+def test_notes_on_clock_changes(expr, zone, after, local, note):
     (found,) = preview(Cron(expr), after=at(after, zone), timezone=zone, count=1)
     assert (f"{found.local:%d} {found.local:%H:%M:%S}{found.local.isoformat()[-6:]}", found.note) == (local, note)
 
 
-def test_a_preview_is_an_instant_and_its_local_time():
+def test_a_preview_has_an_instant_and_its_local_time():
     (found,) = preview(Cron("30 2 * * *"), after=at("2026-06-01", ROME), timezone=ROME, count=1)
     assert found.at.isoformat() == "2026-06-01T00:30:00+00:00"
     assert found.local.isoformat() == "2026-06-01T02:30:00+02:00"
@@ -84,7 +84,7 @@ def test_a_preview_is_an_instant_and_its_local_time():
     assert utc.local.isoformat() == "2026-06-01T02:30:00+00:00"
 
 
-def test_one_shots():
+def test_previews_of_one_shots():
     after = at("2026-01-01", ROME)
     (twice,) = preview(OneShot("2026-10-25 02:30"), after=after, timezone=ROME)
     assert (twice.at.hour, twice.note) == (0, "02:30 is shown twice: runs the first time only")
@@ -96,7 +96,7 @@ def test_one_shots():
         preview(OneShot("2026-03-29 02:30"), after=after, timezone=ROME)
 
 
-def test_an_interval_does_not_look_at_the_wall():
+def test_an_interval_ignores_clock_changes():
     found = preview(Interval.every(minutes=30), after=at("2026-10-25T01:00", ROME), timezone=ROME, count=6)
     assert [each.local.strftime("%H:%M %z") for each in found][1:4] == ["02:00 +0200", "02:30 +0200", "02:00 +0100"]
     assert {each.note for each in found} == {None}
@@ -123,7 +123,7 @@ def test_wrong_arguments(more, message):
 
 @pytest.mark.parametrize("zone", ["UTC", ROME, "Pacific/Kiritimati", "Etc/GMT+12"])
 @pytest.mark.parametrize("expr", ["* * * * *", "30 2 * * *", "0 0 29 2 *"])
-def test_the_ends_of_time(expr, zone):
+def test_previews_begin_in_1970_and_end_in_9997(expr, zone):
     assert len(preview(Cron(expr), after=datetime.min.replace(tzinfo=UTC), timezone=zone)) == 5
     assert preview(Cron(expr), after=datetime.max.replace(tzinfo=UTC), timezone=zone) == []
     assert preview(Cron(expr), after=datetime(2026, 1, 1, tzinfo=UTC), timezone=zone, count=0) == []
@@ -131,8 +131,8 @@ def test_the_ends_of_time(expr, zone):
     assert [each.at.minute for each in near] == [58, 59]
 
 
-def touched(expr, zone, seen, moment):
-    """Whether a clock change has a hand in a moment, by the standard library's idea of the wall."""
+def affected(expr, zone, seen, moment):
+    """Whether a clock change affects a moment, by the local times of the standard library."""
     rules, expression = ZoneInfo(zone), oracle.Expression(expr)
     wall = moment.astimezone(rules).replace(tzinfo=None)
     if len({wall.replace(tzinfo=rules, fold=fold).utcoffset() for fold in (0, 1)}) > 1:
@@ -155,7 +155,7 @@ def touched(expr, zone, seen, moment):
 @example("30 2 * * *", (ROME, 2026), 0, -12, 0)
 @example("*/15 2 * * *", (ROME, 2026), 0, -12, 0)
 @example("*/30 * * * *", ("Pacific/Apia", 2011), 1, -12, 0)
-def test_moments_are_the_fire_times_and_notes_stand_where_a_clock_change_has_a_hand_in_it(expr, place, which, hours, extra):
+def test_moments_are_the_fire_times_and_have_a_note_if_a_clock_change_affects_them(expr, place, which, hours, extra):
     zone, year = place
     cron = parsed(expr)
     if cron is None:
@@ -167,6 +167,6 @@ def test_moments_are_the_fire_times_and_notes_stand_where_a_clock_change_has_a_h
     seen = after
     for each in found:
         assert (each.local.astimezone(UTC), each.local.utcoffset()) == (each.at, each.at.astimezone(ZoneInfo(zone)).utcoffset())
-        if each.at - seen < timedelta(days=800):  # brute force has its limits
-            assert (each.note is not None) == touched(expr, zone, seen, each.at), each
+        if each.at - seen < timedelta(days=800):  # brute force would take too long
+            assert (each.note is not None) == affected(expr, zone, seen, each.at), each
         seen = each.at

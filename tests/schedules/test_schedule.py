@@ -22,17 +22,17 @@ SCHEDULES = [
 
 
 @pytest.mark.parametrize("every", [1, 999, MAX_INTERVAL])
-def test_interval(every):
+def test_an_interval_takes_1_ms_to_100_years(every):
     assert Interval(every).every_ms == every
 
 
 @pytest.mark.parametrize("every", [0, -1, MAX_INTERVAL + 1, 10**400, True, 1.0, "5", None, float("nan"), timedelta(seconds=1)])
-def test_interval_refuses(every):
+def test_an_interval_refuses_other_values(every):
     with pytest.raises(InvalidSchedule, match=r"^every_ms must be"):
         Interval(every)
 
 
-def test_interval_of_parts():
+def test_an_interval_is_the_sum_of_its_parts():
     assert Interval.every(hours=1, minutes=2, seconds=3, ms=4) == Interval(3_723_004)
     assert Interval.every(hours=1.5) == Interval(5_400_000)
     assert Interval.every(seconds=0.07) == Interval(70)
@@ -45,7 +45,7 @@ def test_interval_of_parts():
      ({"seconds": float("nan")}, "seconds"), ({"ms": float("inf")}, "ms"), ({"hours": 10**9}, "every_ms"), ({"ms": True}, "ms"),
      ({"seconds": None}, "seconds")],
 )  # fmt: skip
-def test_interval_of_parts_refuses(parts, field):
+def test_an_interval_refuses_wrong_parts(parts, field):
     with pytest.raises(InvalidSchedule, match=rf"^{field} must be"):
         Interval.every(**parts)
 

@@ -23,13 +23,13 @@ SCHEDULES = [
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_round_trip(schedule):
+def test_a_schedule_survives_its_json_form(schedule):
     assert schedule_from_dict(schedule_to_dict(schedule)) == schedule
     assert schedule_from_json(schedule_to_json(schedule)) == schedule
     assert json.loads(schedule_to_json(schedule)) == schedule_to_dict(schedule)
 
 
-def test_the_text_is_the_original_s():
+def test_the_text_is_that_of_the_original_project():
     assert schedule_to_json(Cron("0 0 9 * * *")) == '{"kind":"cron","expr":"0 0 9 * * *"}'
     assert schedule_to_json(Interval(2000)) == '{"kind":"interval","every_ms":2000}'
     assert schedule_to_json(OneShot(NOON)) == '{"kind":"one_shot","at":"2026-05-05T12:00:00+00:00"}'
@@ -56,7 +56,7 @@ def test_the_text_is_the_original_s():
         ("cron", "schedule must be a mapping"),
     ],
 )
-def test_bad_mappings(mapping, why):
+def test_a_wrong_mapping_is_refused(mapping, why):
     with pytest.raises(InvalidSchedule) as caught:
         schedule_from_dict(mapping)
     assert why in str(caught.value)
@@ -69,12 +69,12 @@ def test_bad_mappings(mapping, why):
      ('{"kind":"interval","every_ms":1e3}', "every_ms must be a whole number"), ('{"kind":"interval","every_ms":NaN}', "every_ms")],
     ids=lambda value: ascii(value)[:30],
 )  # fmt: skip
-def test_bad_json(text, why):
+def test_wrong_json_is_refused(text, why):
     with pytest.raises(InvalidSchedule) as caught:
         schedule_from_json(text)
     assert why in str(caught.value)
 
 
-def test_only_schedules_are_written():
+def test_other_values_than_schedules_are_refused():
     with pytest.raises(InvalidSchedule, match="schedule must be OneShot, Interval or Cron"):
         schedule_to_dict("0 9 * * *")

@@ -34,11 +34,11 @@ def millis(text):
         ("2026-01-01T09:00", "2026-01-01T08:00:00+00:00"),
         ("2026-07-01 09:00:30.5", "2026-07-01T07:00:30.500+00:00"),
         ("2026-10-25T02:30:00.250", "2026-10-25T00:30:00.250+00:00"),
-        # Skipped: what is left of it is the moment after the jump, without its milliseconds.
+        # Skipped: the moment after the jump, without milliseconds.
         ("2026-03-29T02:30:00.250", "2026-03-29T01:00:00+00:00"),
     ],
 )
-def test_read(text, expected):
+def test_a_timestamp_is_an_instant(text, expected):
     assert read_timestamp(text).instant("Europe/Rome") == millis(expected)
 
 
@@ -49,7 +49,7 @@ def test_read(text, expected):
      "2026-03-29T09:00[Europe/Rome]", " 2026-03-29T09:00", "2026-03-29T09:00\n", "1774774800", "2026-03-29T09:00:00.Z",
      "٢٠٢٦-03-29T09:00", "2026-03-29T09:00+2", "-2026-03-29T09:00", "2026-03-29T09:00:00+02:00+02:00"],
 )  # fmt: skip
-def test_refused_text(text):
+def test_other_text_is_refused(text):
     with pytest.raises(InvalidSchedule, match=r"^at .*is not an ISO 8601 date and time") as caught:
         OneShot(text)
     assert str(caught.value).isprintable()
@@ -58,7 +58,7 @@ def test_refused_text(text):
 @pytest.mark.parametrize(
     "text", ["1969-12-31T23:59:59", "9998-01-01T00:00Z", "0001-01-01T00:00", "9999-12-31T23:59:59.999999-12:00"]
 )
-def test_refused_years(text):
+def test_years_outside_1970_to_9997_are_refused(text):
     with pytest.raises(InvalidSchedule, match=r"^at .* is not in the years 1970 to 9997"):
         OneShot(text)
 
@@ -76,7 +76,7 @@ class Broken(tzinfo):
      (datetime(2026, 1, 1).date(), "at must be text"), (timedelta(1), "at must be text")],
     ids=lambda value: ascii(value)[:30],
 )  # fmt: skip
-def test_refused_values(value, why):
+def test_other_values_are_refused(value, why):
     with pytest.raises(InvalidSchedule, match=r"^at ") as caught:
         OneShot(value)
     assert why in str(caught.value)

@@ -41,16 +41,17 @@ ZONES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "said"), ZONES)
-def test_what_is_no_zone(name: str, said: str) -> None:
+@pytest.mark.parametrize(("name", "advice"), ZONES)
+def test_a_name_that_is_not_a_zone_gets_advice(name: str, advice: str) -> None:
     with pytest.raises(InvalidSchedule) as caught:
         check_zone(name)
     message = str(caught.value)
-    assert said in message
+    assert advice in message
     check_zones(message)
 
 
 def check_zones(message: str) -> None:
+    """Check that every zone in a message exists."""
     assert len(message) <= 500
     assert message.isprintable()
     for zone in re.findall(r"[A-Z][A-Za-z]+/[A-Za-z_/]+[A-Za-z_]|Etc/GMT[-+][0-9]+", message.partition("IANA time zone")[2]):
@@ -85,7 +86,7 @@ def test_a_fixed_zone_has_the_offset_that_was_written(prefix: str, hours: int) -
         st.text(max_size=20), st.text("GMTUCZ+-0123456789:ESPI/tc ", max_size=10), st.from_regex(r"\A[A-Z]{2,4}[+-]?[0-9]{0,2}\Z")
     )
 )
-def test_any_name_is_a_zone_or_refused(name: str) -> None:
+def test_any_name_is_a_zone_or_refused_with_valid_proposals(name: str) -> None:
     try:
         check_zone(name)
     except CronError as refused:

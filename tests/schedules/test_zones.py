@@ -1,4 +1,4 @@
-"""Zones: which names are good; that every clock change is found; local times to instants."""
+"""The names of zones: valid ones, and the messages for unknown ones."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ ALL_ZONES = sorted(zoneinfo.available_timezones() - {"localtime"})
 @pytest.mark.parametrize(
     "zone", ["UTC", "Europe/Rome", "America/Argentina/Buenos_Aires", "Etc/GMT+12", "EST5EDT", "US/Eastern", "GMT0"]
 )
-def test_good_names(zone):
+def test_a_name_of_the_iana_database_is_accepted(zone):
     assert check_zone(zone, error=InvalidJob) == zone
 
 
-def test_every_listed_zone_is_good():
+def test_every_zone_of_tzdata_is_accepted():
     listed = resources.files("tzdata").joinpath("zones").read_text().split()
     for zone in listed:
         if zone != "Factory":
@@ -44,7 +44,7 @@ def test_every_listed_zone_is_good():
         ("local", ""), ("+02:00", ""), ("UTC+2", ""), ("CEST", ""), ("Europe/R\u00f4me", ""), ("Europe\\Rome", ""), ("\x7f\n", ""),
     ],
 )  # fmt: skip
-def test_unknown_names(name, hint):
+def test_an_unknown_name_is_refused_with_similar_ones(name, hint):
     with pytest.raises(InvalidJob) as caught:
         check_zone(name, error=InvalidJob)
     message = str(caught.value)
@@ -70,7 +70,7 @@ def test_unknown_names(name, hint):
     ],
     ids=lambda value: ascii(value)[:30],
 )
-def test_wrong_values(name, why):
+def test_other_values_are_refused(name, why):
     with pytest.raises(InvalidSchedule, match=r"^zone ") as caught:
         check_zone(name, field="zone", error=InvalidSchedule)
     assert why in str(caught.value)

@@ -14,14 +14,14 @@ from cronactors.testing import make_context
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
 
 
-async def test_shell_of_a_job(tmp_path):
+async def test_a_job_chooses_its_shell(tmp_path):
     execute = shell_executor(tmp_path)
     result = await execute(make_context("echo ${BASH_VERSION:+bash} ${0}", executor_options={"shell": "/bin/bash"}))
     assert isinstance(result, JobResult)
     assert result.summary == "bash /bin/bash"
 
 
-async def test_shell_that_is_absent(tmp_path):
+async def test_an_absent_shell_fails_the_run(tmp_path):
     with pytest.raises(CommandFailed, match=r"'/bin/absent' cannot be started in .*: No such file"):
         await shell_executor(tmp_path)(make_context("true", executor_options={"shell": "/bin/absent"}))
 
@@ -34,6 +34,6 @@ async def test_shell_that_is_absent(tmp_path):
         ({"shell": 5}, "executor_options: shell must be text, not int"),
     ],
 )
-async def test_options_that_the_executor_does_not_know_fail_the_run(tmp_path, options, message):
+async def test_unknown_options_fail_the_run(tmp_path, options, message):
     with pytest.raises(InvalidJob, match=message):
         await shell_executor(tmp_path)(make_context("true", executor_options=options))

@@ -1,4 +1,4 @@
-"""The shell executor when an exit status is lost, and when processes are still running at the exit of the shell."""
+"""The executor ``shell`` when an exit status is lost: the run fails, and the error names the reason."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ __all__ = ["start", "write"]
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
 
 IGNORED = "exit status unknown: SIGCHLD is ignored in this process, so the system discards it"
-TAKEN = "exit status unknown: something else in this process waited for the command"
-ENDS = ["exit 3", "exit 7", "kill -9 $$", "exit 0"]
+COLLECTED = "exit status unknown: something else in this process waited for the command"
+EXITS = ["exit 3", "exit 7", "kill -9 $$", "exit 0"]
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def ignored() -> Iterator[None]:
 
 @pytest.fixture
 def reaped() -> Iterator[None]:
-    """A handler that reaps every child, as a careless program has."""
+    """A handler of SIGCHLD that reaps every child."""
 
     def reap(_number: int, _frame: object) -> None:
         try:
@@ -69,23 +69,23 @@ def reaping_thread() -> Iterator[None]:
     thread.join()
 
 
-@pytest.mark.parametrize("prompt", ENDS)
-async def test_status_that_the_system_discards_is_unknown(ignored, tmp_path, prompt):
+@pytest.mark.parametrize("prompt", EXITS)
+async def test_a_status_that_the_system_discards_is_unknown(ignored, tmp_path, prompt):
     with pytest.raises(CommandFailed) as caught:
         await shell(f"echo why >&2; {prompt}", tmp_path)
     assert str(caught.value) == f"{IGNORED}: why"
 
 
-@pytest.mark.parametrize("prompt", ENDS[:3])
+@pytest.mark.parametrize("prompt", EXITS[:3])
 @pytest.mark.parametrize("reaper", ["reaped", "reaping_thread"])
-async def test_status_that_is_taken_away_is_never_success(request, tmp_path, reaper, prompt):
+async def test_a_status_that_other_code_collects_is_never_a_success(request, tmp_path, reaper, prompt):
     request.getfixturevalue(reaper)
     for _ in range(5):
         with pytest.raises(CommandFailed, match="^(exit status [37]$|ended by SIGKILL$|exit status unknown: something else)"):
             await shell(prompt, tmp_path)
 
 
-async def test_status_that_is_taken_away_says_by_whom(monkeypatch, tmp_path):
+async def test_the_error_of_a_collected_status_names_the_cause(monkeypatch, tmp_path):
     waitid = os.waitid
 
     def late(kind: int, which: int, options: int) -> object:
@@ -93,12 +93,12 @@ async def test_status_that_is_taken_away_says_by_whom(monkeypatch, tmp_path):
         return waitid(kind, which, options)
 
     monkeypatch.setattr(os, "waitid", late)
-    with pytest.raises(CommandFailed, match=f"^{re.escape(TAKEN)}"):
+    with pytest.raises(CommandFailed, match=f"^{re.escape(COLLECTED)}"):
         await shell("exit 0", tmp_path)
 
 
 @pytest.mark.parametrize(("prompt", "message"), [("exit 3", "exit status 3"), ("kill -9 $$", "ended by SIGKILL")])
-async def test_status_without_pidfd(monkeypatch, tmp_path, prompt, message):
+async def test_a_status_is_found_without_pidfd(monkeypatch, tmp_path, prompt, message):
     def absent(pid: int, flags: int = 0) -> int:
         raise OSError(38, "Function not implemented")
 
@@ -111,13 +111,13 @@ async def test_status_without_pidfd(monkeypatch, tmp_path, prompt, message):
     assert scope.cancelled_caught
 
 
-async def test_status_without_pidfd_that_is_discarded(ignored, monkeypatch, tmp_path):
+async def test_a_discarded_status_without_pidfd_is_unknown(ignored, monkeypatch, tmp_path):
     monkeypatch.delattr(os, "pidfd_open")
     with pytest.raises(CommandFailed, match=f"^{re.escape(IGNORED)}$"):
         await shell("exit 3", tmp_path)
 
 
-async def test_run_with_a_lost_status_is_recorded_as_failed(ignored, tmp_path):
+async def test_a_run_with_a_lost_status_is_failed(ignored, tmp_path):
     async with open_scheduler(tmp_path / "jobs.db", shell_executor(tmp_path)) as scheduler:
         job_id = await scheduler.store.add_job("job", "exit 3", Interval.every(hours=1), max_retries=0)
         run = await scheduler.run_now(job_id)
@@ -126,7 +126,7 @@ async def test_run_with_a_lost_status_is_recorded_as_failed(ignored, tmp_path):
     assert IGNORED in run.error
 
 
-def test_inherited_disregard_of_sigchld_is_reset_by_the_command(write, tmp_path):
+def test_the_command_resets_an_inherited_sigchld_that_is_ignored(write, tmp_path):
     write(
         '[[cron.jobs]]\nname = "three"\nprompt = "exit 3"\nin_secs = 0\n[[cron.jobs]]\nname = "zero"\nprompt = "exit 0"\nin_secs = 0'
     )

@@ -1,4 +1,4 @@
-"""Findings in commands: habits of a crontab and of bash."""
+"""Findings in commands: habits from a crontab and from bash."""
 
 from __future__ import annotations
 
@@ -53,29 +53,29 @@ BASH, BACKGROUND, PERCENT = "bash-redirect", "background-command", "crontab-perc
         ("cmd \\", []),
     ],
 )  # fmt: skip
-def test_findings(command, rules):
+def test_findings_in_commands(command, rules):
     assert [each.rule for each in lint_command(command, "/bin/sh")] == rules
 
 
-def test_bash_knows_its_own_redirection():
+def test_a_redirection_of_bash_is_fine_in_bash():
     assert not lint_command("./nightly.sh &>> log", "/usr/local/bin/bash")
     assert [each.rule for each in lint_command("./nightly.sh &>> log &", "/bin/bash")] == [BACKGROUND]
 
 
-@pytest.mark.parametrize(("operator", "again"), [("&>", "> FILE 2>&1"), ("&>>", ">> FILE 2>&1")])
-def test_texts_name_what_to_write(operator, again):
+@pytest.mark.parametrize(("operator", "replacement"), [("&>", "> FILE 2>&1"), ("&>>", ">> FILE 2>&1")])
+def test_the_text_names_the_replacement(operator, replacement):
     (finding,) = lint_command(f"cmd {operator} log", "/bin/dash")
     assert f"{operator} is bash's: '/bin/dash' may" in finding.text
-    assert again in finding.text
+    assert replacement in finding.text
 
 
-def test_no_finding_holds_the_prompt():
+def test_no_finding_quotes_the_prompt():
     for finding in lint_command("SECRET %x &>> SECRET &", "/bin/sh"):
         assert "SECRET" not in finding.text
 
 
 @pytest.mark.skipif("dash" not in os.path.realpath("/bin/sh"), reason="/bin/sh is not dash")
-def test_the_finding_is_right_about_dash(tmp_path):
+def test_dash_starts_a_background_process_at_a_redirection_of_bash(tmp_path):
     code = "sh -c 'sleep 0.2; echo late' &>> log; echo $?; wait; cat log"
     done = subprocess.run(["/bin/sh", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout == "0\nlate\n"  # it went to standard output, from the background
@@ -102,14 +102,14 @@ every_ms = 60000
 """
 
 
-def test_lint_of_a_file(write):
+def test_lint_reports_commands_of_a_file(write):
     file = write(JOBS)
-    answer = CliRunner().invoke(cronactors, ["lint", str(file), "--json"])
-    assert answer.exit_code == 1
-    assert [(each["job"], each["rule"]) for each in json.loads(answer.output)] == [("night", BASH), ("delayed", BACKGROUND)]
+    result = CliRunner().invoke(cronactors, ["lint", str(file), "--json"])
+    assert result.exit_code == 1
+    assert [(each["job"], each["rule"]) for each in json.loads(result.output)] == [("night", BASH), ("delayed", BACKGROUND)]
     file.write_text(file.read_text().replace('executor = "shell"', 'executor = "shell"\nshell = "/bin/bash"'))
-    answer = CliRunner().invoke(cronactors, ["lint", str(file), "--json"])
-    assert [(each["job"], each["rule"]) for each in json.loads(answer.output)] == [("delayed", BACKGROUND)]
+    result = CliRunner().invoke(cronactors, ["lint", str(file), "--json"])
+    assert [(each["job"], each["rule"]) for each in json.loads(result.output)] == [("delayed", BACKGROUND)]
     file.write_text(
         file.read_text()
         .replace('executor = "shell"\nshell = "/bin/bash"', 'executor = "my:agent"')
@@ -120,6 +120,6 @@ def test_lint_of_a_file(write):
 
 def test_lint_refuses_a_prompt_that_is_too_long(write):
     file = write(f'[[cron.jobs]]\nname = "long"\nprompt = "{"x" * 131_072}"\nevery_ms = 60000')
-    answer = CliRunner().invoke(cronactors, ["lint", str(file)])
-    assert answer.exit_code == 1
-    assert "job 'long': prompt is too long for a shell: 131,072 bytes" in str(answer.exception)
+    result = CliRunner().invoke(cronactors, ["lint", str(file)])
+    assert result.exit_code == 1
+    assert "job 'long': prompt is too long for a shell: 131,072 bytes" in str(result.exception)
