@@ -160,7 +160,7 @@ def _ordinal(day: int) -> str:
 
 
 def _check_steps(cron: Expression) -> Iterator[Finding]:
-    """Report steps that do not divide their field, so that the distance to the next run is another at the end of each period."""
+    """Report steps that do not divide their field, so that the last distance in each period differs from the others."""
     for field, period in _PERIODS:
         written = cron.written.get(field)
         for item in written.items if written is not None and not _is_even(written.values, field) else ():
@@ -240,7 +240,7 @@ def _check_seconds_first(cron: Expression) -> Iterator[Finding]:
     times = cron.times
     if SECOND not in cron.written or len(times.seconds) > 1:
         return
-    # Who writes `0 0 * * * *` or `0 */5 * * * *` means seconds, and `0 30 * * * *` cannot have an hour of 30.
+    # `0 0 * * * *` and `0 */5 * * * *` are common among people who mean seconds first, and in `0 30 * * * *` 30 cannot be an hour.
     hourly = cron.written[HOUR].text == "*" and times.minutes[-1] in range(1, _DAY_HOURS)
     if (times.seconds != (0,) or hourly) and _is_valid_minute_first(cron):
         yield Finding(
