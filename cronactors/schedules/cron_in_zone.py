@@ -21,8 +21,8 @@ from cronactors.schedules.local_times import LocalTimes
 _MAX_STEPS = 400
 """How many segments we search for the next instant of a rhythm before we take it for one that never fires.
 
-Each clock change that skips all times of a matching day costs up to four steps, so these are a hundred such days in a row. ``* 2
-* 3 L7`` in Europe/Rome is such a rhythm: it names the hour that is skipped each year.
+Each clock change that skips all times of a matching day costs up to four steps, so these are a hundred such days in a row. An
+example is ``* 2 * 3 L7`` in Europe/Rome, which names the hour that is skipped each year.
 """
 
 

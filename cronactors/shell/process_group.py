@@ -19,8 +19,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.2
 class ProcessGroup:
     """The process group of a command.
 
-    We end a group and not just the shell, because a shell that is killed leaves its children running: after a timeout ``sh -c
-    "sleep 1000; true"`` would leave a ``sleep`` that holds the job's files and pipes, and runs next to the following attempt.
+    We end a group and not just the shell, because a shell that is killed leaves its children running: after a timeout of
+    ``sleep 1000; true`` the ``sleep`` would hold the job's files and pipes, and run next to the following attempt.
 
     Args:
         grace: Time between SIGTERM and SIGKILL (s).
