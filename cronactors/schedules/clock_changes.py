@@ -1,9 +1,9 @@
 """The clock changes of a zone, and the mapping between local times and instants across them. Pure.
 
-An instant here is whole seconds since 1970-01-01 00:00 UTC. A local time is the number that the same count would give on the
-wall: the seconds that a clock without a zone would count from 1970-01-01 00:00. In Europe/Rome in 2026 the clock skips the local
-times from 02:00 to 03:00 on 29 March and shows those from 02:00 to 03:00 twice on 25 October (PEP 495 calls them a gap and a
-fold).
+An instant here is a number of seconds since 1970-01-01 00:00 UTC. A local time is a number of seconds too: those that a clock
+without a zone would count from 1970-01-01 00:00 to the date and time on the wall. In 2026 the clock in Europe/Rome skips the
+local times from 02:00 to 03:00 on 29 March, and shows those from 02:00 to 03:00 on 25 October twice (PEP 495 calls them a gap and
+a fold).
 
 We map them ourselves and don't use ``fold`` of datetime. All of cron's rules rest on two functions: `latest_local_shown` turns an
 instant into the latest local time that is past, `instant_reaching` turns a local time into the instant at which it is reached,
@@ -103,11 +103,10 @@ def latest_local_shown(zone: str, instant: int) -> int:
 def instant_reaching(zone: str, local: int) -> int:
     """Find the first instant at which the wall shows a local time or a later one.
 
-    This is where the rule of Debian cron(8) for a time of day lives: a skipped time runs once the clock has jumped, a repeated
-    one only at its first showing. In Rome 02:30 on 29 March 2026 is reached at 01:00 UTC, when the wall jumps to 03:00; 02:30 on
-    25 October 2026 is reached at 00:30 UTC, an hour before it is shown again. Debian limits the rule to changes of less than
-    three hours; we apply it to all of them, so that a job for 30 December 2011 in Pacific/Apia, a date that was skipped, is not
-    lost.
+    This is the rule of Debian cron(8) for a time of day: a skipped time runs once the clock has jumped, a repeated one only at
+    its first showing. In Rome 02:30 on 29 March 2026 is reached at 01:00 UTC, when the wall jumps to 03:00; 02:30 on 25 October
+    2026 is reached at 00:30 UTC, an hour before it is shown again. A job for 30 December 2011 in Pacific/Apia, a date that was
+    skipped, runs when the 31st begins.
 
     Every offset is smaller than a day, so the wall cannot reach ``local`` more than a day before the instant ``local``: we start
     there.
