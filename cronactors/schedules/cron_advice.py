@@ -15,9 +15,10 @@ from types import MappingProxyType
 import attrs
 
 from cronactors.errors import shorten
+from cronactors.schedules.cron_fields import WEEKDAY
 from cronactors.schedules.zones import is_zone
 
-_DAY_NAMES = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_DAY_NAMES = tuple(WEEKDAY.names)
 _NAME = (
     r"(?:mon(?:day)?|tue(?:s|sday)?|wed(?:s|nesday)?|thu(?:r|rs|rsday)?|fri(?:day)?|sat(?:urday)?|sun(?:day)?|jan(?:uary)?"
     r"|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)"

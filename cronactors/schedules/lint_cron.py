@@ -240,7 +240,7 @@ def _check_seconds_first(cron: Expression) -> Iterator[Finding]:
     times = cron.times
     if SECOND not in cron.written or len(times.seconds) > 1:
         return
-    # `0 0 * * * *` and `0 */5 * * * *` are common among people who mean seconds first, and in `0 30 * * * *` 30 cannot be an hour.
+    # `0 0 * * * *` and `0 */5 * * * *` are usual where seconds come first, and in `0 30 * * * *` 30 cannot be an hour.
     hourly = cron.written[HOUR].text == "*" and times.minutes[-1] in range(1, _DAY_HOURS)
     if (times.seconds != (0,) or hourly) and _is_valid_minute_first(cron):
         yield Finding(

@@ -33,9 +33,9 @@ class OneShot:
 
     Args:
         at: A datetime, or text in ISO 8601 as restricted by RFC 3339, such as ``"2026-03-29T09:00:00+02:00"`` or
-            ``"2026-03-29 09:00"``. With an offset, or ``Z``, it is an instant, whatever the job's zone. Without one it is local time
-            in the job's zone: a time that the clock shows twice means the first showing, and one that the clock skips is refused
-            when the job is added. Fractions of a millisecond are cut off.
+            ``"2026-03-29 09:00"``. With an offset, or ``Z``, it is an instant, whatever the job's zone. Without one it is local
+            time in the job's zone: a time that the clock shows twice means the first showing, and one that the clock skips is
+            refused when the job is added. Fractions of a millisecond are cut off.
 
     Raises:
         InvalidSchedule: It is not a date and time, or not in the years 1970 to 9997.
