@@ -284,7 +284,16 @@ class FakeStorage:
 
     def _end_plainly(self, plain: PlainFinish, owner: int) -> bool:
         run, job = self._seen.runs.get(plain.run_id), self.jobs([plain.job_id]).get(plain.job_id)
-        end = RunFinish("success", None, plain.completed_at, plain.session_id, plain.result, None, plain.run_id, "running")
+        end = RunFinish(
+            id=plain.run_id,
+            expected_status="running",
+            status="success",
+            cause=None,
+            completed_at=plain.completed_at,
+            session_id=plain.session_id,
+            result=plain.result,
+            error=None,
+        )
         if run is None or job is None or run.owner != owner or run.cancel_requested or not self._end_run(end):
             return False
         if (job.held_by, job.next_run_at, job.enabled) != (run.id, plain.next_run_at, 1) or job.crashes or job.delete_after_run:

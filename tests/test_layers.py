@@ -15,10 +15,10 @@ PACKAGE = ROOT / "cronactors"
 
 # From the bottom to the top. A module imports modules of earlier lines only.
 LAYERS = """
-actors.async_value actors.exception_groups actors.forks actors.watchdog cli.container_init cli.signals cli.stdout errors instants owner schedules.cron_fields schedules.finding schedules.zone_advice shell.exit_status shell.output storage.file_state storage.migrations storage.stop_marks
-actors.exits actors.tracebacks actors.user_code checks cli.printer cli.tables executor_options schedules.calendar shell.lint storage.rows wallclock
-schedules.local_times schedules.zones shell.checks shell.process_group storage.connection storage.protocol storage.statements
-actors.mailbox actors.stopping ledger.leases schedules.clock_changes schedules.cron_advice storage.execution
+actors.async_value actors.exception_groups actors.forks actors.watchdog cli.container_init cli.signals cli.stdout errors instants owner schedules.cron_fields schedules.finding schedules.zone_advice shell.exit_status shell.output storage.creation storage.file_state storage.migrations storage.row_statement storage.stop_marks
+actors.exits actors.tracebacks actors.user_code checks cli.printer cli.tables executor_options schedules.calendar shell.lint storage.errors storage.rows wallclock
+schedules.local_times schedules.zones shell.checks shell.process_group storage.execution storage.protocol storage.schema storage.statements
+actors.mailbox actors.stopping ledger.leases schedules.clock_changes schedules.cron_advice storage.connection
 actors.storage_thread ledger.owners schedules.cron schedules.cron_in_zone schedules.timestamps storage.sqlite
 schedules.lint_cron schedules.schedule
 model schedules.fire_times schedules.schedule_json
@@ -152,7 +152,7 @@ def test_a_package_is_known_in_one_place(package, place):
 
 def test_only_the_storage_knows_sqlite():
     knowing = {module for module in MODULES if "sqlite3" in others(TREES[module])}
-    assert knowing == {"storage.connection", "storage.migrations", "storage.execution", "storage.sqlite"}
+    assert knowing == {f"storage.{module}" for module in ("errors", "migrations", "schema", "connection", "execution")}
 
 
 def test_only_the_command_line_knows_click():

@@ -30,7 +30,7 @@ from cronactors.ledger.damage import find_damage
 from cronactors.model import CronRun
 from cronactors.owner import ProcessIdentity, identify_this_process
 from cronactors.spec import MAX_PATH, RetryPolicy
-from cronactors.storage.connection import FileLocked
+from cronactors.storage.errors import FileLocked
 from cronactors.storage.file_state import LogWatch, absolute
 from cronactors.storage.sqlite import SqliteStorage
 from cronactors.wallclock import VirtualTime, Wall, system_wall, virtual_time

@@ -1,1 +1,1 @@
-"""Where jobs and runs are kept: the rows, what any storage must do, and the storage in SQLite."""
+"""Where jobs and runs are stored: their rows, the protocol of a storage, and the storage in SQLite."""

@@ -1,93 +1,71 @@
-"""How statements are carried out: one by one or for many rows at once. Every statement passes here, so errors are mapped once."""
+"""Carrying out statements on one connection."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Iterable
 from typing import TypeAlias
 
-from cronactors.storage import statements as sql
-from cronactors.storage.connection import ours
+from cronactors.storage.errors import StorageErrors
+from cronactors.storage.row_statement import MANY, Row, RowStatement, Value
 
-Value: TypeAlias = str | int | float | None
-Parameters: TypeAlias = Sequence[Value] | dict[str, Value]
-
-_WIDEST = 128
+Parameters: TypeAlias = Row | dict[str, Value]
 
 
-def whole(value: Value) -> int:
-    """A value of an INTEGER column."""
+def integer(value: Value) -> int:
+    """Return the value of an INTEGER column."""
     assert isinstance(value, int)
     return value
 
 
-def parts(statement: str, rows: Sequence[Sequence[Value]]) -> Iterator[tuple[str, tuple[Value, ...]]]:
-    """The statement for few parts of the rows, which are of few lengths: SQLite need not read it anew for each number of rows."""
-    first = 0
-    while first < len(rows):
-        count = min(_WIDEST, 1 << (len(rows) - first).bit_length() - 1)
-        part = rows[first : first + count]
-        values = sql.values_in_order(statement)(part[0]) if count == 1 else tuple(chain.from_iterable(part))
-        yield sql.together(statement, len(part[0]), count), values
-        first += count
-
-
 class Execution:
-    """A connection and its statements.
+    """A connection and the ways to carry out a statement on it.
 
     Args:
         db: The connection, used by one thread at a time.
-        path: What errors call the file.
+        path: The file, as messages name it.
     """
 
     def __init__(self, db: sqlite3.Connection, path: str) -> None:
         self._db = db
         self._path = path
+        self._errors = StorageErrors(path)
 
     def _execute(self, statement: str, parameters: Parameters = ()) -> sqlite3.Cursor:
-        try:
+        """Carry out a statement that returns no rows."""
+        with self._errors:
             return self._db.execute(statement, parameters)
-        except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
-            raise  # a bug of ours
-        except (sqlite3.Error, UnicodeDecodeError) as error:
-            raise ours(error, self._path) from error
 
-    def _many(self, statement: str, rows: Iterable[Sequence[Value]]) -> int:
-        """Carry a statement out for each of the rows; answer how many rows of the file it has changed in all."""
-        try:
-            return self._db.executemany(statement, rows).rowcount
-        except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
-            raise  # a bug of ours
-        except (sqlite3.Error, UnicodeDecodeError) as error:
-            raise ours(error, self._path) from error
-
-    def _together(self, statement: str, rows: Sequence[Sequence[Value]]) -> int:
-        """The same with as few calls of SQLite as can be, each of which costs as much as a row. No two may concern the same row."""
-        return sum(self._execute(text, values).rowcount for text, values in parts(statement, rows))
-
-    def _all(self, statement: str, parameters: Parameters = ()) -> list[tuple[Value, ...]]:
-        try:
+    def _fetch(self, statement: str, parameters: Parameters = ()) -> list[tuple[Value, ...]]:
+        """Return all rows of a query."""
+        with self._errors:
             return self._db.execute(statement, parameters).fetchall()
-        except (sqlite3.Error, UnicodeDecodeError) as error:
-            raise ours(error, self._path) from error
 
-    def _among(self, statement: str, keys: Sequence[Value]) -> list[tuple[Value, ...]]:
-        """All rows that have one of the keys. Few widths, so that SQLite need not read the statement anew for each number of keys."""
-        found: list[tuple[Value, ...]] = []
-        places = statement.count("(?)")
-        for first in range(0, len(keys), _WIDEST):
-            part = keys[first : first + _WIDEST]
-            width = 1 << (len(part) - 1).bit_length()
-            padding = [None] * (width - len(part))
-            found += self._all(sql.widened(statement, width), [*part, *padding] * places)
-        return found
-
-    def _one(self, statement: str, parameters: Parameters = ()) -> tuple[Value, ...] | None:
-        rows = self._all(statement, parameters)
+    def _fetch_one(self, statement: str, parameters: Parameters = ()) -> tuple[Value, ...] | None:
+        """Return the first row of a query, or None."""
+        rows = self._fetch(statement, parameters)
         return rows[0] if rows else None
 
+    def _write(self, statement: RowStatement, rows: Iterable[Row]) -> int:
+        """Carry out a statement for each of the rows. If it takes many rows at once, no two may concern the same row of the file.
+
+        Returns:
+            How many rows of the file it has changed.
+        """
+        rows = list(rows)
+        with self._errors:
+            if statement.takes_many and len(rows) >= MANY:
+                return sum(self._db.execute(text, values).rowcount for text, values in statement.calls(rows))
+            return self._db.executemany(statement.for_one, rows).rowcount if rows else 0
+
+    def _read(self, statement: RowStatement, rows: Iterable[tuple[Value, ...]]) -> list[tuple[Value, ...]]:
+        """Return what a query finds for the rows; equal ones count once."""
+        different = list(dict.fromkeys(rows))
+        if len(different) == 1:
+            return self._fetch(statement.for_one, different[0])
+        return [found for text, values in statement.calls(different) for found in self._fetch(text, values)]
+
     def _new_numbers(self, last: str, count: int) -> range:
-        """Numbers for so many new rows, behind the last one that was ever given."""
-        first = whole(self._all(last)[0][0]) + 1 if count else 1
+        """Return numbers for new rows, greater than any that was given before."""
+        first = integer(self._fetch(last)[0][0]) + 1 if count else 1
         return range(first, first + count)

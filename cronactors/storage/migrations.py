@@ -1,4 +1,7 @@
-"""The numbered steps from an empty file to the newest schema. To add one: a script and a line in `STEPS`; never change an old one."""
+"""Numbered steps from an empty file to the newest schema. To add one, add a script and a line in `STEPS`; never change an old one.
+
+The one place that imports sqlite-utils.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,8 @@ class Step:
 
     Attributes:
         number: The schema that it leads to.
-        apply: Takes it, inside the caller's transaction.
-        destructive: It takes data away: the file is copied before.
+        apply: Takes the step, inside the caller's transaction.
+        destructive: It deletes data, so the file is copied before.
     """
 
     number: int
@@ -26,7 +29,7 @@ class Step:
 
 
 def _statements(script: str) -> Iterator[str]:
-    """Split a script: ``executescript`` would commit the transaction that all migrations share."""
+    """Split a script: ``executescript`` would commit the transaction that all steps share."""
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line
@@ -36,7 +39,7 @@ def _statements(script: str) -> Iterator[str]:
 
 
 def _script(name: str) -> Callable[[Database], None]:
-    """A step that carries out a script, which is read now: later the process may have given up the right to."""
+    """Return a step that carries out a script. The script is read now: later the process may have given up the right to read it."""
     statements = list(_statements(files("cronactors.storage").joinpath(name).read_text(encoding="utf-8")))
 
     def apply(db: Database) -> None:
@@ -53,7 +56,7 @@ STEPS: tuple[Step, ...] = (
 
 
 def destroys(version: int) -> bool:
-    """Whether a step that a file of this schema lacks takes data away."""
+    """Return whether a step that a file of this schema lacks deletes data."""
     return any(step.destructive for step in STEPS if step.number > version)
 
 

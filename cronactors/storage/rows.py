@@ -1,43 +1,52 @@
-"""Rows as a storage keeps them: plain text and numbers. Times are `Millis`; a user_id of "" is the agent itself.
+"""Rows as a storage holds them: text and numbers. Times are `Millis`; a user_id of "" is the agent itself.
 
-Named tuples: SQLite hands out tuples and takes them, and a row is made, changed and thrown away some ten times a run.
+They are named tuples, because SQLite takes and returns tuples, and some ten rows are made, changed and dropped for each run.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from cronactors.instants import Millis
 
-PAUSE = "pause"
+PAUSE: Final = "pause"
 """`RunRow.waits_for` of a run that waits until its job is resumed."""
 
-CRASH_LOOP = "crash_loop"
-"""`RunRow.waits_for` of a run that may have ended its process before, and waits until no other such run goes on."""
+CRASH_LOOP: Final = "crash_loop"
+"""`RunRow.waits_for` of a run whose job is in a crash loop: it waits until no other such run is running."""
+
+_SECRET = frozenset({"prompt", "executor_options", "last_error", "result", "error"})
+"""Fields that a repr leaves out: texts of users and of their executors."""
 
 
 def session_key(user_id: str) -> str:
-    """The main session of a user, as `RunRow.session` and `RunRow.waits_for` name it."""
+    """Return the main session of a user, as `RunRow.session` and `RunRow.waits_for` name it."""
     return f"session:{user_id}"
 
 
 def job_key(job_id: str) -> str:
-    """The line of runs that wait for an open run of the same job, as `RunRow.waits_for` names it."""
+    """Return the `RunRow.waits_for` of runs that wait for an open run of their job."""
     return f"job:{job_id}"
 
 
+def _repr(row: NamedTuple) -> str:
+    """Show a row without its secret fields."""
+    shown = [f"{name}={value!r}" for name, value in zip(row._fields, row, strict=True) if name not in _SECRET]
+    return f"{type(row).__name__}({', '.join(shown)})"
+
+
 class JobRow(NamedTuple):
-    """A job. The order of the fields is the order in which statements name the columns.
+    """A job. Statements name the columns in the order of these fields.
 
     Attributes:
         origin: The file that lists the job.
-        crashes: How often in a row its runs were interrupted by the end of their process.
-        next_run_at: The first moment that is not decided yet; of a paused job too. None: none is left.
-        decided_local: Of a cron job: until when its moments are decided, in seconds of the local clock of its zone.
-        held_by: The open run that must end before another may start.
-        schedule: The first of the fields that no run changes, and that are kept apart.
-        anchor_at: Where an interval's moments are counted from.
-        delay_ms: How the one-shot was given, if it was given as a delay.
+        crashes: How many of its runs in a row were interrupted by the end of their process.
+        next_run_at: The first moment that is not decided yet, also while the job is paused. None: there is none.
+        decided_local: For a cron job, until when its moments are decided: seconds of the local clock of its zone.
+        held_by: The open run that must finish before another may start.
+        schedule: The first of the fields that no run changes; they are stored in a table of their own.
+        anchor_at: The moment from which an interval counts.
+        delay_ms: The delay of a one-shot that was given as a delay.
         rules: The release of zone rules and parser by which ``next_run_at`` was computed; "" if that is not known.
         executor_options: JSON.
     """
@@ -68,8 +77,12 @@ class JobRow(NamedTuple):
     executor_options: str
     prompt: str
 
+    def __repr__(self) -> str:
+        """Leave out what may be secret."""
+        return _repr(self)
+
     def with_state(self, state: JobState) -> JobRow:
-        """The job in another state."""
+        """Return the job in another state."""
         return self._replace(**state._asdict())
 
     @property
@@ -78,13 +91,14 @@ class JobRow(NamedTuple):
         return session_key(self.user_id) if self.session_mode == "main" else None
 
 
-SPEC = JobRow._fields.index("schedule")
-"""Where in a `JobRow` the fields begin that no run changes."""
+SPEC: Final = JobRow._fields.index("schedule")
+"""The position in a `JobRow` from which on no run changes the fields."""
 
 
 class JobState(NamedTuple):
-    """The columns of a job that change when its runs start and end. In the order of the statement, as `RunFinish` is."""
+    """The columns of a job that change when its runs start and finish."""
 
+    id: str
     next_run_at: Millis | None
     decided_local: int | None
     held_by: int | None
@@ -92,12 +106,16 @@ class JobState(NamedTuple):
     last_error: str | None
     enabled: int
     crashes: int
-    id: str
+
+    def __repr__(self) -> str:
+        """Leave out what may be secret."""
+        return _repr(self)
 
     @classmethod
     def of(cls, job: JobRow) -> JobState:
-        """The state that a job is in now."""
+        """Return the state of a job."""
         return cls(
+            id=job.id,
             next_run_at=job.next_run_at,
             decided_local=job.decided_local,
             held_by=job.held_by,
@@ -105,27 +123,25 @@ class JobState(NamedTuple):
             last_error=job.last_error,
             enabled=job.enabled,
             crashes=job.crashes,
-            id=job.id,
         )
 
     def disabled(self) -> JobState:
-        """The same of a job that is not to run any more."""
+        """Return the same state, disabled."""
         return self._replace(enabled=0)
 
 
 class RunRow(NamedTuple):
-    """A run: one attempt of one moment. The order of the fields is the order in which statements name the columns.
+    """A run: one attempt of one moment. Statements name the columns in the order of these fields.
 
     Attributes:
-        id: Grows with every run, and so is the fencing token. 0 in a row that is not stored yet.
-        manual: 1 for a run that was asked for, its attempts included; part of the unique key (job, moment, manual, attempt).
-        status: The first of the fields that the end of the run changes.
+        id: Grows with every run, so it also serves as the fencing token. 0 in a row that is not stored yet.
+        manual: 1 for a run that a user requested, and for its retries; part of the unique key (job, moment, manual, attempt).
         failures: How many earlier attempts of the moment failed or timed out.
-        ready_at: When it may start, and its place in the queue.
-        waits_for: None, `PAUSE`, `CRASH_LOOP`, `session_key` or `job_key`: what must end before the run may start.
+        ready_at: From when on it may start; the queue is in this order.
+        waits_for: None, `PAUSE`, `CRASH_LOOP`, `session_key` or `job_key`: what keeps the run from starting.
         session: The main session that it uses.
         owner: The scheduler that runs it.
-        range_at: The other end of the moments that it stands for, beside ``scheduled_at``; None: it stands for one.
+        range_at: The run stands for all moments between ``scheduled_at`` and this one. None: it stands for one.
     """
 
     id: int
@@ -152,6 +168,10 @@ class RunRow(NamedTuple):
     error: str | None = None
     waits_for: str | None = None
 
+    def __repr__(self) -> str:
+        """Leave out what may be secret."""
+        return _repr(self)
+
     @property
     def span(self) -> tuple[Millis, Millis]:
         """The first and the last of the moments that it stands for."""
@@ -159,37 +179,46 @@ class RunRow(NamedTuple):
         return (self.scheduled_at, other) if self.scheduled_at <= other else (other, self.scheduled_at)
 
     def with_id(self, run_id: int) -> RunRow:
-        """The same row once it has its id."""
+        """Return the row with the id under which it is stored."""
         return RunRow(run_id, *self[1:])
 
-    def finished(self, end: RunFinish) -> RunRow:
-        """The same run after its end."""
-        return tuple.__new__(RunRow, (*self[:_END], *end[:-2], None))
-
-
-_END = RunRow._fields.index("status")
+    def finished(self, finish: RunFinish) -> RunRow:
+        """Return the run after it has finished."""
+        return self._replace(
+            status=finish.status,
+            cause=finish.cause,
+            completed_at=finish.completed_at,
+            session_id=finish.session_id,
+            result=finish.result,
+            error=finish.error,
+            waits_for=None,
+        )
 
 
 class RunFinish(NamedTuple):
-    """The end of a run: it takes effect only while the run still has ``expected_status``. All but the last two in the order of `RunRow`."""
+    """What to store when a run finishes, if it still has ``expected_status``."""
 
+    id: int
+    expected_status: str
     status: str
     cause: str | None
     completed_at: Millis
     session_id: str
     result: str | None
     error: str | None
-    id: int
-    expected_status: str
+
+    def __repr__(self) -> str:
+        """Leave out what may be secret."""
+        return _repr(self)
 
 
 class Claimed(NamedTuple):
-    """A run that has begun, the job as it was just before, and what that has changed in it.
+    """A run that has been started, its job as it was before, and what the start changes in the job.
 
     Attributes:
-        next_run_at: The job's first moment that is not decided yet.
-        decided_local: As of `JobRow`.
-        held_by: The open run that must end before another one of the job may start.
+        next_run_at: The first moment of the job that is not decided yet.
+        decided_local: As in `JobRow`.
+        held_by: The open run that must finish before another of the job may start.
     """
 
     run: RunRow
@@ -200,7 +229,7 @@ class Claimed(NamedTuple):
 
     @property
     def job_now(self) -> JobRow:
-        """The job as it was when the run had begun."""
+        """The job after the run was started."""
         return self.job._replace(
             next_run_at=self.next_run_at,
             decided_local=self.decided_local,
@@ -210,10 +239,10 @@ class Claimed(NamedTuple):
 
 
 class PlainFinish(NamedTuple):
-    """The end of a run that succeeded, of a job that is to go on as its claim left it: `store_plain_finishes` says what must hold for that.
+    """What to store when a run succeeded and its job is as the claim left it; `Storage.store_plain_finishes` checks that.
 
     Attributes:
-        next_run_at: The job's first moment that is not decided yet, none of them due; None: none is left, and the job is done.
+        next_run_at: The first moment of the job that is not decided yet; it is not due. None: there is none, and the job is done.
     """
 
     run_id: int
@@ -223,9 +252,13 @@ class PlainFinish(NamedTuple):
     job_id: str
     next_run_at: Millis | None
 
+    def __repr__(self) -> str:
+        """Leave out what may be secret."""
+        return _repr(self)
+
 
 class DueItem(NamedTuple):
-    """A place in the queue: a job whose moment has come (``run_id`` None), or a pending run that may start."""
+    """An item of the queue: a job with a moment that is due (``run_id`` None), or a pending run that may start."""
 
     run_id: int | None
     job_id: str
@@ -233,11 +266,11 @@ class DueItem(NamedTuple):
 
 
 class NextTimes(NamedTuple):
-    """When something is to be done next, past or future; None: never.
+    """The times for which a scheduler has to wake, past or future; None: never.
 
     Attributes:
-        due: The first of the queue.
-        cancelling: The first run that is to be cancelled for the next moment of its job.
+        due: Of the first item of the queue.
+        cancelling: Of the first moment for which the open run of its job is to be cancelled.
     """
 
     due: Millis | None
@@ -245,14 +278,14 @@ class NextTimes(NamedTuple):
 
 
 class OwnerRow(NamedTuple):
-    """A scheduler, or a handle with a loop of its own, that has the file open.
+    """A scheduler, or a store that runs jobs in a loop of its own, which has the file open.
 
     Attributes:
         machine: Machine, boot and pid namespace.
-        pid: Its process.
+        pid: The id of its process.
         process_start: When that process was started, as the system counts it.
         heartbeat_at: When it last renewed its lease.
-        lease_until: Until when it is taken to live without one; 0 once it has closed in order.
+        lease_until: When its lease ends; 0 once it has closed in order.
     """
 
     id: int

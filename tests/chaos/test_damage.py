@@ -30,7 +30,7 @@ from cronactors import (
     open_store,
 )
 from cronactors.ledger.damage import find_damage
-from cronactors.storage.connection import APPLICATION_ID, SCHEMA_VERSION
+from cronactors.storage.schema import APPLICATION_ID, SCHEMA_VERSION
 from cronactors.storage.sqlite import SqliteStorage
 from tests.chaos import whole_file
 from tests.chaos.fault_scenario import START, clock_at

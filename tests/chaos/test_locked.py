@@ -18,7 +18,7 @@ import trio.testing
 from cronactors import CronConfig, Interval, JobContext, JobSpec, OneShot, StoreUnavailable, open_scheduler, open_store
 from cronactors.actors import store as store_module, store_lifetime
 from cronactors.actors.storage_thread import in_place
-from cronactors.storage.connection import FileLocked
+from cronactors.storage.errors import FileLocked
 from cronactors.storage.sqlite import SqliteStorage
 from cronactors.wallclock import system_wall
 from tests.chaos.judge import Ledger, judge

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from cronactors.errors import StoreCorrupt, StoreUnavailable
-from cronactors.storage import connection, migrations
-from cronactors.storage.connection import SCHEMA_VERSION, connect
+from cronactors.storage import migrations, schema
+from cronactors.storage.connection import connect
+from cronactors.storage.schema import SCHEMA_VERSION
 from tests.chaos import upgrades
 from tests.chaos.faults import EXIT_CODE, EXITS, FAILS, Faults, State, committed, in_memory, talking
 from tests.chaos.sizes import quick_and_full
@@ -171,7 +172,7 @@ def test_what_was_there_before_an_upgrade_is_there_afterwards(old: Path):
 def test_a_step_that_takes_nothing_away_makes_no_copy(old: Path, monkeypatch: pytest.MonkeyPatch):
     with started("old", old) as file:
         monkeypatch.setattr(migrations, "STEPS", (*migrations.STEPS, migrations.Step(SCHEMA_VERSION + 1, upgrades.add_title)))
-        monkeypatch.setattr(connection, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
+        monkeypatch.setattr(schema, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
         connect(str(file), create=False).close()
         assert [path.name for path in file.parent.iterdir()] == ["agent.db"]
 

@@ -16,7 +16,7 @@ import trio
 from sqlite_utils import Database
 
 from cronactors import open_store
-from cronactors.storage import connection, migrations
+from cronactors.storage import connection, migrations, schema
 from cronactors.storage.migrations import Step
 from tests.chaos.faults import Faults, watching
 
@@ -39,12 +39,12 @@ def made_up_schemas() -> Iterator[None]:
     """Let the library know two schemas more; the second step takes a column away."""
     steps = migrations.STEPS
     migrations.STEPS = (*steps, Step(NEWEST - 1, add_title), Step(NEWEST, drop_progress, destructive=True))
-    connection.SCHEMA_VERSION = NEWEST  # type: ignore[misc]
+    schema.SCHEMA_VERSION = NEWEST  # type: ignore[misc]
     try:
         yield
     finally:
         migrations.STEPS = steps
-        connection.SCHEMA_VERSION = NEWEST - 2  # type: ignore[misc]
+        schema.SCHEMA_VERSION = NEWEST - 2  # type: ignore[misc]
 
 
 def open_file(faults: Faults) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sqlite3
 import stat
@@ -14,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from cronactors.errors import StoreCorrupt, StoreUnavailable
-from cronactors.storage import connection, migrations
-from cronactors.storage.connection import APPLICATION_ID, SCHEMA_VERSION, connect
+from cronactors.storage import connection, migrations, schema
+from cronactors.storage.connection import connect
 from cronactors.storage.file_state import MEMORY
+from cronactors.storage.schema import APPLICATION_ID, SCHEMA_VERSION
 from tests import storages
 from tests.storages import add, contents, filled, job, job_ids, opened, pragma
 
@@ -70,57 +72,84 @@ def test_a_file_appears_whole_and_nothing_else_beside_it(tmp_path: Path, path: s
         assert pragma(db, "user_version") == SCHEMA_VERSION
 
 
-def test_where_there_are_no_links_a_file_is_made_too(tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def link(*_: object, **__: object) -> None:
-        raise PermissionError
+def no_links(*_: object, **__: object) -> None:
+    """Refuse, as a file system without hard links does."""
+    raise PermissionError
 
-    monkeypatch.setattr(os, "link", link)
+
+def test_a_file_system_without_links_gets_a_file_too(tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "link", no_links)
     filled(path)
     assert list(contents(tmp_path)) == ["jobs.db"]
 
 
 KILLED = """
 import os, signal, sys
-from cronactors.storage import connection
+from cronactors.storage import connection, creation
 
-def kill(*args):
+def kill(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
 
-set_up = connection._set_up
-def set_up_and_end(*args):
-    set_up(*args)
-    kill()
+def kill_after(function):
+    def carried_out(*args, **kwargs):
+        function(*args, **kwargs)
+        kill()
+    return carried_out
 
-if sys.argv[2] == "sync":
-    connection._sync = kill
-elif sys.argv[2] == "set_up":
-    connection._set_up = set_up_and_end
+where = sys.argv[2]
+if where == "before the schema":
+    connection.bring_up_to_date = kill
+elif where == "after the schema":
+    connection.bring_up_to_date = kill_after(connection.bring_up_to_date)
+elif where == "after the file was synced":
+    os.fsync = kill_after(os.fsync)
+elif where == "before the name":
+    os.link = kill
+elif where == "after the name":
+    os.link = kill_after(os.link)
+elif where == "before the folder was synced":
+    creation._sync_folder = kill
 else:
-    os.fsync = kill
+    creation._sync_folder = kill_after(creation._sync_folder)
 connection.connect(sys.argv[1], create=True)
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="there are no files without a name")
-@pytest.mark.parametrize("where", ["set_up", "fsync", "sync"])
-def test_a_creator_that_is_killed_leaves_nothing_but_the_file(tmp_path: Path, path: str, where: str) -> None:
+@pytest.mark.parametrize(
+    ("where", "created"),
+    [
+        ("before the schema", False),
+        ("after the schema", False),
+        ("after the file was synced", False),
+        ("before the name", False),
+        ("after the name", True),
+        ("before the folder was synced", True),
+        ("after the folder was synced", True),
+    ],
+)
+def test_a_creator_that_is_killed_leaves_a_complete_file_or_none(tmp_path: Path, path: str, where: str, created: bool) -> None:
     ended = subprocess.run([sys.executable, "-c", KILLED, path, where], check=False)
     assert ended.returncode == -signal.SIGKILL
-    assert [file.name for file in tmp_path.iterdir()] == (["jobs.db"] if where == "sync" else [])
-    connect(path, create=True).close()
-    assert {file.name for file in tmp_path.iterdir()} == {"jobs.db"}
+    left = {file.name for file in tmp_path.iterdir()}
+    unfinished = {name for name in left if re.fullmatch(r"jobs\.db\.[0-9a-f]{16}\.part(-wal|-shm)?", name)}
+    assert left - unfinished == ({"jobs.db"} if created else set())
+    assert all(stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600 for name in left)
+    filled(path)
+    assert {file.name for file in tmp_path.iterdir()} == unfinished | {"jobs.db"}, "a leftover stays, and does no harm"
+    with closing(opened(path)) as storage:
+        assert (storage.check(), job_ids(storage)) == (None, ["000", "001", "002"])
 
 
-@pytest.mark.parametrize("named", [False, True])
-def test_a_new_file_is_the_same_whether_it_had_a_name_meanwhile(
-    tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch, named: bool
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_new_file_is_in_wal_mode_and_complete_when_it_gets_its_name(
+    tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch, has_links: bool
 ) -> None:
-    if named:
-        monkeypatch.delattr(os, "O_TMPFILE", raising=False)
-    monkeypatch.setattr(connection, "_look", lambda path, file: kept.append(file.read_bytes()))
-    kept: list[bytes] = []
+    if not has_links:
+        monkeypatch.setattr(os, "link", no_links)
+    contents_at_check: list[bytes] = []
+    monkeypatch.setattr(connection, "check_file", lambda path, file, **_: contents_at_check.append(file.read_bytes()))
     connect(path, create=True).close()
-    (content,) = kept
+    (content,) = contents_at_check
     assert content[:16] == b"SQLite format 3\0"
     assert content[18:20] == b"\2\2", "in WAL mode before anybody opens it (SQLite, Database File Format)"
     assert [*tmp_path.iterdir()] == [Path(path)]
@@ -128,6 +157,27 @@ def test_a_new_file_is_the_same_whether_it_had_a_name_meanwhile(
     with closing(opened(path)) as storage:
         assert storage.check() is None
     assert stat.S_IMODE(Path(path).stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_creator_uses_the_file_of_another_process_that_was_faster(
+    path: str, monkeypatch: pytest.MonkeyPatch, has_links: bool
+) -> None:
+    if not has_links:
+        monkeypatch.setattr(os, "link", no_links)
+    fill = connection._fill
+
+    def fill_slowly(unfinished: Path, name: str) -> None:
+        fill(unfinished, name)
+        with monkeypatch.context() as patch:
+            patch.setattr(connection, "_fill", fill)
+            filled(path)
+
+    monkeypatch.setattr(connection, "_fill", fill_slowly)
+    connect(path, create=True).close()
+    assert list(contents(Path(path).parent)) == ["jobs.db"]
+    with closing(opened(path)) as storage:
+        assert job_ids(storage) == ["000", "001", "002"]
 
 
 def test_a_memory_storage_is_private_and_makes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +227,7 @@ def test_two_connections_see_what_the_other_commits(path: str) -> None:
 # Migrations
 
 
-def schema(path: str) -> list[tuple[object, ...]]:
+def numbers_and_tables(path: str) -> list[tuple[object, ...]]:
     with closing(sqlite3.connect(path)) as db:
         numbers = [(pragma(db, "application_id"), pragma(db, "user_version"))]
         return numbers + db.execute("SELECT name, sql FROM sqlite_master ORDER BY name").fetchall()
@@ -193,11 +243,11 @@ def test_migrations_are_applied_once(path: str, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(migrations, "migrate", counted)
     connect(path, create=True).close()
-    before = schema(path)
+    before = numbers_and_tables(path)
     for _ in range(2):
         connect(path, create=True).close()
     assert calls == [0]
-    assert schema(path) == before
+    assert numbers_and_tables(path) == before
 
 
 class Bug(Exception):
@@ -215,7 +265,7 @@ def test_a_migration_that_fails_leaves_the_file_as_it_was(
 ) -> None:
     if existing:
         filled(path)
-    before = schema(path) if existing else None
+    before = numbers_and_tables(path) if existing else None
     migrate = migrations.migrate
     calls = []
 
@@ -228,11 +278,11 @@ def test_a_migration_that_fails_leaves_the_file_as_it_was(
 
     with monkeypatch.context() as patch:
         patch.setattr(migrations, "migrate", half_way)
-        patch.setattr(connection, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
+        patch.setattr(schema, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
         with pytest.raises(raised):
             connect(path, create=True)
     assert len(calls) == 1, "only a lock is worth another try"
-    assert (schema(path) if existing else None) == before
+    assert (numbers_and_tables(path) if existing else None) == before
     assert list(contents(Path(path).parent)) == (["jobs.db"] if existing else [])
     with closing(opened(path)) as storage:
         assert job_ids(storage) == (["000", "001", "002"] if existing else [])

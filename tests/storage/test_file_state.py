@@ -29,7 +29,7 @@ def written(path: str, *, ago: float) -> None:
     os.utime(f"{path}-wal", (time.time() - ago, time.time() - ago))
 
 
-@pytest.mark.parametrize("ago", [HOUR, file_state.LOG_SETTLED + 1])
+@pytest.mark.parametrize("ago", [HOUR, file_state.LOG_AGE + 1])
 def test_a_log_that_nobody_has_written_to_is_quiet(tmp_path: Path, ago: float) -> None:
     path = str(tmp_path / "a.db")
     with closing(opened(path)) as storage:
@@ -54,7 +54,7 @@ def test_each_commit_is_noticed(tmp_path: Path) -> None:
             assert [watch.unchanged() for _ in range(2)] == [False, True]
 
 
-@pytest.mark.parametrize("ago", [0, file_state.LOG_SETTLED - 1, -file_state.LOG_SETTLED + 1])
+@pytest.mark.parametrize("ago", [0, file_state.LOG_AGE - 1, -file_state.LOG_AGE + 1])
 def test_what_was_written_just_now_may_be_written_again_unnoticed(tmp_path: Path, ago: float) -> None:
     path = str(tmp_path / "a.db")
     with closing(opened(path)) as storage:
@@ -98,7 +98,7 @@ def test_of_a_database_in_memory_nothing_is_told() -> None:
 
 @pytest.fixture
 def settled_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_state, "LOG_SETTLED", 0.05)
+    monkeypatch.setattr(file_state, "LOG_AGE", 0.05)
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ from cronactors import Interval, StoreUnavailable, open_store
 from cronactors.actors import store_lifetime
 from cronactors.cli.database import find_database
 from cronactors.config_file import load_config
-from cronactors.storage import connection, migrations
-from cronactors.storage.connection import FileLocked, connect
+from cronactors.storage import migrations, schema
+from cronactors.storage.connection import connect
+from cronactors.storage.errors import FileLocked
 from cronactors.storage.file_state import MEMORY, absolute, locate
 from cronactors.storage.sqlite import SqliteStorage
 from tests.cli_command import start, write
@@ -224,7 +225,7 @@ def test_the_copy_before_a_migration_is_of_the_file_and_stands_beside_it(
     name = "file:a.db?mode=memory"
     filled(f"{in_folder}/{name}")
     monkeypatch.setattr(migrations, "destroys", lambda version: True)
-    connection._keep_copy(name, 1)
+    schema.copy_before_upgrade(name, 1)
     assert sorted(contents(in_folder)) == [name, f"{name}.schema-1.bak"]
     with closing(sqlite3.connect(f"{in_folder}/{name}.schema-1.bak")) as copy:
         assert copy.execute("SELECT count(*) FROM jobs").fetchone() == (3,)

@@ -263,10 +263,10 @@ def test_advancing_writes_the_state_and_nothing_else(store: Storage) -> None:
 @pytest.mark.parametrize("count", [1, 2, 5, 128, 300])
 def test_many_jobs_are_advanced_each_to_its_own_state(store: Storage, count: int) -> None:
     store.insert_jobs([job(f"{n}") for n in range(count)])
-    store.update_job_states([JobState(n, n + 2, None, n + 1, f"e{n}", n % 2, n, f"{n}") for n in range(count)])
+    store.update_job_states([JobState(f"{n}", n, n + 2, None, n + 1, f"e{n}", n % 2, n) for n in range(count)])
     after = store.jobs([f"{n}" for n in range(count)])
     assert [JobState.of(after[f"{n}"]) for n in range(count)] == [
-        JobState(n, n + 2, None, n + 1, f"e{n}", n % 2, n, f"{n}") for n in range(count)
+        JobState(f"{n}", n, n + 2, None, n + 1, f"e{n}", n % 2, n) for n in range(count)
     ]
 
 

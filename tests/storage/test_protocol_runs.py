@@ -8,7 +8,7 @@ import pytest
 
 from cronactors.instants import LATEST
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import PAUSE, Claimed, DueItem, JobState, job_key, session_key
+from cronactors.storage.rows import PAUSE, Claimed, DueItem, JobRow, JobState, PlainFinish, job_key, session_key
 from tests import storages
 from tests.storages import NOT_UNIQUE, add_run, job, run, run_end
 
@@ -118,18 +118,18 @@ def test_a_moment_is_inserted_once(store: Storage) -> None:
     assert len(store.list_runs(job_id=None, before=None, limit=99)) == 5
 
 
-def begun(run_id: int, job_id: str, **fields: object) -> Claimed:
-    """A run of the moment 1, whose job goes on with its own number."""
+def claimed(run_id: int, job_id: str, **fields: object) -> Claimed:
+    """A started run of the moment 1; its id shows in all that it changes in its job."""
     row = run(id=run_id, job_id=job_id, status="running", owner=3, started_at=9, scheduled_at=1, ready_at=1, **fields)
     return Claimed(row, job(job_id), next_run_at=run_id + 100, decided_local=run_id + 200, held_by=run_id)
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 128, 200])
-def test_runs_that_begin_together_are_stored_as_they_are_and_change_their_jobs(store: Storage, count: int) -> None:
+@pytest.mark.parametrize("count", [0, 1, 2, 15, 16, 17, 128, 200])
+def test_runs_that_start_together_are_stored_and_change_their_jobs(store: Storage, count: int) -> None:
     add_run(store)
     store.insert_jobs([job(f"j{n}", last_error="of old") for n in range(count + 1)])
     ids = store.new_run_ids(count)
-    claims = [begun(run_id, f"j{n}", job_name="n", user_id="u", coalesced=2) for n, run_id in enumerate(ids)]
+    claims = [claimed(run_id, f"j{n}", job_name="n", user_id="u", coalesced=2) for n, run_id in enumerate(ids)]
     assert store.insert_started_runs(claims) == claims
     assert store.runs(ids) == {each.run.id: each.run for each in claims}
     after = store.jobs([f"j{n}" for n in range(count + 1)])
@@ -141,14 +141,45 @@ def test_runs_that_begin_together_are_stored_as_they_are_and_change_their_jobs(s
     assert [(after[f"j{n}"].next_run_at, after[f"j{n}"].held_by) for n in range(count)] == [(i + 100, i) for i in ids]
 
 
-def test_of_runs_that_begin_together_those_whose_moment_is_taken_change_nothing(store: Storage) -> None:
-    store.insert_jobs([job(f"j{n}") for n in range(4)])
+@pytest.mark.parametrize("count", [4, 40])
+def test_of_runs_that_start_together_those_whose_moment_has_a_run_change_nothing(store: Storage, count: int) -> None:
+    store.insert_jobs([job(f"j{n}") for n in range(count)])
     add_run(store, job_id="j1", scheduled_at=1)
-    claims = [begun(run_id, f"j{n}") for n, run_id in enumerate(store.new_run_ids(4))]
-    assert store.insert_started_runs(claims) == [claims[0], claims[2], claims[3]]
-    assert [row.job_id for row in store.running()] == ["j0", "j2", "j3"]
+    claims = [claimed(run_id, f"j{n}") for n, run_id in enumerate(store.new_run_ids(count))]
+    assert store.insert_started_runs(claims) == [claims[0], *claims[2:]]
+    assert {row.job_id for row in store.running()} == {f"j{n}" for n in range(count)} - {"j1"}
     assert store.jobs(["j1"])["j1"] == job("j1")
     assert add_run(store, job_id="later") > claims[-1].run.id
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 15, 16, 17, 129])
+@pytest.mark.parametrize("changed", [False, True])
+def test_plain_finishes_are_stored_all_or_none(store: Storage, count: int, changed: bool) -> None:
+    store.insert_jobs([job(f"j{n}", next_run_at=n, last_error="of old") for n in range(count)])
+    rows = [run(job_id=f"j{n}", status="running", owner=3, started_at=9) for n in range(count)]
+    ids = [run_id for run_id in store.insert_runs(rows) if run_id is not None]
+    store.update_job_states(
+        [JobState.of(row)._replace(held_by=i) for i, row in zip(ids, jobs_in_order(store, count), strict=True)]
+    )
+    if changed and count:
+        store.mark_runs(ids[-1:], cancel_requested=True)
+    before = (store.runs(ids), jobs_in_order(store, count))
+    finishes = [PlainFinish(i, 20 + n, f"s{n}", f"r{n}", f"j{n}", n) for n, i in enumerate(ids)]
+    assert store.store_plain_finishes(finishes, owner=3) is not (changed and count > 0)
+    if changed:
+        assert (store.runs(ids), jobs_in_order(store, count)) == before
+        return
+    finished = {"status": "success", "owner": 3, "started_at": 9}
+    assert store.runs(ids) == {
+        i: run(id=i, job_id=f"j{n}", completed_at=20 + n, session_id=f"s{n}", result=f"r{n}", **finished)
+        for n, i in enumerate(ids)
+    }
+    assert jobs_in_order(store, count) == [job(f"j{n}", next_run_at=n) for n in range(count)]
+
+
+def jobs_in_order(store: Storage, count: int) -> list[JobRow]:
+    jobs = store.jobs([f"j{n}" for n in range(count)])
+    return [jobs[f"j{n}"] for n in range(count)]
 
 
 def test_ids_of_runs_grow(store: Storage) -> None:

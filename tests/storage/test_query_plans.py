@@ -11,32 +11,36 @@ import pytest
 from cronactors.storage import statements
 from cronactors.storage.connection import connect
 from cronactors.storage.file_state import MEMORY
+from cronactors.storage.row_statement import WIDTHS, RowStatement
 
+ROW_STATEMENTS = {name: value for name, value in vars(statements).items() if isinstance(value, RowStatement)}
 TEXTS = {name: text for name, text in vars(statements).items() if name.isupper() and isinstance(text, str) and name[0] != "_"}
-WIDTHS = {"IDS_NAMED": 2, "ADVANCE_JOBS": 8, "BEGIN_RUNS": 9, "HOLD_JOBS": 5, "END_PLAINLY": 5, "LET_GO_ON": 3}
-STATEMENTS = {name: text for name, text in TEXTS.items() if name not in WIDTHS}
-TOGETHER = {
-    (name, count): statements.together(TEXTS[name], width, count) for name, width in WIDTHS.items() for count in (1, 2, 128)
+STATEMENTS = TEXTS | {name: statement.for_one for name, statement in ROW_STATEMENTS.items()}
+FOR_MANY = {
+    (name, width): statement.for_many(width)
+    for name, statement in ROW_STATEMENTS.items()
+    if statement.takes_many
+    for width in WIDTHS
 }
 
 # A full walk is right where the table or the partial index is as small as what is asked for.
 SCANS = {
     "RUNNING": ["SCAN runs USING INDEX runs_running"],  # all that goes on: the index holds nothing else
-    "RUNNING_OF": ["SCAN runs USING INDEX runs_running"],  # hardly more than that: few schedulers share a file
+    "RUNNING_OF_OWNER": ["SCAN runs USING INDEX runs_running"],  # hardly more than that: few schedulers share a file
     "COUNT_RUNNING": ["SCAN runs USING INDEX runs_running"],
-    "SHIFT_PENDING": ["SCAN runs USING INDEX runs_pending"],  # all that waits, once after the clock was set back
+    "ADVANCE_PENDING": ["SCAN runs USING INDEX runs_pending"],  # all that waits, once after the clock was set back
     "LAST_JOB": ["SCAN sqlite_sequence"],
     "LAST_RUN": ["SCAN sqlite_sequence"],  # one row for each table; the largest id is one step from the end of runs
-    "LATEST_ENTRY": ["SCAN job_specs", "SCAN runs"],  # backwards, and no further than its limit
-    "HALF_JOB": ["SCAN jobs USING INDEX jobs_of_user", "SCAN job_specs"],  # only where the file seems to be damaged
+    "LATEST_ADDED_AT": ["SCAN job_specs", "SCAN runs"],  # backwards, and no further than its limit
+    "INCOMPLETE_JOB": ["SCAN jobs USING INDEX jobs_of_user", "SCAN job_specs"],  # only where the file seems to be damaged
     "OWNERS": ["SCAN owners"],  # one row for each scheduler
 }
 SEARCHES = {
-    "EDIT_JOB": ["jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)"],
-    "ADVANCE_JOBS": ["jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)"],
-    "HOLD_JOBS": ["jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)"],
+    "UPDATE_JOB": ["jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)"],
+    "UPDATE_JOB_STATE": ["jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)"],
+    "HOLD_JOB": ["jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)"],
     "DELETE_JOB": ["jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)", "job_specs USING INTEGER PRIMARY KEY (rowid=?)"],
-    "EDIT_SPEC": ["job_specs USING INTEGER PRIMARY KEY (rowid=?)", "jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)"],
+    "UPDATE_SPEC": ["job_specs USING INTEGER PRIMARY KEY (rowid=?)", "jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)"],
     "JOBS": ["jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)", "job_specs USING INTEGER PRIMARY KEY (rowid=?)"],
     "IDLE_JOBS": [
         "jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)",
@@ -46,25 +50,28 @@ SEARCHES = {
     ],
     "IDS_NAMED": ["jobs USING INDEX sqlite_autoindex_jobs_2 (user_id=? AND name=?)"],
     "JOBS_OF_ORIGIN": ["jobs USING INDEX jobs_origin (origin=?)", "job_specs USING INTEGER PRIMARY KEY (rowid=?)"],
-    "PAGE_OF_JOBS": ["jobs USING INTEGER PRIMARY KEY (rowid>?)", "job_specs USING INTEGER PRIMARY KEY (rowid=?)"],
-    "PAGE_OF_USER": ["jobs USING INDEX jobs_of_user (user_id=? AND rowid>?)", "job_specs USING INTEGER PRIMARY KEY (rowid=?)"],
+    "LIST_JOBS": ["jobs USING INTEGER PRIMARY KEY (rowid>?)", "job_specs USING INTEGER PRIMARY KEY (rowid=?)"],
+    "LIST_JOBS_OF_USER": [
+        "jobs USING INDEX jobs_of_user (user_id=? AND rowid>?)",
+        "job_specs USING INTEGER PRIMARY KEY (rowid=?)",
+    ],
     "DUE": [
         "jobs USING INDEX jobs_due (next_run_at<?)",
         "runs USING INDEX runs_queue (waits_for=? AND ready_at<?)",
     ],
     "DUE_RUNS": ["runs USING INDEX runs_queue (waits_for=? AND ready_at<?)"],
-    "CANCELLING": ["jobs USING INDEX jobs_cancelling (next_run_at<?)"],
-    "UPCOMING": [
+    "JOBS_TO_CANCEL": ["jobs USING INDEX jobs_cancelling (next_run_at<?)"],
+    "NEXT_TIMES": [
         "jobs USING INDEX jobs_due (next_run_at>?)",
         "runs USING INDEX runs_queue (waits_for=?)",
         "jobs USING INDEX jobs_cancelling (next_run_at>?)",
     ],
-    "RUNS_SINCE": ["runs USING INTEGER PRIMARY KEY (rowid>?)"],
-    "START_RUN": ["runs USING INTEGER PRIMARY KEY (rowid=?)"],
-    "PARK_RUN": ["runs USING INTEGER PRIMARY KEY (rowid=?)"],
-    "END_RUN": ["runs USING INTEGER PRIMARY KEY (rowid=?)"],
-    "END_PLAINLY": ["runs USING INTEGER PRIMARY KEY (rowid=?)"],
-    "LET_GO_ON": [
+    "RUN_IDS_FROM": ["runs USING INTEGER PRIMARY KEY (rowid>?)"],
+    "START_PENDING_RUN": ["runs USING INTEGER PRIMARY KEY (rowid=?)"],
+    "SET_WAITS_FOR": ["runs USING INTEGER PRIMARY KEY (rowid=?)"],
+    "STORE_FINISH": ["runs USING INTEGER PRIMARY KEY (rowid=?)"],
+    "STORE_PLAIN_FINISH": ["runs USING INTEGER PRIMARY KEY (rowid=?)"],
+    "RELEASE_JOB": [
         "jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)",
         "runs USING INDEX runs_pending (job_id=?)",
         "runs USING INDEX runs_running (job_id=?)",
@@ -72,14 +79,15 @@ SEARCHES = {
     "MARK_RUN": ["runs USING INTEGER PRIMARY KEY (rowid=?)"],
     "RUNS": ["runs USING INTEGER PRIMARY KEY (rowid=?)"],
     # Not runs_of_job: that would walk the whole history of the job.
-    "OPEN_RUNS": ["runs USING INDEX runs_pending (job_id=?)", "runs USING INDEX runs_running (job_id=?)"],
+    "PENDING_RUNS_OF_JOBS": ["runs USING INDEX runs_pending (job_id=?)"],
+    "RUNNING_RUNS_OF_JOBS": ["runs USING INDEX runs_running (job_id=?)"],
     "SESSION_BUSY": ["runs USING INDEX runs_session (session=?)"],
-    "FIRST_WAITER": ["runs USING INDEX runs_queue (waits_for=?)"],
-    "HISTORY": ["runs USING INTEGER PRIMARY KEY (rowid<?)"],
-    "HISTORY_OF": ["runs USING INDEX runs_of_job (job_id=? AND (scheduled_at,manual,attempt)<(?,?,?))"],
-    "RUN_UNTIL": ["runs USING INDEX runs_of_job (job_id=? AND scheduled_at<?)"],
-    "RUN_AFTER": ["runs USING INDEX runs_of_job (job_id=? AND scheduled_at>?)"],
-    "MARK_RULES": ["job_specs USING INTEGER PRIMARY KEY (rowid=?)", "jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)"],
+    "FIRST_WAITING_RUN": ["runs USING INDEX runs_queue (waits_for=?)"],
+    "LIST_RUNS": ["runs USING INTEGER PRIMARY KEY (rowid<?)"],
+    "LIST_RUNS_OF_JOB": ["runs USING INDEX runs_of_job (job_id=? AND (scheduled_at,manual,attempt)<(?,?,?))"],
+    "LAST_RUN_UNTIL": ["runs USING INDEX runs_of_job (job_id=? AND scheduled_at<?)"],
+    "FIRST_RUN_AFTER": ["runs USING INDEX runs_of_job (job_id=? AND scheduled_at>?)"],
+    "SET_RULES": ["job_specs USING INTEGER PRIMARY KEY (rowid=?)", "jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)"],
     "META": ["meta USING PRIMARY KEY (key=?)"],
     "DELETE_META": ["meta USING PRIMARY KEY (key=?)"],
     "ORIGINS": ["jobs USING INDEX jobs_origin (origin>?)", "origins USING PRIMARY KEY (name=?)"],
@@ -122,13 +130,11 @@ def test_each_search_uses_the_index_made_for_it(db: sqlite3.Connection, name: st
     assert found == SEARCHES[name], "a new statement belongs into the table above"
 
 
-@pytest.mark.parametrize(("name", "count"), TOGETHER)
-def test_rows_that_are_written_together_are_walked_once_and_searched_for_each(
-    db: sqlite3.Connection, name: str, count: int
-) -> None:
-    steps = [step for step in plan(db, TOGETHER[name, count]) if touches_a_table(step)]
-    assert [step.removeprefix("SEARCH ") for step in steps if step != "SCAN given"] == SEARCHES.get(name, [])
-    assert steps.count("SCAN given") == (count > 1)
+@pytest.mark.parametrize(("name", "width"), FOR_MANY)
+def test_a_statement_for_many_rows_walks_them_once_and_searches_for_each(db: sqlite3.Connection, name: str, width: int) -> None:
+    steps = [step for step in plan(db, FOR_MANY[name, width]) if touches_a_table(step)]
+    assert [step.removeprefix("SEARCH ") for step in steps if step != "SCAN new"] == SEARCHES.get(name, [])
+    assert steps.count("SCAN new") in (1, 2), "for the LIMIT, and where the rows are used"
 
 
 def test_the_queue_is_a_merge_of_two_walks_in_order(db: sqlite3.Connection) -> None:
@@ -142,7 +148,7 @@ def test_the_queue_is_a_merge_of_two_walks_in_order(db: sqlite3.Connection) -> N
 
 
 def test_the_lists_above_name_only_statements_that_exist() -> None:
-    assert (SCANS.keys() | SEARCHES.keys()) <= TEXTS.keys()
+    assert (SCANS.keys() | SEARCHES.keys()) <= STATEMENTS.keys()
     assert not SCANS.keys() & SEARCHES.keys()
 
 
@@ -152,7 +158,7 @@ def test_every_index_is_used(db: sqlite3.Connection) -> None:
     }
     used = {
         name
-        for text in (*STATEMENTS.values(), *TOGETHER.values())
+        for text in (*STATEMENTS.values(), *FOR_MANY.values())
         for name in re.findall(r"USING INDEX (\w+)", " ".join(plan(db, text)))
     }
     assert used == made

@@ -16,8 +16,9 @@ from cronactors.actors.actor_requests import ClaimDue
 from cronactors.actors.store import Failed, run_batch
 from cronactors.errors import StoreCorrupt, StoreUnavailable
 from cronactors.storage import connection
-from cronactors.storage.connection import APPLICATION_ID, SCHEMA_VERSION, connect
+from cronactors.storage.connection import connect
 from cronactors.storage.file_state import MEMORY
+from cronactors.storage.schema import APPLICATION_ID, SCHEMA_VERSION
 from tests import storages
 from tests.storages import add, contents, filled, job_ids, opened
 
@@ -125,7 +126,7 @@ def test_a_file_whose_log_was_being_copied_into_it_in_a_crash_is_opened(tmp_path
 
 
 def test_a_file_that_became_another_after_the_first_look_is_refused_too(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def look(path: str, file: Path) -> None:
+    def becomes_newer(path: str, file: Path, *, busy_timeout: float) -> None:
         with closing(sqlite3.connect(path, isolation_level=None)) as db:
             for statement in FOREIGN["newer"]:
                 db.execute(statement)
@@ -133,7 +134,7 @@ def test_a_file_that_became_another_after_the_first_look_is_refused_too(path: st
     connect(path, create=True).close()
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("PRAGMA user_version = 0")
-    monkeypatch.setattr(connection, "_look", look)
+    monkeypatch.setattr(connection, "check_file", becomes_newer)
     with pytest.raises(StoreCorrupt, match="newer version"):
         connect(path, create=True)
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from cronactors import RunStatus, open_store
-from cronactors.storage.connection import SCHEMA_VERSION, connect
+from cronactors.storage.connection import connect
 from cronactors.storage.rows import CRASH_LOOP
+from cronactors.storage.schema import SCHEMA_VERSION
 
 FIXTURES = Path(__file__).parents[1] / "schema_files"
 OLD = range(1, SCHEMA_VERSION)
