@@ -1,8 +1,8 @@
-"""Who owns a run, and whether that process is certainly dead.
+"""The identity of a process that owns runs, and whether it has certainly ended.
 
-A process id alone says nothing: ids are used again, every container has its own, and every machine. So an owner is a machine with
-its boot and namespaces, a process id, and when that process was started. Where any of it cannot be told the answer is "perhaps
-alive", and the lease decides: taking over the run of a living process would run a job twice, waiting costs seconds.
+We cannot identify a process by its id alone: ids are used again, and every container and every machine has its own. So an identity is a
+machine with its boot and namespaces, a process id, and when that process was started. Where a part is unknown the process may be alive,
+and its lease decides. Taking over the run of a living process would run a job twice; waiting for the lease costs seconds.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _MACHINE_IDS = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
 _STATE, _THREADS, _STARTED = 0, 17, 19
 
 FindProcessStart: TypeAlias = Callable[[int], str | None]
-"""Looks at a process id: when that process was started, "" if that cannot be told, None if certainly nothing runs there."""
+"""For a process id, when that process was started: "" if that is unknown, None if there is certainly no such process."""
 
 
 @attrs.frozen
 class ProcessIdentity:
-    """A process that runs jobs.
+    """A process, different from every other one on any machine.
 
     Attributes:
-        machine: ``machine/boot/namespaces``; a part that cannot be told is empty.
-        pid: Its process id, as it sees it itself.
-        process_start: When it was started, as the system counts it; "" if that cannot be told.
+        machine: ``machine/boot/namespaces``; an unknown part is empty.
+        pid: Its process id, in its own namespace.
+        process_start: When it was started, as the system counts it; "" if that is unknown.
     """
 
     machine: str
@@ -43,25 +43,25 @@ class ProcessIdentity:
 
 
 def identify_this_process() -> ProcessIdentity:
-    """Tell who we are, also right after a fork. Takes some 20 microseconds and never raises."""
+    """Return the identity of this process, also right after a fork. Takes some 20 us and never raises."""
     pid = os.getpid()
     return ProcessIdentity(machine=_machine(pid), pid=pid, process_start=find_process_start(pid) or "")
 
 
 def find_process_start(pid: int, *, proc: Path = _PROC, system: str = sys.platform) -> str | None:
-    """Look at a process id on this system; see `FindProcessStart`. A zombie runs nothing: it counts as gone.
+    """Return when a process of this system was started, see `FindProcessStart`. A zombie runs nothing, so it counts as gone.
 
     Args:
-        pid: A process id of our own namespace.
+        pid: A process id in our own namespace.
         proc: Where the proc file system is, if there is one.
         system: As `sys.platform` names it.
     """
-    if pid <= 0 or system == "win32":  # os.kill(pid, 0) of Windows does not ask
+    if pid <= 0 or system == "win32":  # on Windows os.kill(pid, 0) sends Ctrl-C
         return ""
     try:
         fields = _stat(proc / str(pid) / "stat")
     except OSError:
-        return "" if _answers(pid) else None
+        return "" if _exists(pid) else None
     if len(fields) <= _STARTED:
         return ""
     # A dead leader whose other threads still run (one may be inside a write) is a living process.
@@ -70,46 +70,48 @@ def find_process_start(pid: int, *, proc: Path = _PROC, system: str = sys.platfo
     return fields[_STARTED]
 
 
-def certainly_dead(owner: ProcessIdentity, this_process: ProcessIdentity, *, look: FindProcessStart = find_process_start) -> bool:
-    """Tell whether an owner has certainly ended; False means that nobody knows. Takes some 20 microseconds and never raises.
+def certainly_dead(
+    process: ProcessIdentity, this_process: ProcessIdentity, *, find_start: FindProcessStart = find_process_start
+) -> bool:
+    """Return whether a process has certainly ended; False also if that is unknown. Takes some 20 us and never raises.
 
-    It has if it ran on this machine before the last boot, or if it ran since then beside us (same boot and namespaces) and its
-    process id is gone or belongs to a process that was started at another time.
+    It has ended if it ran on this machine before the last boot. It has also ended if it runs in our own boot and namespaces, and its id
+    is gone or belongs to a process that was started at another time.
 
     Args:
-        owner: Who is asked about.
-        this_process: The process that inspects, see `identify_this_process`.
-        look: How to look at a process id.
+        process: The other process.
+        this_process: From `identify_this_process`.
+        find_start: How to find when a process was started.
     """
-    machine, boot, spaces = _parts(owner.machine)
-    my_machine, my_boot, my_spaces = _parts(this_process.machine)
+    machine, boot, namespaces = _parts(process.machine)
+    my_machine, my_boot, my_namespaces = _parts(this_process.machine)
     if not (boot and my_boot):
         return False
     if boot != my_boot:
         return bool(machine) and machine == my_machine
-    if not spaces or spaces != my_spaces:
+    if not namespaces or namespaces != my_namespaces:
         return False
-    process_start = look(owner.pid)
-    return process_start is None or bool(process_start and owner.process_start and process_start != owner.process_start)
+    process_start = find_start(process.pid)
+    return process_start is None or bool(process_start and process.process_start and process_start != process.process_start)
 
 
 def machine_name(*, system: str = sys.platform, proc: Path = _PROC, machine_ids: tuple[Path, ...] = _MACHINE_IDS) -> str:
-    """Join machine, boot and namespaces into one text; a part that cannot be told is empty.
+    """Return machine, boot and namespaces as one text; an unknown part is empty.
 
     Args:
         system: As `sys.platform` names it.
         proc: Where the proc file system is.
-        machine_ids: Files of which the first that holds anything names the machine, machine-id(5).
+        machine_ids: Files that may hold the id of the machine (machine-id(5)); the first one that does counts.
     """
     host = platform.node().replace("/", "_").replace("\0", "")
     if system == "linux":
         machine = next(filter(None, map(_word, machine_ids)), "")
-        # Images of machines are copied with their machine-id: the host name has to be the same as well.
+        # Images of machines are copied with their machine-id, so the host name has to be the same as well.
         return f"{f'{machine}@{host}' if machine else ''}/{_word(proc / 'sys/kernel/random/boot_id')}/{_namespaces(proc)}"
     if system == "darwin" and host:
-        # No boot id and no namespaces here. Network card and host name say which machine it is; where there is no card, uuid makes
-        # one up in each process, so nobody is taken for dead. The machine stands for its boot: a process id that nobody has is as
-        # dead after a reboot as before.
+        # macOS has no boot id and no namespaces. Network card and host name identify the machine; without a card, uuid makes one up in
+        # each process, so no process is taken for dead. We use the machine as the boot too: a process id that does not exist now has
+        # ended, before a reboot or after it.
         this = f"{uuid.getnode():012x}@{host}"
         return f"{this}/{this}/{system}"
     return "//"
@@ -117,24 +119,24 @@ def machine_name(*, system: str = sys.platform, proc: Path = _PROC, machine_ids:
 
 @lru_cache(maxsize=1)
 def _machine(_pid: int) -> str:
-    """Tell machine, boot and namespaces: they stay while a process lives, but a fork may be in others."""
+    """Return `machine_name`, cached for each process: a fork may be in other namespaces."""
     return machine_name()
 
 
 def _parts(machine: str) -> tuple[str, str, str]:
     name, _, rest = machine.partition("/")
-    boot, _, spaces = rest.partition("/")
-    return name, boot, spaces
+    boot, _, namespaces = rest.partition("/")
+    return name, boot, namespaces
 
 
 def _stat(path: Path) -> list[str]:
-    """Split the fields behind the name, which may itself hold spaces and parentheses."""
+    """Return the fields behind the name, which may itself hold spaces and parentheses."""
     with path.open("rb") as file:
         return file.read().rpartition(b")")[2].decode("ascii", "replace").split()
 
 
-def _answers(pid: int) -> bool:
-    """Ask the kernel itself: the proc file system may be absent, or mounted so that it hides the processes of others."""
+def _exists(pid: int) -> bool:
+    """Return whether the kernel knows the process. The proc file system may be absent, or hide the processes of other users."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -145,21 +147,21 @@ def _answers(pid: int) -> bool:
 
 
 def _namespaces(proc: Path) -> str:
-    """Name our namespaces of process ids and of time, in which ids and start times are meant; "" if proc shows another's."""
+    """Return our namespaces of process ids and of time; "" if proc shows those of another process."""
     try:
         if (proc / "self").readlink().name != str(os.getpid()):
             return ""
-        spaces = (proc / "self/ns/pid").readlink().name
+        namespaces = (proc / "self/ns/pid").readlink().name
     except OSError:
         return ""
     try:
-        return f"{spaces},{(proc / 'self/ns/time').readlink().name}"
+        return f"{namespaces},{(proc / 'self/ns/time').readlink().name}"
     except OSError:  # Linux before 5.6 has one time for all
-        return spaces
+        return namespaces
 
 
 def _word(path: Path) -> str:
-    """Read a small file of one word; "" if there is none, or systemd's mark of a machine that has no id yet."""
+    """Read a file that holds one word; "" if there is none, or for systemd's mark of a machine that has no id yet."""
     try:
         with path.open("rb") as file:
             word = file.read(200).decode("ascii", "replace").strip()

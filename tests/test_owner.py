@@ -1,4 +1,4 @@
-"""Who am I, and is that process certainly dead."""
+"""The identity of a process, and whether a process has certainly ended."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from cronactors.owner import ProcessIdentity, certainly_dead, find_process_start, identify_this_process, machine_name
 
-ME = ProcessIdentity("m@host/boot-1/pid:[1]", 100, "5000")
+THIS = ProcessIdentity("m@host/boot-1/pid:[1]", 100, "5000")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs the proc file system")
 
 
@@ -30,11 +30,11 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def owner_of(pid: int) -> ProcessIdentity:
+def identity_of(pid: int) -> ProcessIdentity:
     return ProcessIdentity(identify_this_process().machine, pid, find_process_start(pid) or "")
 
 
-def test_this_process_is_itself_and_alive():
+def test_this_process_has_one_identity_and_is_alive():
     this_process = identify_this_process()
     assert this_process == identify_this_process()
     assert this_process.pid == os.getpid()
@@ -47,28 +47,28 @@ def test_every_part_is_known_on_linux():
     assert identify_this_process().process_start.isdigit()
 
 
-def test_living_child_is_not_dead(child):
-    assert not certainly_dead(owner_of(child.pid), identify_this_process())
+def test_a_living_child_is_not_dead(child):
+    assert not certainly_dead(identity_of(child.pid), identify_this_process())
 
 
 @linux
-def test_killed_child_is_dead_as_zombie_and_when_reaped(child):
-    owner = owner_of(child.pid)
+def test_a_killed_child_is_dead_as_a_zombie_and_after_it_was_reaped(child):
+    process = identity_of(child.pid)
     os.kill(child.pid, signal.SIGKILL)
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # a zombie from here on
-    assert certainly_dead(owner, identify_this_process())
+    assert certainly_dead(process, identify_this_process())
     child.wait()
-    assert certainly_dead(owner, identify_this_process())
+    assert certainly_dead(process, identify_this_process())
 
 
 @linux
-def test_process_id_that_was_used_again_is_dead(child):
-    owner = owner_of(child.pid)
-    assert certainly_dead(attrs.evolve(owner, process_start=str(int(owner.process_start) - 1)), identify_this_process())
+def test_a_process_whose_id_was_used_again_is_dead(child):
+    process = identity_of(child.pid)
+    assert certainly_dead(attrs.evolve(process, process_start=str(int(process.process_start) - 1)), identify_this_process())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_fork_is_another_owner():
+def test_a_fork_has_another_identity():
     reader, writer = os.pipe()
     pid = os.fork()
     if not pid:
@@ -86,7 +86,7 @@ def test_fork_is_another_owner():
         ("m@host/boot-1/pid:[1]", "5000", "5000", False),
         ("m@host/boot-1/pid:[1]", "5000", None, True),
         ("m@host/boot-1/pid:[1]", "5000", "6000", True),
-        ("m@host/boot-1/pid:[1]", "5000", "", False),  # somebody is there, nobody knows since when
+        ("m@host/boot-1/pid:[1]", "5000", "", False),  # a process is there, but its start is unknown
         ("m@host/boot-1/pid:[1]", "", "6000", False),
         ("m@host/boot-1/pid:[1]", "", None, True),
         ("m@host/boot-0/pid:[1]", "5000", "5000", True),  # before the last boot
@@ -102,14 +102,17 @@ def test_fork_is_another_owner():
         ("nonsense", "5000", None, False),
     ],
 )
-def test_certainly_dead(machine, process_start, seen, dead):
-    assert certainly_dead(ProcessIdentity(machine, 77, process_start), ME, look=lambda pid: seen if pid == 77 else "") is dead
+def test_a_process_is_dead_only_if_that_is_certain(machine, process_start, seen, dead):
+    assert (
+        certainly_dead(ProcessIdentity(machine, 77, process_start), THIS, find_start=lambda pid: seen if pid == 77 else "")
+        is dead
+    )
 
 
 @pytest.mark.parametrize("machine", ["", "//", "m@host//", "m@host/boot-1/"])
-def test_who_does_not_know_where_he_is_takes_nobody_for_dead(machine):
-    owner = ProcessIdentity(machine, 77, "5000")
-    assert not certainly_dead(owner, attrs.evolve(ME, machine=machine), look=lambda _: None)
+def test_a_process_that_does_not_know_its_machine_takes_none_for_dead(machine):
+    process = ProcessIdentity(machine, 77, "5000")
+    assert not certainly_dead(process, attrs.evolve(THIS, machine=machine), find_start=lambda _: None)
 
 
 def write_stat(proc: Path, pid: int, name: str, state: str = "S", threads: int = 1, started: int = 4242) -> None:
@@ -120,7 +123,7 @@ def write_stat(proc: Path, pid: int, name: str, state: str = "S", threads: int =
 
 
 @pytest.mark.parametrize("name", ["python", "a b", "a) R 1 (b", ") ) )", "", "((", "naïve"])
-def test_any_name_of_a_process(tmp_path, name):
+def test_a_process_may_have_any_name(tmp_path, name):
     write_stat(tmp_path, 7, name)
     assert find_process_start(7, proc=tmp_path) == "4242"
 
@@ -128,41 +131,41 @@ def test_any_name_of_a_process(tmp_path, name):
 @pytest.mark.parametrize(
     ("state", "threads", "process_start"), [("Z", 1, None), ("X", 0, None), ("Z", 2, "4242"), ("D", 1, "4242")]
 )
-def test_zombie_is_gone_unless_threads_go_on(tmp_path, state, threads, process_start):
+def test_a_zombie_is_gone_unless_threads_still_run(tmp_path, state, threads, process_start):
     write_stat(tmp_path, 7, "x", state, threads)
     assert find_process_start(7, proc=tmp_path) == process_start
 
 
-def test_hidden_process_is_not_gone(tmp_path, child):
+def test_a_hidden_process_is_not_gone(tmp_path, child):
     assert find_process_start(child.pid, proc=tmp_path) == ""
 
 
-def test_gone_without_proc(tmp_path, child):
+def test_without_a_proc_file_system_a_process_that_ended_is_gone(tmp_path, child):
     child.kill()
     child.wait()
     assert find_process_start(child.pid, proc=tmp_path) is None
 
 
 @pytest.mark.parametrize("text", ["", "7", "7 (x) S 1", "\0\0"])
-def test_damaged_stat_is_not_gone(tmp_path, text):
+def test_a_process_with_a_damaged_stat_is_not_gone(tmp_path, text):
     (tmp_path / "7").mkdir()
     (tmp_path / "7" / "stat").write_text(text)
     assert find_process_start(7, proc=tmp_path) == ""
 
 
 @pytest.mark.parametrize("pid", [0, -1, -(2**63), 2**63 - 1])
-def test_impossible_process_id_raises_nothing(pid):
+def test_an_impossible_process_id_raises_nothing(pid):
     assert find_process_start(pid) in ("", None)
     if pid <= 0:
         assert find_process_start(pid) == ""
 
 
-def test_windows_is_never_certain():
+def test_on_windows_nothing_is_certain():
     assert find_process_start(2**30, system="win32") == ""
     assert machine_name(system="win32") == "//"
 
 
-def test_mac_has_a_name_for_everything():
+def test_on_macos_every_part_of_the_name_is_known():
     machine, boot, spaces = machine_name(system="darwin").split("/")
     assert machine == boot
     assert spaces == "darwin"
@@ -170,7 +173,7 @@ def test_mac_has_a_name_for_everything():
 
 @linux
 @pytest.mark.parametrize("text", ["", "uninitialized\n", "two words", "a/b"])
-def test_machine_without_id_has_no_name(tmp_path, text):
+def test_a_machine_without_an_id_has_no_name(tmp_path, text):
     file = tmp_path / "machine-id"
     file.write_text(text)
     assert machine_name(machine_ids=(file,)).startswith("/")
@@ -178,13 +181,13 @@ def test_machine_without_id_has_no_name(tmp_path, text):
 
 
 @linux
-def test_first_machine_id_counts(tmp_path):
+def test_the_first_machine_id_counts(tmp_path):
     file = tmp_path / "machine-id"
     file.write_text("abc-123\n")
     assert machine_name(machine_ids=(tmp_path / "absent", file)).startswith("abc-123@")
 
 
 @linux
-def test_foreign_proc_has_no_namespaces(tmp_path):
+def test_a_proc_file_system_of_another_process_gives_no_namespaces(tmp_path):
     (tmp_path / "self").symlink_to("1")
     assert machine_name(proc=tmp_path).endswith("//")

@@ -1,7 +1,7 @@
-"""What any storage must do: verbs on rows, each one taking many, all of them synchronous and inside one transaction.
+"""The protocol of a storage: verbs on rows. They are synchronous, take many rows each, and belong inside one transaction.
 
-Decisions are made in `cronactors.ledger`; a storage only keeps what it is told. The suites ``tests/test_storage*.py`` hold every
-storage to this protocol.
+`cronactors.ledger` decides what to write; a storage only stores it. The tests in ``tests/storage/test_protocol*.py`` hold every storage
+to this protocol.
 """
 
 from __future__ import annotations
@@ -25,22 +25,24 @@ from cronactors.storage.rows import (
 
 
 class Storage(Protocol):
-    """Jobs, runs and the schedulers that own them.
+    """Jobs, runs and the schedulers that own them. Runs on the storage thread, except for `mark_stopping`.
 
-    Verbs may raise `StoreUnavailable` or `StoreCorrupt`; the transaction is then lost as a whole.
+    Each verb may raise `StoreUnavailable` or `StoreCorrupt`; then the whole transaction is lost.
     """
 
     @property
     def name(self) -> str:
-        """What errors call it."""
+        """How messages name the storage."""
         ...
 
     def now(self) -> Millis:
-        """The wall clock."""
+        """Return the time of the wall clock."""
         ...
 
+    # Transactions
+
     def begin(self, *, write: bool) -> bool:
-        """Begin a transaction; False if another process holds the write lock, and nothing has begun."""
+        """Begin a transaction; return False if another process holds the write lock, and no transaction has begun."""
         ...
 
     def commit(self) -> None:
@@ -48,24 +50,26 @@ class Storage(Protocol):
         ...
 
     def rollback(self) -> None:
-        """Undo the transaction; harmless where none is open."""
+        """Undo the transaction, if there is one."""
         ...
 
     def savepoint(self) -> None:
-        """Mark the point to which `undo` returns."""
+        """Set the point to which `undo` returns. There is at most one."""
         ...
 
     def release(self) -> None:
-        """Keep what was done since `savepoint`."""
+        """Keep what was done since `savepoint`, and remove it."""
         ...
 
     def undo(self) -> None:
-        """Undo what was done since `savepoint`."""
+        """Undo what was done since `savepoint`, and remove it."""
         ...
 
     def check(self) -> str | None:
-        """Look the whole storage through, outside of a transaction: what is found damaged first, if anything."""
+        """Read the whole storage, outside of a transaction; return the first damage that is found, or None."""
         ...
+
+    # Jobs
 
     def insert_jobs(self, rows: Sequence[JobRow]) -> None:
         """Add jobs; ids, and names of one user, must be new."""
@@ -80,188 +84,206 @@ class Storage(Protocol):
         ...
 
     def set_rules(self, ids: Sequence[str], *, rules: str) -> None:
-        """Note by which rules the next moments of existing jobs were computed."""
+        """Store by which release of the rules the next moments of existing jobs were computed."""
         ...
 
     def delete_jobs(self, ids: Sequence[str]) -> None:
-        """Take jobs away; their runs stay."""
+        """Delete jobs; their runs stay."""
         ...
 
     def jobs(self, ids: Sequence[str]) -> dict[str, JobRow]:
-        """The jobs of those ids that exist."""
+        """Return the jobs with these ids that exist."""
         ...
 
     def idle_jobs(self, ids: Sequence[str]) -> dict[str, JobRow]:
-        """The jobs of those ids that exist and have no open run."""
+        """Return the jobs with these ids that exist and have no open run."""
         ...
 
     def jobs_named(self, names: Sequence[tuple[str, str]]) -> dict[tuple[str, str], JobRow]:
-        """The jobs of those (user_id, name) that exist."""
+        """Return the jobs with these pairs of user_id and name that exist."""
         ...
 
     def jobs_of_origin(self, origin: str) -> list[JobRow]:
-        """The jobs that the file lists."""
+        """Return the jobs that have this origin."""
         ...
 
     def latest_added_at(self, *, among: int) -> Millis | None:
-        """The latest time at which one of the newest jobs was added or begun anew, or at which a run was to start that waits for its first.
+        """Return the latest time that the newest jobs and runs have.
+
+        For a job it is when it was added, or from when on its interval counts; for a pending first attempt, when it may start.
 
         Args:
-            among: How many of the newest jobs, and of the newest runs, are looked at.
+            among: How many of the newest jobs, and how many of the newest runs, are read.
         """
         ...
 
     def list_jobs(self, *, after: int, limit: int, user_id: str | None) -> list[tuple[int, JobRow]]:
-        """Jobs in the order in which they were added, each with its number, from numbers greater than ``after``.
+        """Return a page of jobs in the order in which they were added, each with its number.
 
         Args:
-            after: 0, or the number of the last job of the page before.
+            after: Only jobs with greater numbers: 0, or the last number of the page before.
             limit: How many at most.
-            user_id: Only that user's; None: everybody's.
+            user_id: Only jobs of this user; None: of all users.
         """
         ...
 
+    # The queue
+
     def due(self, *, now: Millis, limit: int, only_runs: bool = False) -> list[DueItem]:
-        """What may start, jobs and pending runs in one queue, or only the runs of it: in order of time, then of adding."""
+        """Return what may start: due jobs and pending runs, or only the runs. In order of time, then in the order of adding."""
         ...
 
     def next_times(self) -> NextTimes:
-        """When something is to be done next: the first of the queue, and the first of `jobs_to_cancel`."""
+        """Return the times of the first item of the queue and of the first of `jobs_to_cancel`."""
         ...
 
     def jobs_to_cancel(self, *, now: Millis, limit: int) -> list[str]:
-        """Jobs with an open run that is to be cancelled, because their next moment has come; in order of time."""
+        """Return jobs whose open run is to be cancelled, because their next moment is due and their overlap policy says so; by time."""
         ...
 
+    # Runs
+
     def insert_runs(self, rows: Sequence[RunRow]) -> list[int | None]:
-        """Add runs and answer their ids; None for one whose (job, moment, manual, attempt) exists already: nothing is changed."""
+        """Add runs and return their ids; None for one whose (job, moment, manual, attempt) exists already, and nothing has changed."""
         ...
 
     def new_run_ids(self, count: int) -> range:
-        """Ids for so many runs to begin, greater than any that was given before."""
+        """Return ids for so many started runs, greater than any that was given before."""
         ...
 
     def insert_started_runs(self, claims: Sequence[Claimed]) -> list[Claimed]:
-        """Add runs that begin at once, under ids of `new_run_ids`, and write what that changes in their jobs, no two of one job.
+        """Add runs that are running at once, and write what that changes in their jobs.
 
-        They are first attempts of moments, and use no session.
+        Their ids are from `new_run_ids`. They are first attempts of moments and use no session, and no two are of one job.
 
         Returns:
-            Those that have begun; the others' (job, moment, manual, attempt) exists already, and nothing is changed.
+            The claims that were stored. For any other, (job, moment, manual, attempt) exists already, and nothing has changed.
         """
         ...
 
     def start_pending_runs(self, ids: Sequence[int], *, owner: int, now: Millis) -> None:
-        """Let pending runs begin."""
+        """Let pending runs be running."""
         ...
 
     def set_waits_for(self, waits: Sequence[tuple[int, str | None]]) -> None:
         """Set what pending runs wait for."""
         ...
 
-    def store_finishes(self, ends: Sequence[RunFinish]) -> list[bool]:
-        """End runs; False for one that no longer has the status it was thought to have: nothing is changed."""
+    def store_finishes(self, finishes: Sequence[RunFinish]) -> list[bool]:
+        """Finish runs; return False for one that no longer has its ``expected_status``, and nothing has changed."""
         ...
 
-    def store_plain_finishes(self, ends: Sequence[PlainFinish], *, owner: int) -> bool:
-        """End runs of an owner, and let their jobs go on, held by nothing and without an error; those that are done are disabled.
+    def store_plain_finishes(self, finishes: Sequence[PlainFinish], *, owner: int) -> bool:
+        """Finish successful runs and release their jobs, if nothing has changed since they were claimed.
 
-        Only if nothing has changed since the claims: each of the runs, none of them told twice, goes on and nobody has asked for its end;
-        it holds its job, which has no other open run, is enabled, has not crashed, is not to be deleted after the run, and has the next
-        moment that is told.
+        A released job is held by no run and has no error. It is disabled if it has no next moment.
+
+        The conditions: each run is listed once, is running, belongs to this owner, and no cancellation was requested. It holds its job,
+        which has no other open run, is enabled, has not crashed, is not to be deleted after the run, and has the next moment that is
+        given here.
 
         Returns:
-            Whether that holds for all of them; else nothing is changed.
+            Whether all of them meet the conditions; otherwise nothing has changed.
         """
         ...
 
     def mark_runs(self, ids: Sequence[int], *, cause: str | None = None, cancel_requested: bool = False) -> None:
-        """Note on running runs why they are being stopped, or that somebody asked for it."""
+        """Store why running runs are being stopped, or that their cancellation was requested. A mark stays."""
         ...
 
     def advance_pending(self, *, now: Millis, by: Millis) -> None:
-        """Move pending runs that are ready later than ``now`` earlier: a further attempt by that much, not before ``now``.
+        """Move pending runs that are ready later than ``now`` to an earlier time.
 
-        A first attempt is ready at once: its time had come when it was entered.
+        A retry moves by so many milliseconds, but not before ``now``. A first attempt moves to ``now``: its moment had come when it was
+        added.
         """
         ...
 
     def runs(self, ids: Sequence[int]) -> dict[int, RunRow]:
-        """The runs of those ids that exist."""
+        """Return the runs with these ids that exist."""
         ...
 
     def open_runs(self, job_ids: Sequence[str]) -> list[RunRow]:
-        """Pending and running runs of those jobs, in order of ready_at and id."""
+        """Return pending and running runs of these jobs, in order of ready_at and id."""
         ...
 
     def running(self, *, owner: int | None = None) -> list[RunRow]:
-        """Runs that go on, of one owner or of all."""
+        """Return running runs, of one owner or of all."""
         ...
 
     def count_running(self) -> int:
-        """How many runs go on, whoever owns them."""
+        """Count the running runs of all owners."""
         ...
 
     def session_busy(self, session: str) -> bool:
-        """Whether a run that goes on uses the session."""
+        """Return whether a running run uses the session."""
         ...
 
     def first_waiting_run(self, key: str) -> int | None:
-        """The run that has waited longest for ``key``."""
+        """Return the run that has waited longest for ``key``."""
         ...
 
     def list_runs(self, *, job_id: str | None, before: RunRow | None, limit: int) -> list[RunRow]:
-        """History, newest first.
+        """Return a page of the history, newest first.
 
         Args:
-            job_id: Only that job's, in order of moment; None: all, in order of id.
+            job_id: Only runs of this job, in order of moment; None: of all jobs, in order of id.
             before: The last row of the page before; None: from the newest.
             limit: How many at most.
         """
         ...
 
     def runs_around(self, job_id: str, *, at: Millis) -> tuple[RunRow | None, RunRow | None]:
-        """The job's runs next to a moment, those asked for left out.
+        """Return the runs of a job next to a moment, without those that users requested.
 
         Returns:
-            The last attempt of the moment ``at``, or of the latest before it; the first attempt of the earliest after it.
+            The last attempt of the moment ``at``, or of the latest before it; and the first attempt of the earliest after it.
         """
         ...
 
+    # Owners
+
     def insert_owner(self, row: OwnerRow) -> int:
-        """Add an owner and answer its id."""
+        """Add an owner and return its id."""
         ...
 
     def owners(self) -> list[OwnerRow]:
-        """All owners."""
+        """Return all owners."""
         ...
 
     def renew_lease(self, owner: int, *, now: Millis, until: Millis, unless_later_than: Millis) -> None:
-        """Let the lease end at ``until``, unless it lasts until ``unless_later_than`` and its last sign of life is none of the future."""
+        """Let the lease end at ``until``, with a heartbeat ``now``.
+
+        Nothing changes if the lease lasts until ``unless_later_than`` already, and its last heartbeat is not in the future.
+        """
         ...
 
     def delete_owners(self, ids: Sequence[int]) -> None:
-        """Take owners away."""
+        """Delete owners."""
         ...
 
+    # Facts about the storage, and where lists of jobs come from
+
     def meta(self, key: str) -> str | None:
-        """A fact about the storage as a whole, as JSON; None if it was never set."""
+        """Return a fact about the storage as a whole, as JSON; None if it was never set."""
         ...
 
     def set_meta(self, key: str, value: str | None) -> None:
-        """Set a fact, or forget it."""
+        """Set a fact; None deletes it."""
         ...
 
     def origins(self) -> list[OriginRow]:
-        """The origins that jobs have."""
+        """Return the origins that jobs have."""
         ...
 
     def set_origin(self, name: str, file: str | None) -> None:
-        """Note which file lists the jobs of an origin; None: forget it."""
+        """Store which file lists the jobs of an origin; None deletes that."""
         ...
 
+    # Stop marks
+
     def mark_stopping(self, owner: int) -> None:
-        """Mark an owner as asked to stop, beside what is stored: at once, on any thread, inside or outside of a transaction.
+        """Mark an owner as asked to stop: at once, on any thread, inside or outside of a transaction.
 
         Raises:
             OSError: The mark cannot be made.
@@ -269,7 +291,7 @@ class Storage(Protocol):
         ...
 
     def stopping_owners(self) -> set[int]:
-        """The owners that are marked so, whether or not they exist."""
+        """Return the owners with a mark, whether or not they exist."""
         ...
 
     def unmark_stopping(self, owner: int) -> None:
