@@ -1,4 +1,4 @@
-"""Whether anybody has written to a database, told by its files alone."""
+"""Whether a database was written to, as its files alone show it."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ HOUR = 3600
 
 
 def written(path: str, *, ago: float) -> None:
-    """Let the log have been written so many seconds ago."""
+    """Set the time of the last write to the log to so many seconds ago."""
     os.utime(f"{path}-wal", (time.time() - ago, time.time() - ago))
 
 
 @pytest.mark.parametrize("ago", [HOUR, file_state.LOG_AGE + 1])
-def test_a_log_that_nobody_has_written_to_is_quiet(tmp_path: Path, ago: float) -> None:
+def test_a_log_without_a_further_write_is_unchanged(tmp_path: Path, ago: float) -> None:
     path = str(tmp_path / "a.db")
     with closing(opened(path)) as storage:
         add(storage, "a")
@@ -55,7 +55,7 @@ def test_each_commit_is_noticed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ago", [0, file_state.LOG_AGE - 1, -file_state.LOG_AGE + 1])
-def test_what_was_written_just_now_may_be_written_again_unnoticed(tmp_path: Path, ago: float) -> None:
+def test_a_log_that_was_written_just_now_never_counts_as_unchanged(tmp_path: Path, ago: float) -> None:
     path = str(tmp_path / "a.db")
     with closing(opened(path)) as storage:
         add(storage, "a")
@@ -87,36 +87,36 @@ def test_a_file_that_is_removed_or_replaced_is_noticed(tmp_path: Path, suffix: s
         assert not watch.unchanged()
 
 
-def test_of_a_database_in_memory_nothing_is_told() -> None:
+def test_a_database_in_memory_never_counts_as_unchanged() -> None:
     with closing(SqliteStorage(":memory:", wall=lambda: 0)) as storage:
         watch = storage.watch()
         assert not any(watch.unchanged() for _ in range(3))
 
 
-# What a scheduler makes of it. In real time, since the system keeps the times of files; a margin is ten times what is needed.
+# How a scheduler uses it. In real time, since the system sets the times of files; margins are ten times as long as needed.
 
 
 @pytest.fixture
-def settled_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_log_age(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file_state, "LOG_AGE", 0.05)
 
 
 @pytest.fixture
-def looks(monkeypatch: pytest.MonkeyPatch) -> list[Inspect]:
-    """Each look inside the file."""
-    looked: list[Inspect] = []
-    look = Inspect.apply
+def inspections(monkeypatch: pytest.MonkeyPatch) -> list[Inspect]:
+    """All inspections of the file so far."""
+    done: list[Inspect] = []
+    inspect = Inspect.apply
 
     def apply(self: Inspect, storage: Storage) -> Snapshot:
-        looked.append(self)
-        return look(self, storage)
+        done.append(self)
+        return inspect(self, storage)
 
     monkeypatch.setattr(Inspect, "apply", apply)
-    return looked
+    return done
 
 
 class Ran:
-    """An executor that tells when it was called."""
+    """An executor with an event that is set when it is called."""
 
     def __init__(self) -> None:
         self.event = trio.Event()
@@ -126,39 +126,39 @@ class Ran:
 
 
 def add_due_job(path: str) -> None:
-    """As another process does."""
+    """Add a due job through another connection, as another process does."""
     with closing(opened(path)) as other:
         add(other, "due")
 
 
-async def still(looks: list[Inspect]) -> None:
-    """Wait until the scheduler has ceased to look."""
+async def until_idle(inspections: list[Inspect]) -> None:
+    """Wait until the scheduler has stopped inspecting the file."""
     with trio.fail_after(20):
         before = -1
-        while len(looks) != before:
-            before = len(looks)
+        while len(inspections) != before:
+            before = len(inspections)
             await trio.sleep(0.3)
 
 
-@pytest.mark.usefixtures("settled_soon")
-async def test_an_idle_scheduler_looks_inside_only_when_somebody_has_written(tmp_path: Path, looks: list[Inspect]) -> None:
+@pytest.mark.usefixtures("short_log_age")
+async def test_an_idle_scheduler_inspects_the_file_only_after_a_write(tmp_path: Path, inspections: list[Inspect]) -> None:
     ran, path = Ran(), str(tmp_path / "a.db")
     async with open_scheduler(path, ran, tick_interval=0.01):
-        await still(looks)
+        await until_idle(inspections)
         add_due_job(path)
         with trio.fail_after(10):
             await ran.event.wait()
 
 
-@pytest.mark.usefixtures("settled_soon")
-async def test_a_look_that_failed_is_made_up_for(tmp_path: Path, looks: list[Inspect], monkeypatch) -> None:
+@pytest.mark.usefixtures("short_log_age")
+async def test_an_inspection_that_failed_is_repeated(tmp_path: Path, inspections: list[Inspect], monkeypatch) -> None:
     ran, path = Ran(), str(tmp_path / "a.db")
     async with open_scheduler(path, ran, tick_interval=0.1):
-        await still(looks)
-        look = Inspect.apply
+        await until_idle(inspections)
+        inspect = Inspect.apply
 
         def failing(self: Inspect, storage: Storage) -> Snapshot:
-            monkeypatch.setattr(Inspect, "apply", look)
+            monkeypatch.setattr(Inspect, "apply", inspect)
             raise StoreUnavailable("disk I/O error")
 
         monkeypatch.setattr(Inspect, "apply", failing)
@@ -168,8 +168,8 @@ async def test_a_look_that_failed_is_made_up_for(tmp_path: Path, looks: list[Ins
             await ran.event.wait()
 
 
-@pytest.mark.usefixtures("looks")
-async def test_what_shows_late_on_a_slow_disk_is_found_all_the_same(tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.usefixtures("inspections")
+async def test_a_write_that_shows_late_on_a_slow_disk_is_found_too(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(patrol, "INSPECT_EVERY", 0.2)
     monkeypatch.setattr(LogWatch, "unchanged", lambda _: True)
     ran, path = Ran(), str(tmp_path / "a.db")
@@ -180,8 +180,8 @@ async def test_what_shows_late_on_a_slow_disk_is_found_all_the_same(tmp_path: Pa
             await ran.event.wait()
 
 
-@pytest.mark.usefixtures("settled_soon")
-async def test_a_run_that_was_ended_elsewhere_is_cancelled_here_and_one_that_shields_itself_is_reported_once(
+@pytest.mark.usefixtures("short_log_age")
+async def test_a_run_that_another_process_finished_is_cancelled_here_and_reported_once_if_it_shields_itself(
     tmp_path: Path, caplog
 ) -> None:
     stop, path = trio.Event(), str(tmp_path / "a.db")
@@ -196,6 +196,9 @@ async def test_a_run_that_was_ended_elsewhere_is_cancelled_here_and_one_that_shi
             for prompt in ("shield", "do not"):
                 job_id = await scheduler.store.add_job(prompt, prompt, Interval.every(hours=5))
                 run = await scheduler.run_now(job_id, wait=False)
+                with trio.fail_after(10):
+                    while (await scheduler.store.get_run(run.id)).status is not RunStatus.RUNNING:
+                        await trio.sleep(0.01)
                 async with open_store(path) as other:
                     await other.record_run_complete(run.id, RunStatus.SUCCESS, "done")
             with trio.fail_after(10):
@@ -209,9 +212,9 @@ async def test_a_run_that_was_ended_elsewhere_is_cancelled_here_and_one_that_shi
             stop.set()
 
 
-@pytest.mark.usefixtures("settled_soon")
+@pytest.mark.usefixtures("short_log_age")
 async def test_the_file_of_an_open_store_is_watched_wherever_the_working_directory_is(
-    tmp_path: Path, looks: list[Inspect], monkeypatch
+    tmp_path: Path, inspections: list[Inspect], monkeypatch
 ) -> None:
     ran = Ran()
     for name in ("one", "two"):
@@ -222,7 +225,7 @@ async def test_the_file_of_an_open_store_is_watched_wherever_the_working_directo
         async with open_store("a.db") as store:
             monkeypatch.chdir(tmp_path / "two")
             async with open_scheduler(store, ran, tick_interval=0.01):
-                await still(looks)
+                await until_idle(inspections)
                 add_due_job(str(tmp_path / "one/a.db"))
                 with trio.fail_after(5):
                     await ran.event.wait()
