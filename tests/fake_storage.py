@@ -1,4 +1,4 @@
-"""A storage in plain dicts: it shows that nothing but the protocol is needed, and says in the plainest words what each verb does."""
+"""A storage in plain dicts. It shows that the ledger needs nothing but the protocol, and what each verb does in a few lines."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class NotUnique(Exception):
 
 @attrs.define
 class Rows:
-    """All there is. Rows are frozen, so that copies of the dicts are a snapshot; dicts keep the order of insertion."""
+    """All rows. They are immutable, so copies of the dicts are a snapshot; dicts keep the order of insertion."""
 
     jobs: dict[str, tuple[int, JobRow]] = attrs.field(factory=dict)
     runs: dict[int, RunRow] = attrs.field(factory=dict)
@@ -55,7 +55,7 @@ class Rows:
 
 
 class FakeStorage:
-    """A `Storage` that forgets everything.
+    """A `Storage` in memory.
 
     Args:
         wall: The wall clock.
@@ -79,7 +79,7 @@ class FakeStorage:
     def now(self) -> Millis:
         return self._wall()
 
-    # Transactions: what is durable, what the open transaction sees, and what `undo` returns to
+    # Transactions: the durable rows, those that the open transaction sees, and those to which `undo` returns
 
     @property
     def _seen(self) -> Rows:
@@ -173,8 +173,8 @@ class FakeStorage:
 
     def latest_added_at(self, *, among: int) -> Millis | None:
         jobs, runs = list(self._seen.jobs.values())[-among:], sorted(self._seen.runs.items())[-among:]
-        entered = [at for _, job in jobs for at in (job.created_at, job.anchor_at)]
-        return max(entered + [run.ready_at for _, run in runs if (run.status, run.attempt) == ("pending", 1)], default=None)
+        added = [at for _, job in jobs for at in (job.created_at, job.anchor_at)]
+        return max(added + [run.ready_at for _, run in runs if (run.status, run.attempt) == ("pending", 1)], default=None)
 
     # The queue
 
@@ -192,10 +192,10 @@ class FakeStorage:
         return sorted(jobs + runs, key=attrgetter("due_at"))
 
     def due(self, *, now: Millis, limit: int, only_runs: bool = False) -> list[DueItem]:
-        return [place for place in self._queue() if place.due_at <= now and (place.run_id is not None or not only_runs)][:limit]
+        return [item for item in self._queue() if item.due_at <= now and (item.run_id is not None or not only_runs)][:limit]
 
     def next_times(self) -> NextTimes:
-        due = min((place.due_at for place in self._queue()), default=None)
+        due = min((item.due_at for item in self._queue()), default=None)
         return NextTimes(due, min((due_at for due_at, _ in self._cancelling()), default=None))
 
     def _cancelling(self) -> list[tuple[Millis, str]]:
@@ -226,16 +226,16 @@ class FakeStorage:
         return range(self._seen.last_run + 1, self._seen.last_run + 1 + count)
 
     def insert_started_runs(self, claims: Sequence[Claimed]) -> list[Claimed]:
-        begun = []
-        for each in claims:
-            assert each.run.id > self._changed.last_run
-            self._changed.last_run = each.run.id - 1
-            if self._insert_run(each.run) is not None:
-                begun.append(each)
-                for job in self.jobs([each.job.id]).values():
-                    state = JobState.of(job)._replace(next_run_at=each.next_run_at, decided_local=each.decided_local)
-                    self.update_job_states([state._replace(held_by=each.held_by, last_run_at=each.run.started_at)])
-        return begun
+        started = []
+        for claimed in claims:
+            assert claimed.run.id > self._changed.last_run
+            self._changed.last_run = claimed.run.id - 1
+            if self._insert_run(claimed.run) is not None:
+                started.append(claimed)
+                for job in self.jobs([claimed.job.id]).values():
+                    state = JobState.of(job)._replace(next_run_at=claimed.next_run_at, decided_local=claimed.decided_local)
+                    self.update_job_states([state._replace(held_by=claimed.held_by, last_run_at=claimed.run.started_at)])
+        return started
 
     def _put_run(self, row: RunRow) -> None:
         if row.status == "running" and any(row.session == run.session is not None and run.id != row.id for run in self.running()):
@@ -256,35 +256,27 @@ class FakeStorage:
             if run := self._with_status(run_id, "pending"):
                 self._put_run(run._replace(waits_for=key))
 
-    def store_finishes(self, ends: Sequence[RunFinish]) -> list[bool]:
-        return [self._end_run(end) for end in ends]
+    def store_finishes(self, finishes: Sequence[RunFinish]) -> list[bool]:
+        return [self._finish_run(finish) for finish in finishes]
 
-    def _end_run(self, end: RunFinish) -> bool:
-        run = self._with_status(end.id, end.expected_status)
+    def _finish_run(self, finish: RunFinish) -> bool:
+        run = self._with_status(finish.id, finish.expected_status)
         if run is None:
             return False
-        ended = run._replace(
-            status=end.status,
-            cause=end.cause,
-            completed_at=max(end.completed_at, run.started_at or 0),
-            session_id=end.session_id,
-            result=end.result,
-            error=end.error,
-            waits_for=None,
-        )
-        self._put_run(ended)
+        completed_at = max(finish.completed_at, run.started_at or 0)
+        self._put_run(run.finished(finish)._replace(completed_at=completed_at))
         return True
 
-    def store_plain_finishes(self, ends: Sequence[PlainFinish], *, owner: int) -> bool:
+    def store_plain_finishes(self, finishes: Sequence[PlainFinish], *, owner: int) -> bool:
         before = self._changed.copy()
-        if all(self._end_plainly(each, owner) for each in ends):
+        if all(self._finish_plainly(plain, owner) for plain in finishes):
             return True
         self._current = before
         return False
 
-    def _end_plainly(self, plain: PlainFinish, owner: int) -> bool:
+    def _finish_plainly(self, plain: PlainFinish, owner: int) -> bool:
         run, job = self._seen.runs.get(plain.run_id), self.jobs([plain.job_id]).get(plain.job_id)
-        end = RunFinish(
+        finish = RunFinish(
             id=plain.run_id,
             expected_status="running",
             status="success",
@@ -294,7 +286,7 @@ class FakeStorage:
             result=plain.result,
             error=None,
         )
-        if run is None or job is None or run.owner != owner or run.cancel_requested or not self._end_run(end):
+        if run is None or job is None or run.owner != owner or run.cancel_requested or not self._finish_run(finish):
             return False
         if (job.held_by, job.next_run_at, job.enabled) != (run.id, plain.next_run_at, 1) or job.crashes or job.delete_after_run:
             return False
@@ -307,8 +299,8 @@ class FakeStorage:
     def mark_runs(self, ids: Sequence[int], *, cause: str | None = None, cancel_requested: bool = False) -> None:
         for run_id in ids:
             if run := self._with_status(run_id, "running"):
-                asked = int(run.cancel_requested or cancel_requested)
-                self._put_run(run._replace(cause=run.cause if cause is None else cause, cancel_requested=asked))
+                requested = int(run.cancel_requested or cancel_requested)
+                self._put_run(run._replace(cause=run.cause if cause is None else cause, cancel_requested=requested))
 
     def advance_pending(self, *, now: Millis, by: Millis) -> None:
         for run in list(self._changed.runs.values()):
@@ -319,8 +311,8 @@ class FakeStorage:
         return {run_id: self._seen.runs[run_id] for run_id in ids if run_id in self._seen.runs}
 
     def open_runs(self, job_ids: Sequence[str]) -> list[RunRow]:
-        mine = [run for run in self._seen.runs.values() if run.job_id in job_ids and run.status in ("pending", "running")]
-        return sorted(mine, key=attrgetter("ready_at", "id"))
+        open_runs = [run for run in self._seen.runs.values() if run.job_id in job_ids and run.status in ("pending", "running")]
+        return sorted(open_runs, key=attrgetter("ready_at", "id"))
 
     def running(self, *, owner: int | None = None) -> list[RunRow]:
         return [run for run in self._seen.runs.values() if run.status == "running" and owner in (None, run.owner)]
@@ -332,20 +324,20 @@ class FakeStorage:
         return any(run.session == session for run in self.running())
 
     def first_waiting_run(self, key: str) -> int | None:
-        waiters = [run for run in self._seen.runs.values() if run.status == "pending" and run.waits_for == key]
-        return min(waiters, key=attrgetter("ready_at", "id")).id if waiters else None
+        waiting = [run for run in self._seen.runs.values() if run.status == "pending" and run.waits_for == key]
+        return min(waiting, key=attrgetter("ready_at", "id")).id if waiting else None
 
     def list_runs(self, *, job_id: str | None, before: RunRow | None, limit: int) -> list[RunRow]:
-        place = attrgetter("id") if job_id is None else attrgetter("scheduled_at", "manual", "attempt")
+        position = attrgetter("id") if job_id is None else attrgetter("scheduled_at", "manual", "attempt")
         rows = [run for run in self._seen.runs.values() if job_id in (None, run.job_id)]
-        rows = [run for run in rows if before is None or place(run) < place(before)]
-        return sorted(rows, key=place, reverse=True)[:limit]
+        rows = [run for run in rows if before is None or position(run) < position(before)]
+        return sorted(rows, key=position, reverse=True)[:limit]
 
     def runs_around(self, job_id: str, *, at: Millis) -> tuple[RunRow | None, RunRow | None]:
         rows = [run for run in self._seen.runs.values() if run.job_id == job_id and not run.manual]
-        place = attrgetter("scheduled_at", "attempt")
-        until = max((run for run in rows if run.scheduled_at <= at), key=place, default=None)
-        return until, min((run for run in rows if run.scheduled_at > at), key=place, default=None)
+        position = attrgetter("scheduled_at", "attempt")
+        until = max((run for run in rows if run.scheduled_at <= at), key=position, default=None)
+        return until, min((run for run in rows if run.scheduled_at > at), key=position, default=None)
 
     # Owners
 
@@ -385,7 +377,7 @@ class FakeStorage:
         if file is not None:
             self._changed.origins[name] = file
 
-    # Marks, which no transaction guards
+    # Stop marks, which need no transaction
 
     def mark_stopping(self, owner: int) -> None:
         self._stopping.add(owner)

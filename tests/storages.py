@@ -1,4 +1,4 @@
-"""Storages and rows for tests. A row has plain values, of which each test changes what it is about."""
+"""Storages and rows for tests. Rows have plain values, and each test changes those that it needs."""
 
 from __future__ import annotations
 
@@ -56,34 +56,34 @@ _RUN = RunRow(
     status="pending",
     ready_at=2000,
 )
-_END = RunFinish(
+_FINISH = RunFinish(
     status="success", cause=None, completed_at=1, session_id="", result=None, error=None, id=0, expected_status="running"
 )
 _OWNER = OwnerRow(id=0, machine="m", pid=1, process_start="1", heartbeat_at=0, lease_until=0)
 
 
 def job(job_id: str = "a", **fields: object) -> JobRow:
-    """A job, named as its id is if no name is given."""
+    """Return a job; its default name is its id."""
     return _JOB._replace(**{"id": job_id, "name": job_id, **fields})  # type: ignore[arg-type]  # the tests name the fields
 
 
 def run(**fields: object) -> RunRow:
-    """A pending run of the job "a"."""
+    """Return a pending run of the job "a"."""
     return _RUN._replace(**fields)  # type: ignore[arg-type]
 
 
-def run_end(run_id: int, expected_status: str, **fields: object) -> RunFinish:
-    """The end of a run that succeeded."""
-    return _END._replace(id=run_id, expected_status=expected_status, **fields)  # type: ignore[arg-type]
+def run_finish(run_id: int, expected_status: str, **fields: object) -> RunFinish:
+    """Return the finish of a run, by default with success."""
+    return _FINISH._replace(id=run_id, expected_status=expected_status, **fields)  # type: ignore[arg-type]
 
 
 def owner(**fields: object) -> OwnerRow:
-    """An owner whose lease has ended."""
+    """Return an owner whose lease has ended."""
     return _OWNER._replace(**fields)  # type: ignore[arg-type]
 
 
 def add_run(store: Storage, **fields: object) -> int:
-    """Add a run that is new, and answer its id."""
+    """Add a run that does not exist yet, and return its id."""
     (run_id,) = store.insert_runs([run(**fields)])
     assert run_id is not None
     return run_id
@@ -91,7 +91,7 @@ def add_run(store: Storage, **fields: object) -> int:
 
 @pytest.fixture(params=["sqlite", "memory", "fake"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
-    """A new storage with no transaction open."""
+    """A new storage without a transaction."""
     if request.param == "fake":
         yield FakeStorage(wall=lambda: NOW)
         return
@@ -102,7 +102,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]
 
 @pytest.fixture
 def store(storage: Storage) -> Storage:
-    """The same inside a write transaction."""
+    """A new storage inside a write transaction."""
     assert storage.begin(write=True)
     return storage
 
@@ -138,7 +138,7 @@ def filled(path: str, count: int = 3) -> None:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder."""
+    """Return the content of every file below a folder."""
     return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
 
 

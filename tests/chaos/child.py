@@ -1,7 +1,7 @@
 """A program with a scheduler, to be killed or stopped: ``child.py OPTIONS``, a JSON object.
 
-It imports everything once and then lives as often as it is told: each line on its standard input, a JSON object, is a life. A life is
-a forked process of its own, so that it is up within milliseconds and a kill hits its start and its recovery as well as its work.
+It imports everything once. Then each line on its standard input, a JSON object, starts a life: a forked process that is up within
+milliseconds, so that a kill also hits its start and its recovery.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ STEP = 0.01  # seconds
 
 @attrs.frozen(kw_only=True)
 class Options:
-    """What a child is and, from ``adds`` on, what one life of it does.
+    """The options of the program and, from ``adds`` on, of one life.
 
     Attributes:
-        lease: In milliseconds; the real one makes a long test.
-        adds: How many jobs a second it adds, each acknowledged by a line in the file ``acks`` after `add_jobs` has returned.
-        die_in_recovery: It kills itself when it has taken back so many runs, before that is committed.
+        lease: Length of a lease (ms); the real one makes a long test.
+        adds: Jobs that it adds (1/s), each acknowledged by a line in the file ``acks`` after `add_jobs` has returned.
+        die_in_recovery: It kills itself when it has recovered so many runs, before that is committed.
     """
 
     db: str
@@ -53,19 +53,19 @@ class Options:
 
 
 def say(*words: object) -> None:
-    """One write, also out of a process that is killed in the next moment."""
+    """Write one line at once, also from a process that is killed right after."""
     os.write(1, (" ".join(map(str, words)) + "\n").encode())
 
 
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(60)  # the signal may take its time
+    time.sleep(60)  # until the signal arrives
 
 
 async def carry_out(ledger: Ledger, ctx: JobContext) -> str:
-    """Do what the prompt says: ``sleep``, ``toil``, ``block``, ``fail``, ``give-up`` or ``die``, with the seconds before that.
+    """Do as the prompt says: ``sleep``, ``toil``, ``block``, ``fail``, ``give-up`` or ``die``, after the seconds that it gives.
 
-    Who toils has as much left to do when it was stopped meanwhile; who sleeps may find that it is over.
+    If the process is stopped meanwhile, ``toil`` has as much left to do; the time of ``sleep`` goes by.
     """
     ledger.write("start", ctx)
     verb, _, seconds = ctx.prompt.partition(" ")
@@ -89,7 +89,7 @@ async def carry_out(ledger: Ledger, ctx: JobContext) -> str:
 
 
 async def keep_adding(store: CronStore, options: Options) -> None:
-    """Add one-shots and note which were acknowledged."""
+    """Add one-shots, and write down which were acknowledged."""
     number = 0
     while True:
         await trio.sleep(1 / options.adds)
@@ -137,9 +137,9 @@ def die_in_recovery(count: int) -> None:
 
 
 def begin(options: Options) -> NoReturn:
-    """Live once."""
+    """Run a scheduler once."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it starts in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets its background processes ignore it
     if options.lease is not None:
         shorten_leases(options.lease)
     if options.die_in_recovery:
@@ -150,13 +150,13 @@ def begin(options: Options) -> NoReturn:
     except KeyboardInterrupt:
         os._exit(0)
     except BaseException:
-        sys.excepthook(*sys.exc_info())  # nobody else tells
+        sys.excepthook(*sys.exc_info())  # no other line reports it
     finally:
         os._exit(1)
 
 
-def tell_ends(*_: object) -> None:
-    """Bury the dead, and tell how each ended: the number of its signal below zero, or its exit code."""
+def print_ends(*_: object) -> None:
+    """Reap ended lives, and print how each ended: the negative number of its signal, or its exit code."""
     with suppress(ChildProcessError):
         while True:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -166,9 +166,9 @@ def tell_ends(*_: object) -> None:
 
 
 def main(given: dict[str, Any]) -> None:
-    signal.signal(signal.SIGCHLD, tell_ends)
+    signal.signal(signal.SIGCHLD, print_ends)
     for line in sys.stdin:
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])  # its birth is told before its end
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])  # its start is printed before its end
         pid = os.fork()
         if pid == 0:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
@@ -177,30 +177,30 @@ def main(given: dict[str, Any]) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
 
 
-# The other side: who begins lives and ends them
+# The other side: a test that starts lives and ends them
 
 
 class Life:
-    """A process, and what it has told."""
+    """A life as the test sees it."""
 
     def __init__(self) -> None:
         self.pid = 0
         self.recovered: int | None = None
         self.status: int | None = None
-        self._told = {word: trio.Event() for word in ("born", "ready", "gone")}
+        self._events = {word: trio.Event() for word in ("born", "ready", "gone")}
 
-    def hear(self, word: str, number: int) -> None:
+    def receive(self, word: str, number: int) -> None:
         if word == "ready":
             self.recovered = number
         elif word == "gone":
             self.status = number
-        self._told[word].set()
+        self._events[word].set()
 
     async def ready(self) -> None:
-        await self._told["ready"].wait()
+        await self._events["ready"].wait()
 
     async def gone(self) -> int:
-        await self._told["gone"].wait()
+        await self._events["gone"].wait()
         assert self.status is not None
         return self.status
 
@@ -208,14 +208,14 @@ class Life:
         os.kill(self.pid, number)
 
     async def kill(self) -> None:
-        """As kill -9, and wait for its end."""
+        """Kill it as ``kill -9`` does, and wait for its end."""
         if self.status is None:
             self.send(signal.SIGKILL)
         await self.gone()
 
 
 class Lives:
-    """Begins lives of a child and hears what they tell."""
+    """Starts lives of a child, and receives the lines that they print."""
 
     def __init__(self, process: trio.Process) -> None:
         self._process = process
@@ -234,21 +234,21 @@ class Lives:
             *lines, rest = (rest + more).split(b"\n")
             for word, *numbers in (line.decode().split() for line in lines):
                 pid, *values = map(int, numbers)
-                life = self._lives.setdefault(pid, Life())  # it may be ready before its birth is told
+                life = self._lives.setdefault(pid, Life())  # it may be ready before its start is printed
                 life.pid = pid
-                life.hear(word, *(values or [0]))
+                life.receive(word, *(values or [0]))
                 if word == "born":
                     await self._send_born.send(life)
 
     async def end(self) -> None:
         for life in self._lives.values():
             if life.status is None:
-                life.send(signal.SIGKILL)  # which also ends a stopped one
+                life.send(signal.SIGKILL)  # also ends a stopped process
 
 
 @asynccontextmanager
 async def open_lives(options: Options, patience: float) -> AsyncIterator[Lives]:
-    """Start the program; whatever lives at the end of the block is killed."""
+    """Start the program; lives that are left at the end of the block are killed."""
     command = [sys.executable, __file__, json.dumps(attrs.asdict(options))]
     process = await trio.lowlevel.open_process(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}

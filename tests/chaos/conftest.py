@@ -1,4 +1,4 @@
-"""What chaos tests share: a seed that is printed, figures that are printed, and longer patience for the full ones."""
+"""Fixtures of chaos tests: a printed seed, printed figures, and a longer limit for full tests."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from collections.abc import Callable
 
 import pytest
 
-FULL_LIMIT = 3 * 3600  # seconds after which a full test shows its stacks and ends the process
+FULL_LIMIT = 3 * 3600  # after so long (s) a full test shows its stacks and ends the process
 
 
 @pytest.fixture(autouse=True)
-def patience(request: pytest.FixtureRequest) -> None:
-    """A full test may take longer than the limit of all tests, which has been armed before."""
+def longer_limit(request: pytest.FixtureRequest) -> None:
+    """Give a full test a longer limit than that of all tests, which has been set before."""
     if request.node.get_closest_marker("chaos"):
         faulthandler.dump_traceback_later(FULL_LIMIT, exit=True)
 
 
 @pytest.fixture
 def seed(record_property: Callable[[str, object], None]) -> int:
-    """A number for all that is random; CHAOS_SEED repeats one."""
+    """The seed of everything random; CHAOS_SEED repeats one."""
     chosen = int(os.environ.get("CHAOS_SEED") or random.SystemRandom().randrange(10**9))
     record_property("seed", chosen)
     return chosen
@@ -29,9 +29,9 @@ def seed(record_property: Callable[[str, object], None]) -> int:
 
 @pytest.fixture
 def figures(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
-    """Takes one line of what was measured, printed at the end of the session."""
+    """A function that takes one line of measurements, printed at the end of the session."""
 
-    def tell(line: str) -> None:
+    def add_line(line: str) -> None:
         record_property("figures", line)
 
     return tell

@@ -1,4 +1,4 @@
-"""Disks that fill up and have room again: real ones where the machine lets us make them, else limits of SQLite's own."""
+"""Disks that fill up and have room again: real ones where the machine allows it, otherwise limits of SQLite."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Pragma(ReadRequest[None]):
 
 
 class Disk(ABC):
-    """Where a database stands. ``what`` says how it is made full here."""
+    """The place of a database. ``what`` names the way in which it is filled."""
 
     what: str
 
@@ -134,7 +134,7 @@ def may_be_immutable(folder: Path) -> bool:
 
 @contextmanager
 def small_disk(kind: str, folder: Path) -> Iterator[Disk]:
-    """A disk of that kind, or what comes nearest to it on this machine."""
+    """A disk of that kind, or the nearest kind that this machine has."""
     if kind == "full":
         mounted = mount(folder)
         try:

@@ -1,6 +1,7 @@
-"""A job's life for tests of faults: added, claimed, run, finished, tried again; on virtual time, so that each run of it is the same.
+"""A job's life for tests of faults: added, claimed, executed, finished, retried. It uses virtual time, so it is the same each time.
 
-Run as a program it is a server that lets it happen in forks, which may exit half-way: a line of JSON for each, answered by its end.
+As a program it is a server that carries out lives in forks, which may exit half-way: it reads a line of JSON for each, and prints how
+it ended.
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ START = datetime(2026, 3, 1, tzinfo=UTC)
 MOMENT = START + timedelta(seconds=60)
 SCHEDULES = {"one-shot": OneShot(MOMENT), "interval": Interval.every(seconds=60), "cron": Cron("* * * * *")}
 ENDINGS = ("success", "error", "timeout")
-TICK = 20.0  # virtual seconds, so that looks are few
+TICK = 20.0  # virtual seconds, so that inspections are few
 CONFIG = CronConfig(retry=RetryPolicy(delays=(5,)), default_max_retries=1, default_timeout_secs=5)
 
 
 class Life:
-    """A folder with a database, a ledger and a note of what was acknowledged."""
+    """A folder with a database, a ledger and the acknowledged jobs."""
 
     def __init__(self, folder: Path) -> None:
         self.db = folder / "agent.db"
@@ -67,7 +68,7 @@ class Life:
             faults.armed = True
             try:
                 job_id = await scheduler.store.add_job("job", ending, SCHEDULES[kind])
-            except StoreUnavailable:  # it may have been added all the same
+            except StoreUnavailable:  # it may have been added nevertheless
                 job = await scheduler.store.get_job_by_name("job")
                 job_id = job.id if job else await scheduler.store.add_job("job", ending, SCHEDULES[kind])
             self.added.write_text(job_id)
@@ -89,7 +90,7 @@ class Life:
             await trio.sleep(100)
 
     def live_on(self) -> None:
-        """The next start, some time later."""
+        """Start once more, some time later."""
         with ticking():
             trio.run(self._live_on, clock=clock_at(START + timedelta(seconds=400)))
 
@@ -102,7 +103,7 @@ def clock_at(moment: datetime) -> VirtualClock:
 
 @contextmanager
 def ticking() -> Iterator[None]:
-    """Let the clock look around on virtual time too, where there is no tick otherwise."""
+    """Give the clock ticks on virtual time too, where it has none otherwise."""
 
     def clock(*args: Any, tick: float, **options: Any) -> Clock:
         return Clock(*args, tick=TICK, **options)
@@ -116,7 +117,7 @@ def ticking() -> Iterator[None]:
 
 @contextmanager
 def repeatable() -> Iterator[None]:
-    """Let tasks go on in the same order each time, as trio's own tests and Hypothesis do it."""
+    """Let trio resume tasks in the same order each time, as its own tests and Hypothesis do."""
     trio_run._ALLOW_DETERMINISTIC_SCHEDULING = True
     trio_run._r.seed(0)
     try:

@@ -1,4 +1,4 @@
-"""Faults at the n-th SQL statement: a connection that every statement of the library passes, and what stood in the file meanwhile."""
+"""Faults at the n-th SQL statement: a connection that all statements of the library pass, and the committed state before each."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ _connect = sqlite3.connect
 
 @contextmanager
 def in_memory() -> Iterator[Path]:
-    """A folder where a commit costs nothing, if there is one: thousands are made."""
+    """A folder in memory if there is one, since the tests make thousands of commits."""
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
         yield Path(folder)
 
 
 def sqlite_error(name: str) -> sqlite3.OperationalError:
-    """An error as SQLite's own."""
+    """Return an error like those of SQLite."""
     error = sqlite3.OperationalError(f"made up: {name}")
     error.sqlite_errorcode, error.sqlite_errorname = getattr(sqlite3, name), name
     return error
 
 
 def committed(db: str | Path) -> State:
-    """What is committed: schema, numbers and every row; ids that are made up by chance are told by their order."""
+    """Return the committed state: schema, numbers and every row; random ids are replaced by their order."""
     if not Path(db).exists() or not Path(db).stat().st_size:
         return ()
     with closing(_connect(db, isolation_level=None)) as connection:
@@ -60,11 +60,11 @@ def committed(db: str | Path) -> State:
 
 @attrs.define
 class Faults:
-    """What is to go wrong, and what was seen.
+    """The fault to cause, and the statements that were seen.
 
     Attributes:
         db: The file.
-        at: Which statement, counted from 0; None: none, but the committed state is noted before each.
+        at: Which statement, counted from 0; None: none, but the committed state before each is stored.
         how: One of FAILS and EXITS.
         armed: Statements are counted.
         seen: The statements.
@@ -80,25 +80,25 @@ class Faults:
     states: list[State] = attrs.field(factory=list)
     afterwards: State | None = None
 
-    def pass_on(self, connection: sqlite3.Connection, statement: str, carry_out: Callable[[], T]) -> T:
-        """Carry a statement out, or not."""
+    def carry_out(self, connection: sqlite3.Connection, statement: str, execute: Callable[[], T]) -> T:
+        """Carry out a statement, or cause the fault."""
         if not self.armed:
-            return carry_out()
+            return execute()
         number = len(self.seen)
         self.seen.append(statement)
         if self.at is None:
             self.states.append(committed(self.db))
         elif number == self.at:
-            return self._fault(connection, carry_out)
+            return self._fault(connection, execute)
         elif number > self.at and self.afterwards is None and statement.startswith("BEGIN"):
             self.afterwards = committed(self.db)
-        return carry_out()
+        return execute()
 
-    def _fault(self, connection: sqlite3.Connection, carry_out: Callable[[], T]) -> T:
+    def _fault(self, connection: sqlite3.Connection, execute: Callable[[], T]) -> T:
         if self.how == "exits before":
             os._exit(EXIT_CODE)
         if self.how in ("exits after", "works, then fails"):
-            carry_out()
+            execute()
         if self.how == "exits after":
             os._exit(EXIT_CODE)
         if self.how == "is rolled back":  # as SQLite does by itself when the disk is full
@@ -112,13 +112,13 @@ class _Watched(sqlite3.Connection):
     faults: Faults
 
     def execute(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = (), /) -> sqlite3.Cursor:
-        return self.faults.pass_on(self, sql, lambda: super(_Watched, self).execute(sql, parameters))
+        return self.faults.carry_out(self, sql, lambda: super(_Watched, self).execute(sql, parameters))
 
     def executemany(self, sql: str, parameters: Iterable[Any], /) -> sqlite3.Cursor:
-        return self.faults.pass_on(self, sql, lambda: super(_Watched, self).executemany(sql, parameters))
+        return self.faults.carry_out(self, sql, lambda: super(_Watched, self).executemany(sql, parameters))
 
     def backup(self, target: sqlite3.Connection, **options: Any) -> None:
-        self.faults.pass_on(self, "backup", lambda: super(_Watched, self).backup(target, **options))
+        self.faults.carry_out(self, "backup", lambda: super(_Watched, self).backup(target, **options))
 
 
 @contextmanager
@@ -134,7 +134,7 @@ def watching(faults: Faults) -> Iterator[Faults]:
 
 @contextmanager
 def talking(program: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Another program, which answers what it is told, for the length of a block."""
+    """Run another program for the length of a block, connected by pipes."""
     with subprocess.Popen(
         [sys.executable, program, *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -1,4 +1,4 @@
-"""Every place of the public API where users hand something in, with the makers of bad values for each parameter."""
+"""Every public call that takes values from users, with makers of bad values for each parameter."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ AFTER = datetime(2026, 1, 1, tzinfo=UTC)
 
 @attrs.frozen
 class World:
-    """What calls need: a scheduler with a job called old and a run of it, and a folder."""
+    """A scheduler with a job called old and a run of it, and a folder: all that calls need."""
 
     scheduler: CronScheduler
     job_id: str
@@ -74,14 +74,14 @@ class World:
 
 @attrs.frozen
 class Place:
-    """A public callable; ``call`` is given bad values for some of its parameters."""
+    """A public callable; ``call`` takes bad values for some of its parameters."""
 
     makers: Mapping[str, Maker]
     call: Callable[..., Any]
 
 
 def of_store(verb: str, makers: Mapping[str, Maker], **good: Any) -> Place:
-    """A verb of the store; ``job_id`` and ``run_id`` are good unless they are to be bad."""
+    """Return a method of the store; ``job_id`` and ``run_id`` are good unless bad ones are passed."""
 
     def call(world: World, **bad: Any) -> Any:
         known = {"job_id": world.job_id, "run_id": world.run_id}

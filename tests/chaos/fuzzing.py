@@ -1,4 +1,4 @@
-"""Bad input by construction: for each kind of parameter a maker of values that must be refused, and every place where one goes."""
+"""Bad input by construction: for each kind of parameter a maker of values that must be refused."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ HOSTILE = (
 
 
 class Exploding:
-    """An object that nothing can be done with."""
+    """An object whose every use raises."""
 
     def _explode(self, *_: object) -> Any:
         raise RuntimeError("boom")
@@ -44,14 +44,14 @@ class Exploding:
 
 
 class NoPath:
-    """A path that is none."""
+    """A path-like object that is no path."""
 
     def __fspath__(self) -> Any:
         return 5
 
 
 def hostile_text(chance: Chance) -> str:
-    """Text of any characters, with pieces that are known to hurt."""
+    """Return text of any characters, with pieces that are known to cause trouble."""
     drawn = [chance.choice(HOSTILE), *(chr(chance.randrange(0x110000)) for _ in range(chance.randrange(6)))]
     chance.shuffle(drawn)
     return "".join(drawn)
@@ -77,15 +77,15 @@ _THINGS: tuple[Maker, ...] = (
 
 
 def thing(chance: Chance, *refused: type, but: Callable[[Any], bool] = lambda _: False) -> object:
-    """Anything that is of none of the types, and of which ``but`` does not hold."""
+    """Return an object of none of the types, for which ``but`` is false."""
     while True:
         found = chance.choice(_THINGS)(chance)
         if not isinstance(found, refused) and (isinstance(found, Exploding) or not but(found)):
             return found
 
 
-def spoilt_text(chance: Chance) -> str:
-    """Text with something in it that no text of a store may hold."""
+def refused_text(chance: Chance) -> str:
+    """Return text with a character that a store refuses."""
     text = hostile_text(chance).replace("\0", "").encode(errors="ignore").decode()
     at = chance.randrange(len(text) + 1)
     return text[:at] + chance.choice(["\0", chr(chance.randrange(0xD800, 0xE000))]) + text[at:]
@@ -95,7 +95,7 @@ def bad_text(limit: int, *, none_is_bad: bool = True, empty_is_bad: bool = True)
     def make(chance: Chance) -> object:
         kinds: list[Maker] = [
             lambda c: thing(c, str, *(() if none_is_bad else (type(None),))),
-            spoilt_text,
+            refused_text,
             *([lambda c: ""] if empty_is_bad else []),
         ]
         if chance.randrange(50) == 0:
@@ -227,17 +227,17 @@ def bad_instant(*, none_is_bad: bool = True, any_year: bool = False) -> Maker:
 
 
 def bad_id(chance: Chance) -> object:
-    """Text that is the id of nothing is as bad as no text."""
+    """Return a text that is no id, or something that is no text."""
     if chance.randrange(3) == 0:
         return chance.choice([hostile_text(chance), "0", "-1", "9" * 30, "\uff11", "1.0", " 1", "1 ", "0x1", str(10**18)])
     return bad_text(MAX_NAME)(chance)
 
 
 def bad_specs(chance: Chance) -> object:
-    """Good ones, with a bad one among them."""
+    """Return good specs with a bad one among them."""
     good = [JobSpec(f"new {n}", "it", Interval(60_000)) for n in range(chance.randrange(3))]
     if chance.randrange(100) == 0:
-        return (JobSpec(str(n), "it", Interval(60_000)) for n in iter(int, MAX_JOBS))  # without end
+        return (JobSpec(str(n), "it", Interval(60_000)) for n in iter(int, MAX_JOBS))  # endless
     if chance.randrange(3) == 0:
         return thing(chance, list, tuple, dict, set, frozenset, range, type(iter([])))
     taken = JobSpec("old", "it", Cron("@daily"))

@@ -1,6 +1,6 @@
-"""The judge of every chaos test: a ledger that executors append to, held against the database, which is read without the library.
+"""The judge of every chaos test: compares a ledger that executors write with the database, which is read without the library.
 
-An executor writes ``start``, and as its last deed ``end`` if it is about to return what is a success, or ``raise`` if it is not.
+An executor writes ``start``, and as the last thing that it does ``end`` if it is about to succeed, or ``raise`` if it is not.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ OPEN = ("pending", "running")
 
 @attrs.frozen
 class Entry:
-    """What an executor did, at the time when it did it."""
+    """A line of the ledger: a start or an end of an executor."""
 
     what: str
     job: str
@@ -37,7 +37,7 @@ class Entry:
 
 
 class Ledger:
-    """A file of one line for each start and end of an executor: one O_APPEND write each, which no kill can tear."""
+    """A file of one line for each start and end of an executor: one O_APPEND write each, which a kill cannot cut."""
 
     def __init__(self, file: str | Path) -> None:
         self.file = Path(file)
@@ -59,7 +59,7 @@ class Ledger:
 
 @attrs.frozen
 class Row:
-    """A run as the file has it."""
+    """A run as the file holds it."""
 
     id: int
     job: str
@@ -73,13 +73,13 @@ class Row:
 
     @property
     def left_open(self) -> bool:
-        """Whether its process died, or lost it, before the end was recorded; one that was to be replaced isn't put back then."""
+        """Whether its process died, or lost it, before its outcome was stored; one that was to be replaced is not retried then."""
         return self.cause == "interrupted" or (self.cause == "replaced" and (self.error or "").startswith("interrupted: "))
 
 
 @attrs.frozen
 class Job:
-    """A job as the file has it."""
+    """A job as the file holds it."""
 
     id: str
     enabled: int
@@ -96,7 +96,7 @@ class Job:
 
 
 def read_database(db: str | Path) -> tuple[list[Job], list[Row]]:
-    """Jobs and runs, and that SQLite finds the file whole."""
+    """Return jobs and runs; assert that SQLite finds no damage in the file."""
     with closing(sqlite3.connect(f"{Path(db).absolute().as_uri()}?mode=ro", uri=True)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         connection.execute("BEGIN")
@@ -118,12 +118,12 @@ def read_database(db: str | Path) -> tuple[list[Job], list[Row]]:
 def judge(
     db: str | Path, ledger: Ledger, *, acknowledged: Collection[str] = (), gone: Collection[str] = (), idle: bool = True
 ) -> str:
-    """Hold the file against the ledger and answer the figures in words; whatever is wrong is an AssertionError.
+    """Compare the file with the ledger, and return the figures in words. Raises AssertionError if they disagree.
 
     Args:
         db: The file.
-        ledger: What the executors wrote.
-        acknowledged: Ids of jobs that were added for certain.
+        ledger: The lines that the executors wrote.
+        acknowledged: Ids of jobs whose adding was acknowledged.
         gone: Ids of jobs that may have been removed since.
         idle: No scheduler runs any more: nothing may be RUNNING.
     """
@@ -143,7 +143,7 @@ def judge(
     interrupted = sum(row.cause == "interrupted" for row in rows)
     ended = Counter(row.status for row in rows)
     told = ", ".join(f"{count} {status}" for status, count in sorted(ended.items()))
-    return f"{len(jobs)} jobs, {len(rows)} runs ({told}; {interrupted} interrupted), {len(entries)} ledger lines"
+    return f"{len(jobs)} jobs, {len(rows)} runs ({statuses}; {interrupted} interrupted), {len(entries)} ledger lines"
 
 
 def _judge_runs(rows: list[Row], entries: list[Entry]) -> None:
@@ -170,7 +170,7 @@ def _judge_runs(rows: list[Row], entries: list[Entry]) -> None:
 
 
 def _judge_ends(rows: list[Row], entries: list[Entry]) -> None:
-    """What an executor said last is what the file says, unless its process came to an end, or lost the run, before it was recorded."""
+    """Check that file and ledger have the same outcome, unless the process ended, or lost the run, before it was stored."""
     by_id = {row.id: row for row in rows}
     for entry in entries:
         row = by_id[entry.run]
@@ -180,7 +180,7 @@ def _judge_ends(rows: list[Row], entries: list[Entry]) -> None:
 
 
 def _judge_moments(jobs: list[Job], rows: list[Row]) -> None:
-    """Each moment of an interval that was decided stands in one row, itself or merged."""
+    """Check that each decided moment of an interval is in one row, by itself or merged."""
     decided: Counter[str] = Counter()
     uncounted: set[str] = set()
     for row in rows:
@@ -195,7 +195,7 @@ def _judge_moments(jobs: list[Job], rows: list[Row]) -> None:
 
 
 def _judge_overlaps(jobs: list[Job], entries: list[Entry]) -> None:
-    """A job that skips what overlaps is in one executor at a time. The order of the lines is that in which things happened."""
+    """Check that a job which skips overlapping moments is in one executor at a time; the ledger is in order of time."""
     skipping = {job.id for job in jobs if job.overlap == "skip"}
     ended = {entry.run: place for place, entry in enumerate(entries) if entry.what != "start"}
     latest: dict[str, Entry] = {}
@@ -207,7 +207,7 @@ def _judge_overlaps(jobs: list[Job], entries: list[Entry]) -> None:
 
 
 def judge_interrupted(db: str | Path, *, but: Collection[str] = ()) -> int:
-    """Hold that each interrupted run was followed by a further attempt, and answer how many there were.
+    """Check that each interrupted run was followed by a retry, and return how many there were.
 
     Args:
         db: The file.
@@ -217,12 +217,12 @@ def judge_interrupted(db: str | Path, *, but: Collection[str] = ()) -> int:
     attempts = {(row.job, row.at, row.manual, row.attempt) for row in rows}
     interrupted = [row for row in rows if row.cause == "interrupted" and row.status == "failed" and row.job not in but]
     lost = [row for row in interrupted if (row.job, row.at, row.manual, row.attempt + 1) not in attempts]
-    assert not lost, f"{len(lost)} interrupted runs were not put back: {lost[:3]}"
+    assert not lost, f"{len(lost)} interrupted runs were not retried: {lost[:3]}"
     return len(interrupted)
 
 
 def most_at_once(entries: Collection[Entry]) -> tuple[int, dict[int, int]]:
-    """How many executors were between start and end at a time: over all processes, and in each.
+    """Return how many executors were active at a time: over all processes, and in each.
 
     Args:
         entries: A ledger in which each start has its end.

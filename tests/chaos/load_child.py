@@ -1,6 +1,6 @@
-"""A program with a hundred runs in flight that is to be ended, by itself or by signals: run by ``test_shutdown_load.py``.
+"""A program with a hundred runs in flight that ends itself or is ended by signals: run by ``test_shutdown_load.py``.
 
-At the end it prints a JSON line: when the ending was asked for and how long it took, what left the block, and what stayed behind.
+At the end it prints a JSON line: when its end was requested, how long it took, what the block raised, and what is left.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ QUICK = 300
 
 
 class Program:
-    """The scheduler, its endless executors among quick ones, and what ends it."""
+    """The scheduler, with endless executors among quick ones, and the way in which it ends."""
 
     def __init__(self, options: dict[str, Any]) -> None:
         self.db: str = options["db"]
@@ -43,7 +43,7 @@ class Program:
         self.ledger.write("end", ctx)
 
     async def run(self) -> None:
-        """The program; only one that is to be cancelled has a nursery of its own."""
+        """Run the program; only if it is to be cancelled it has a nursery of its own."""
         if self.ending != "cancelled":
             await self._schedule(None)
             return
@@ -68,7 +68,7 @@ class Program:
         return any(job.name.startswith("quick") and job.enabled for job in await store.list_jobs())
 
     async def _ask(self, nursery: trio.Nursery | None) -> None:
-        """Wait for the end, or begin it."""
+        """Wait for the end, or cause it."""
         if self.ending == "SIGTERM":  # as docs/what-happens.md says it
             with trio.open_signal_receiver(signal.SIGTERM) as signals:
                 await anext(aiter(signals))
@@ -81,7 +81,7 @@ class Program:
 
 
 def left_behind(db: str) -> list[str]:
-    """Threads, and open files of the database."""
+    """Return the threads and the open files of the database."""
     threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
     files = [os.path.realpath(each) for each in Path("/proc/self/fd").iterdir()] if Path("/proc/self/fd").exists() else []
     return threads + [file for file in files if file.startswith(os.path.realpath(db))]

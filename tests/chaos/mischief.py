@@ -1,4 +1,4 @@
-"""What hostile executors and notifiers do, and what must become of the run."""
+"""Hostile executors and notifiers, and the outcome that their runs must have."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.chaos.judge import Ledger
 
 
 class BadText(Exception):
-    """An error that cannot be shown."""
+    """An error whose text cannot be shown."""
 
     def __str__(self) -> str:
         raise RuntimeError("no text")
@@ -35,7 +35,7 @@ class BadText(Exception):
 
 
 async def stubborn(seconds: float) -> None:
-    """Cannot be cancelled."""
+    """Sleep where no cancellation arrives."""
     with trio.CancelScope(shield=True):
         await trio.sleep(seconds)
 
@@ -112,7 +112,7 @@ def nested(depth: int) -> ExceptionGroup[Exception]:
     return error
 
 
-# Notifiers: what they do with the scheduler.
+# Notifiers
 
 KEPT: list[object] = []
 
@@ -158,7 +158,7 @@ NOTIFYING: Mapping[str, Callable[[CronScheduler], object]] = {
 }
 
 
-# Executors, and what becomes of the run.
+# Executors, and the outcomes of their runs
 
 
 @attrs.frozen
@@ -166,10 +166,10 @@ class Act:
     """A mischief.
 
     Attributes:
-        do: What the executor does.
-        status: How the run must end.
-        cause: Why.
-        text: What the error must begin with; of a success, what the summary must begin with.
+        do: Does it, in the executor.
+        status: The status that the run must have.
+        cause: Its cause.
+        text: The beginning of the error, or of the summary of a success.
     """
 
     do: Callable[[CronScheduler, JobContext], Awaitable[object]]
@@ -254,7 +254,7 @@ MISCHIEF: Mapping[str, Act] = {
 
 
 class Zoo:
-    """An executor whose prompts name a mischief; others behave well. The ledger has each start, and the end of what returned."""
+    """An executor whose prompts name a mischief; others behave well. The ledger has each start, and each end that returned."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger

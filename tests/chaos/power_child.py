@@ -1,6 +1,6 @@
 """A program with a scheduler under load whose power is to be cut: run by ``test_power_cut.py`` as ``power_child.py DB LEDGER MARKS SEED``.
 
-Before it writes down that anything was acknowledged it writes a mark: how far the log reaches that the acknowledgement rests on.
+Before it writes down an acknowledgement it writes a mark: how much of the log the acknowledgement depends on.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def write(file: str, line: str) -> None:
 
 
 def mark(what: str) -> None:
-    """Note how far the log is committed: frames and salt, from the index (SQLite, "WAL-mode File Format", 2.1)."""
+    """Write how far the log is committed: frames and salt, from the index (SQLite, "WAL-mode File Format", 2.1)."""
     header, copy = b"", b"?"
     while header != copy:  # it is written twice, so that a reader sees whether it came in between
         both = os.pread(index(), 96, 0)
@@ -61,7 +61,7 @@ class ReadSynchronous(ReadRequest[int]):
 async def executor(ctx: JobContext) -> None:
     mark("started")
     ledger.write("start", ctx)
-    await trio.sleep(chance.uniform(0, 0.01))  # real time: the load is to be uneven
+    await trio.sleep(chance.uniform(0, 0.01))  # real time, so that the load is uneven
     ledger.write("raise" if ctx.prompt.startswith("fail") else "end", ctx)
     if ctx.prompt.startswith("fail"):
         raise ValueError("as it was told")

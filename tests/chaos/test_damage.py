@@ -1,4 +1,4 @@
-"""Files that are damaged, or not ours: an error of ours names the file, in time, and nothing is written over it."""
+"""Damaged files and files of others: an error of ours names the file in time, and nothing is written to it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ BYTES: dict[str, Callable[[bytes], bytes]] = {
 
 
 def left_by_a_crash(*statements: str) -> Callable[[Path], None]:
-    """Its log beside it, as after a kill: nobody has closed it."""
+    """Leave the log beside the file, as after a kill."""
 
     def make(file: Path) -> None:
         with (
@@ -86,7 +86,7 @@ FILES: dict[str, Callable[[Path], None]] = {
 
 @pytest.mark.parametrize("opener", ["open_store", "open_scheduler"])
 @pytest.mark.parametrize("kind", [*BYTES, *FILES, "no permission"])
-async def test_what_cannot_be_used_is_refused_by_name_and_stays_as_it_is(kind: str, opener: str, whole: bytes, tmp_path: Path):
+async def test_an_unusable_file_is_refused_by_name_and_stays_as_it_is(kind: str, opener: str, whole: bytes, tmp_path: Path):
     file = tmp_path / "agent.db"
     if kind in FILES:
         FILES[kind](file)
@@ -106,7 +106,7 @@ async def test_what_cannot_be_used_is_refused_by_name_and_stays_as_it_is(kind: s
 
 @contextmanager
 def no_permission(folder: Path) -> Iterator[None]:
-    """A file of root, and until the block ends a user without the rights of root."""
+    """Give the file to root; until the block ends this process has no rights of root."""
     root = os.geteuid() == 0
     for path in (folder, *folder.parents[:2]):
         path.chmod(path.stat().st_mode | 0o055)
@@ -125,7 +125,7 @@ def no_permission(folder: Path) -> Iterator[None]:
 
 
 def damage(data: bytes, chance: random.Random) -> bytes:
-    """A bit, eight bytes, or a block."""
+    """Flip a bit, eight bytes, or a block."""
     damaged = bytearray(data)
     kind = chance.choice(["bit", "bytes", "block"])
     for _ in range(8 if kind == "bytes" else 1):
@@ -151,10 +151,10 @@ async def _use(file: Path, opened: trio.Event) -> None:
 
 @contextmanager
 def ending(seconds: float) -> Iterator[None]:
-    """Fail a block that goes on for ever, so that the seed and the number of the file are told."""
+    """Fail a block that does not end, so that the seed and the number of the file are printed."""
 
     def stop(*_: object) -> None:
-        raise TimeoutError(f"it went on for {seconds:.0f} s")
+        raise TimeoutError(f"it was still running after {seconds:.0f} s")
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -166,7 +166,7 @@ def ending(seconds: float) -> Iterator[None]:
 
 
 def use(file: Path) -> tuple[bool, BaseException | None]:
-    """Whether it could be opened, and what went wrong."""
+    """Return whether the file could be opened, and the error."""
     opened = trio.Event()
     try:
         with ending(10 * IN_TIME):
@@ -177,7 +177,7 @@ def use(file: Path) -> tuple[bool, BaseException | None]:
 
 
 @quick_and_full("files", 40, 2000)
-def test_flipped_bytes_are_found_or_harmless_and_nothing_but_an_error_of_ours_comes_out(
+def test_flipped_bytes_are_found_or_harmless_and_only_raise_our_own_errors(
     files: int, whole: bytes, seed: int, figures: Callable[[str], None]
 ):
     chance = random.Random(seed)
@@ -195,17 +195,17 @@ def test_flipped_bytes_are_found_or_harmless_and_nothing_but_an_error_of_ours_co
         if error is not None:
             assert isinstance(error, StoreCorrupt | StoreUnavailable), f"file {number}: {error!r}"
             assert "agent.db" in str(error)
-            assert "prompt" not in str(error), "what stands in the file may be secret"
+            assert "prompt" not in str(error), "the content of the file may be secret"
         outcomes["not noticed" if error is None else type(error).__name__] += 1
     told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
     assert longest < IN_TIME
-    figures(f"{files} damaged files: {told}; the longest took {longest:.1f} s")
+    figures(f"{files} damaged files: {counts}; the longest took {longest:.1f} s")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("table", ["jobs", "job_specs", "runs", "owners", "jobs_due", "runs_of_job"])
-async def test_damage_in_the_middle_is_told_when_it_is_met(table: str, whole: bytes, tmp_path: Path):
-    """The root of a table or of an index, garbled while nobody looked: the file opens, and the scheduler ends with the reason."""
+async def test_damage_in_the_middle_is_reported_when_it_is_read(table: str, whole: bytes, tmp_path: Path):
+    """With a garbled root page of a table or an index the file opens, and the scheduler ends with the reason."""
     file = tmp_path / "agent.db"
     file.write_bytes(whole)
     with closing(sqlite3.connect(file)) as connection:
@@ -222,7 +222,7 @@ async def test_damage_in_the_middle_is_told_when_it_is_met(table: str, whole: by
 
 @pytest.mark.parametrize("change", ["next_run_at = NULL", "id = 'another'", "next_run_at = 5000000000000"])
 @pytest.mark.parametrize("index", ["jobs_due", "jobs_cancelling"])
-async def test_an_index_that_tells_of_moments_which_its_table_does_not_have_makes_nobody_spin_nor_run_ahead(
+async def test_an_index_with_moments_that_its_table_lacks_lets_no_task_spin_and_no_job_run_early(
     index: str, change: str, tmp_path: Path
 ):
     file = tmp_path / "agent.db"
@@ -250,7 +250,7 @@ async def test_an_index_that_tells_of_moments_which_its_table_does_not_have_make
     "statement",
     ["UPDATE jobs SET overlap = 'sometimes'", "UPDATE job_specs SET misfire = '{'", "UPDATE job_specs SET created_at = 1 << 62"],
 )
-async def test_values_that_nobody_wrote_hide_nothing_and_are_found_as_damage_where_a_bug_is_suspected(
+async def test_foreign_values_hide_no_bug_and_are_found_as_damage_when_the_scheduler_fails(
     statement: str, whole: bytes, tmp_path: Path
 ):
     file = tmp_path / "agent.db"

@@ -1,4 +1,4 @@
-"""A disk that fills up, a file that may not grow, a file that has become read-only: nothing is half done, nothing is lost."""
+"""A disk that fills up, a file that may not grow, a file that becomes read-only: nothing is half done, nothing is lost."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ OUTAGE = 1_200  # virtual seconds
 
 
 class World:
-    """A scheduler of a hundred slots on a disk, and executors that wait for a sign."""
+    """A scheduler of a hundred slots on a disk, with executors that wait for an event."""
 
     def __init__(self, disk: Disk, ledger: Ledger) -> None:
         self.disk = disk
@@ -57,7 +57,7 @@ class World:
         return await scheduler.store.add_jobs([JobSpec(f"{name} {n}", prompt, OneShot(moment)) for n in range(count)])
 
     def statuses(self) -> Counter[str]:
-        """Of all runs, read without the library."""
+        """Count the runs by status, read without the library."""
         with closing(sqlite3.connect(f"{self.disk.db.as_uri()}?mode=ro", uri=True)) as connection:
             return Counter(status for (status,) in connection.execute("SELECT status FROM runs"))
 
@@ -66,7 +66,7 @@ class World:
             return {job_id for (job_id,) in connection.execute("SELECT id FROM jobs")}
 
     async def reach(self, **wanted: int) -> float:
-        """Wait until so many runs stand there; answer how many seconds it took."""
+        """Wait until the file has so many runs; return how long it took (s)."""
         begun = trio.current_time()
         with trio.fail_after(30):
             while any(self.statuses()[status] < count for status, count in wanted.items()):
@@ -74,7 +74,7 @@ class World:
         return trio.current_time() - begun
 
     async def add_until_refused(self, scheduler: CronScheduler) -> list[str]:
-        """Add until the last byte is used up: what was acknowledged is there, and nothing of what was refused."""
+        """Add jobs until the last byte is used: acknowledged jobs are in the file, refused ones are not."""
         before = self.jobs()
         added: list[str] = []
         far = OneShot(datetime.now(UTC) + timedelta(days=1))
@@ -90,7 +90,7 @@ class World:
 
 @pytest.mark.parametrize("kind", ["full", "file size", "read-only"])
 @quick_and_full("seconds", 1.2, 60)
-async def test_when_nothing_can_be_written_nothing_is_lost_and_all_goes_on_when_it_can(
+async def test_while_nothing_can_be_written_nothing_is_lost_and_afterwards_everything_continues(
     kind: str, seconds: float, figures: Callable[[str], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     caplog.set_level(logging.INFO, "cronactors")
@@ -105,10 +105,10 @@ async def test_when_nothing_can_be_written_nothing_is_lost_and_all_goes_on_when_
             await disk.fill(scheduler.store)
             added += await world.add_until_refused(scheduler)
             world.sign.set()
-            await trio.sleep(seconds)  # real time, in which a hundred runners try again and again
+            await trio.sleep(seconds)  # real time, in which a hundred runners keep retrying
             waiting = world.statuses()["running"]
-            assert waiting or disk.what.startswith("PRAGMA max"), "every end could be recorded: the test proves nothing"
-            assert len(await scheduler.store.list_jobs()) == len(added), "what can be read is read"
+            assert waiting or disk.what.startswith("PRAGMA max"), "every outcome could be stored: the test proves nothing"
+            assert len(await scheduler.store.list_jobs()) == len(added), "reading still works"
             assert scheduler.health().last_store_error is not None
             lines = [record for record in caplog.records if record.name.startswith("cronactors")]
             assert len(lines) <= 1 + seconds / 10
@@ -119,26 +119,26 @@ async def test_when_nothing_can_be_written_nothing_is_lost_and_all_goes_on_when_
             assert scheduler.health().last_store_error is None
             assert caplog.messages.count("the store is working again") == 1
         told = judge(disk.db, world.ledger, acknowledged=added)
-    assert took < 20, "some 2 s are promised, of which the test on virtual time is a judge"
+    assert took < 20, "some 2 s are promised, which the test on virtual time checks"
     figures(
-        f"{kind} ({disk.what}): for {seconds} s; {waiting} ends waited, {len(lines)} log lines; "
-        f"all went on {took:.2f} s after there was room; {told}"
+        f"{kind} ({disk.what}): for {seconds} s; {waiting} outcomes waited, {len(lines)} log lines; "
+        f"all continued {took:.2f} s after there was room; {told}"
     )
 
 
 @pytest.mark.slow
-async def test_after_a_long_outage_all_goes_on_within_two_seconds(
+async def test_after_a_long_outage_everything_continues_within_two_seconds(
     virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
-    """On virtual time, where a bound is exact: what waits must not wait longer the longer the disk was full."""
+    """On virtual time, where a bound is exact: a longer outage must not mean a longer wait after it."""
     full, begin = False, SqliteStorage.begin
 
-    def begin_if_there_is_room(storage: SqliteStorage, *, write: bool) -> bool:
+    def start_if_there_is_room(storage: SqliteStorage, *, write: bool) -> bool:
         if full and write:
             raise StoreUnavailable("agent.db: the disk is full")
         return begin(storage, write=write)
 
-    monkeypatch.setattr(SqliteStorage, "begin", begin_if_there_is_room)
+    monkeypatch.setattr(SqliteStorage, "begin", start_if_there_is_room)
     start = now()
 
     async def execute(ctx: JobContext) -> str:
@@ -175,7 +175,7 @@ async def test_after_a_long_outage_all_goes_on_within_two_seconds(
         assert told("the store is working again") == 1
         assert scheduler.health().last_store_error is None
         full = True
-        await trio.sleep(OUTAGE)  # no run goes on whose end would let another begin: it is the clock that has to try again
+        await trio.sleep(OUTAGE)  # no run is left whose finish would claim another, so the clock has to retry
         full = False
         await trio.sleep(2)
         last, first = (await scheduler.store.list_runs(interval))[:2]

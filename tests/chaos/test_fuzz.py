@@ -34,11 +34,11 @@ from tests.chaos.sizes import quick_and_full
 from tests.workers import nothing
 
 SILENT = 0.05
-"""Share of the inputs that are files: to write one takes as long as many calls."""
+"""Share of the inputs that are files; writing one takes as long as many calls."""
 
 
 def image(store: CronStore) -> bytes:
-    """The bytes of the database; on virtual time the storage is used in place."""
+    """Return the bytes of the database; on virtual time the storage runs in the loop's own thread."""
     storage: Any = store._service.actor.storage
     return bytes(storage._db.serialize())
 
@@ -50,7 +50,7 @@ def refusal(error: CronError) -> None:
 
 
 async def bad_call(world: World, chance: Chance) -> str:
-    """Call something with a bad value, and maybe a second; answer its name."""
+    """Call something with one or two bad values; return its name."""
     name = chance.choice(list(PLACES))
     place = PLACES[name]
     fields = chance.sample(list(place.makers), k=min(len(place.makers), chance.choice([1, 1, 1, 2])))
@@ -81,7 +81,7 @@ def ascii_of(value: object) -> str:
 
 
 def toml(value: object) -> str | None:
-    """A value as TOML; None if TOML has nothing like it."""
+    """Return a value as TOML; None if TOML has nothing like it."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):
@@ -105,7 +105,7 @@ SCHEDULES = {
 
 
 def bad_file(chance: Chance) -> bytes:
-    """A file with a bad value, an unknown key, or bytes that are no TOML."""
+    """Return a file with a bad value, an unknown key, or bytes that are no TOML."""
     kind = chance.randrange(10)
     if kind == 0:
         return b"[cron]\nexecutor = '" + chance.randbytes(chance.randrange(1, 40)) + b"\xff\n"
@@ -143,7 +143,7 @@ def bad_config(world: World, chance: Chance) -> str:
 
 
 @quick_and_full("inputs", 10_000, 1_000_000)
-def test_whatever_is_bad_is_refused_and_changes_nothing(
+def test_bad_input_is_refused_and_changes_nothing(
     tmp_path: Path, seed: int, figures: Callable[[str], None], inputs: int
 ) -> None:
     chance = random.Random(seed)
@@ -202,14 +202,14 @@ def test_no_public_parameter_is_left_out() -> None:
             assert set(PLACES[name].makers) | untold.get(name, set()) == parameters, name
 
 
-# Text that is meant to hurt
+# Hostile text
 
 
 @quick_and_full("texts", 300, 20_000)
 async def test_hostile_text_is_read_back_equal_or_refused_and_no_log_line_is_forged(
     virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture, seed: int, figures: Callable[[str], None], texts: int
 ) -> None:
-    """As name, prompt or user of a job; each run fails, with the text as its error, and so does the notifier."""
+    """Use the text as name, prompt or user of a job; each run and the notifier fail with it as their error."""
     caplog.set_level(logging.INFO, logger="cronactors")
     chance = random.Random(seed)
     kept = refused = lines = 0

@@ -1,4 +1,4 @@
-"""Files that go while they are open, and logs that do not belong to their file."""
+"""Files that are deleted while they are open, and logs that do not belong to their file."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from tests.storages import contents
 whole = whole_file.whole
 
 
-# Gone while it is open
+# Deleted while it is open
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["deleted", "deleted with its log", "replaced", "its log deleted", "its index deleted"])
-async def test_a_file_that_goes_while_it_is_open_is_told_and_not_made_anew(what: str, tmp_path: Path):
+async def test_a_file_that_is_deleted_while_it_is_open_is_reported_and_not_created_again(what: str, tmp_path: Path):
     file, away = tmp_path / "agent.db", tmp_path / "away"
     away.mkdir()
     alone = {"deleted": "agent.db", "its log deleted": "agent.db-wal", "its index deleted": "agent.db-shm"}
@@ -55,7 +55,7 @@ async def test_a_file_that_goes_while_it_is_open_is_told_and_not_made_anew(what:
                 await scheduler.store.add_job("lost", "p", Interval.every(ms=50))
             while "deleted" not in (scheduler.health().last_store_error or ""):
                 await trio.sleep(0.01)
-        await trio.sleep(0.3)  # real time, in which nothing is made
+        await trio.sleep(0.3)  # real time, in which nothing must be created
         assert contents(tmp_path).keys() == there
         if what == "replaced":
             file.unlink()
@@ -69,8 +69,8 @@ async def test_a_file_that_goes_while_it_is_open_is_told_and_not_made_anew(what:
 
 
 @pytest.mark.slow
-async def test_without_the_index_that_all_share_two_processes_do_not_write_over_each_other(tmp_path: Path):
-    """Who opens the file next makes a new index and knows nothing of the locks in the old one."""
+async def test_without_the_shared_index_two_processes_do_not_overwrite_each_other(tmp_path: Path):
+    """The next process to open the file creates a new index, and does not know the locks in the old one."""
     file = tmp_path / "agent.db"
     async with open_store(file) as store:
         added = [await store.add_job(f"before {n}", "p" * 3_000, Cron("* * * * *")) for n in range(10)]
@@ -88,11 +88,11 @@ async def test_without_the_index_that_all_share_two_processes_do_not_write_over_
     judge(file, Ledger(tmp_path / "ledger"), acknowledged=added)
 
 
-# The log of another time
+# A log of another time or file
 
 
 @pytest.mark.parametrize("log", [JUNK, bytes(9_000)], ids=["junk", "zeros"])
-async def test_a_log_that_is_none_is_left_aside(log: bytes, whole: bytes, tmp_path: Path):
+async def test_a_log_that_is_no_log_is_ignored(log: bytes, whole: bytes, tmp_path: Path):
     file = tmp_path / "agent.db"
     file.write_bytes(whole)
     (tmp_path / "agent.db-wal").write_bytes(log)
@@ -102,15 +102,15 @@ async def test_a_log_that_is_none_is_left_aside(log: bytes, whole: bytes, tmp_pa
 
 @pytest.mark.parametrize("told", [True, False])
 @pytest.mark.parametrize("kind", ["of another file", "of an earlier time"])
-async def test_a_log_that_does_not_belong_to_the_file_is_told_or_taken_for_its_own(
+async def test_a_log_of_another_file_is_reported_or_used(
     kind: str, told: bool, whole: bytes, tmp_path: Path
 ):
     """SQLite knows its own log by checksums, but not to which state of which file it belongs: docs/limits.md.
 
-    It is told if pages of the one do not fit to those of the other. Else the file is what it was when the log was written.
+    Damage is reported if their pages do not fit together. Otherwise the file is as it was when the log was written.
     """
     file, other = tmp_path / "agent.db", tmp_path / "other.db"
-    if kind == "of an earlier time" and told:  # else the log has every page that the file had then
+    if kind == "of an earlier time" and told:  # otherwise the log has every page that the file had then
         other.write_bytes(whole)
     async with open_store(other) as store:
         for number in range(1 if told else 5):
@@ -118,7 +118,7 @@ async def test_a_log_that_does_not_belong_to_the_file_is_told_or_taken_for_its_o
         then = {job.name for job in await store.list_jobs()}
         log = other.with_name("other.db-wal").read_bytes()
     file.write_bytes(whole)
-    if kind == "of an earlier time" and told:  # the file went on without that log
+    if kind == "of an earlier time" and told:  # the file was changed without that log
         of_others("UPDATE job_specs SET prompt = 'p' || prompt || prompt")(file)
     elif not told:
         if kind == "of an earlier time":

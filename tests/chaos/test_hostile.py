@@ -1,6 +1,6 @@
-"""What test_hostile.py leaves out: executors and notifiers that tear trio's own state, and all of them at once on a file.
+"""Executors and notifiers that break trio's own state, and all hostile ones at once on a file; see also tests/test_hostile.py.
 
-The judge is the ledger: one final status for each run, as its mischief calls for, and neighbours that never notice.
+The judge checks that each run has the outcome that its mischief must have, and that neighbours are not affected.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ from tests.chaos.sizes import quick_and_full
 from tests.workers import after, nothing
 
 YEARLY = Cron("@yearly")
-TIMED = ("ignores its cancellation", "shields itself")  # others must not time out because neighbours block the loop
+TIMED = ("ignores its cancellation", "shields itself")  # runs must not time out because neighbours block the loop
 SLOW = ("hangs and ignores the cancellation", "removes the jobs", "edits the jobs")  # the last two: every job, at each end
 
 
-# trio's word on a generator that is dropped before its end.
+# trio's warning about a generator that is dropped before its end.
 pytestmark = pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")
 
 
-# What is left open
+# Nurseries and scopes that are left open
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["generator kept", "generator dropped"])
 @pytest.mark.parametrize("lasting", [0, 3], ids=["tasks end at once", "tasks take their time"])
-async def test_a_nursery_left_open_is_a_failure_and_its_tasks_end_first(
+async def test_a_nursery_that_is_left_open_is_a_failure_and_its_tasks_end_first(
     virtual_clock: VirtualClock, kept: bool, lasting: float
 ) -> None:
     ended: list[float] = []
@@ -78,7 +78,7 @@ async def test_a_nursery_left_open_is_a_failure_and_its_tasks_end_first(
     assert len(ended) == 2
 
 
-async def test_a_nursery_left_open_is_contained_while_every_slot_is_at_work_and_at_the_end(virtual_clock: VirtualClock) -> None:
+async def test_a_nursery_that_is_left_open_is_contained_while_every_slot_is_busy_and_at_the_end(virtual_clock: VirtualClock) -> None:
     generators: list[object] = []
 
     async def executor(context: JobContext) -> None:
@@ -137,7 +137,7 @@ async def test_a_run_that_does_not_end_is_reported_with_the_stacks_of_its_own_ta
 
 
 @pytest.mark.parametrize("name", NOTIFYING)
-async def test_whatever_a_notifier_does_each_end_is_told_once_and_runs_go_on(virtual_clock: VirtualClock, name: str) -> None:
+async def test_whatever_a_notifier_does_it_gets_each_run_once_and_jobs_keep_running(virtual_clock: VirtualClock, name: str) -> None:
     told: list[str] = []
 
     async def notifier(job_name: str, session_id: str, result: str, success: bool) -> None:
@@ -175,7 +175,7 @@ async def test_a_notifier_that_shields_itself_is_reported_with_its_stack(
 
 
 @quick_and_full("rounds", 4, 200)
-async def test_a_zoo_of_hostile_executors_and_notifiers_harms_nobody(
+async def test_a_zoo_of_hostile_executors_and_notifiers_harms_no_other_run(
     tmp_path: Path, seed: int, figures: Callable[[str], None], rounds: int
 ) -> None:
     chance = random.Random(seed)
@@ -213,11 +213,11 @@ async def test_a_zoo_of_hostile_executors_and_notifiers_harms_nobody(
         expected = (RunStatus.SUCCESS, None, "fine") if act is None else (act.status, act.cause, act.text)
         assert (run.status, run.cause, text[: len(expected[2])]) == expected, run
     assert Counter(run.job_name for run in runs) == told
-    figures(f"{judge(db, ledger)}; {len(told)} ends told, in {took:.1f} s")
+    figures(f"{judge(db, ledger)}; {len(told)} notifications, in {took:.1f} s")
 
 
 @quick_and_full("seconds", 1, 5)
-async def test_an_executor_that_blocks_the_loop_delays_its_neighbours_and_harms_none(
+async def test_an_executor_that_blocks_the_loop_only_delays_its_neighbours(
     tmp_path: Path, figures: Callable[[str], None], seconds: float
 ) -> None:
     db, ledger = tmp_path / "a.db", Ledger(tmp_path / "ledger")
@@ -240,11 +240,11 @@ async def test_an_executor_that_blocks_the_loop_delays_its_neighbours_and_harms_
         (blocked,) = await scheduler.store.list_runs(job_id)
         runs = [run for neighbour in neighbours for run in await scheduler.store.list_runs(neighbour, limit=10_000)]
     assert blocked.status is RunStatus.SUCCESS
-    # A neighbour whose own run went on when the loop was blocked has skipped what came due meanwhile; so has one that was paused
+    # A neighbour whose own run was running when the loop was blocked has skipped moments meanwhile; so has one that was paused
     # between the coming of a moment and its claim.
     skipped = {(RunStatus.SKIPPED, Cause.OVERLAP), (RunStatus.SKIPPED, Cause.CANCELLED)}
     assert {(run.status, run.cause) for run in runs} - skipped == {(RunStatus.SUCCESS, None)}
-    moments = sum(run.coalesced for run in runs)  # those of the blockade are merged or skipped, none is lost
+    moments = sum(run.coalesced for run in runs)  # moments of the blocked time are merged or skipped, none is lost
     assert abs(moments - 30 * length.total_seconds()) <= 6
     most = max(run.coalesced for run in runs)
     assert most >= 10 * seconds - 3

@@ -1,4 +1,4 @@
-"""The judge itself: what is right passes, and each thing that may be wrong is seen."""
+"""The judge itself: it accepts a correct file, and sees every error."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.chaos.judge import Ledger, judge, judge_interrupted
 
 
 class World:
-    """A file and a ledger of some minutes: an interval that overlaps itself, one that fails, and a one-shot that is interrupted."""
+    """A file and a ledger of some minutes: an overlapping interval, one that fails, and a one-shot that is interrupted."""
 
     def __init__(self, folder: Path) -> None:
         self.db = folder / "agent.db"
@@ -56,7 +56,7 @@ def world(tmp_path: Path) -> World:
     return made
 
 
-def test_what_is_right_passes(world: World):
+def test_a_correct_file_and_ledger_pass(world: World):
     told = judge(world.db, world.ledger, acknowledged=world.ids.values())
     assert "interrupted" in told
     assert judge_interrupted(world.db) == 1
@@ -89,28 +89,28 @@ IN_FILE = {
 
 
 @pytest.mark.parametrize("kind", IN_FILE)
-def test_what_is_wrong_in_the_file_is_seen(kind: str, world: World):
+def test_an_error_in_the_file_is_seen(kind: str, world: World):
     statement, told = IN_FILE[kind]
     world.change(statement)
     with pytest.raises(AssertionError, match=told):
         judge(world.db, world.ledger, acknowledged=world.ids.values())
 
 
-def test_a_result_that_was_not_recorded_since_the_process_died_is_none(world: World):
-    """The run was to be replaced, so that it was cancelled at the next start and isn't put back."""
+def test_an_outcome_that_was_not_stored_because_the_process_died_is_no_error(world: World):
+    """The run was to be replaced, so the next start cancelled it and did not retry it."""
     died = "status = 'cancelled', cause = 'replaced', error = 'interrupted: its process ended'"
     world.change(f"UPDATE runs SET {died} WHERE {SLOW}")
     judge(world.db, world.ledger, acknowledged=world.ids.values())
 
 
-def test_an_interrupted_run_that_was_not_put_back_is_seen(world: World):
+def test_an_interrupted_run_without_a_retry_is_seen(world: World):
     world.change("DELETE FROM runs WHERE job_name = 'cut off' AND status = 'pending'")
-    with pytest.raises(AssertionError, match="1 interrupted runs were not put back"):
+    with pytest.raises(AssertionError, match="1 interrupted runs were not retried"):
         judge_interrupted(world.db)
 
 
 def started_early(lines: list[str]) -> list[str]:
-    """The second run of the slow job begins before the end of the first."""
+    """Let the second run of the slow job start before the first ends."""
     slow = [place for place, line in enumerate(lines) if json.loads(line)[1] == json.loads(lines[0])[1]]
     first, second = slow[1:3]
     return [*lines[:first], lines[second], *lines[first:second], *lines[second + 1 :]]
@@ -123,7 +123,7 @@ IN_LEDGER = {
 
 
 @pytest.mark.parametrize("kind", IN_LEDGER)
-def test_what_is_wrong_in_the_ledger_is_seen(kind: str, world: World):
+def test_an_error_in_the_ledger_is_seen(kind: str, world: World):
     change, told = IN_LEDGER[kind]
     world.write(change)
     with pytest.raises(AssertionError, match=told):

@@ -1,4 +1,4 @@
-"""kill -9 at any moment: whatever was acknowledged is there, whatever was interrupted is run again, and nothing is run twice."""
+"""kill -9 at any moment: acknowledged jobs are in the file, interrupted runs are retried, and nothing runs twice."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def options(tmp_path):
 
 
 def jobs_of_all_kinds(chance: random.Random, spread: float) -> list[JobSpec]:
-    """Schedules, overlaps, sessions, misfires; prompts that end well, fail, time out, give up. One-shots lie within ``spread`` s."""
+    """Schedules, overlaps, sessions, misfires; prompts that succeed, fail, time out, give up. One-shots are within ``spread`` s."""
     specs = []
     for number in range(JOBS):
         schedule = chance.choice(
@@ -84,13 +84,13 @@ def running_rows(db: str) -> set[int]:
 
 
 def added(options: Options) -> list[str]:
-    """The jobs whose adding was acknowledged; a kill may have cut off the last line of a life."""
+    """Return the jobs whose adding was acknowledged; a kill may have cut the last line of a life."""
     file = Path(options.acks)
     return [line for line in file.read_text().splitlines() if line] if file.exists() else []
 
 
 class Killing:
-    """Lives that are killed, and what is seen of them."""
+    """Lives that are killed, and figures about them."""
 
     def __init__(self, lives: Lives, options: Options, chance: random.Random) -> None:
         self.lives = lives
@@ -101,7 +101,7 @@ class Killing:
         self.starts: list[float] = [0.02]
 
     async def kill_one(self) -> None:
-        """Let one live for a random time; what the one before left open must be closed once it is ready."""
+        """Kill a life after a random time; once it is ready, runs that the life before left open must be finished."""
         when = self.chance.choice(["start", "start", "work", "work", "work", "recovery"])
         began = time.monotonic()
         dies = self.chance.randint(1, 4) if when == "recovery" else 0
@@ -115,7 +115,7 @@ class Killing:
                 self.starts.append(time.monotonic() - began)
                 open_rows = running_rows(self.options.db)
                 assert not self.left & open_rows, "still running although its process is dead and a new one is up"
-                await trio.sleep(self.chance.expovariate(1 / 0.12))  # real time: where the kill hits is the point
+                await trio.sleep(self.chance.expovariate(1 / 0.12))  # real time: the kill is to hit at a random point
         await life.kill()
         self.kills["work" if life.recovered is not None else "recovery" if when == "recovery" else "start"] += 1
         self.left = running_rows(self.options.db)
@@ -131,8 +131,8 @@ class Killing:
             nursery.start_soon(wait_for, life.gone)
 
 
-async def settle(options: Options) -> None:
-    """A scheduler that nobody kills, until all one-shots are done; then an orderly end."""
+async def run_undisturbed(options: Options) -> None:
+    """Run a scheduler without kills until all one-shots are done, and stop it in order."""
     ledger = Ledger(options.ledger)
 
     async def executor(ctx: Any) -> str:
@@ -147,7 +147,7 @@ async def settle(options: Options) -> None:
 
 
 @quick_and_full("kills", 40, 1000)
-async def test_killed_at_random_moments_nothing_is_lost_and_nothing_doubled(kills, seed, figures, options):
+async def test_killed_at_random_moments_nothing_is_lost_and_nothing_runs_twice(kills, seed, figures, options):
     chance = random.Random(seed)
     ledger = Ledger(options.ledger)
     began = time.monotonic()
@@ -161,10 +161,10 @@ async def test_killed_at_random_moments_nothing_is_lost_and_nothing_doubled(kill
             await killing.kill_one()
             if number % JUDGED_EACH == 0:
                 judge(options.db, ledger, acknowledged=[*ids, *added(options)], gone=may_go, idle=False)
-    await settle(options)
+    await run_undisturbed(options)
     acknowledged = added(options)
     told = judge(options.db, ledger, acknowledged=[*ids, *acknowledged], gone=may_go)
-    # With few retries a job may be hit often enough to be stopped, and with a window shorter than its backoff; then it says so.
+    # With few retries, or a window shorter than its backoff, a job may be hit often enough to be stopped; its error says so.
     stopped = {job for (job,) in read(options.db, "SELECT id FROM jobs WHERE enabled = 0 AND last_error LIKE '%times in a row%'")}
     may_stop = {
         job_id for job_id, spec in zip(ids, specs, strict=True) if spec.max_retries == FEW or spec.misfire.window is not None
@@ -173,7 +173,7 @@ async def test_killed_at_random_moments_nothing_is_lost_and_nothing_doubled(kill
     interrupted = judge_interrupted(options.db, but=stopped)
     done = {row.job for row in read_database(options.db)[1] if row.status == "success"}
     undone = set(acknowledged) - done
-    assert not undone, f"{len(undone)} acknowledged one-shots never came to their end"
+    assert not undone, f"{len(undone)} acknowledged one-shots never finished"
     assert interrupted >= kills / 4, "too few kills hit a run: the test proves nothing"
     assert min(killing.kills[when] for when in ("start", "work", "recovery")) >= kills / 40
     where = ", ".join(f"{count} in {when}" for when, count in sorted(killing.kills.items()))
@@ -181,9 +181,9 @@ async def test_killed_at_random_moments_nothing_is_lost_and_nothing_doubled(kill
 
 
 @quick_and_full("killers", 1, 2)
-async def test_jobs_that_kill_their_process_slow_down_and_stop_and_neighbours_lose_nothing(killers, figures, options):
+async def test_jobs_that_kill_their_process_are_delayed_and_disabled_and_neighbours_lose_nothing(killers, figures, options):
     budget, seconds = 2, 2.0
-    # A long run would be hit by each crash; with one killer it need not even have a retry.
+    # Each crash would hit a long run; with one killer a run need not even have a retry.
     spare = 0 if killers == 1 else 2
     async with open_store(options.db) as store:
         moment = OneShot(now())
@@ -205,7 +205,7 @@ async def test_jobs_that_kill_their_process_slow_down_and_stop_and_neighbours_lo
             assert deaths < 40
         life.send(signal.SIGINT)
         assert await life.gone() == 0
-    await settle(options)
+    await run_undisturbed(options)
     told = judge(options.db, ledger, acknowledged=[*bad, *long, *short])
     judge_interrupted(options.db, but=bad)
     entries = ledger.read()
@@ -227,7 +227,7 @@ async def test_jobs_that_kill_their_process_slow_down_and_stop_and_neighbours_lo
     figures(f"{killers} killers, {deaths} deaths until they were stopped; {told}")
 
 
-async def test_a_run_that_was_not_yet_held_at_one_look_and_has_ended_at_the_next_is_not_put_back(options, caplog):
+async def test_a_run_that_another_process_finished_between_two_inspections_is_not_retried(options, caplog):
     async with open_store(options.db) as store:
         job = await store.add_job("job", "sleep 0", OneShot(now()))
     async with open_scheduler(options.db, partial(carry_out, Ledger(options.ledger))) as scheduler:

@@ -1,4 +1,4 @@
-"""A file that another process keeps locked: the program around the scheduler never stalls, and whoever waits can be cancelled."""
+"""A file that another process keeps locked: the program around the scheduler never stalls, and every wait can be cancelled."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from cronactors.wallclock import system_wall
 from tests.chaos.judge import Ledger, judge
 
 BEAT = 0.01
-STALLED = 0.5  # seconds that one beat may be late; 0.001 is usual
-LATE = 0.02  # on an average; were the lock waited for in the loop, it would be 0.03
-LET_GO = 1.0  # seconds until a cancelled caller is free; 0.1 is the time for which SQLite waits for a lock
+STALLED = 0.5  # how late one beat may be (s); 0.001 is usual
+LATE = 0.02  # on average; if the loop waited for the lock it would be 0.03
+LET_GO = 1.0  # how long until a cancelled caller returns (s); SQLite waits 0.1 s for a lock
 FAR = OneShot(datetime.now(UTC) + timedelta(days=1))
 
 HOLDS = """
@@ -41,14 +41,14 @@ sys.stdin.read()
 
 @asynccontextmanager
 async def locked(file: Path, how: str = "NORMAL") -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    """Another process holds the lock, with EXCLUSIVE against readers too, until the block ends, or earlier if it is told to let go."""
+    """Another process holds the lock, with EXCLUSIVE against readers too, until the block ends or the yielded function is called."""
     process = await trio.lowlevel.open_process(
         [sys.executable, "-c", HOLDS, str(file), how], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert process.stdin is not None
     assert process.stdout is not None
 
-    async def let_go() -> None:
+    async def unlock() -> None:
         assert process.stdin is not None
         await process.stdin.aclose()
         await process.wait()
@@ -56,7 +56,7 @@ async def locked(file: Path, how: str = "NORMAL") -> AsyncIterator[Callable[[], 
     try:
         with trio.fail_after(30):
             assert await process.stdout.receive_some()
-        yield let_go
+        yield unlock
     finally:
         with trio.CancelScope(shield=True):
             process.kill()
@@ -66,7 +66,7 @@ async def locked(file: Path, how: str = "NORMAL") -> AsyncIterator[Callable[[], 
 
 
 class Heart:
-    """Beats every ten milliseconds in the same loop, and tells how late it was."""
+    """Beats every 10 ms in the same loop, and measures how late each beat was."""
 
     def __init__(self) -> None:
         self.late: list[float] = []
@@ -94,7 +94,7 @@ async def beating() -> AsyncIterator[Heart]:
 
 
 async def longest_cancellation(wait: Callable[[], Awaitable[object]], *, times: int = 5) -> float:
-    """Cancel a wait after a while, again and again; answer the longest time until it was over."""
+    """Cancel a wait again and again; return the longest time until it returned (s)."""
     longest = 0.0
     for number in range(times):
         with trio.move_on_after(0.01 + 0.05 * number) as scope:
@@ -114,7 +114,7 @@ async def longest_cancellation(wait: Callable[[], Awaitable[object]], *, times: 
         pytest.param(60, marks=pytest.mark.chaos),
     ],
 )
-async def test_while_the_file_is_locked_the_program_goes_on_and_afterwards_everything_is_recorded(
+async def test_while_the_file_is_locked_the_program_continues_and_afterwards_everything_is_stored(
     seconds: float, figures: Callable[[str], None], tmp_path: Path
 ):
     file, ledger = tmp_path / "agent.db", Ledger(tmp_path / "ledger")
@@ -128,7 +128,7 @@ async def test_while_the_file_is_locked_the_program_goes_on_and_afterwards_every
     async with open_scheduler(file, execute, config=CronConfig(max_concurrent_runs=20)) as scheduler:
         store = scheduler.store
         ids = [await store.add_job(f"interval {n}", "p", Interval.every(ms=200)) for n in range(10)]
-        await trio.sleep(0.3)  # real time, so that runs are under way
+        await trio.sleep(0.3)  # real time, so that runs are running
 
         async def add(name: str) -> None:
             try:
@@ -136,14 +136,14 @@ async def test_while_the_file_is_locked_the_program_goes_on_and_afterwards_every
             except StoreUnavailable as error:
                 outcomes.append(error)
 
-        async with trio.open_nursery() as nursery, locked(file) as let_go:
+        async with trio.open_nursery() as nursery, locked(file) as unlock:
             async with beating() as heart:
                 begun = trio.current_time()
                 nursery.start_soon(add, "waits")
                 longest = await longest_cancellation(lambda: store.add_job("cancelled", "p", FAR))
                 assert len(await store.list_jobs()) == len(ids), "a read needs no lock"
                 await trio.sleep(max(0.0, begun + seconds - trio.current_time()))
-            await let_go()
+            await unlock()
         await trio.sleep(0.5)  # real time, so that the next moments come
         names = {job.name for job in await store.list_jobs()}
     assert "cancelled" not in names
@@ -157,7 +157,7 @@ async def test_while_the_file_is_locked_the_program_goes_on_and_afterwards_every
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["store", "scheduler"])
-async def test_opening_a_locked_file_can_be_cancelled_and_goes_on_when_it_is_free(
+async def test_opening_a_locked_file_can_be_cancelled_and_succeeds_once_it_is_unlocked(
     what: str, figures: Callable[[str], None], tmp_path: Path
 ):
     file = tmp_path / "agent.db"
@@ -171,12 +171,12 @@ async def test_opening_a_locked_file_can_be_cancelled_and_goes_on_when_it_is_fre
             store = getattr(opened, "store", opened)
             assert await store.list_jobs() == []
 
-    async with locked(file, "EXCLUSIVE") as let_go, beating() as heart:
+    async with locked(file, "EXCLUSIVE") as unlock, beating() as heart:
         longest = await longest_cancellation(use)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(use)
             await trio.sleep(0.1)
-            await let_go()
+            await unlock()
     figures(f"opening a locked {what}: {heart}; cancelled within {longest * 1000:.0f} ms")
 
 
@@ -205,7 +205,7 @@ async def test_a_scheduler_that_waits_for_the_lock_after_opening_can_be_cancelle
     figures(f"starting on a locked file: {heart}; cancelled within {longest * 1000:.0f} ms")
 
 
-async def test_opening_a_file_that_stays_locked_gives_up_at_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+async def test_opening_a_file_that_stays_locked_fails_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(store_lifetime, "OPEN_TIMEOUT", 0.1)
     file = tmp_path / "agent.db"
     async with open_store(file):
@@ -221,7 +221,7 @@ async def test_opening_a_file_that_stays_locked_gives_up_at_last(tmp_path: Path,
         assert await store.list_jobs() == []
 
 
-async def test_opening_has_a_patience_of_ten_seconds(autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch):
+async def test_opening_waits_ten_seconds_for_a_lock(autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch):
     def storage(path: str, **_: object) -> SqliteStorage:
         raise FileLocked(f"{path} is locked")
 

@@ -1,4 +1,4 @@
-"""Several schedulers on one file: each moment once, both limits held, and who was stopped for too long has lost its runs."""
+"""Several schedulers on one file: each moment runs once, both limits hold, and a process that was stopped too long loses its runs."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def test_each_of_many_one_shots_runs_exactly_once_within_both_limits(sched
 
 
 def stopped_outside_a_transaction(options: Options, life: Life) -> bool:
-    """Stop a process; one that was stopped inside a transaction holds the file, and is let go on."""
+    """Stop a process; if that was inside a transaction, it holds the lock and is continued."""
     life.send(signal.SIGSTOP)
     with closing(sqlite3.connect(options.db, timeout=1, isolation_level=None)) as connection:
         try:
@@ -86,7 +86,7 @@ def stopped_outside_a_transaction(options: Options, life: Life) -> bool:
 
 
 async def until_started(options: Options, life: Life, jobs: list[str]) -> list[int]:
-    """Wait until the process runs some of the jobs; answer their runs."""
+    """Wait until the process runs some of the jobs; return their runs."""
     while True:
         entries = [entry for entry in Ledger(options.ledger).read() if entry.job in jobs and entry.pid == life.pid]
         ended = {entry.run for entry in entries if entry.what == "end"}
@@ -113,19 +113,19 @@ async def until_done(options: Options, jobs: list[str]) -> None:
         pytest.param(None, 3, id="full, with the real lease", marks=pytest.mark.chaos),
     ],
 )
-async def test_a_stopped_process_is_relieved_when_its_lease_ends_and_goes_on_working_when_it_is_woken(
+async def test_the_runs_of_a_stopped_process_are_taken_over_after_its_lease_and_it_works_again_when_continued(
     lease, rounds, figures, options
 ):
-    """They take turns at being stopped; the one that was woken has to do the work of the next round with the other one stopped."""
+    """Two processes are stopped by turns; the one that was continued does the work of the next round while the other is stopped."""
     options = attrs.evolve(options, lease=lease)
     seconds = (lease or leases.LEASE) / 1000
-    length = seconds  # of work that is left when the process is woken, so that it has to be cancelled; that takes a tick
+    length = seconds  # seconds of work that are left when the process is continued, so that it has to be cancelled; that takes a tick
     waits, fenced, jobs, again = [], 0, [], 0
     async with open_lives(options, patience=30 + rounds * 10 * seconds) as lives:
         one, other = await lives.begin(), await lives.begin()
         await one.ready()
         await other.ready()
-        await trio.sleep(1.2 * seconds)  # real time: nobody trusts the end of a lease before he has watched for as long
+        await trio.sleep(1.2 * seconds)  # real time: a process trusts the end of a lease only after it has watched for as long
         for _ in range(rounds):
             batch = await add(options, 2 * SLOTS, f"toil {length}")
             runs = await until_started(options, one, batch)
@@ -140,13 +140,13 @@ async def test_a_stopped_process_is_relieved_when_its_lease_ends_and_goes_on_wor
             await until_done(options, batch)
             before = [row for row in read_database(options.db)[1] if row.job in batch]
             one.send(signal.SIGCONT)
-            await trio.sleep(1.5 * length)  # real time, in which it would come to its end if it were not cancelled
+            await trio.sleep(1.5 * length)  # real time, in which it would finish if it were not cancelled
             assert [row for row in read_database(options.db)[1] if row.job in batch] == before
             lost = {row.id for row in before if row.id in runs and row.cause == "interrupted"}
             assert not lost & {entry.run for entry in Ledger(options.ledger).read() if entry.what == "end"}, "not cancelled"
             fenced += len(lost)
             jobs += batch
-            one, other = other, one  # who was woken goes on: the work of the next round falls to it
+            one, other = other, one  # the continued process has to do the work of the next round
         for life in (one, other):
             assert life.status is None
             life.send(signal.SIGINT)
@@ -158,5 +158,5 @@ async def test_a_stopped_process_is_relieved_when_its_lease_ends_and_goes_on_wor
     assert max(waits) < 10 * seconds
     figures(
         f"{rounds} times stopped with a lease of {seconds:g} s, {fenced} runs taken over after {min(waits):.1f} to {max(waits):.1f} s,"
-        f" {again} times stopped inside a transaction and let go on; {told}"
+        f" {again} times stopped inside a transaction and continued; {told}"
     )

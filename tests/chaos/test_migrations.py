@@ -1,4 +1,4 @@
-"""Upgrades of the schema: failing or killed at every statement, and by many processes at once; old or new, never in between."""
+"""Upgrades of the schema: failing or killed at every statement, and by many processes at once. The result is the old or the new schema."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class Server:
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
-        assert self.hear() == "ready"
+        assert self.receive() == "ready"
 
     def call(self, **case: object) -> None:
         assert self._process.stdin is not None
         print(json.dumps(case), file=self._process.stdin, flush=True)
 
-    def hear(self) -> str:
+    def receive(self) -> str:
         assert self._process.stdout is not None
         return self._process.stdout.readline().strip()
 
@@ -63,7 +63,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def started(kind: str, old: Path) -> Iterator[Path]:
-    """A folder with the file as it stands before the upgrade, or without one."""
+    """A folder with the file before the upgrade, or without a file."""
     with in_memory() as folder:
         file = folder / "agent.db"
         if kind != "missing":
@@ -76,7 +76,7 @@ def copies(folder: Path) -> set[str]:
 
 
 def check_copy(file: Path, state: State, before: State) -> None:
-    """A copy that is there is whole and private; and it is there before anything was taken away."""
+    """Check that a copy is complete and private, and that there is one before anything was deleted."""
     found = copies(file.parent)
     if found:
         _, (_, version), *_ = before
@@ -127,10 +127,10 @@ def test_failing_or_killed_at_any_statement_an_opening_leaves_the_old_schema_or_
 
 
 def hurt(file: Path, number: int, how: str, server: Server) -> None:
-    """Let the opening fail or end at that statement."""
+    """Let the opening fail or exit at that statement."""
     if how in EXITS:
         server.call(db=str(file), at=number, how=how)
-        assert server.hear() == str(EXIT_CODE)
+        assert server.receive() == str(EXIT_CODE)
     else:
         with pytest.raises(StoreUnavailable, match=r"agent\.db"):
             open_file(Faults(file, number, how))
@@ -154,14 +154,14 @@ def test_eight_processes_that_open_one_file_at_once_all_succeed_and_upgrade_it_o
                 before = committed(file)
                 for server in servers:
                     server.call(db=str(file))
-                assert {server.hear() for server in servers} == {f"opened with {JOBS if before else 0} jobs"}
+                assert {server.receive() for server in servers} == {f"opened with {JOBS if before else 0} jobs"}
                 assert committed(file) == (upgraded if before else new)
                 check_copy(file, (), before)
                 assert {path.name for path in file.parent.iterdir()} <= {"agent.db"} | copies(file.parent)
     figures(f"{rounds} times 8 processes at once, new and old files by turns: all opened, each file was upgraded once")
 
 
-def test_what_was_there_before_an_upgrade_is_there_afterwards(old: Path):
+def test_an_upgrade_loses_nothing(old: Path):
     with started("old", old) as file, made_up_schemas():
         connect(str(file), create=False).close()
         with closing(sqlite3.connect(file)) as db:
@@ -169,7 +169,7 @@ def test_what_was_there_before_an_upgrade_is_there_afterwards(old: Path):
             assert db.execute("PRAGMA user_version").fetchone() == (upgrades.NEWEST,)
 
 
-def test_a_step_that_takes_nothing_away_makes_no_copy(old: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_step_that_deletes_nothing_makes_no_copy(old: Path, monkeypatch: pytest.MonkeyPatch):
     with started("old", old) as file:
         monkeypatch.setattr(migrations, "STEPS", (*migrations.STEPS, migrations.Step(SCHEMA_VERSION + 1, upgrades.add_title)))
         monkeypatch.setattr(schema, "SCHEMA_VERSION", SCHEMA_VERSION + 1)

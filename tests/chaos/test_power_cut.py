@@ -1,6 +1,6 @@
-"""Power cuts: what a stopped process had written, with the log cut or garbled behind what was acknowledged, opens and has all of that.
+"""Power cuts: a copy of the file of a stopped process, with the unacknowledged end of the log cut or garbled, has all acknowledged jobs.
 
-What the drive does is not simulated: that what it was told to sync is there is taken from it.
+The drive is not simulated: we assume that it keeps what it was told to sync.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _HEADER, _FRAME_HEADER, _PAGE = 32, 24, 4096
 
 @attrs.frozen
 class Marks:
-    """What was acknowledged, and how far the log reached then."""
+    """Acknowledgements, and how far the log reached before each."""
 
     frames: int
     salt: bytes
@@ -66,7 +66,7 @@ class World:
         self.ledger, self.marks = Ledger(folder / "ledger"), folder / "marks"
 
     def copy(self, folder: Path) -> World:
-        """As it stands, without the index, which does not survive a reboot."""
+        """Copy the files, without the index, which does not survive a reboot."""
         folder.mkdir()
         for file in (self.db, self.log, self.ledger.file, self.marks):
             if file.exists():
@@ -111,7 +111,7 @@ def child(world: World, seed: int) -> Iterator[subprocess.Popen[str]]:
 
 @contextmanager
 def stopped(process: subprocess.Popen[str]) -> Iterator[None]:
-    """Stop it: a thread that waits for the disk stops when it has been there."""
+    """Stop the process; a thread that waits for the disk stops only after that."""
     process.send_signal(signal.SIGSTOP)
     threads = Path(f"/proc/{process.pid}/task")
     while {file.read_text().rpartition(")")[2].split()[0] for file in threads.glob("*/stat")} != {"T"}:
@@ -123,11 +123,11 @@ def stopped(process: subprocess.Popen[str]) -> Iterator[None]:
 
 
 def cut(world: World, marks: Marks, chance: random.Random) -> str:
-    """Cut or garble the log behind what was acknowledged, and the pages that a checkpoint may have been writing; answer what."""
+    """Cut or garble the log behind the last mark, and pages that a checkpoint may have been writing; return how."""
     log = bytearray(world.log.read_bytes())
     same = log[16:24] == marks.salt
-    begins = _HEADER + marks.frames * (_FRAME_HEADER + _PAGE) if same else 0  # else it began anew, after all was in the file
-    assert begins <= len(log), "what was acknowledged does not even stand in the log"
+    begins = _HEADER + marks.frames * (_FRAME_HEADER + _PAGE) if same else 0  # otherwise it was restarted, when all of it was in the file
+    assert begins <= len(log), "acknowledged pages are not even in the log"
     torn = tear_checkpoint(world, log[:begins], chance) if same else 0
     how = chance.choice(["cut", "garbled", "zeroed"])
     at = chance.randint(begins, len(log))
@@ -144,7 +144,7 @@ def cut(world: World, marks: Marks, chance: random.Random) -> str:
 
 
 def tear_checkpoint(world: World, log: bytes, chance: random.Random) -> int:
-    """Garble some pages of the file that the log has; but the first, whose header a checkpoint never tears: it fits a sector."""
+    """Garble some pages of the file that the log has. Not the first: its header fits a sector, so a checkpoint never tears it."""
     data = bytearray(world.db.read_bytes())
     held = {struct.unpack_from(">I", log, at)[0] for at in range(_HEADER, len(log), _FRAME_HEADER + _PAGE)}
     torn = [page for page in sorted(held) if page > 1 and page * _PAGE <= len(data) and chance.random() < 0.2]
@@ -170,19 +170,19 @@ def test_after_a_power_cut_nothing_that_was_acknowledged_is_missing(
             assert process.stdout is not None
             assert process.stdout.readline() == "2\n", "synchronous of the live connection: 2 is FULL"
             while len(copies) < min(CUTS_A_PROCESS, cuts):
-                time.sleep(chance.uniform(0.02, 0.15))  # real time: where it is stopped is the point
+                time.sleep(chance.uniform(0.02, 0.15))  # real time: it is to be stopped at a random point
                 with stopped(process):
                     copies.append(world.copy(folder / str(len(copies))))
             process.kill()
             process.wait()
-            for copy in copies:  # now that the process is dead its runs are to be taken back
+            for copy in copies:  # the process is dead now, so its runs are recovered
                 marks = Marks.read(copy.marks)
                 how[cut(copy, marks, chance)] += 1
                 check(copy, marks)
                 acknowledged, recorded = acknowledged + len(marks.added), recorded + len(marks.recorded)
     figures(
         f"{sum(how.values())} cuts ({', '.join(f'{count} {kind}' for kind, count in sorted(how.items()))}); "
-        f"0 of {acknowledged} acknowledged jobs and 0 of {recorded} recorded ends missing; synchronous=2"
+        f"0 of {acknowledged} acknowledged jobs and 0 of {recorded} stored outcomes missing; synchronous=2"
     )
 
 
@@ -197,4 +197,4 @@ def check(world: World, marks: Marks) -> None:
     assert {run: status.get(run) for run in marks.recorded} == marks.recorded
     ended = {row.job for row in rows if row.status in ("success", "failed")}
     still_open = {row.job for row in rows if row.status in ("pending", "running")}
-    assert marks.added <= ended - still_open, "a job that was added has not been run to its end"
+    assert marks.added <= ended - still_open, "an added job has not finished"

@@ -1,4 +1,4 @@
-"""Ending a program with a hundred runs in flight: however it is asked to, it ends in time and leaves nothing behind."""
+"""Ending a program with a hundred runs in flight, in every way: it ends in time and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.chaos.sizes import quick_and_full
 GRACE = 1.0  # seconds
 CHILD = Path(__file__).with_name("load_child.py")
 ROOT = CHILD.parents[2]
-ENDINGS = {  # the signals, with what leaves the block and how long the runs may go on
+ENDINGS = {  # the signals, the exceptions that leave the block, and the grace of the runs (s)
     "cancelled": ((), "nothing", 0.0),
     "SIGTERM": ((signal.SIGTERM,), "nothing", GRACE),
     "SIGINT": ((signal.SIGINT,), "KeyboardInterrupt", GRACE),
@@ -31,7 +31,7 @@ ENDINGS = {  # the signals, with what leaves the block and how long the runs may
 
 
 def end_one(folder: Path, ending: str, pause: float) -> tuple[float, str]:
-    """Start the program, end it, look at what it left behind; how long the end took, and the judge's figures."""
+    """Start the program, end it, and check what it left; return how long the end took (s), and the figures of the judge."""
     db, ledger = folder / "a.db", Ledger(folder / "ledger")
     signals, left, grace = ENDINGS[ending]
     options = {"db": str(db), "ledger": str(ledger.file), "ending": ending, "grace": GRACE}
@@ -54,7 +54,7 @@ def end_one(folder: Path, ending: str, pause: float) -> tuple[float, str]:
     assert child.returncode == 0
     assert (report["left"], report["behind"], report["in_flight"]) == (left, [], SLOTS)
     assert grace - 0.1 <= took <= grace + 1
-    assert sorted(file.name for file in folder.iterdir()) == ["a.db", "ledger"]  # the last connection takes the -wal file with it
+    assert sorted(file.name for file in folder.iterdir()) == ["a.db", "ledger"]  # the last connection deletes the -wal
     figures = judge(db, ledger)
     _, rows = read_database(db)
     endings = Counter((row.status, row.cause) for row in rows)

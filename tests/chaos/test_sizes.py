@@ -1,4 +1,4 @@
-"""Large stores: what a run costs does not depend on how much is stored. Counted in steps of SQLite's virtual machine, not in seconds."""
+"""Large stores: the cost of a run does not depend on how much is stored. Counted in steps of SQLite's virtual machine."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ YEAR: Millis = 366 * 86_400_000
 
 
 def storage_of(store: CronStore) -> Any:
-    """On virtual time the storage is used in place."""
+    """Return the storage; on virtual time it runs in the thread of the loop."""
     return store._service.actor.storage
 
 
 async def fill(file: Path, *, jobs: int, history: int, at: Millis = AT + YEAR) -> None:
-    """Store jobs whose next moments lie from ``at`` on, and their history."""
+    """Store jobs with next moments from ``at`` on, and their history."""
     async with open_store(file) as store:
         model_id = await store.add_job("model", "it", Interval(YEAR))
         model = storage_of(store).jobs([model_id])[model_id]
@@ -59,7 +59,7 @@ async def fill(file: Path, *, jobs: int, history: int, at: Millis = AT + YEAR) -
         storage.insert_runs([past_run(n, n % jobs) for n in range(first, min(last, history))])
         storage.commit()
     assert storage.begin(write=True)
-    recompute_page(storage, after=max(jobs, history) + 1, limit=1)  # the rules are noted: no start has anything to compute anew
+    recompute_page(storage, after=max(jobs, history) + 1, limit=1)  # the rules are stored, so a start computes nothing again
     storage.commit()
     storage.close()
 
@@ -103,14 +103,14 @@ def steps(storage: Any) -> Iterator[list[int]]:
 
 
 def resident() -> float:
-    """MB of memory that the process holds; 0 where that is not told."""
+    """Return the memory of the process (MB); 0 where that is unknown."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
     return next((int(line.split()[1]) / 1000 for line in lines if line.startswith("VmRSS")), 0.0)
 
 
 async def cost_of_runs(file: Path) -> tuple[int, float]:
-    """Open a scheduler on the file and let 50 jobs run in it; steps for each, and MB of Python's at most."""
+    """Let a scheduler run 50 jobs of the file; return steps for each, and the peak of Python's memory (MB)."""
     tracemalloc.start()
     async with open_scheduler(file, nothing) as scheduler:
         base = after(trio.current_time() + 10)
@@ -127,7 +127,7 @@ async def cost_of_runs(file: Path) -> tuple[int, float]:
 
 
 @quick_and_full("size", (10_000, 50_000), (100_000, 1_000_000))
-async def test_what_is_stored_does_not_make_a_run_dearer(
+async def test_stored_jobs_and_history_do_not_make_a_run_more_expensive(
     virtual_clock: VirtualClock, tmp_path: Path, figures: Callable[[str], None], size: tuple[int, int]
 ) -> None:
     jobs, history = size

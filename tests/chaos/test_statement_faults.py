@@ -1,4 +1,4 @@
-"""A fault at every SQL statement of a job's life: what stands in the file is the old state or the new one, and the job goes on."""
+"""A fault at every SQL statement of a job's life: the file has the old state or the new one, and the job continues."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from tests.chaos.faults import EXIT_CODE, EXITS, FAILS, Faults, State, committed
 from tests.chaos.judge import judge, read_database
 from tests.chaos.sizes import quick_and_full
 
-_STATUS = 10  # its place among the columns of runs
+_STATUS = 10  # its position among the columns of runs
 
 
 @attrs.frozen
 class Case:
-    """Which statement of whose life, and what happens there."""
+    """A fault: the life, the statement, and how it fails."""
 
     kind: str
     ending: str
@@ -40,7 +40,7 @@ class Case:
 
 
 def cases_of(kind: str, ending: str) -> list[Case]:
-    """Every statement until the first moment has its end, each with every fault, from a life in which nothing goes wrong."""
+    """Return every statement of an undisturbed life until its first moment has an outcome, each with every fault."""
     with in_memory() as folder:
         life = Life(folder)
         plain = Faults(life.db)
@@ -49,7 +49,7 @@ def cases_of(kind: str, ending: str) -> list[Case]:
     last = next(n for n, state in enumerate(plain.states) if ended(state) == wanted)
     changes = sum(before != after for before, after in pairwise(plain.states[: last + 1]))
     assert changes == 1 + 2 * wanted, (
-        "to add, each claim and each end: one step each, in which everything changes that is to change"
+        "adding, each claim and each finish are one step each"
     )
     return [
         Case(kind, ending, at, how, statement, plain.states[at + (how in ("works, then fails", "exits after"))])
@@ -64,7 +64,7 @@ def ended(state: State) -> int:
 
 
 class Server:
-    """Lets lives happen in processes of their own, which may exit half-way."""
+    """Carries out lives in processes of their own, which may exit half-way."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
@@ -104,7 +104,7 @@ def test_a_fault_at_any_statement_leaves_the_old_state_or_the_new_one_and_loses_
 
 
 def one_of_a_sort(cases: list[Case], chance: random.Random) -> list[Case]:
-    """For each statement and fault one of the lives in which they meet."""
+    """Choose one life for each pair of statement and fault."""
     sorts: dict[tuple[str, str], list[Case]] = defaultdict(list)
     for case in cases:
         sorts[case.statement, case.how].append(case)
@@ -112,7 +112,7 @@ def one_of_a_sort(cases: list[Case], chance: random.Random) -> list[Case]:
 
 
 def check(case: Case, server: Server) -> bool:
-    """Let the fault happen; answer whether a run was lost to it, and made again."""
+    """Cause the fault; return whether a run was interrupted by it, and retried."""
     with in_memory() as folder:
         life = Life(folder)
         if case.how in EXITS:
@@ -123,14 +123,14 @@ def check(case: Case, server: Server) -> bool:
             life.live(case.kind, case.ending, faults)
             assert faults.seen[case.at] == case.statement
             assert faults.afterwards == case.expected
-            judge(life.db, life.ledger, acknowledged=life.acknowledged)  # also a claim whose answer was lost has an end
+            judge(life.db, life.ledger, acknowledged=life.acknowledged)  # a claim whose result was lost has an outcome too
         life.live_on()
         judge(life.db, life.ledger, acknowledged=life.acknowledged)
         return check_first_moment(case, life)
 
 
 def check_first_moment(case: Case, life: Life) -> bool:
-    """The first moment has the end that it was to have, or stands in a later one after a crash; if the job was added at all."""
+    """Check that the first moment has its outcome, or was merged after a crash, if the job was added; see `check`."""
     jobs, rows = read_database(life.db)
     if not jobs:
         assert case.how in EXITS
@@ -138,7 +138,7 @@ def check_first_moment(case: Case, life: Life) -> bool:
         return False
     moment = to_millis(MOMENT)
     attempts: list[Any] = [row for row in rows if row.at == moment]
-    if not attempts:  # nothing ran when it came, and it was merged
+    if not attempts:  # nothing was running when it came, and it was merged
         assert case.kind != "one-shot"
         assert case.how in EXITS
         assert any(row.coalesced > 1 for row in rows)
@@ -146,7 +146,7 @@ def check_first_moment(case: Case, life: Life) -> bool:
     last = attempts[-1]
     if case.ending == "success":
         assert (last.status, last.cause) == ("success", None)
-    elif last.status != "cancelled" or last.cause != "replaced":  # a retry gives way to the next moment
+    elif last.status != "cancelled" or last.cause != "replaced":  # the next moment replaces a retry
         assert (last.status, last.cause) == ("failed", case.ending)
         assert sum(row.cause == case.ending for row in attempts) == 2
     return any(row.cause == "interrupted" for row in attempts)

@@ -1,6 +1,6 @@
-"""Made-up steps to newer schemas, since none has been released; as a program a server that takes them in processes of its own.
+"""Made-up steps to newer schemas. As a program it is a server that takes them in processes of its own.
 
-A line of JSON is answered by one of text: with ``at`` the file is opened in a fork that exits there, without it right here.
+It reads a line of JSON and prints a line of text. With ``at`` the file is opened in a fork that exits there, without it in the server.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def drop_progress(db: Database) -> None:
 
 @contextmanager
 def made_up_schemas() -> Iterator[None]:
-    """Let the library know two schemas more; the second step takes a column away."""
+    """Give the library two more schemas; the second step drops a column."""
     steps = migrations.STEPS
     migrations.STEPS = (*steps, Step(NEWEST - 1, add_title), Step(NEWEST, drop_progress, destructive=True))
     schema.SCHEMA_VERSION = NEWEST  # type: ignore[misc]
@@ -48,7 +48,7 @@ def made_up_schemas() -> Iterator[None]:
 
 
 def open_file(faults: Faults) -> None:
-    """Open it as the library does."""
+    """Open the file as the library does."""
     with made_up_schemas(), watching(faults):
         faults.armed = True
         connection.connect(str(faults.db), create=True).close()

@@ -1,4 +1,4 @@
-"""A whole file, as the tests of damage take it to pieces."""
+"""An undamaged file, which the tests of damage then damage."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from cronactors import (
 from tests.chaos.fault_scenario import START, clock_at
 
 IN_TIME = 5.0
-"""Seconds that are promised from the start, or from the damage, to the error."""
+"""The promised time (s) from the start, or from the damage, to the error."""
 
 
 async def execute(ctx: JobContext) -> str:

@@ -15,7 +15,7 @@ from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import PlainFinish, RunRow
 from tests import storages
 from tests.ledger_world import FAILURE, KINDS, SUCCESS, T0, End, World
-from tests.storages import add_run, job, run_end
+from tests.storages import add_run, job, run_finish
 
 MINUTE = 60_000
 storage, store = storages.storage, storages.store
@@ -72,7 +72,7 @@ def test_a_job_that_has_changed_is_no_plain_end(store: Storage, change: dict[str
     "meddle",
     [
         pytest.param(lambda store, end: store.mark_runs([end.run_id], cancel_requested=True), id="asked to end"),
-        pytest.param(lambda store, end: store.store_finishes([run_end(end.run_id, "running")]), id="ended"),
+        pytest.param(lambda store, end: store.store_finishes([run_finish(end.run_id, "running")]), id="ended"),
         pytest.param(lambda store, _: store.delete_jobs(["a"]), id="removed"),
         pytest.param(lambda store, _: add_run(store, job_id="a", attempt=2), id="another waits"),
         pytest.param(lambda store, _: add_run(store, job_id="a", attempt=2, status="running"), id="another goes on"),

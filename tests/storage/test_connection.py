@@ -1,4 +1,4 @@
-"""Opening the file: what is made, and what a migration that fails leaves."""
+"""Opening a file: how it is created, and that a failed migration changes nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.storages import add, contents, filled, job, job_ids, opened, pragma
 path = storages.path
 
 
-# What is made
+# Creation
 
 
 def test_a_new_file_is_private_whatever_the_umask(tmp_path: Path, path: str) -> None:
@@ -39,7 +39,7 @@ def test_a_new_file_is_private_whatever_the_umask(tmp_path: Path, path: str) -> 
     assert modes == {"jobs.db": 0o600, "jobs.db-wal": 0o600, "jobs.db-shm": 0o600}
 
 
-def test_a_link_to_a_missing_file_makes_it_private_too(tmp_path: Path, path: str) -> None:
+def test_a_missing_file_behind_a_link_is_created_private_too(tmp_path: Path, path: str) -> None:
     target = tmp_path / "target.db"
     Path(path).symlink_to(target)
     connect(path, create=True).close()
@@ -65,7 +65,7 @@ def test_commits_survive_a_power_cut(path: str, existing: bool) -> None:
         assert pragma(db, "user_version") == SCHEMA_VERSION
 
 
-def test_a_file_appears_whole_and_nothing_else_beside_it(tmp_path: Path, path: str) -> None:
+def test_a_new_file_is_complete_and_has_no_other_file_beside_it(tmp_path: Path, path: str) -> None:
     connect(path, create=True).close()
     assert list(contents(tmp_path)) == ["jobs.db"]
     with closing(sqlite3.connect(f"file:{path}?immutable=1", uri=True)) as db:
@@ -180,7 +180,7 @@ def test_a_creator_uses_the_file_of_another_process_that_was_faster(
         assert job_ids(storage) == ["000", "001", "002"]
 
 
-def test_a_memory_storage_is_private_and_makes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_storage_in_memory_is_private_and_creates_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with closing(opened(MEMORY)) as one, closing(opened(MEMORY)) as other:
         add(one, "a")
@@ -204,7 +204,7 @@ def test_any_name_of_a_file_and_its_folder_is_taken_literally(tmp_path: Path, na
         connect(str(folder / name), create=True)
 
 
-def test_a_relative_path_is_fine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_path_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     filled("jobs.db")
     with closing(opened("./jobs.db")) as storage:
@@ -212,7 +212,7 @@ def test_a_relative_path_is_fine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert list(contents(tmp_path)) == ["jobs.db"]
 
 
-def test_two_connections_see_what_the_other_commits(path: str) -> None:
+def test_two_connections_see_the_commits_of_each_other(path: str) -> None:
     with closing(opened(path)) as one, closing(opened(path)) as other:
         add(one, "a")
         assert job_ids(other) == ["a"]
@@ -281,7 +281,7 @@ def test_a_migration_that_fails_leaves_the_file_as_it_was(
         patch.setattr(schema, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
         with pytest.raises(raised):
             connect(path, create=True)
-    assert len(calls) == 1, "only a lock is worth another try"
+    assert len(calls) == 1, "only a lock is worth a retry"
     assert (numbers_and_tables(path) if existing else None) == before
     assert list(contents(Path(path).parent)) == (["jobs.db"] if existing else [])
     with closing(opened(path)) as storage:
@@ -290,7 +290,7 @@ def test_a_migration_that_fails_leaves_the_file_as_it_was(
 
 
 def test_opening_a_file_imports_nothing(path: str) -> None:
-    """An import would fail where the descriptors are used up, or the rights to read the library were given away."""
+    """An import would fail where no descriptor is free, or the process has given up the right to read the library."""
     filled(path)
     code = (
         "import sys; from cronactors.storage.sqlite import SqliteStorage; before = set(sys.modules);"

@@ -1,4 +1,4 @@
-"""Processes whose descriptors 0 to 2 are closed, or that have none left."""
+"""Processes whose descriptors 0 to 2 are closed, or that have no free descriptor."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def test_a_scheduler_works_where_the_standard_streams_are_closed(tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_an_executor_that_closes_them_and_writes_to_their_numbers_does_no_harm(tmp_path: Path) -> None:
+def test_an_executor_that_closes_the_standard_streams_and_writes_to_them_does_no_harm(tmp_path: Path) -> None:
     assert run(tmp_path, "closes") == {"status": ["success"] * 4, "jobs": ["closes", "writes"]}
 
 
 @pytest.mark.slow
-def test_where_no_descriptor_is_left_runs_go_on_and_commands_fail_with_the_reason(tmp_path: Path) -> None:
+def test_without_a_free_descriptor_runs_continue_and_commands_fail_with_the_reason(tmp_path: Path) -> None:
     found = run(tmp_path, "exhausted")
     assert found["plain"] == "success"
     status, error = found["refused"]  # type: ignore[misc]
@@ -58,7 +58,7 @@ def test_where_no_descriptor_is_left_runs_go_on_and_commands_fail_with_the_reaso
     assert "Too many open files" in error
     assert str(found["opening"]).startswith("StoreUnavailable: ")
     status, result, error = found["slow"]  # type: ignore[misc]
-    assert status == "success", error  # it left a process behind that ignores SIGTERM: that one is found and ended
+    assert status == "success", error  # the shell left a process behind that ignores SIGTERM: it is found and killed
     assert result.splitlines()[-1] == "slow"
     assert found["hello"] == "hello"
     assert found["jobs"] == ["added meanwhile", "plain", "shell", "slow", "takes"]
@@ -66,7 +66,7 @@ def test_where_no_descriptor_is_left_runs_go_on_and_commands_fail_with_the_reaso
 
 
 @pytest.mark.slow
-def test_a_scheduler_that_finds_no_descriptor_says_so_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_scheduler_without_a_free_descriptor_reports_it_and_leaves_nothing(tmp_path: Path) -> None:
     found = run(tmp_path, "start")
     told = found["told"]
     assert isinstance(told, list)
@@ -75,7 +75,7 @@ def test_a_scheduler_that_finds_no_descriptor_says_so_and_leaves_nothing(tmp_pat
 
 
 @pytest.mark.parametrize("call", ["iterdir", "read_bytes"])
-async def test_a_group_of_which_nothing_can_be_read_is_not_taken_for_dead(
+async def test_a_process_group_that_cannot_be_read_is_not_taken_for_dead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     def exhausted(self: Path, *_: object) -> None:

@@ -21,7 +21,7 @@ __all__ = ["start"]
 pytestmark = pytest.mark.slow
 
 SOON = 100
-"""Every so many-th job comes due in the first hour; the others on later days."""
+"""Each job whose number is a multiple of this is due in the first hour, the others on later days."""
 
 
 def schedule_of(number: int) -> str:
@@ -35,7 +35,7 @@ def write(file: Path, numbers: Iterable[int], *, prompt: str = "true") -> None:
     file.write_text("\n".join(['timezone = "Europe/Rome"', '[cron]\ndatabase = "agent.db"\nexecutor = "shell"', *jobs]))
 
 
-async def test_10000_jobs_of_one_file_are_kept_run_and_replaced_by_a_shorter_list(
+async def test_10000_jobs_of_one_file_are_stored_run_and_replaced_by_a_shorter_list(
     virtual_clock: VirtualClock, tmp_path: Path
 ) -> None:
     file, database = tmp_path / "agent.toml", tmp_path / "agent.db"

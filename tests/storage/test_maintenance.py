@@ -1,4 +1,4 @@
-"""What an administrator does to the file while jobs run: VACUUM, a copy, a checkpoint, a lock of seconds. In real time."""
+"""Maintenance of the file while jobs run: VACUUM, a copy, a checkpoint, a lock of seconds. In real time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SCRIPTS = {
     "VACUUM INTO": "db.execute('VACUUM INTO ?', (target + str(number),))",
     "backup at once": "copy = sqlite3.connect(target + str(number)); db.backup(copy); copy.close()",
     "backup page by page": (
-        "copy = sqlite3.connect(target + str(number)); db.backup(copy, pages=1, sleep=0.001); copy.close()"  # begins anew at each commit
+        "copy = sqlite3.connect(target + str(number)); db.backup(copy, pages=1, sleep=0.001); copy.close()"  # starts again at each commit
     ),
     "wal_checkpoint(TRUNCATE)": "db.execute('PRAGMA wal_checkpoint(TRUNCATE)').fetchone()",
     "wal_checkpoint(RESTART)": "db.execute('PRAGMA wal_checkpoint(RESTART)').fetchone()",
@@ -42,7 +42,7 @@ for number in range(times):
 
 
 async def other_process(script: str, file: Path, times: int) -> None:
-    """Do it that many times; whatever goes wrong over there is a failure here."""
+    """Do it that many times in another process; an error there is a failure here."""
     code = OTHER.format(script=script)
     command = [sys.executable, "-c", code, str(file), f"{file}.copy", str(times)]
     done = await trio.run_process(command, capture_stderr=True, check=False)
@@ -50,7 +50,7 @@ async def other_process(script: str, file: Path, times: int) -> None:
 
 
 @pytest.mark.parametrize("what", SCRIPTS)
-async def test_what_is_done_to_the_file_while_jobs_run_loses_nothing_and_repeats_nothing(what: str, tmp_path: Path) -> None:
+async def test_maintenance_while_jobs_run_loses_nothing_and_repeats_nothing(what: str, tmp_path: Path) -> None:
     file, ledger = tmp_path / "agent.db", Ledger(tmp_path / "ledger")
 
     async def executor(ctx: JobContext) -> str:
@@ -79,7 +79,7 @@ async def test_what_is_done_to_the_file_while_jobs_run_loses_nothing_and_repeats
 
 
 async def check_copy(copy: Path, file: Path) -> None:
-    """A copy is one instant of the file: each moment is in one row, and a scheduler that opens it takes up what ran then."""
+    """Check that a copy shows one instant: each moment is in one row, and a scheduler that opens it recovers the runs of then."""
     jobs, rows = read_database(copy)
     original = {(row.job, row.at): row for row in read_database(file)[1]}
     assert len(jobs) == JOBS

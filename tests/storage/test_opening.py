@@ -1,4 +1,4 @@
-"""Opening a scheduler: jobs that are upserted, zones, and a clock that wakes for what is added."""
+"""Opening a scheduler: jobs that are upserted, zones, and a clock that wakes for added jobs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def test_jobs_of_the_call_and_of_the_configuration_are_upserted_at_start(
         assert jobs["c"].next_run_at == after(150)
 
 
-async def test_a_wrong_job_at_start_changes_nothing(virtual_clock: VirtualClock, tmp_path: Path) -> None:
+async def test_an_invalid_job_at_start_changes_nothing(virtual_clock: VirtualClock, tmp_path: Path) -> None:
     file = tmp_path / "a.db"
     good = CronConfig(jobs=(JobSpec("good", "it", MINUTE),), origin="list")
     async with open_scheduler(file, Worker(), config=good):
@@ -159,7 +159,7 @@ async def test_an_opening_that_fails_leaves_no_owner_behind(virtual_clock: Virtu
         assert store._service.owners == set()
 
 
-async def test_a_limit_over_all_schedulers_does_not_hide_what_is_due_behind_waiting_runs(virtual_clock: VirtualClock) -> None:
+async def test_a_limit_over_all_schedulers_does_not_hide_due_jobs_behind_waiting_runs(virtual_clock: VirtualClock) -> None:
     worker = Worker(60)
     config = CronConfig(max_concurrent_runs=10, max_concurrent_runs_total=10)
     main = [JobSpec(f"main {number}", "it", OneShot(after(60)), session_mode=SessionMode.MAIN) for number in range(500)]

@@ -1,4 +1,4 @@
-"""One name, one file: SQLite, the system, the shell and we read a path alike, whatever it begins or ends with."""
+"""One name, one file: SQLite, the system, the shell and we read every path alike."""
 
 from __future__ import annotations
 
@@ -87,13 +87,13 @@ def test_the_file_names_a_database_as_the_library_does(in_folder: Path) -> None:
         assert load_config("agent.toml").database == f"{in_folder}/{name}"
 
 
-# What is no file
+# Names of no file
 
 
 @pytest.mark.parametrize("create", [True, False])
 @pytest.mark.parametrize("there", ["nothing", "file", "folder"])
 @pytest.mark.parametrize("name", ["a.db/", "a.db//", "a.db/.", "a.db/..", "link"])
-def test_a_name_that_ends_with_a_slash_is_none_of_a_file_and_makes_none(
+def test_a_name_that_ends_with_a_slash_names_no_file_and_creates_none(
     in_folder: Path, name: str, there: str, create: bool
 ) -> None:
     (in_folder / "link").symlink_to("a.db/")
@@ -117,7 +117,7 @@ def test_an_empty_name_on_the_command_line_is_refused_and_means_no_other_databas
 
 
 @pytest.mark.parametrize("through", ["a file", "nothing"])
-def test_two_dots_behind_what_is_no_folder_lead_nowhere(in_folder: Path, through: str) -> None:
+def test_two_dots_behind_a_missing_folder_are_refused(in_folder: Path, through: str) -> None:
     if through == "a file":
         (in_folder / "sub").write_text("")
     before = sorted(in_folder.iterdir())
@@ -180,7 +180,7 @@ def test_links_that_lead_round_in_a_circle_are_refused(in_folder: Path) -> None:
 async def test_a_relative_path_means_what_it_meant_when_the_call_was_made(
     in_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Opening tries again while the file is locked; another task may have changed the directory meanwhile."""
+    """Opening is retried while the file is locked; another task may have changed the directory meanwhile."""
     (in_folder / "other").mkdir()
     tries: list[str] = []
 
@@ -212,16 +212,14 @@ async def test_where_the_working_directory_is_gone_a_relative_path_is_refused(in
         assert await store.list_jobs() == []
 
 
-def test_a_place_is_absolute_and_stays_what_it_is(in_folder: Path) -> None:
+def test_a_located_path_is_absolute_and_stays_the_same(in_folder: Path) -> None:
     for name in NAMES:
         place = locate(name)
         assert place == f"{in_folder}/{name}" == locate(place) == absolute(place)
     assert absolute(MEMORY) == MEMORY
 
 
-def test_the_copy_before_a_migration_is_of_the_file_and_stands_beside_it(
-    in_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_copy_before_a_migration_is_in_the_folder_of_the_file(in_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = "file:a.db?mode=memory"
     filled(f"{in_folder}/{name}")
     monkeypatch.setattr(migrations, "destroys", lambda version: True)

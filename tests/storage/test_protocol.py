@@ -1,4 +1,4 @@
-"""What any storage must do: transactions, jobs and owners. Run against SQLite and against the plain dicts.
+"""The protocol of a storage: transactions, jobs and owners. Run against SQLite and against the plain dicts.
 
 Runs and the queue are in test_storage_runs.py, the comparison of both storages in test_storage_model.py.
 """
@@ -13,7 +13,7 @@ from cronactors.storage.rows import PAUSE, JobState, OriginRow, session_key
 from cronactors.storage.sqlite import SqliteStorage
 from tests import storages
 from tests.fake_storage import FakeStorage
-from tests.storages import NOT_UNIQUE, NOW, add_run, job, owner, run_end
+from tests.storages import NOT_UNIQUE, NOW, add_run, job, owner, run_finish
 
 storage, store = storages.storage, storages.store
 
@@ -40,7 +40,7 @@ def test_now_is_the_wall_clock(storage: Storage) -> None:
     assert storage.now() == NOW
 
 
-def test_commit_keeps_and_rollback_forgets(storage: Storage) -> None:
+def test_a_commit_stores_and_a_rollback_undoes(storage: Storage) -> None:
     assert storage.begin(write=True)
     storage.insert_jobs([job("kept")])
     storage.commit()
@@ -85,7 +85,7 @@ def test_undo_returns_to_the_savepoint_and_release_keeps(storage: Storage) -> No
     assert job_ids(storage) == ["before", "released"]
 
 
-def test_rollback_takes_back_what_was_released(storage: Storage) -> None:
+def test_a_rollback_undoes_what_was_released(storage: Storage) -> None:
     assert storage.begin(write=True)
     storage.savepoint()
     storage.insert_jobs([job("a")])
@@ -106,7 +106,7 @@ def test_undo_covers_every_kind_of_row(store: Storage) -> None:
     before = (store.list_jobs(after=0, limit=9, user_id=None), store.runs([run_id]), store.owners())
     store.savepoint()
     store.update_jobs([job("a", prompt="other")])
-    store.store_finishes([run_end(run_id, "pending", status="cancelled", cause="removed", completed_at=9)])
+    store.store_finishes([run_finish(run_id, "pending", status="cancelled", cause="removed", completed_at=9)])
     store.renew_lease(owner_id, now=9, until=9, unless_later_than=LATEST)
     store.undo()
     assert (store.list_jobs(after=0, limit=9, user_id=None), store.runs([run_id]), store.owners()) == before
@@ -142,7 +142,7 @@ def test_any_text_comes_back_as_it_was(store: Storage, text: str) -> None:
     hard = job(f"job {text[:50]}", user_id=text, name=text, prompt=text, last_error=text, origin=text)
     store.insert_jobs([hard])
     run_id = add_run(store, job_id=hard.id, user_id=text, job_name=text, session=session_key(text), waits_for=session_key(text))
-    end = run_end(run_id, "pending", status="failed", cause="error", completed_at=1, session_id=text, result=text, error=text)
+    end = run_finish(run_id, "pending", status="failed", cause="error", completed_at=1, session_id=text, result=text, error=text)
     assert store.first_waiting_run(session_key(text)) == run_id
     assert store.store_finishes([end]) == [True]
     assert store.jobs([hard.id]) == {hard.id: hard}
@@ -153,7 +153,7 @@ def test_any_text_comes_back_as_it_was(store: Storage, text: str) -> None:
     assert (ended.session_id, ended.result, ended.error, ended.job_name, ended.user_id) == (text,) * 5
 
 
-def test_names_are_told_apart_by_every_character(store: Storage) -> None:
+def test_names_differ_by_every_character(store: Storage) -> None:
     names = ["a", "A", "a ", " a", "\u00e9", "e\u0301", "a\x00", "a\x00b"]
     store.insert_jobs([job(str(n), name=name) for n, name in enumerate(names)])
     found = store.jobs_named([("", name) for name in names])
@@ -184,7 +184,7 @@ def test_a_refused_list_can_be_undone_whole(store: Storage) -> None:
     assert job_ids(store) == []
 
 
-def test_what_does_not_exist_is_left_out(store: Storage) -> None:
+def test_jobs_and_runs_that_do_not_exist_are_left_out(store: Storage) -> None:
     store.insert_jobs([job("a")])
     assert list(store.jobs(["a", "no", ""])) == ["a"]
     assert list(store.jobs_named([("", "a"), ("u", "a"), ("", "A")])) == [("", "a")]
@@ -192,7 +192,7 @@ def test_what_does_not_exist_is_left_out(store: Storage) -> None:
     assert store.runs([1, 0, -1, 2**63 - 1, 2**63, 10**30, -(10**30)]) == {}
 
 
-def test_what_does_not_exist_is_not_changed(store: Storage) -> None:
+def test_jobs_and_runs_that_do_not_exist_are_not_changed(store: Storage) -> None:
     store.update_jobs([job("no")])
     store.update_job_states([JobState.of(job("no"))])
     store.delete_jobs(["no"])
@@ -217,7 +217,7 @@ def test_empty_lists_are_fine(store: Storage) -> None:
     assert (store.jobs([]), store.jobs_named([]), store.runs([])) == ({}, {}, {})
 
 
-def test_an_edit_writes_every_column_but_keeps_the_place(store: Storage) -> None:
+def test_an_update_writes_every_column_and_leaves_the_order(store: Storage) -> None:
     store.insert_jobs([job("a"), job("b")])
     edited = job(
         "a",
@@ -247,12 +247,12 @@ def test_an_edit_writes_every_column_but_keeps_the_place(store: Storage) -> None
         prompt="p",
     )
     same = [name for name, value in edited._asdict().items() if value == getattr(job("a"), name)]
-    assert same == ["id"], "the edit must change every other column"
+    assert same == ["id"], "the update must change every other column"
     store.update_jobs([edited])
     assert [row for _, row in store.list_jobs(after=0, limit=9, user_id=None)] == [edited, job("b")]
 
 
-def test_advancing_writes_the_state_and_nothing_else(store: Storage) -> None:
+def test_updating_a_state_writes_nothing_else(store: Storage) -> None:
     store.insert_jobs([job("a"), job("b")])
     state = JobState(id="a", next_run_at=None, decided_local=2, held_by=3, last_run_at=4, last_error="e", enabled=0, crashes=5)
     store.update_job_states([state])
@@ -261,7 +261,7 @@ def test_advancing_writes_the_state_and_nothing_else(store: Storage) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 128, 300])
-def test_many_jobs_are_advanced_each_to_its_own_state(store: Storage, count: int) -> None:
+def test_many_jobs_each_get_their_own_state(store: Storage, count: int) -> None:
     store.insert_jobs([job(f"{n}") for n in range(count)])
     store.update_job_states([JobState(f"{n}", n, n + 2, None, n + 1, f"e{n}", n % 2, n) for n in range(count)])
     after = store.jobs([f"{n}" for n in range(count)])
@@ -270,7 +270,7 @@ def test_many_jobs_are_advanced_each_to_its_own_state(store: Storage, count: int
     ]
 
 
-def test_removing_a_job_leaves_its_runs(store: Storage) -> None:
+def test_deleting_a_job_leaves_its_runs(store: Storage) -> None:
     store.insert_jobs([job("a"), job("b")])
     run_id = add_run(store, job_id="a")
     store.delete_jobs(["a"])
@@ -299,7 +299,7 @@ def test_jobs_in_pages(store: Storage) -> None:
         assert found == expected
 
 
-def test_the_number_of_a_removed_job_is_not_given_again(store: Storage) -> None:
+def test_the_number_of_a_deleted_job_is_not_used_again(store: Storage) -> None:
     store.insert_jobs([job("a")])
     ((number, _),) = store.list_jobs(after=0, limit=9, user_id=None)
     store.delete_jobs(["a"])
@@ -310,7 +310,7 @@ def test_the_number_of_a_removed_job_is_not_given_again(store: Storage) -> None:
 # Owners
 
 
-def test_an_owner_comes_back_and_goes(store: Storage) -> None:
+def test_an_owner_is_read_as_it_was_inserted_and_deleted(store: Storage) -> None:
     one, two = store.insert_owner(owner(machine="m/b/p", pid=7, process_start="99")), store.insert_owner(owner())
     assert 0 < one < two
     assert sorted(store.owners(), key=lambda row: row.id) == [
@@ -319,7 +319,7 @@ def test_an_owner_comes_back_and_goes(store: Storage) -> None:
     ]
     store.delete_owners([two])
     assert [row.id for row in store.owners()] == [one]
-    assert store.insert_owner(owner()) > two, "runs of the removed owner would seem to belong to the new one"
+    assert store.insert_owner(owner()) > two, "runs of the deleted owner would seem to belong to the new one"
 
 
 @pytest.mark.parametrize(("ends", "limit", "renewed"), [(9, 10, True), (10, 10, False), (11, 10, False), (0, 1, True)])
@@ -334,7 +334,7 @@ def test_a_lease_is_renewed_unless_it_lasts_long_enough(store: Storage, ends: in
     assert (rows[other].heartbeat_at, rows[other].lease_until) == (1, 0)
 
 
-def test_a_lease_is_shortened_where_the_last_sign_of_life_lies_ahead(store: Storage) -> None:
+def test_a_lease_is_shortened_if_the_last_heartbeat_is_in_the_future(store: Storage) -> None:
     ahead = store.insert_owner(owner(heartbeat_at=100, lease_until=130))
     store.renew_lease(ahead, now=99, until=129, unless_later_than=114)
     assert [(row.heartbeat_at, row.lease_until) for row in store.owners()] == [(99, 129)]
@@ -365,7 +365,7 @@ def test_the_protocol_has_no_verb_that_a_storage_lacks() -> None:
 # Facts, and where lists of jobs come from
 
 
-def test_a_fact_is_read_as_it_was_set_last_and_can_be_forgotten(store: Storage) -> None:
+def test_a_fact_is_read_as_it_was_set_last_and_can_be_deleted(store: Storage) -> None:
     assert store.meta("colour") is None
     store.set_meta("colour", '"red"')
     store.set_meta("size", "3")

@@ -1,4 +1,4 @@
-"""Random sequences of verbs get the same answers from SQLite and from the plain dicts."""
+"""Random sequences of verbs: SQLite and the plain dicts return the same."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.storages import NOT_UNIQUE, job, owner, run
 
 T = TypeVar("T")
 
-# Few values, so that keys meet.
+# Few values, so that rows often have the same key.
 JOB_IDS = st.sampled_from(["a", "b", "c", "d"])
 USERS = st.sampled_from(["", "u"])
 TIMES = st.integers(0, 6)
@@ -74,7 +74,7 @@ def new_runs(draw: st.DrawFn) -> RunRow:
     )
 
 
-RUN_ENDS = st.builds(
+FINISHES = st.builds(
     RunFinish,
     id=RUN_IDS,
     expected_status=STATUSES,
@@ -84,15 +84,15 @@ RUN_ENDS = st.builds(
     result=TEXTS,
 )
 
-PLAIN_ENDS = st.builds(PlainFinish, RUN_IDS, TIMES, st.sampled_from(["", "s"]), TEXTS, JOB_IDS, st.none() | TIMES)
+PLAIN_FINISHES = st.builds(PlainFinish, RUN_IDS, TIMES, st.sampled_from(["", "s"]), TEXTS, JOB_IDS, st.none() | TIMES)
 
 
-def place(due: DueItem) -> tuple[int, int, str]:
+def queue_order(due: DueItem) -> tuple[int, int, str]:
     return (due.due_at, due.run_id or 0, due.job_id)
 
 
 def everything(storage: Storage) -> object:
-    """All that the verbs which read can tell; what comes in no promised order is sorted."""
+    """Return all that the reading verbs return; where the protocol promises no order, sorted."""
     every_run, page = [], storage.list_runs(job_id=None, before=None, limit=4)
     while page:
         every_run += page
@@ -109,7 +109,7 @@ def everything(storage: Storage) -> object:
         storage.count_running(),
         [storage.session_busy(session_key(user_id)) for user_id in ("", "u")],
         [storage.first_waiting_run(key) for key in (PAUSE, session_key(""), session_key("u"), job_key("a"))],
-        sorted(due, key=place),
+        sorted(due, key=queue_order),
         [[entry.due_at for entry in storage.due(now=now, limit=limit)] for now in (0, 3) for limit in (0, 1, 2)],
         [[entry.due_at for entry in storage.due(now=now, limit=limit, only_runs=True)] for now in (0, 3) for limit in (0, 1, 2)],
         storage.next_times().due,
@@ -118,7 +118,7 @@ def everything(storage: Storage) -> object:
 
 
 class TwoStorages(RuleBasedStateMachine):
-    """The same verbs on both, always inside a transaction that writes."""
+    """Carry out the same verbs on both, always inside a transaction that writes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -186,7 +186,7 @@ class TwoStorages(RuleBasedStateMachine):
         self.both(lambda storage: storage.delete_jobs(ids))
 
     @rule(ids=many(JOB_IDS), names=many(st.tuples(USERS, st.sampled_from(["x", "y", "w"]))))
-    def look_up(self, ids: list[str], names: list[tuple[str, str]]) -> None:
+    def find_jobs(self, ids: list[str], names: list[tuple[str, str]]) -> None:
         self.both(lambda storage: (storage.jobs(ids), storage.idle_jobs(ids), storage.jobs_named(names), storage.open_runs(ids)))
 
     @rule(rows=many(new_runs()))
@@ -202,21 +202,21 @@ class TwoStorages(RuleBasedStateMachine):
     def insert_started_runs(
         self, keys: list[tuple[str, int]], states: list[tuple[int | None, int | None]], number: int, now: int
     ) -> None:
-        begun = [
+        started = [
             run(job_id=job_id, scheduled_at=at, ready_at=at, owner=number, started_at=now, status="running")
             for job_id, at in keys
         ]
 
-        def begin(storage: Storage) -> list[Claimed]:
-            ids = storage.new_run_ids(len(begun))
+        def start(storage: Storage) -> list[Claimed]:
+            ids = storage.new_run_ids(len(started))
             return storage.insert_started_runs(
                 [
                     Claimed(row.with_id(run_id), job(row.job_id), following, following, held_by and run_id)
-                    for run_id, row, (following, held_by) in zip(ids, begun, states, strict=False)
+                    for run_id, row, (following, held_by) in zip(ids, started, states, strict=False)
                 ]
             )
 
-        self.both(begin)
+        self.both(start)
 
     @rule(ids=many(RUN_IDS), number=OWNERS, now=TIMES)
     def start_pending_runs(self, ids: list[int], number: int, now: int) -> None:
@@ -226,17 +226,17 @@ class TwoStorages(RuleBasedStateMachine):
     def set_waits_for(self, waits: list[tuple[int, str | None]]) -> None:
         self.both(lambda storage: storage.set_waits_for(waits))
 
-    @rule(ends=many(RUN_ENDS))
-    def store_finishes(self, ends: list[RunFinish]) -> None:
-        self.both(lambda storage: storage.store_finishes(ends))
+    @rule(finishes=many(FINISHES))
+    def store_finishes(self, finishes: list[RunFinish]) -> None:
+        self.both(lambda storage: storage.store_finishes(finishes))
 
-    @rule(ends=st.lists(PLAIN_ENDS, max_size=3, unique_by=lambda end: end.run_id), owner=OWNERS)
-    def store_plain_finishes(self, ends: list[PlainFinish], owner: int) -> None:
-        self.both(lambda storage: storage.store_plain_finishes(ends, owner=owner))
+    @rule(finishes=st.lists(PLAIN_FINISHES, max_size=3, unique_by=lambda finish: finish.run_id), owner=OWNERS)
+    def store_plain_finishes(self, finishes: list[PlainFinish], owner: int) -> None:
+        self.both(lambda storage: storage.store_plain_finishes(finishes, owner=owner))
 
-    @rule(ids=many(RUN_IDS), cause=st.sampled_from([None, "timeout"]), asked=st.booleans())
-    def mark_runs(self, ids: list[int], cause: str | None, asked: bool) -> None:
-        self.both(lambda storage: storage.mark_runs(ids, cause=cause, cancel_requested=asked))
+    @rule(ids=many(RUN_IDS), cause=st.sampled_from([None, "timeout"]), requested=st.booleans())
+    def mark_runs(self, ids: list[int], cause: str | None, requested: bool) -> None:
+        self.both(lambda storage: storage.mark_runs(ids, cause=cause, cancel_requested=requested))
 
     @rule(now=TIMES, by=TIMES)
     def advance_pending(self, now: int, by: int) -> None:

@@ -1,4 +1,4 @@
-"""What any storage must do with runs and their queue. Run against SQLite and against the plain dicts."""
+"""The protocol of a storage: runs and their queue. Run against SQLite and against the plain dicts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cronactors.instants import LATEST
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import PAUSE, Claimed, DueItem, JobRow, JobState, PlainFinish, job_key, session_key
 from tests import storages
-from tests.storages import NOT_UNIQUE, add_run, job, run, run_end
+from tests.storages import NOT_UNIQUE, add_run, job, run, run_finish
 
 storage, store = storages.storage, storages.store
 
@@ -18,21 +18,21 @@ storage, store = storages.storage, storages.store
 # The queue
 
 
-def test_jobs_and_runs_stand_in_one_queue_in_order_of_time(store: Storage) -> None:
+def test_jobs_and_runs_are_in_one_queue_in_order_of_time(store: Storage) -> None:
     store.insert_jobs([job("j3", next_run_at=3), job("j1", next_run_at=1), job("j5", next_run_at=5)])
     r4, r2 = add_run(store, job_id="j5", attempt=2, ready_at=4), add_run(store, job_id="gone", ready_at=2)
-    whole = [DueItem(None, "j1", 1), DueItem(r2, "gone", 2), DueItem(None, "j3", 3), DueItem(r4, "j5", 4), DueItem(None, "j5", 5)]
+    queue = [DueItem(None, "j1", 1), DueItem(r2, "gone", 2), DueItem(None, "j3", 3), DueItem(r4, "j5", 4), DueItem(None, "j5", 5)]
     for now in range(7):
         for limit in range(7):
-            assert store.due(now=now, limit=limit) == [place for place in whole if place.due_at <= now][:limit]
+            assert store.due(now=now, limit=limit) == [item for item in queue if item.due_at <= now][:limit]
     assert store.next_times().due == 1
 
 
 def test_everything_of_one_moment_is_in_the_queue(store: Storage) -> None:
     store.insert_jobs([job(name, next_run_at=5) for name in "cab"])
     runs = [add_run(store, job_id="r", attempt=n, ready_at=5) for n in (1, 2)]
-    places = {(place.run_id, place.job_id) for place in store.due(now=5, limit=9)}
-    assert places == {(None, "a"), (None, "b"), (None, "c"), (runs[0], "r"), (runs[1], "r")}
+    items = {(item.run_id, item.job_id) for item in store.due(now=5, limit=9)}
+    assert items == {(None, "a"), (None, "b"), (None, "c"), (runs[0], "r"), (runs[1], "r")}
     assert len(store.due(now=5, limit=4)) == 4
     assert store.due(now=4, limit=9) == []
 
@@ -50,7 +50,7 @@ def test_a_job_that_cannot_start_is_not_in_the_queue(store: Storage, fields: dic
 
 
 @pytest.mark.parametrize("key", [PAUSE, session_key("u"), session_key(""), job_key("a"), ""])
-def test_a_parked_run_is_not_in_the_queue(store: Storage, key: str) -> None:
+def test_a_waiting_run_is_not_in_the_queue(store: Storage, key: str) -> None:
     run_id = add_run(store, job_id="a", waits_for=key, ready_at=1)
     assert (store.due(now=LATEST, limit=9), store.next_times().due) == ([], None)
     store.set_waits_for([(run_id, None)])
@@ -190,7 +190,7 @@ def test_ids_of_runs_grow(store: Storage) -> None:
     assert 0 < first < second < third
 
 
-def test_pending_runs_begin_and_others_stay(store: Storage) -> None:
+def test_pending_runs_start_and_others_stay(store: Storage) -> None:
     pending = add_run(store, attempt=1)
     others = [
         add_run(store, attempt=n, status=status)
@@ -202,7 +202,7 @@ def test_pending_runs_begin_and_others_stay(store: Storage) -> None:
     assert store.runs([pending])[pending] == run(id=pending, attempt=1, status="running", owner=3, started_at=50)
 
 
-def test_only_pending_runs_are_parked(store: Storage) -> None:
+def test_only_pending_runs_can_wait(store: Storage) -> None:
     running, pending = add_run(store, attempt=1, status="running"), add_run(store, attempt=2)
     store.set_waits_for([(running, PAUSE), (pending, PAUSE)])
     assert store.runs([running])[running].waits_for is None
@@ -230,26 +230,28 @@ def test_only_running_runs_are_marked_and_marks_stay(store: Storage) -> None:
 
 @pytest.mark.parametrize("is_now", ["pending", "running", "success", "failed", "cancelled", "skipped"])
 @pytest.mark.parametrize("expected_status", ["pending", "running"])
-def test_a_run_ends_only_while_it_is_what_it_was_thought_to_be(store: Storage, expected_status: str, is_now: str) -> None:
+def test_a_run_finishes_only_with_its_expected_status(store: Storage, expected_status: str, is_now: str) -> None:
     started = None if is_now == "pending" else 5
     run_id = add_run(store, status=is_now, waits_for="pause" if is_now == "pending" else None, owner=2, started_at=started)
     before = store.runs([run_id])[run_id]
-    end = run_end(run_id, expected_status, status="failed", cause="error", completed_at=9, session_id="s", result="r", error="e")
-    assert store.store_finishes([end]) == [expected_status == is_now]
+    finish = run_finish(
+        run_id, expected_status, status="failed", cause="error", completed_at=9, session_id="s", result="r", error="e"
+    )
+    assert store.store_finishes([finish]) == [expected_status == is_now]
     ended = before._replace(status="failed", cause="error", completed_at=9, session_id="s", result="r", error="e", waits_for=None)
     assert store.runs([run_id])[run_id] == (ended if expected_status == is_now else before)
-    assert store.store_finishes([end]) == [False]
+    assert store.store_finishes([finish]) == [False]
 
 
-def test_an_end_answers_for_each_run(store: Storage) -> None:
+def test_each_finish_returns_whether_it_was_stored(store: Storage) -> None:
     one, two = add_run(store, attempt=1), add_run(store, attempt=2, status="running")
-    ends = [run_end(n, "running", completed_at=1) for n in (one, two, two, 999)]
-    assert store.store_finishes(ends) == [False, True, False, False]
+    finishes = [run_finish(n, "running", completed_at=1) for n in (one, two, two, 999)]
+    assert store.store_finishes(finishes) == [False, True, False, False]
 
 
-def test_no_run_ends_before_it_started(store: Storage) -> None:
+def test_no_run_finishes_before_it_started(store: Storage) -> None:
     run_id = add_run(store, status="running", started_at=50)
-    store.store_finishes([run_end(run_id, "running", completed_at=49)])
+    store.store_finishes([run_finish(run_id, "running", completed_at=49)])
     assert store.runs([run_id])[run_id].completed_at == 50
 
 
@@ -284,7 +286,7 @@ def test_a_session_is_busy_while_a_run_uses_it(store: Storage) -> None:
     store.start_pending_runs([waiting], owner=1, now=1)
     assert store.session_busy(me)
     assert not store.session_busy(session_key(""))
-    store.store_finishes([run_end(waiting, "running", completed_at=2)])
+    store.store_finishes([run_finish(waiting, "running", completed_at=2)])
     assert not store.session_busy(me)
 
 
@@ -306,7 +308,7 @@ def test_two_runs_never_use_one_session(store: Storage) -> None:
 
 
 @pytest.mark.parametrize("order", list(permutations([3, 1, 2])))
-def test_who_has_waited_longest_is_first(store: Storage, order: tuple[int, ...]) -> None:
+def test_the_run_that_has_waited_longest_is_first(store: Storage, order: tuple[int, ...]) -> None:
     ids = {ready: add_run(store, attempt=ready, ready_at=ready, waits_for="session:u") for ready in order}
     add_run(store, attempt=7, ready_at=0, waits_for="session:v")
     add_run(store, attempt=8, ready_at=0)
@@ -318,7 +320,7 @@ def test_who_has_waited_longest_is_first(store: Storage, order: tuple[int, ...])
     assert store.first_waiting_run("session:") is None
 
 
-def test_of_two_that_have_waited_as_long_the_older_is_first(store: Storage) -> None:
+def test_of_two_runs_that_have_waited_as_long_the_older_is_first(store: Storage) -> None:
     ids = [add_run(store, job_id=name, ready_at=5, waits_for="job:x") for name in "ba"]
     assert store.first_waiting_run("job:x") == ids[0]
 
@@ -335,25 +337,25 @@ def test_pending_runs_of_the_future_move_earlier(store: Storage) -> None:
     assert [store.runs([n])[n].ready_at for n in others] == [100, 100]
 
 
-def test_first_attempts_have_no_time_to_wait_for_when_the_clock_was_set_back(store: Storage) -> None:
+def test_first_attempts_are_ready_at_once_after_the_clock_was_set_back(store: Storage) -> None:
     first, again = add_run(store, ready_at=100), add_run(store, attempt=2, ready_at=100)
     store.advance_pending(now=10, by=0)
     assert [store.runs([n])[n].ready_at for n in (first, again)] == [10, 100]
 
 
-def test_the_latest_entry_is_looked_for_among_the_newest(store: Storage) -> None:
-    def entered(among: int) -> int | None:
+def test_the_latest_time_of_adding_is_that_of_the_newest_rows(store: Storage) -> None:
+    def latest(among: int) -> int | None:
         return store.latest_added_at(among=among)
 
-    assert entered(5) is None
+    assert latest(5) is None
     store.insert_jobs(
         [job("a", created_at=9, anchor_at=9), job("b", created_at=2, anchor_at=4), job("c", created_at=3, anchor_at=1)]
     )
-    assert [entered(among) for among in (1, 2, 3, 9)] == [3, 4, 9, 9]
+    assert [latest(among) for among in (1, 2, 3, 9)] == [3, 4, 9, 9]
     add_run(store, ready_at=20)
-    add_run(store, attempt=2, ready_at=30)  # may wait for a time to come
+    add_run(store, attempt=2, ready_at=30)  # a retry may be ready in the future
     add_run(store, attempt=3, ready_at=40, status="success")
-    assert [entered(among) for among in (1, 2, 3)] == [3, 4, 20]
+    assert [latest(among) for among in (1, 2, 3)] == [3, 4, 20]
 
 
 def test_history_newest_first_in_pages(store: Storage) -> None:
@@ -386,7 +388,7 @@ def test_history_of_a_job_is_in_order_of_its_moments(store: Storage) -> None:
     assert store.list_runs(job_id="no", before=None, limit=9) == []
 
 
-def test_the_rows_beside_a_moment_are_of_moments_not_of_requests(store: Storage) -> None:
+def test_the_runs_around_a_moment_are_none_that_users_requested(store: Storage) -> None:
     add_run(store, job_id="other", scheduled_at=5)
     first, retry = (add_run(store, job_id="a", scheduled_at=2, attempt=n) for n in (1, 2))
     for n in range(3, 8):

@@ -1,4 +1,4 @@
-"""Each statement of a storage with a million jobs must use an index: the plans of all of them, at the schema that connect() makes."""
+"""The query plans of all statements: with a million jobs each one must use an index."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ FOR_MANY = {
     for width in WIDTHS
 }
 
-# A full walk is right where the table or the partial index is as small as what is asked for.
+# A scan is right where the table or the partial index holds hardly more than the rows that are wanted.
 SCANS = {
-    "RUNNING": ["SCAN runs USING INDEX runs_running"],  # all that goes on: the index holds nothing else
+    "RUNNING": ["SCAN runs USING INDEX runs_running"],  # all running runs: the index holds nothing else
     "RUNNING_OF_OWNER": ["SCAN runs USING INDEX runs_running"],  # hardly more than that: few schedulers share a file
     "COUNT_RUNNING": ["SCAN runs USING INDEX runs_running"],
-    "ADVANCE_PENDING": ["SCAN runs USING INDEX runs_pending"],  # all that waits, once after the clock was set back
+    "ADVANCE_PENDING": ["SCAN runs USING INDEX runs_pending"],  # all pending runs, once after the clock was set back
     "LAST_JOB": ["SCAN sqlite_sequence"],
     "LAST_RUN": ["SCAN sqlite_sequence"],  # one row for each table; the largest id is one step from the end of runs
     "LATEST_ADDED_AT": ["SCAN job_specs", "SCAN runs"],  # backwards, and no further than its limit
@@ -105,7 +105,7 @@ def db() -> Iterator[sqlite3.Connection]:
 
 
 def plan(db: sqlite3.Connection, statement: str) -> list[str]:
-    """The steps of SQLite's plan; a covering index counts as an index."""
+    """Return the steps of SQLite's plan; a covering index counts as an index."""
     named = re.findall(r":(\w+)", statement)
     values = dict.fromkeys(named, 0) if named else [0] * statement.count("?")
     steps = db.execute(f"EXPLAIN QUERY PLAN {statement}", values)
@@ -117,7 +117,7 @@ def touches_a_table(step: str) -> bool:
 
 
 @pytest.mark.parametrize("name", STATEMENTS)
-def test_nothing_is_walked_or_sorted_that_may_be_large(db: sqlite3.Connection, name: str) -> None:
+def test_no_large_table_is_scanned_or_sorted(db: sqlite3.Connection, name: str) -> None:
     steps = plan(db, STATEMENTS[name])
     walks = [step for step in steps if step.startswith("SCAN") and touches_a_table(step)]
     assert walks == SCANS.get(name, [])
@@ -127,11 +127,11 @@ def test_nothing_is_walked_or_sorted_that_may_be_large(db: sqlite3.Connection, n
 @pytest.mark.parametrize("name", [name for name in STATEMENTS if name not in SCANS and not name.startswith("INSERT_")])
 def test_each_search_uses_the_index_made_for_it(db: sqlite3.Connection, name: str) -> None:
     found = [step.removeprefix("SEARCH ") for step in plan(db, STATEMENTS[name]) if touches_a_table(step)]
-    assert found == SEARCHES[name], "a new statement belongs into the table above"
+    assert found == SEARCHES[name], "add a new statement to the table above"
 
 
 @pytest.mark.parametrize(("name", "width"), FOR_MANY)
-def test_a_statement_for_many_rows_walks_them_once_and_searches_for_each(db: sqlite3.Connection, name: str, width: int) -> None:
+def test_a_statement_for_many_rows_scans_only_them(db: sqlite3.Connection, name: str, width: int) -> None:
     steps = [step for step in plan(db, FOR_MANY[name, width]) if touches_a_table(step)]
     assert [step.removeprefix("SEARCH ") for step in steps if step != "SCAN new"] == SEARCHES.get(name, [])
     assert steps.count("SCAN new") in (1, 2), "for the LIMIT, and where the rows are used"
@@ -147,7 +147,7 @@ def test_the_queue_is_a_merge_of_two_walks_in_order(db: sqlite3.Connection) -> N
     ]
 
 
-def test_the_lists_above_name_only_statements_that_exist() -> None:
+def test_the_tables_above_name_only_statements_that_exist() -> None:
     assert (SCANS.keys() | SEARCHES.keys()) <= STATEMENTS.keys()
     assert not SCANS.keys() & SEARCHES.keys()
 

@@ -1,4 +1,4 @@
-"""What is refused when a file is opened: missing, foreign, newer, damaged, not permitted; and that it stays as it is."""
+"""Files that are refused when they are opened, and stay as they are: missing, foreign, newer, damaged, not permitted."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from tests.storages import add, contents, filled, job_ids, opened
 path = storages.path
 
 
-def test_a_missing_file_is_not_made_unasked(tmp_path: Path, path: str) -> None:
+def test_a_missing_file_is_created_only_on_request(tmp_path: Path, path: str) -> None:
     with pytest.raises(StoreUnavailable, match=r"jobs\.db does not exist"):
         connect(path, create=False)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_folder_is_named_and_not_made(tmp_path: Path) -> None:
+def test_a_missing_folder_is_named_and_not_created(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match=r"the folder .*missing does not exist"):
         connect(str(tmp_path / "missing" / "jobs.db"), create=True)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+def test_a_folder_or_a_device_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe", Path(os.devnull)):
         with pytest.raises(StoreUnavailable, match="not a file"):
@@ -48,7 +48,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a\0b", "\ud800"])
 @pytest.mark.parametrize("create", [True, False])
-def test_what_can_be_no_path_is_refused(tmp_path: Path, name: str, create: bool) -> None:
+def test_a_text_that_can_be_no_path_is_refused(tmp_path: Path, name: str, create: bool) -> None:
     with pytest.raises(StoreUnavailable):
         connect(str(tmp_path / name), create=create)
     assert list(tmp_path.iterdir()) == []
@@ -74,7 +74,9 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("kind", FOREIGN)
-def test_a_database_of_others_is_refused_and_nothing_in_its_folder_changes(tmp_path: Path, path: str, kind: str) -> None:
+def test_a_database_of_another_application_is_refused_and_nothing_in_its_folder_changes(
+    tmp_path: Path, path: str, kind: str
+) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         for statement in FOREIGN[kind]:
             db.execute(statement)
@@ -88,7 +90,7 @@ def test_a_database_of_others_is_refused_and_nothing_in_its_folder_changes(tmp_p
 
 @pytest.mark.parametrize("index", [True, False])
 @pytest.mark.parametrize("kind", ["tables", "newer"])
-def test_a_log_that_another_application_left_in_a_crash_is_not_put_into_its_file_nor_an_index_beside_it(
+def test_a_log_of_another_application_that_crashed_is_neither_copied_nor_given_an_index(
     tmp_path: Path, path: str, kind: str, index: bool
 ) -> None:
     other = tmp_path / "other.db"
@@ -96,7 +98,7 @@ def test_a_log_that_another_application_left_in_a_crash_is_not_put_into_its_file
         db.execute("PRAGMA journal_mode = WAL")
         for statement in FOREIGN[kind]:
             db.execute(statement)
-        if kind == "newer":  # else all of it stands in the log
+        if kind == "newer":  # else all of it is in the log
             db.execute("PRAGMA wal_checkpoint")
             db.execute("CREATE TABLE more (x)")
         for suffix in ("", "-wal", "-shm")[: 2 + index]:
@@ -109,7 +111,7 @@ def test_a_log_that_another_application_left_in_a_crash_is_not_put_into_its_file
 
 
 def test_a_file_whose_log_was_being_copied_into_it_in_a_crash_is_opened(tmp_path: Path, path: str) -> None:
-    """The first page has been copied, and tells of pages that are still in the log alone."""
+    """The first page has been copied, and refers to pages that only the log has."""
     other = str(tmp_path / "other.db")
     connect(other, create=True).close()
     before = Path(other).read_bytes()
@@ -125,7 +127,7 @@ def test_a_file_whose_log_was_being_copied_into_it_in_a_crash_is_opened(tmp_path
         assert len(job_ids(storage)) == 60
 
 
-def test_a_file_that_became_another_after_the_first_look_is_refused_too(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_changes_after_the_check_is_refused_too(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def becomes_newer(path: str, file: Path, *, busy_timeout: float) -> None:
         with closing(sqlite3.connect(path, isolation_level=None)) as db:
             for statement in FOREIGN["newer"]:
@@ -179,7 +181,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_a_file_of_ours_that_lacks_a_part_is_damaged_and_left_as_it_is(tmp_path: Path, path: str, kind: str) -> None:
+def test_a_file_without_one_of_our_tables_or_columns_is_damaged_and_left_as_it_is(tmp_path: Path, path: str, kind: str) -> None:
     filled(path)
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute(BROKEN[kind])
@@ -191,7 +193,7 @@ def test_a_file_of_ours_that_lacks_a_part_is_damaged_and_left_as_it_is(tmp_path:
 
 
 @pytest.mark.parametrize("statement", ["DROP TABLE jobs", "ALTER TABLE job_specs RENAME COLUMN prompt TO text"])
-def test_a_part_that_goes_while_the_file_is_open_is_told_as_damage(path: str, statement: str) -> None:
+def test_a_table_or_column_that_disappears_while_the_file_is_open_is_reported_as_damage(path: str, statement: str) -> None:
     with closing(opened(path)) as storage:
         add(storage, "a")
         with closing(sqlite3.connect(path, isolation_level=None)) as db:
@@ -200,7 +202,7 @@ def test_a_part_that_goes_while_the_file_is_open_is_told_as_damage(path: str, st
             add(storage, "b")
 
 
-def test_a_job_of_which_half_is_missing_is_told_when_it_is_due(path: str) -> None:
+def test_a_job_of_which_half_is_missing_is_reported_when_it_is_due(path: str) -> None:
     with closing(opened(path)) as storage:
         add(storage, "a", "b")
         with closing(sqlite3.connect(path, isolation_level=None)) as db:
@@ -214,11 +216,11 @@ def test_a_job_of_which_half_is_missing_is_told_when_it_is_due(path: str) -> Non
 
 
 @pytest.fixture
-def of_nobody() -> Iterator[Path]:
-    """A folder, and until the test ends a user without the rights of root."""
+def without_root() -> Iterator[Path]:
+    """A folder; until the test ends this process has no rights of root."""
     with tempfile.TemporaryDirectory() as name:
         root = os.geteuid() == 0
-        connect(MEMORY, create=True).close()  # imports what making a file needs: another user may have no right to read it
+        connect(MEMORY, create=True).close()  # imports what creating a file needs: another user may have no right to read it
         if root:
             os.chown(name, 65534, -1)
             os.seteuid(65534)
@@ -230,14 +232,14 @@ def of_nobody() -> Iterator[Path]:
                 os.seteuid(0)
 
 
-def test_a_read_only_file_is_refused_and_nothing_is_left_beside_it(of_nobody: Path) -> None:
-    path = of_nobody / "jobs.db"
+def test_a_read_only_file_is_refused_and_nothing_is_left_beside_it(without_root: Path) -> None:
+    path = without_root / "jobs.db"
     filled(str(path))
-    before = contents(of_nobody)
+    before = contents(without_root)
     path.chmod(0o400)
     with pytest.raises(StoreUnavailable, match=r"jobs\.db .*read-only"):
         connect(str(path), create=True)
-    assert contents(of_nobody) == before
+    assert contents(without_root) == before
     path.chmod(0)
     with pytest.raises(StoreUnavailable, match=r"jobs\.db .*permission denied"):
         connect(str(path), create=True)
@@ -246,15 +248,15 @@ def test_a_read_only_file_is_refused_and_nothing_is_left_beside_it(of_nobody: Pa
         add(storage, "more")
 
 
-def test_a_read_only_folder_is_refused(of_nobody: Path) -> None:
-    path = of_nobody / "jobs.db"
+def test_a_read_only_folder_is_refused(without_root: Path) -> None:
+    path = without_root / "jobs.db"
     filled(str(path))
-    of_nobody.chmod(0o500)
+    without_root.chmod(0o500)
     for name in ("jobs.db", "new.db"):
         with pytest.raises(StoreUnavailable, match=name.replace(".", r"\.")):
-            connect(str(of_nobody / name), create=True)
-    assert list(contents(of_nobody)) == ["jobs.db"]
-    of_nobody.chmod(0)
+            connect(str(without_root / name), create=True)
+    assert list(contents(without_root)) == ["jobs.db"]
+    without_root.chmod(0)
     with pytest.raises(StoreUnavailable, match=r"jobs\.db cannot be opened: Permission denied"):
         connect(str(path), create=True)
 

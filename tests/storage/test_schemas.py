@@ -1,4 +1,4 @@
-"""Files that older versions wrote are upgraded with all that is in them; a fixture of each schema is in `schema_files`.
+"""Upgrades of files that older versions wrote: nothing in them is lost. `schema_files` has a fixture of each schema.
 
 `chaos/test_migrations.py` has the upgrades that fail or are killed half-way.
 """
@@ -23,7 +23,7 @@ OLD = range(1, SCHEMA_VERSION)
 
 @pytest.fixture(params=OLD)
 def old(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A file as that schema's version left it."""
+    """A file as the version with that schema wrote it."""
     file = tmp_path / "agent.db"
     shutil.copyfile(FIXTURES / f"schema-{request.param}.sqlite", file)
     return file
@@ -79,7 +79,7 @@ def test_jobs_and_runs_of_schema_1_are_there_after_the_upgrade(tmp_path: Path) -
     ]
 
 
-async def test_an_upgraded_file_is_used_as_any_other(old: Path) -> None:
+async def test_an_upgraded_file_works_as_any_other(old: Path) -> None:
     async with open_store(old) as store:
         jobs = {job.name: job for job in await store.list_jobs()}
         assert {"morning", "beat", "later", "listed-2"} <= jobs.keys()

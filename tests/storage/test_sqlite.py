@@ -1,4 +1,4 @@
-"""The SQLite storage among others and in trouble: locked, full, damaged. Processes that do so are in ``chaos``."""
+"""The storage in SQLite when the file is locked, full or damaged. Tests with several processes are in ``chaos``."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ path = storages.path
 # Errors of SQLite in transactions and verbs
 
 
-def test_a_lock_of_another_is_an_answer_and_no_error(path: str) -> None:
+def test_a_lock_of_another_connection_is_no_error(path: str) -> None:
     with closing(opened(path)) as one, closing(opened(path)) as other:
         assert one.begin(write=True)
         one.insert_jobs([job("a")])
         assert not other.begin(write=True)
-        assert job_ids(other) == [], "who reads does not wait"
+        assert job_ids(other) == [], "a reader does not wait"
         assert not other.begin(write=True)
         one.commit()
         add(other, "b")
         assert job_ids(one) == ["a", "b"]
 
 
-def test_an_old_view_cannot_write(path: str) -> None:
+def test_an_old_snapshot_cannot_write(path: str) -> None:
     with closing(opened(path)) as one, closing(opened(path)) as other:
         assert other.begin(write=False)
         add(one, "a")
@@ -62,7 +62,7 @@ def test_an_error_of_sqlite_in_a_verb_names_the_file(path: str) -> None:
         assert storage.count_running() == 0
 
 
-def test_damage_found_later_is_told_as_such(path: str) -> None:
+def test_damage_that_is_found_later_is_reported_as_damage(path: str) -> None:
     filled(path, count=500)
     data = bytearray(Path(path).read_bytes())
     assert len(data) > 20 * 4096
@@ -95,7 +95,7 @@ def test_a_full_disk_leaves_nothing_half_done(path: str) -> None:
         assert job_ids(storage) == ["before", "after"]
 
 
-def test_what_was_not_committed_is_gone_after_closing(path: str) -> None:
+def test_closing_undoes_an_open_transaction(path: str) -> None:
     storage = opened(path)
     assert storage.begin(write=True)
     storage.insert_jobs([job("a")])

@@ -1,4 +1,4 @@
-"""The marks beside the database that an owner was asked to stop."""
+"""Stop marks: files beside the database for owners that were asked to stop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.storages import opened, path, storage
 __all__ = ["path", "storage"]
 
 
-def test_marks_need_no_transaction_and_go_with_a_commit(storage):
+def test_marks_need_no_transaction_and_are_removed_by_a_commit(storage):
     storage.mark_stopping(3)
     storage.mark_stopping(3)
     assert storage.begin(write=True)
@@ -43,7 +43,7 @@ def test_a_mark_is_an_empty_private_file_beside_the_database(path, tmp_path):
     other.close()
 
 
-def test_marks_stand_beside_the_file_itself_wherever_a_link_or_the_working_directory_is(tmp_path, monkeypatch):
+def test_marks_are_beside_the_file_whatever_link_or_working_directory_is_used(tmp_path, monkeypatch):
     (tmp_path / "real").mkdir()
     (tmp_path / "links").mkdir()
     opened(str(tmp_path / "real" / "a.db")).close()
@@ -68,8 +68,8 @@ def test_other_files_are_no_marks_and_are_left_alone(path, tmp_path):
     assert all((tmp_path / name).exists() for name in names)
 
 
-def test_what_has_the_name_of_a_mark_is_not_opened(path, tmp_path):
-    os.mkfifo(tmp_path / "jobs.db-stopping-1")  # to open it would wait for ever
+def test_a_file_that_has_the_name_of_a_mark_is_not_opened(path, tmp_path):
+    os.mkfifo(tmp_path / "jobs.db-stopping-1")  # opening it would wait for ever
     precious = tmp_path / "precious"
     precious.write_text("mine")
     (tmp_path / "jobs.db-stopping-2").symlink_to(precious)
@@ -84,7 +84,7 @@ def test_what_has_the_name_of_a_mark_is_not_opened(path, tmp_path):
     store.close()
 
 
-def test_a_folder_that_is_gone_is_an_error_of_the_system_and_holds_no_marks(tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_error_of_the_system_and_holds_no_marks(tmp_path: Path) -> None:
     marks = StopMarks(str(tmp_path / "gone" / "a.db"))
     with pytest.raises(OSError, match="No such file"):
         marks.note(1)
@@ -93,7 +93,7 @@ def test_a_folder_that_is_gone_is_an_error_of_the_system_and_holds_no_marks(tmp_
     marks.committed()
 
 
-def test_the_marks_of_a_database_in_memory_make_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_marks_of_a_database_in_memory_create_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     store = opened(":memory:")
     store.mark_stopping(1)
