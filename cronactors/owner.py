@@ -1,8 +1,9 @@
 """The identity of a process that owns runs, and whether it has certainly ended.
 
-We cannot identify a process by its id alone: ids are used again, and every container and every machine has its own. So an identity is a
-machine with its boot and namespaces, a process id, and when that process was started. Where a part is unknown the process may be alive,
-and its lease decides. Taking over the run of a living process would run a job twice; waiting for the lease costs seconds.
+We cannot identify a process by its id alone: ids are used again, and every container and every machine has its own. So an
+identity is a machine with its boot and namespaces, a process id, and when that process was started. Where a part is unknown the
+process may be alive, and its lease decides. Taking over the run of a living process would run a job twice; waiting for the lease
+costs seconds.
 """
 
 from __future__ import annotations
@@ -75,8 +76,8 @@ def certainly_dead(
 ) -> bool:
     """Return whether a process has certainly ended; False also if that is unknown. Takes some 20 us and never raises.
 
-    It has ended if it ran on this machine before the last boot. It has also ended if it runs in our own boot and namespaces, and its id
-    is gone or belongs to a process that was started at another time.
+    It has ended if it ran on this machine before the last boot. It has also ended if it runs in our own boot and namespaces, and
+    its id is gone or belongs to a process that was started at another time.
 
     Args:
         process: The other process.
@@ -109,9 +110,9 @@ def machine_name(*, system: str = sys.platform, proc: Path = _PROC, machine_ids:
         # Images of machines are copied with their machine-id, so the host name has to be the same as well.
         return f"{f'{machine}@{host}' if machine else ''}/{_word(proc / 'sys/kernel/random/boot_id')}/{_namespaces(proc)}"
     if system == "darwin" and host:
-        # macOS has no boot id and no namespaces. Network card and host name identify the machine; without a card, uuid makes one up in
-        # each process, so no process is taken for dead. We use the machine as the boot too: a process id that does not exist now has
-        # ended, before a reboot or after it.
+        # macOS has no boot id and no namespaces. Network card and host name identify the machine; without a card, uuid makes one
+        # up in each process, so no process is taken for dead. We use the machine as the boot too: a process id that does not
+        # exist now has ended, before a reboot or after it.
         this = f"{uuid.getnode():012x}@{host}"
         return f"{this}/{this}/{system}"
     return "//"

@@ -87,8 +87,8 @@ def _fill(unfinished: Path, path: str) -> None:
 def _set_up(connection: sqlite3.Connection, path: str) -> None:
     """Set what every connection needs, and bring the file to the newest schema.
 
-    We use WAL, so that readers never wait for the writer. We use FULL, because with NORMAL, the usual companion of WAL, a power cut
-    loses commits that were already acknowledged (SQLite, "PRAGMA synchronous"). FULL costs one sync per commit, some 250 us
+    We use WAL, so that readers never wait for the writer. We use FULL, because with NORMAL, the usual companion of WAL, a power
+    cut loses commits that were already acknowledged (SQLite, "PRAGMA synchronous"). FULL costs one sync per commit, some 250 us
     (docs/performance.md); group commit shares it among up to 100 requests.
     """
     connection.execute("PRAGMA journal_mode = WAL")
@@ -102,8 +102,9 @@ def _set_up(connection: sqlite3.Connection, path: str) -> None:
 def keeping_log(file: Path) -> Iterator[None]:
     """Let a connection that is closed inside the block leave the ``-wal`` alone.
 
-    The last connection to close copies the part of the ``-wal`` that its own ``-shm`` lists, and deletes it. If somebody has deleted
-    the ``-shm``, other processes may have made a new one and written more. A second, reading connection makes ours not the last.
+    The last connection to close copies the part of the ``-wal`` that its own ``-shm`` lists, and deletes it. If somebody has
+    deleted the ``-shm``, other processes may have made a new one and written more. A second, reading connection makes ours not
+    the last.
     """
     with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as reader:
         with suppress(sqlite3.Error):

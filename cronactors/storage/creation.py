@@ -1,9 +1,9 @@
 """Creating files that other processes see complete or not at all: a new database, and the copy before a destructive migration.
 
 A power cut or a full disk can leave an empty file, and SQLite takes an empty file for a new database. Then all jobs would be gone
-without an error. We refuse empty files, so we must never leave one behind ourselves: a file is written under another name, which ends
-in ``.part``, synced, and gets its own name last. A process that is killed before that leaves the ``.part`` behind (and perhaps its
-``-wal`` and ``-shm``); nothing reads it, and it may be deleted.
+without an error. We refuse empty files, so we must never leave one behind ourselves: a file is written under another name, which
+ends in ``.part``, synced, and gets its own name last. A process that is killed before that leaves the ``.part`` behind (and
+perhaps its ``-wal`` and ``-shm``); nothing reads it, and it may be deleted.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pathlib import Path
 def create_database(file: Path, fill: Callable[[Path], None]) -> None:
     """Create a database with mode 0600, unless another process creates it first.
 
-    Processes that create the same file at once each write a ``.part`` of their own. `os.link` fails if the name is taken, so the first
-    one wins and the others use its file.
+    Processes that create the same file at once each write a ``.part`` of their own. `os.link` fails if the name is taken, so the
+    first one wins and the others use its file.
 
     Args:
         file: Its path.

@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 MEMORY: Final = ":memory:"
 """The path of a database that has no files."""
 LOG_AGE: Final = 3.0
-"""How old (s) the last write must be, so that a further one has another time: FAT stores times in steps of 2 s, Linux of milliseconds."""
+"""How old (s) the last write must be, so that the next one has another time: FAT stores times in steps of 2 s."""
 
 FileIds: TypeAlias = list[tuple[int, int]]
 """Device and inode of each file."""
@@ -64,7 +64,7 @@ def database_files(path: str) -> tuple[str, ...]:
 
 
 def file_ids(files: Iterable[str]) -> FileIds:
-    """Return which files have these paths now; an empty list if one is missing. Called for each transaction, so without `pathlib`."""
+    """Return which files have these paths now; none if one is missing. Called for each transaction, so without `pathlib`."""
     try:
         return _ids(map(os.stat, files))
     except OSError:
@@ -78,11 +78,12 @@ def _ids(found: Iterable[os.stat_result]) -> FileIds:
 class LogWatch:
     """Notices from outside whether a database was written to.
 
-    An idle scheduler checks every tick whether another process has changed something. A transaction wakes the storage thread for that;
-    the size and time of the ``-wal`` cost two or three system calls, and took idle CPU from 0.11 to 0.08 % (docs/performance.md).
+    An idle scheduler checks every tick whether another process has changed something. A transaction wakes the storage thread for
+    that; the size and time of the ``-wal`` cost two or three system calls, and took idle CPU from 0.11 to 0.08 %
+    (docs/performance.md).
 
-    A watch is only a hint. Another process writes to the ``-wal`` first, and its commit counts once the disk has it, which may take
-    longer than `LOG_AGE`. So the clock also reads the file every ten seconds.
+    A watch is only a hint. Another process writes to the ``-wal`` first, and its commit counts once the disk has it, which may
+    take longer than `LOG_AGE`. So the clock also reads the file every ten seconds.
 
     Args:
         files: The files of the database.

@@ -1,6 +1,6 @@
-"""Numbered steps from an empty file to the newest schema. To add one, add a script and a line in `STEPS`; never change an old one.
+"""Numbered steps from an empty file to the newest schema. The one place that imports sqlite-utils.
 
-The one place that imports sqlite-utils.
+To add a step, add a script and a line in `STEPS`; never change an old step.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _statements(script: str) -> Iterator[str]:
 
 
 def _script(name: str) -> Callable[[Database], None]:
-    """Return a step that carries out a script. The script is read now: later the process may have given up the right to read it."""
+    """Return a step that carries out a script. We read the script now: later the process may have no right to."""
     statements = list(_statements(files("cronactors.storage").joinpath(name).read_text(encoding="utf-8")))
 
     def apply(db: Database) -> None:

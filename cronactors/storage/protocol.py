@@ -1,7 +1,7 @@
 """The protocol of a storage: verbs on rows. They are synchronous, take many rows each, and belong inside one transaction.
 
-`cronactors.ledger` decides what to write; a storage only stores it. The tests in ``tests/storage/test_protocol*.py`` hold every storage
-to this protocol.
+`cronactors.ledger` decides what to write; a storage only stores it. The tests in ``tests/storage/test_protocol*.py`` hold every
+storage to this protocol.
 """
 
 from __future__ import annotations
@@ -138,13 +138,13 @@ class Storage(Protocol):
         ...
 
     def jobs_to_cancel(self, *, now: Millis, limit: int) -> list[str]:
-        """Return jobs whose open run is to be cancelled, because their next moment is due and their overlap policy says so; by time."""
+        """Return jobs whose open run is to be cancelled, because their next moment is due; in order of time."""
         ...
 
     # Runs
 
     def insert_runs(self, rows: Sequence[RunRow]) -> list[int | None]:
-        """Add runs and return their ids; None for one whose (job, moment, manual, attempt) exists already, and nothing has changed."""
+        """Add runs and return their ids; None for one whose (job, moment, manual, attempt) exists, which is not added."""
         ...
 
     def new_run_ids(self, count: int) -> range:
@@ -178,9 +178,9 @@ class Storage(Protocol):
 
         A released job is held by no run and has no error. It is disabled if it has no next moment.
 
-        The conditions: each run is listed once, is running, belongs to this owner, and no cancellation was requested. It holds its job,
-        which has no other open run, is enabled, has not crashed, is not to be deleted after the run, and has the next moment that is
-        given here.
+        The conditions: each run is listed once, is running, belongs to this owner, and no cancellation was requested. It holds
+        its job, which has no other open run, is enabled, has not crashed, is not to be deleted after the run, and has the next
+        moment that is given here.
 
         Returns:
             Whether all of them meet the conditions; otherwise nothing has changed.
@@ -194,8 +194,8 @@ class Storage(Protocol):
     def advance_pending(self, *, now: Millis, by: Millis) -> None:
         """Move pending runs that are ready later than ``now`` to an earlier time.
 
-        A retry moves by so many milliseconds, but not before ``now``. A first attempt moves to ``now``: its moment had come when it was
-        added.
+        A retry moves by so many milliseconds, but not before ``now``. A first attempt moves to ``now``: its moment had come when
+        it was added.
         """
         ...
 

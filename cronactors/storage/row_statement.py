@@ -1,12 +1,12 @@
 """Statements for many rows at once: the fast path of this package.
 
-Under load one transaction writes up to a hundred runs and their jobs. A statement for each row costs some 2 us of Python and SQLite,
-and SQLite releases the GIL each time, which the event loop then holds until it sleeps. In one statement for all rows each value costs
-0.07 us (docs/performance.md). ``UPDATE ... FROM`` first copies its rows into a temporary table, which takes some 30 us, so fewer than
-`MANY` rows are written one by one.
+Under load one transaction writes up to a hundred runs and their jobs. A statement for each row costs some 2 us of Python and
+SQLite, and SQLite releases the GIL each time, which the event loop then holds until it sleeps. In one statement for all rows each
+value costs 0.07 us (docs/performance.md). ``UPDATE ... FROM`` first copies its rows into a temporary table, which takes some 30
+us, so fewer than `MANY` rows are written one by one.
 
-SQLite has to prepare each text that is new to it, so there are texts for `WIDTHS` rows only. A statement for fewer rows is filled up
-with NULLs, and a LIMIT leaves them out.
+SQLite has to prepare each text that is new to it, so there are texts for `WIDTHS` rows only. A statement for fewer rows is filled
+up with NULLs, and a LIMIT leaves them out.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class RowStatement:
     """A statement that is carried out for rows of values.
 
     Args:
-        text: The statement for one row, with a parameter ``:name`` for each value. If it holds ``FROM new``, it can also be carried out
-            for many rows at once: for one row these words are left out, for many rows ``new`` is a table of them.
+        text: The statement for one row, with a parameter ``:name`` for each value. If it holds ``FROM new``, it can also be
+            carried out for many rows at once: for one row these words are left out, for many rows ``new`` is a table of them.
 
     Attributes:
         columns: The names of the parameters, in the order in which a row holds their values.
@@ -60,7 +60,7 @@ class RowStatement:
         return attrgetter(*(renamed.get(name, name) for name in self.columns))
 
     def for_many(self, width: int) -> str:
-        """Return the text for ``width`` rows. Its values are theirs, one row after the other, and then the number of rows to use."""
+        """Return the text for ``width`` rows. It takes the values of one row after the other, then the number of rows to use."""
         text = self._texts.get(width)
         if text is None:
             row = f"({', '.join('?' * len(self.columns))})"

@@ -33,13 +33,14 @@ _COLUMNS = {
 def check_file(path: str, file: Path, *, busy_timeout: float) -> None:
     """Refuse a file that is not ours, and leave nothing beside it.
 
-    In WAL mode even a reader creates a ``-wal`` and a ``-shm``, and a connection that only reads cannot delete them again. A connection
-    with "immutable" creates neither. It reads no ``-wal`` either, which is right where there is none, as then no process has the file
-    open (SQLite, "Write-Ahead Logging", "Read-Only Databases").
+    In WAL mode even a reader creates a ``-wal`` and a ``-shm``, and a connection that only reads cannot delete them again. A
+    connection with "immutable" creates neither. It reads no ``-wal`` either, which is right where there is none, as then no
+    process has the file open (SQLite, "Write-Ahead Logging", "Read-Only Databases").
 
     Where there is a ``-wal`` we still read the numbers without it first: the file itself has had an application id since it was
-    created, and its schema version only grows. While another process copies the ``-wal`` into the file, or if one was killed while it
-    did, the file alone may look damaged to SQLite; so only a number that could be read counts, and the second reading decides.
+    created, and its schema version only grows. While another process copies the ``-wal`` into the file, or if one was killed
+    while it did, the file alone may look damaged to SQLite; so only a number that could be read counts, and the second reading
+    decides.
 
     Args:
         path: The file, as messages name it.

@@ -96,9 +96,9 @@ class SqliteStorage(Execution):
     def begin(self, *, write: bool) -> bool:
         """Begin a transaction, unless a file of the database was deleted or replaced.
 
-        SQLite would write to the deleted file, which no other process can open ("How To Corrupt An SQLite Database File", "Unlinking or
-        renaming a database file while in use"). The locks are in the ``-shm``: without it the next process to open the file would not
-        notice ours.
+        SQLite would write to the deleted file, which no other process can open ("How To Corrupt An SQLite Database File",
+        "Unlinking or renaming a database file while in use"). The locks are in the ``-shm``: without it the next process to open
+        the file would not notice ours.
         """
         if file_ids(self._files) != self._opened:
             raise StoreUnavailable(f"{self._path} was deleted or replaced, or its -wal or -shm was, while it was open")

@@ -1,7 +1,7 @@
 """All SQL of the storage in SQLite. A `RowStatement` is carried out for rows, any other text by itself.
 
-A scheduler may have a million jobs, so each statement has to use an index; tests compare their plans. What looks unusual here makes
-SQLite do so: the bare UNION ALL, the repeated WHERE clauses of partial indexes, CROSS JOIN and ``+manual``.
+A scheduler may have a million jobs, so each statement has to use an index; tests compare their plans. What looks unusual here
+makes SQLite do so: the bare UNION ALL, the repeated WHERE clauses of partial indexes, CROSS JOIN and ``+manual``.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ IDS_NAMED = RowStatement("SELECT (SELECT id FROM jobs WHERE jobs.user_id = :user
 JOBS_OF_ORIGIN = f"{_JOBS} WHERE origin = ?"
 LIST_JOBS = f"SELECT jobs.number, {_JOBS_FROM} WHERE jobs.number > ? ORDER BY jobs.number LIMIT ?"
 LIST_JOBS_OF_USER = f"SELECT jobs.number, {_JOBS_FROM} WHERE jobs.number > ? AND user_id = ? ORDER BY jobs.number LIMIT ?"
-LATEST_ADDED_AT = """SELECT max(at) FROM (SELECT max(created_at, anchor_at) AS at FROM job_specs ORDER BY number DESC LIMIT :among)
+LATEST_ADDED_AT = """SELECT max(at) FROM
+ (SELECT max(created_at, anchor_at) AS at FROM job_specs ORDER BY number DESC LIMIT :among)
 UNION ALL SELECT max(at) FROM
  (SELECT iif(status = 'pending' AND attempt = 1, ready_at, NULL) AS at FROM runs ORDER BY id DESC LIMIT :among)"""
 
@@ -76,8 +77,8 @@ UNION ALL SELECT max(at) FROM
 
 _DUE_RUNS = "SELECT id, job_id, ready_at, id FROM runs WHERE status = 'pending' AND waits_for IS NULL AND ready_at <= :now"
 DUE_RUNS = f"{_DUE_RUNS} ORDER BY ready_at, id LIMIT :limit"
-# We ask for jobs and runs in one bare UNION ALL, because then SQLite merges two walks along indexes, and stops at the limit. Inside a
-# subselect it would first sort everything that is due: 3,142 us instead of 47 us.
+# We ask for jobs and runs in one bare UNION ALL, because then SQLite merges two walks along indexes, and stops at the limit.
+# Inside a subselect it would first sort everything that is due: 3,142 us instead of 47 us.
 DUE = f"""SELECT NULL AS run_id, id AS job_id, next_run_at AS due_at, number AS added FROM jobs
  WHERE enabled = 1 AND held_by IS NULL AND next_run_at <= :now
 UNION ALL {_DUE_RUNS} ORDER BY due_at, added LIMIT :limit"""
@@ -99,10 +100,10 @@ START_PENDING_RUN = RowStatement(
     "UPDATE runs SET status = 'running', owner = :owner, started_at = :started_at WHERE id = :id AND status = 'pending'"
 )
 SET_WAITS_FOR = RowStatement("UPDATE runs SET waits_for = :waits_for WHERE id = :id AND status = 'pending'")
-MARK_RUN = RowStatement("""UPDATE runs SET cause = coalesce(:cause, cause), cancel_requested = max(cancel_requested, :cancel_requested)
- WHERE id = :id AND status = 'running'""")
-STORE_FINISH = RowStatement("""UPDATE runs SET status = :status, cause = :cause, completed_at = max(:completed_at, coalesce(started_at, 0)),
- session_id = :session_id, result = :result, error = :error, waits_for = NULL WHERE id = :id AND status = :expected_status""")
+MARK_RUN = RowStatement("""UPDATE runs SET cause = coalesce(:cause, cause),
+ cancel_requested = max(cancel_requested, :cancel_requested) WHERE id = :id AND status = 'running'""")
+STORE_FINISH = RowStatement("""UPDATE runs SET status = :status, cause = :cause,
+ completed_at = max(:completed_at, coalesce(started_at, 0)), session_id = :session_id, result = :result, error = :error, waits_for = NULL WHERE id = :id AND status = :expected_status""")
 ADVANCE_PENDING = """UPDATE runs SET ready_at = iif(attempt = 1, :now, max(:now, ready_at - :by))
  WHERE status = 'pending' AND ready_at > :now"""
 RUNS = RowStatement(f"{_RUNS} WHERE runs.id IN (SELECT :id FROM new)")
@@ -123,10 +124,10 @@ ORDER BY scheduled_at, manual, attempt LIMIT 1"""
 
 # The fast path of a run whose job nothing else concerns: two statements start it, two finish it, and nothing is read in between
 
-INSERT_STARTED_RUN = RowStatement("""INSERT INTO runs (id, job_id, job_name, user_id, scheduled_at, ready_at, coalesced, range_at, owner,
-  started_at, "trigger", manual, attempt, failures, status, cancel_requested, session_id)
- SELECT :id, :job_id, :job_name, :user_id, :scheduled_at, :ready_at, :coalesced, :range_at, :owner,
-  :started_at, 'schedule', 0, 1, 0, 'running', 0, '' FROM new WHERE true
+INSERT_STARTED_RUN = RowStatement("""INSERT INTO runs (id, job_id, job_name, user_id, scheduled_at, ready_at, coalesced, range_at,
+  owner, started_at, "trigger", manual, attempt, failures, status, cancel_requested, session_id)
+ SELECT :id, :job_id, :job_name, :user_id, :scheduled_at, :ready_at, :coalesced, :range_at,
+  :owner, :started_at, 'schedule', 0, 1, 0, 'running', 0, '' FROM new WHERE true
  ON CONFLICT (job_id, scheduled_at, manual, attempt) DO NOTHING""")
 HOLD_JOB = RowStatement("""UPDATE jobs SET next_run_at = :next_run_at, decided_local = :decided_local, held_by = :held_by,
  last_run_at = :last_run_at FROM new WHERE jobs.id = :id""")

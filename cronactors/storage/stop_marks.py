@@ -1,8 +1,9 @@
 """Stop marks: empty files beside the database, one for each owner that was asked to stop.
 
-Platforms kill a container some seconds after they asked it to stop. If its process could not store the outcome of its runs until then,
-the mark lets the next start see that they were interrupted by a stop, and that no job has crashed its process. We cannot store that in
-SQLite: another process may hold the lock for all of these seconds. Creating a file needs no lock and no transaction.
+Platforms kill a container some seconds after they asked it to stop. If its process could not store the outcome of its runs until
+then, the mark lets the next start see that they were interrupted by a stop, and that no job has crashed its process. We cannot
+store that in SQLite: another process may hold the lock for all of these seconds. Creating a file needs no lock and no
+transaction.
 """
 
 from __future__ import annotations

@@ -247,7 +247,7 @@ class Lives:
 
 
 @asynccontextmanager
-async def open_lives(options: Options, patience: float) -> AsyncIterator[Lives]:
+async def open_lives(options: Options, timeout: float) -> AsyncIterator[Lives]:
     """Start the program; lives that are left at the end of the block are killed."""
     command = [sys.executable, __file__, json.dumps(attrs.asdict(options))]
     process = await trio.lowlevel.open_process(
@@ -257,7 +257,7 @@ async def open_lives(options: Options, patience: float) -> AsyncIterator[Lives]:
     assert process.stdout is not None
     lives = Lives(process)
     async with process.stdin, process.stdout:
-        with trio.fail_after(patience):
+        with trio.fail_after(timeout):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(lives.listen)
                 try:

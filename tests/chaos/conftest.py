@@ -34,4 +34,4 @@ def figures(record_property: Callable[[str, object], None]) -> Callable[[str], N
     def add_line(line: str) -> None:
         record_property("figures", line)
 
-    return tell
+    return add_line

@@ -1,7 +1,7 @@
-"""A job's life for tests of faults: added, claimed, executed, finished, retried. It uses virtual time, so it is the same each time.
+"""A job's life for tests of faults: added, claimed, executed, finished, retried.
 
-As a program it is a server that carries out lives in forks, which may exit half-way: it reads a line of JSON for each, and prints how
-it ended.
+It uses virtual time, so that it is the same each time. As a program it is a server that carries out lives in forks, which may
+exit half-way: it reads a line of JSON for each, and prints how it ended.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Life:
             await trio.sleep_forever()
         self.ledger.write("raise" if ctx.prompt == "error" else "end", ctx)
         if ctx.prompt == "error":
-            raise ValueError("as it was told")
+            raise ValueError("as requested")
 
     async def _live(self, kind: str, ending: str, faults: Faults) -> None:
         async with open_scheduler(self.db, self.execute, config=CONFIG) as scheduler:

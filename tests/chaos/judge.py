@@ -73,7 +73,7 @@ class Row:
 
     @property
     def left_open(self) -> bool:
-        """Whether its process died, or lost it, before its outcome was stored; one that was to be replaced is not retried then."""
+        """Whether its process died, or lost it, before its outcome was stored; if it was to be replaced, it is not retried."""
         return self.cause == "interrupted" or (self.cause == "replaced" and (self.error or "").startswith("interrupted: "))
 
 
@@ -142,7 +142,7 @@ def judge(
     _judge_overlaps(jobs, entries)
     interrupted = sum(row.cause == "interrupted" for row in rows)
     ended = Counter(row.status for row in rows)
-    told = ", ".join(f"{count} {status}" for status, count in sorted(ended.items()))
+    statuses = ", ".join(f"{count} {status}" for status, count in sorted(ended.items()))
     return f"{len(jobs)} jobs, {len(rows)} runs ({statuses}; {interrupted} interrupted), {len(entries)} ledger lines"
 
 

@@ -1,6 +1,7 @@
-"""A program with a scheduler under load whose power is to be cut: run by ``test_power_cut.py`` as ``power_child.py DB LEDGER MARKS SEED``.
+"""A program with a scheduler under load whose power is to be cut.
 
-Before it writes down an acknowledgement it writes a mark: how much of the log the acknowledgement depends on.
+``test_power_cut.py`` runs it as ``power_child.py DB LEDGER MARKS SEED``. Before it writes down an acknowledgement it writes a
+mark: how much of the log the acknowledgement depends on.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ async def executor(ctx: JobContext) -> None:
     await trio.sleep(chance.uniform(0, 0.01))  # real time, so that the load is uneven
     ledger.write("raise" if ctx.prompt.startswith("fail") else "end", ctx)
     if ctx.prompt.startswith("fail"):
-        raise ValueError("as it was told")
+        raise ValueError("as requested")
 
 
 async def on_finish(job: CronJob, run: CronRun) -> None:

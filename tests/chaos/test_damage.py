@@ -197,7 +197,7 @@ def test_flipped_bytes_are_found_or_harmless_and_only_raise_our_own_errors(
             assert "agent.db" in str(error)
             assert "prompt" not in str(error), "the content of the file may be secret"
         outcomes["not noticed" if error is None else type(error).__name__] += 1
-    told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
     assert longest < IN_TIME
     figures(f"{files} damaged files: {counts}; the longest took {longest:.1f} s")
 

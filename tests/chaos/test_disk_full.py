@@ -118,11 +118,11 @@ async def test_while_nothing_can_be_written_nothing_is_lost_and_afterwards_every
             await world.reach(success=IN_FLIGHT + LATER + 1)
             assert scheduler.health().last_store_error is None
             assert caplog.messages.count("the store is working again") == 1
-        told = judge(disk.db, world.ledger, acknowledged=added)
+        judgement = judge(disk.db, world.ledger, acknowledged=added)
     assert took < 20, "some 2 s are promised, which the test on virtual time checks"
     figures(
         f"{kind} ({disk.what}): for {seconds} s; {waiting} outcomes waited, {len(lines)} log lines; "
-        f"all continued {took:.2f} s after there was room; {told}"
+        f"all continued {took:.2f} s after there was room; {judgement}"
     )
 
 
@@ -145,7 +145,7 @@ async def test_after_a_long_outage_everything_continues_within_two_seconds(
         await trio.sleep(float(ctx.prompt))
         return "its result"
 
-    def told(words: str) -> int:
+    def count_lines(words: str) -> int:
         return sum(words in record.getMessage() for record in caplog.records)
 
     async with open_scheduler(":memory:", execute, config=CronConfig(max_concurrent_runs=SLOTS)) as scheduler:
@@ -159,8 +159,8 @@ async def test_after_a_long_outage_everything_continues_within_two_seconds(
         await trio.sleep(OUTAGE)
         assert [run.status for run in await scheduler.store.list_runs()] == [RunStatus.RUNNING] * 2
         assert scheduler.health().last_store_error is not None
-        assert told("the store is failing") in range(OUTAGE // 10 - 2, OUTAGE // 10 + 2)
-        assert told("the store is working again") == 0
+        assert count_lines("the store is failing") in range(OUTAGE // 10 - 2, OUTAGE // 10 + 2)
+        assert count_lines("the store is working again") == 0
         full = False
         await trio.sleep(2)
         runs = [(await scheduler.store.list_runs(name))[0] for name in [*names, interval]]
@@ -172,7 +172,7 @@ async def test_after_a_long_outage_everything_continues_within_two_seconds(
         ]
         assert runs[0].result_summary == "its result"
         assert runs[3].coalesced == 4
-        assert told("the store is working again") == 1
+        assert count_lines("the store is working again") == 1
         assert scheduler.health().last_store_error is None
         full = True
         await trio.sleep(OUTAGE)  # no run is left whose finish would claim another, so the clock has to retry

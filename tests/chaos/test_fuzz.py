@@ -143,9 +143,7 @@ def bad_config(world: World, chance: Chance) -> str:
 
 
 @quick_and_full("inputs", 10_000, 1_000_000)
-def test_bad_input_is_refused_and_changes_nothing(
-    tmp_path: Path, seed: int, figures: Callable[[str], None], inputs: int
-) -> None:
+def test_bad_input_is_refused_and_changes_nothing(tmp_path: Path, seed: int, figures: Callable[[str], None], inputs: int) -> None:
     chance = random.Random(seed)
     counted = Counter[str]()
 

@@ -100,27 +100,25 @@ async def test_a_log_that_is_no_log_is_ignored(log: bytes, whole: bytes, tmp_pat
         assert len(await store.list_jobs()) == 150
 
 
-@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("reported", [True, False])
 @pytest.mark.parametrize("kind", ["of another file", "of an earlier time"])
-async def test_a_log_of_another_file_is_reported_or_used(
-    kind: str, told: bool, whole: bytes, tmp_path: Path
-):
+async def test_a_log_of_another_file_is_reported_or_used(kind: str, reported: bool, whole: bytes, tmp_path: Path):
     """SQLite knows its own log by checksums, but not to which state of which file it belongs: docs/limits.md.
 
     Damage is reported if their pages do not fit together. Otherwise the file is as it was when the log was written.
     """
     file, other = tmp_path / "agent.db", tmp_path / "other.db"
-    if kind == "of an earlier time" and told:  # otherwise the log has every page that the file had then
+    if kind == "of an earlier time" and reported:  # otherwise the log has every page that the file had then
         other.write_bytes(whole)
     async with open_store(other) as store:
-        for number in range(1 if told else 5):
+        for number in range(1 if reported else 5):
             await store.add_job(f"other {number}", "p" * 9_000, Cron("* * * * *"))
         then = {job.name for job in await store.list_jobs()}
         log = other.with_name("other.db-wal").read_bytes()
     file.write_bytes(whole)
-    if kind == "of an earlier time" and told:  # the file was changed without that log
+    if kind == "of an earlier time" and reported:  # the file was changed without that log
         of_others("UPDATE job_specs SET prompt = 'p' || prompt || prompt")(file)
-    elif not told:
+    elif not reported:
         if kind == "of an earlier time":
             file.write_bytes(other.read_bytes())
         else:
@@ -135,7 +133,7 @@ async def test_a_log_of_another_file_is_reported_or_used(
                 await store.list_runs(limit=1000)
                 return {job.name for job in await store.list_jobs()}
 
-    if told:
+    if reported:
         with pytest.raises(StoreCorrupt, match=r"agent\.db"):
             await read()
     else:

@@ -30,7 +30,7 @@ class World:
         await trio.sleep(float(ctx.prompt))
         self.ledger.write("raise" if ctx.job_name == "fails" else "end", ctx)
         if ctx.job_name == "fails":
-            raise ValueError("as it was told")
+            raise ValueError("as requested")
 
     async def live(self) -> None:
         async with open_scheduler(self.db, self.execute, shutdown_grace=0) as scheduler:
@@ -57,8 +57,8 @@ def world(tmp_path: Path) -> World:
 
 
 def test_a_correct_file_and_ledger_pass(world: World):
-    told = judge(world.db, world.ledger, acknowledged=world.ids.values())
-    assert "interrupted" in told
+    figures = judge(world.db, world.ledger, acknowledged=world.ids.values())
+    assert "interrupted" in figures
     assert judge_interrupted(world.db) == 1
 
 
@@ -90,9 +90,9 @@ IN_FILE = {
 
 @pytest.mark.parametrize("kind", IN_FILE)
 def test_an_error_in_the_file_is_seen(kind: str, world: World):
-    statement, told = IN_FILE[kind]
+    statement, message = IN_FILE[kind]
     world.change(statement)
-    with pytest.raises(AssertionError, match=told):
+    with pytest.raises(AssertionError, match=message):
         judge(world.db, world.ledger, acknowledged=world.ids.values())
 
 
@@ -124,7 +124,7 @@ IN_LEDGER = {
 
 @pytest.mark.parametrize("kind", IN_LEDGER)
 def test_an_error_in_the_ledger_is_seen(kind: str, world: World):
-    change, told = IN_LEDGER[kind]
+    change, message = IN_LEDGER[kind]
     world.write(change)
-    with pytest.raises(AssertionError, match=told):
+    with pytest.raises(AssertionError, match=message):
         judge(world.db, world.ledger)

@@ -49,7 +49,7 @@ def options(tmp_path):
 
 
 def jobs_of_all_kinds(chance: random.Random, spread: float) -> list[JobSpec]:
-    """Schedules, overlaps, sessions, misfires; prompts that succeed, fail, time out, give up. One-shots are within ``spread`` s."""
+    """Return all kinds of schedules, overlaps, sessions, misfires and outcomes. One-shots are within ``spread`` s."""
     specs = []
     for number in range(JOBS):
         schedule = chance.choice(
@@ -155,7 +155,7 @@ async def test_killed_at_random_moments_nothing_is_lost_and_nothing_runs_twice(k
         specs = jobs_of_all_kinds(chance, kills / 6)
         ids = await store.add_jobs(specs)
     may_go = {job_id for job_id, spec in zip(ids, specs, strict=True) if spec.delete_after_run}
-    async with open_lives(options, patience=10 + 20 * kills) as lives:
+    async with open_lives(options, timeout=10 + 20 * kills) as lives:
         killing = Killing(lives, options, chance)
         for number in range(1, kills + 1):
             await killing.kill_one()
@@ -163,7 +163,7 @@ async def test_killed_at_random_moments_nothing_is_lost_and_nothing_runs_twice(k
                 judge(options.db, ledger, acknowledged=[*ids, *added(options)], gone=may_go, idle=False)
     await run_undisturbed(options)
     acknowledged = added(options)
-    told = judge(options.db, ledger, acknowledged=[*ids, *acknowledged], gone=may_go)
+    judgement = judge(options.db, ledger, acknowledged=[*ids, *acknowledged], gone=may_go)
     # With few retries, or a window shorter than its backoff, a job may be hit often enough to be stopped; its error says so.
     stopped = {job for (job,) in read(options.db, "SELECT id FROM jobs WHERE enabled = 0 AND last_error LIKE '%times in a row%'")}
     may_stop = {
@@ -177,7 +177,9 @@ async def test_killed_at_random_moments_nothing_is_lost_and_nothing_runs_twice(k
     assert interrupted >= kills / 4, "too few kills hit a run: the test proves nothing"
     assert min(killing.kills[when] for when in ("start", "work", "recovery")) >= kills / 40
     where = ", ".join(f"{count} in {when}" for when, count in sorted(killing.kills.items()))
-    figures(f"{kills} kills ({where}), {len(acknowledged)} jobs acknowledged meanwhile; {told}; {time.monotonic() - began:.0f} s")
+    figures(
+        f"{kills} kills ({where}), {len(acknowledged)} jobs acknowledged meanwhile; {judgement}; {time.monotonic() - began:.0f} s"
+    )
 
 
 @quick_and_full("killers", 1, 2)
@@ -193,7 +195,7 @@ async def test_jobs_that_kill_their_process_are_delayed_and_disabled_and_neighbo
         short.append(await store.add_job("overlaps", "sleep 0.25", Interval(100), max_retries=0))
     ledger, deaths = Ledger(options.ledger), 0
     active = "SELECT count(*) FROM jobs WHERE enabled = 1 AND name LIKE 'killer%'"
-    async with open_lives(options, patience=120) as lives:
+    async with open_lives(options, timeout=120) as lives:
         while True:
             life = await lives.begin()
             while life.status is None and read(options.db, active) != [(0,)]:
@@ -206,7 +208,7 @@ async def test_jobs_that_kill_their_process_are_delayed_and_disabled_and_neighbo
         life.send(signal.SIGINT)
         assert await life.gone() == 0
     await run_undisturbed(options)
-    told = judge(options.db, ledger, acknowledged=[*bad, *long, *short])
+    judgement = judge(options.db, ledger, acknowledged=[*bad, *long, *short])
     judge_interrupted(options.db, but=bad)
     entries = ledger.read()
     for job in bad:
@@ -224,7 +226,7 @@ async def test_jobs_that_kill_their_process_are_delayed_and_disabled_and_neighbo
         assert sum((entry.job, entry.what) == (job, "end") for entry in entries) == 1
     if killers == 1:
         assert read(options.db, f"SELECT max(failures) FROM runs WHERE job_id NOT IN ('{bad[0]}')") == [(0,)]
-    figures(f"{killers} killers, {deaths} deaths until they were stopped; {told}")
+    figures(f"{killers} killers, {deaths} deaths until they were stopped; {judgement}")
 
 
 async def test_a_run_that_another_process_finished_between_two_inspections_is_not_retried(options, caplog):

@@ -41,7 +41,7 @@ sys.stdin.read()
 
 @asynccontextmanager
 async def locked(file: Path, how: str = "NORMAL") -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    """Another process holds the lock, with EXCLUSIVE against readers too, until the block ends or the yielded function is called."""
+    """Hold the lock in another process until the block ends or the yielded function is called; EXCLUSIVE bars readers too."""
     process = await trio.lowlevel.open_process(
         [sys.executable, "-c", HOLDS, str(file), how], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -147,12 +147,12 @@ async def test_while_the_file_is_locked_the_program_continues_and_afterwards_eve
         await trio.sleep(0.5)  # real time, so that the next moments come
         names = {job.name for job in await store.list_jobs()}
     assert "cancelled" not in names
-    patience = seconds < store_module.LOCK_TIMEOUT
-    assert ("waits" in names) == patience
+    waits_that_long = seconds < store_module.LOCK_TIMEOUT
+    assert ("waits" in names) == waits_that_long
     (outcome,) = outcomes
-    assert isinstance(outcome, str if patience else StoreUnavailable)
-    told = judge(file, ledger, acknowledged=[*ids, outcome] if isinstance(outcome, str) else ids)
-    figures(f"locked for {seconds} s: {heart}; a caller was cancelled within {longest * 1000:.0f} ms; {told}")
+    assert isinstance(outcome, str if waits_that_long else StoreUnavailable)
+    judgement = judge(file, ledger, acknowledged=[*ids, outcome] if isinstance(outcome, str) else ids)
+    figures(f"locked for {seconds} s: {heart}; a caller was cancelled within {longest * 1000:.0f} ms; {judgement}")
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Several schedulers on one file: each moment runs once, both limits hold, and a process that was stopped too long loses its runs."""
+"""Several schedulers on one file: each moment runs once, both limits hold, a process stopped for too long loses its runs."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def test_each_of_many_one_shots_runs_exactly_once_within_both_limits(sched
     options = attrs.evolve(options, total=total)
     ids = [job_id for first in range(0, shots, BATCH) for job_id in await add(options, min(BATCH, shots - first), "sleep 0.01")]
     began = time.monotonic()
-    async with open_lives(options, patience=25 + shots / 40) as lives:
+    async with open_lives(options, timeout=25 + shots / 40) as lives:
         alive = [await lives.begin() for _ in range(schedulers)]
         while count_ended(options) < shots:
             assert all(life.status is None for life in alive)
@@ -55,7 +55,7 @@ async def test_each_of_many_one_shots_runs_exactly_once_within_both_limits(sched
             life.send(signal.SIGINT)
             assert await life.gone() == 0
     ledger = Ledger(options.ledger)
-    told = judge(options.db, ledger, acknowledged=ids)
+    judgement = judge(options.db, ledger, acknowledged=ids)
     entries = ledger.read()
     assert Counter((entry.what, entry.job) for entry in entries) == Counter(
         (what, job) for what in ("start", "end") for job in ids
@@ -68,7 +68,7 @@ async def test_each_of_many_one_shots_runs_exactly_once_within_both_limits(sched
     shares = "/".join(str(count) for count in sorted(Counter(entry.pid for entry in entries if entry.what == "start").values()))
     figures(
         f"{schedulers} schedulers, {shots} one-shots ({shares}), at most {max(each.values())} at a time in each of {SLOTS} slots"
-        f" and {overall} over all of {total}; {told}; {shots / took:.0f} runs/s"
+        f" and {overall} over all of {total}; {judgement}; {shots / took:.0f} runs/s"
     )
 
 
@@ -116,12 +116,14 @@ async def until_done(options: Options, jobs: list[str]) -> None:
 async def test_the_runs_of_a_stopped_process_are_taken_over_after_its_lease_and_it_works_again_when_continued(
     lease, rounds, figures, options
 ):
-    """Two processes are stopped by turns; the one that was continued does the work of the next round while the other is stopped."""
+    """Two processes are stopped by turns; the one that was continued does the work of the next round."""
     options = attrs.evolve(options, lease=lease)
     seconds = (lease or leases.LEASE) / 1000
-    length = seconds  # seconds of work that are left when the process is continued, so that it has to be cancelled; that takes a tick
+    length = (
+        seconds  # seconds of work that are left when the process is continued, so that it has to be cancelled; that takes a tick
+    )
     waits, fenced, jobs, again = [], 0, [], 0
-    async with open_lives(options, patience=30 + rounds * 10 * seconds) as lives:
+    async with open_lives(options, timeout=30 + rounds * 10 * seconds) as lives:
         one, other = await lives.begin(), await lives.begin()
         await one.ready()
         await other.ready()
@@ -151,12 +153,12 @@ async def test_the_runs_of_a_stopped_process_are_taken_over_after_its_lease_and_
             assert life.status is None
             life.send(signal.SIGINT)
             assert await life.gone() == 0
-    told = judge(options.db, Ledger(options.ledger), acknowledged=jobs)
+    judgement = judge(options.db, Ledger(options.ledger), acknowledged=jobs)
     judge_interrupted(options.db)
     assert fenced >= rounds
     assert min(waits) > seconds / 3  # a lease is renewed before its end
     assert max(waits) < 10 * seconds
     figures(
-        f"{rounds} times stopped with a lease of {seconds:g} s, {fenced} runs taken over after {min(waits):.1f} to {max(waits):.1f} s,"
-        f" {again} times stopped inside a transaction and continued; {told}"
+        f"{rounds} times stopped with a lease of {seconds:g} s, {fenced} runs taken over after "
+        f"{min(waits):.1f} to {max(waits):.1f} s, {again} times stopped inside a transaction and continued; {judgement}"
     )

@@ -1,4 +1,4 @@
-"""Upgrades of the schema: failing or killed at every statement, and by many processes at once. The result is the old or the new schema."""
+"""Upgrades of the schema that fail or are killed at any statement, or run in many processes: the schema is old or new."""
 
 from __future__ import annotations
 

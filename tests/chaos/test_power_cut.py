@@ -1,6 +1,7 @@
-"""Power cuts: a copy of the file of a stopped process, with the unacknowledged end of the log cut or garbled, has all acknowledged jobs.
+"""Power cuts: no acknowledged job is missing when the unacknowledged end of the log is cut or garbled.
 
-The drive is not simulated: we assume that it keeps what it was told to sync.
+A stopped process stands for a machine without power: its files are copied and hurt. The drive is not simulated: we assume that it
+keeps what it was told to sync.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class World:
         self.ledger.write("start", ctx)
         self.ledger.write("raise" if ctx.prompt.startswith("fail") else "end", ctx)
         if ctx.prompt.startswith("fail"):
-            raise ValueError("as it was told")
+            raise ValueError("as requested")
 
     async def _live_on(self) -> None:
         config = CronConfig(max_concurrent_runs=8, retry=RetryPolicy(delays=(0.2,)))
@@ -126,7 +127,9 @@ def cut(world: World, marks: Marks, chance: random.Random) -> str:
     """Cut or garble the log behind the last mark, and pages that a checkpoint may have been writing; return how."""
     log = bytearray(world.log.read_bytes())
     same = log[16:24] == marks.salt
-    begins = _HEADER + marks.frames * (_FRAME_HEADER + _PAGE) if same else 0  # otherwise it was restarted, when all of it was in the file
+    begins = (
+        _HEADER + marks.frames * (_FRAME_HEADER + _PAGE) if same else 0
+    )  # otherwise it was restarted, when all of it was in the file
     assert begins <= len(log), "acknowledged pages are not even in the log"
     torn = tear_checkpoint(world, log[:begins], chance) if same else 0
     how = chance.choice(["cut", "garbled", "zeroed"])

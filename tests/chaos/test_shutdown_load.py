@@ -69,11 +69,13 @@ def test_a_program_with_100_runs_in_flight_ends_in_time_and_leaves_nothing_behin
 ) -> None:
     chance = random.Random(seed)
     took: list[float] = []
-    told = ""
+    judgement = ""
     for number in range(times):
         folder = tmp_path / str(number)
         folder.mkdir()
-        each, told = end_one(folder, ending, chance.random() * 0.2)
+        each, judgement = end_one(folder, ending, chance.random() * 0.2)
         took.append(each)
     grace = ENDINGS[ending][2]
-    figures(f"{times} times {ending} with {SLOTS} runs in flight: over at most {max(took) - grace:.2f} s after the grace; {told}")
+    figures(
+        f"{times} times {ending} with {SLOTS} runs in flight: over at most {max(took) - grace:.2f} s after the grace; {judgement}"
+    )

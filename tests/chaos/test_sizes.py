@@ -151,7 +151,7 @@ async def test_stored_jobs_and_history_do_not_make_a_run_more_expensive(
 async def test_a_limit_bounds_the_work_however_much_is_due(
     virtual_clock: VirtualClock, tmp_path: Path, figures: Callable[[str], None], due: int
 ) -> None:
-    told: dict[int, list[int]] = {}
+    steps_of: dict[int, list[int]] = {}
     for number in (SMALL_JOBS, due):
         file = tmp_path / f"{number}.db"
         await fill(file, jobs=number, history=0, at=AT - due)
@@ -160,12 +160,12 @@ async def test_a_limit_bounds_the_work_however_much_is_due(
             for job_id in ids:
                 await store.request_run(job_id)
             await trio.sleep(1)
-            told[number] = []
+            steps_of[number] = []
             for limit, call in ((10, store.get_due_jobs), (50, store.get_due_jobs), (10, store.get_retry_jobs)):
                 with steps(storage_of(store)) as counted:
                     assert len(await call(limit=limit)) == limit
-                told[number].append(counted[0])
-    (ten, fifty, retries), (ten_due, fifty_due, retries_due) = told.values()
+                steps_of[number].append(counted[0])
+    (ten, fifty, retries), (ten_due, fifty_due, retries_due) = steps_of.values()
     assert 0 < ten_due <= 1.1 * ten
     assert 0 < fifty_due <= 1.1 * fifty
     assert 0 < retries_due <= 1.1 * retries

@@ -48,9 +48,7 @@ def cases_of(kind: str, ending: str) -> list[Case]:
     wanted = 1 if ending == "success" else 2
     last = next(n for n, state in enumerate(plain.states) if ended(state) == wanted)
     changes = sum(before != after for before, after in pairwise(plain.states[: last + 1]))
-    assert changes == 1 + 2 * wanted, (
-        "adding, each claim and each finish are one step each"
-    )
+    assert changes == 1 + 2 * wanted, "adding, each claim and each finish are one step each"
     return [
         Case(kind, ending, at, how, statement, plain.states[at + (how in ("works, then fails", "exits after"))])
         for (at, statement), how in product(enumerate(plain.seen[:last]), FAILS + EXITS)

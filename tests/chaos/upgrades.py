@@ -1,6 +1,7 @@
 """Made-up steps to newer schemas. As a program it is a server that takes them in processes of its own.
 
-It reads a line of JSON and prints a line of text. With ``at`` the file is opened in a fork that exits there, without it in the server.
+It reads a line of JSON and prints a line of text. With ``at`` the file is opened in a fork that exits there, without it in the
+server.
 """
 
 from __future__ import annotations
