@@ -67,7 +67,7 @@ def _check_or_create(path: str, *, create: bool) -> str:
         create_database(file, lambda unfinished: _fill(unfinished, path))
     if not file.is_file():
         raise StoreUnavailable(f"{path} is {'a directory' if file.is_dir() else 'a device'}, not a file")
-    # SQLite would open it all the same, and leave a -wal beside it that cannot be written later.
+    # SQLite would open it nevertheless, and leave a -wal beside it that cannot be written later.
     if not os.access(file, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
         raise StoreUnavailable(f"{path} cannot be read and written: permission denied or read-only")
     if file.stat().st_size <= 1:  # SQLite takes it for a new database, but ours are never empty (see `creation`)
@@ -102,8 +102,8 @@ def _set_up(connection: sqlite3.Connection, path: str) -> None:
 def keeping_log(file: Path) -> Iterator[None]:
     """Let a connection that is closed inside the block leave the ``-wal`` alone.
 
-    The last connection to close copies the part of the ``-wal`` that its own ``-shm`` lists, and deletes it. If somebody has
-    deleted the ``-shm``, other processes may have made a new one and written more. A second, reading connection makes ours not
+    The last connection to close copies the part of the ``-wal`` that its own ``-shm`` lists, and deletes it. If the ``-shm``
+    was deleted, other processes may have made a new one and written more. While a second, reading connection is open, ours is not
     the last.
     """
     with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as reader:

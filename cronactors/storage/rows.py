@@ -40,7 +40,7 @@ class JobRow(NamedTuple):
 
     Attributes:
         origin: The file that lists the job.
-        crashes: How many of its runs in a row were interrupted by the end of their process.
+        crashes: How many of its runs in a row were interrupted because their process crashed.
         next_run_at: The first moment that is not decided yet, also while the job is paused. None: there is none.
         decided_local: For a cron job, until when its moments are decided: seconds of the local clock of its zone.
         held_by: The open run that must finish before another may start.
@@ -141,7 +141,7 @@ class RunRow(NamedTuple):
         waits_for: None, `PAUSE`, `CRASH_LOOP`, `session_key` or `job_key`: what keeps the run from starting.
         session: The main session that it uses.
         owner: The scheduler that runs it.
-        range_at: The run stands for all moments between ``scheduled_at`` and this one. None: it stands for one.
+        range_at: The other end of the moments that were merged into the run; ``scheduled_at`` is the first end. None: one moment.
     """
 
     id: int
@@ -174,7 +174,7 @@ class RunRow(NamedTuple):
 
     @property
     def span(self) -> tuple[Millis, Millis]:
-        """The first and the last of the moments that it stands for."""
+        """The first and the last of the moments that were merged into it."""
         other = self.scheduled_at if self.range_at is None else self.range_at
         return (self.scheduled_at, other) if self.scheduled_at <= other else (other, self.scheduled_at)
 

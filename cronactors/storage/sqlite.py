@@ -67,7 +67,7 @@ class SqliteStorage(Execution):
     def close(self) -> None:
         """Close the connection; a second time does nothing."""
         index_gone = file_ids(self._files[:2]) == self._opened[:2] and file_ids(self._files) != self._opened
-        with keeping_log(Path(self._files[0])) if index_gone else nullcontext():
+        with self._errors, keeping_log(Path(self._files[0])) if index_gone else nullcontext():
             self._db.close()
 
     def watch(self) -> LogWatch:

@@ -103,7 +103,8 @@ SET_WAITS_FOR = RowStatement("UPDATE runs SET waits_for = :waits_for WHERE id = 
 MARK_RUN = RowStatement("""UPDATE runs SET cause = coalesce(:cause, cause),
  cancel_requested = max(cancel_requested, :cancel_requested) WHERE id = :id AND status = 'running'""")
 STORE_FINISH = RowStatement("""UPDATE runs SET status = :status, cause = :cause,
- completed_at = max(:completed_at, coalesce(started_at, 0)), session_id = :session_id, result = :result, error = :error, waits_for = NULL WHERE id = :id AND status = :expected_status""")
+ completed_at = max(:completed_at, coalesce(started_at, 0)), session_id = :session_id, result = :result,
+ error = :error, waits_for = NULL WHERE id = :id AND status = :expected_status""")
 ADVANCE_PENDING = """UPDATE runs SET ready_at = iif(attempt = 1, :now, max(:now, ready_at - :by))
  WHERE status = 'pending' AND ready_at > :now"""
 RUNS = RowStatement(f"{_RUNS} WHERE runs.id IN (SELECT :id FROM new)")
