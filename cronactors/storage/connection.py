@@ -17,7 +17,7 @@ from cronactors.storage.file_state import MEMORY, locate
 from cronactors.storage.schema import bring_up_to_date, check_file
 
 LOG_LIMIT: Final = 8 << 20
-"""Size (bytes) to which the ``-wal`` is cut after a checkpoint: twice what it reaches without a long reader.
+"""Size (bytes) to which the ``-wal`` is cut after a checkpoint: twice the size that it reaches without a long reader.
 
 A reader delays the checkpoint, and without a limit the ``-wal`` would keep its largest size for as long as the file is open
 (SQLite, "PRAGMA journal_size_limit").
@@ -85,7 +85,7 @@ def _fill(unfinished: Path, path: str) -> None:
 
 
 def _set_up(connection: sqlite3.Connection, path: str) -> None:
-    """Set what every connection needs, and bring the file to the newest schema.
+    """Set the pragmas of every connection, and bring the file to the newest schema.
 
     We use WAL, so that readers never wait for the writer. We use FULL, because with NORMAL, the usual companion of WAL, a power
     cut loses commits that were already acknowledged (SQLite, "PRAGMA synchronous"). FULL costs one sync per commit, some 250 us

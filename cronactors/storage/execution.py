@@ -59,7 +59,7 @@ class Execution:
             return self._db.executemany(statement.for_one, rows).rowcount if rows else 0
 
     def _read(self, statement: RowStatement, rows: Iterable[tuple[Value, ...]]) -> list[tuple[Value, ...]]:
-        """Return what a query finds for the rows; equal ones count once."""
+        """Return the results of a query for the rows; equal rows count once."""
         different = list(dict.fromkeys(rows))
         if len(different) == 1:
             return self._fetch(statement.for_one, different[0])

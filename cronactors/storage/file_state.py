@@ -24,7 +24,7 @@ _MOST_LINKS = 40
 def absolute(path: str) -> str:
     """Join a path to the current working directory, so that a later ``chdir`` does no harm; `MEMORY` is no path.
 
-    Nothing else in it changes: what ``..`` means behind a symbolic link is for the system to decide.
+    Nothing else in it changes: the system decides where ``..`` leads behind a symbolic link.
     """
     if path == MEMORY or os.path.isabs(path):  # noqa: PTH117 - Path drops a trailing slash
         return path

@@ -1,6 +1,6 @@
 """The protocol of a storage: verbs on rows. They are synchronous, take many rows each, and belong inside one transaction.
 
-`cronactors.ledger` decides what to write; a storage only stores it. The tests in ``tests/storage/test_protocol*.py`` hold every
+`cronactors.ledger` makes the decisions; a storage only stores them. The tests in ``tests/storage/test_protocol*.py`` hold every
 storage to this protocol.
 """
 
@@ -58,11 +58,11 @@ class Storage(Protocol):
         ...
 
     def release(self) -> None:
-        """Keep what was done since `savepoint`, and remove it."""
+        """Keep all changes since `savepoint`, and remove it."""
         ...
 
     def undo(self) -> None:
-        """Undo what was done since `savepoint`, and remove it."""
+        """Undo all changes since `savepoint`, and remove it."""
         ...
 
     def check(self) -> str | None:
@@ -130,7 +130,7 @@ class Storage(Protocol):
     # The queue
 
     def due(self, *, now: Millis, limit: int, only_runs: bool = False) -> list[DueItem]:
-        """Return what may start: due jobs and pending runs, or only the runs. In order of time, then in the order of adding."""
+        """Return due jobs and pending runs that may start, or only the runs. In order of time, then in the order of adding."""
         ...
 
     def next_times(self) -> NextTimes:
@@ -152,7 +152,7 @@ class Storage(Protocol):
         ...
 
     def insert_started_runs(self, claims: Sequence[Claimed]) -> list[Claimed]:
-        """Add runs that are running at once, and write what that changes in their jobs.
+        """Add runs that are running at once, and write the changes of their jobs.
 
         Their ids are from `new_run_ids`. They are first attempts of moments and use no session, and no two are of one job.
 
@@ -166,7 +166,7 @@ class Storage(Protocol):
         ...
 
     def set_waits_for(self, waits: Sequence[tuple[int, str | None]]) -> None:
-        """Set what pending runs wait for."""
+        """Set ``waits_for`` of pending runs."""
         ...
 
     def store_finishes(self, finishes: Sequence[RunFinish]) -> list[bool]:

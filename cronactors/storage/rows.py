@@ -78,7 +78,7 @@ class JobRow(NamedTuple):
     prompt: str
 
     def __repr__(self) -> str:
-        """Leave out what may be secret."""
+        """Leave out the secret fields."""
         return _repr(self)
 
     def with_state(self, state: JobState) -> JobRow:
@@ -108,7 +108,7 @@ class JobState(NamedTuple):
     crashes: int
 
     def __repr__(self) -> str:
-        """Leave out what may be secret."""
+        """Leave out the secret fields."""
         return _repr(self)
 
     @classmethod
@@ -138,7 +138,7 @@ class RunRow(NamedTuple):
         manual: 1 for a run that a user requested, and for its retries; part of the unique key (job, moment, manual, attempt).
         failures: How many earlier attempts of the moment failed or timed out.
         ready_at: From when on it may start; the queue is in this order.
-        waits_for: None, `PAUSE`, `CRASH_LOOP`, `session_key` or `job_key`: what keeps the run from starting.
+        waits_for: None, `PAUSE`, `CRASH_LOOP`, `session_key` or `job_key`: the reason why the run may not start yet.
         session: The main session that it uses.
         owner: The scheduler that runs it.
         range_at: The other end of the moments that were merged into the run; ``scheduled_at`` is the first end. None: one moment.
@@ -169,7 +169,7 @@ class RunRow(NamedTuple):
     waits_for: str | None = None
 
     def __repr__(self) -> str:
-        """Leave out what may be secret."""
+        """Leave out the secret fields."""
         return _repr(self)
 
     @property
@@ -196,7 +196,7 @@ class RunRow(NamedTuple):
 
 
 class RunFinish(NamedTuple):
-    """What to store when a run finishes, if it still has ``expected_status``."""
+    """The columns to store when a run finishes, if it still has ``expected_status``."""
 
     id: int
     expected_status: str
@@ -208,12 +208,12 @@ class RunFinish(NamedTuple):
     error: str | None
 
     def __repr__(self) -> str:
-        """Leave out what may be secret."""
+        """Leave out the secret fields."""
         return _repr(self)
 
 
 class Claimed(NamedTuple):
-    """A run that has been started, its job as it was before, and what the start changes in the job.
+    """A run that has been started, its job before that, and the changes of the job.
 
     Attributes:
         next_run_at: The first moment of the job that is not decided yet.
@@ -239,7 +239,7 @@ class Claimed(NamedTuple):
 
 
 class PlainFinish(NamedTuple):
-    """What to store when a run succeeded and its job is as the claim left it; `Storage.store_plain_finishes` checks that.
+    """The columns to store when a run succeeded and its job is as the claim left it; `Storage.store_plain_finishes` checks that.
 
     Attributes:
         next_run_at: The first moment of the job that is not decided yet; it is not due. None: there is none, and the job is done.
@@ -253,7 +253,7 @@ class PlainFinish(NamedTuple):
     next_run_at: Millis | None
 
     def __repr__(self) -> str:
-        """Leave out what may be secret."""
+        """Leave out the secret fields."""
         return _repr(self)
 
 

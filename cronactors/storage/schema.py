@@ -133,7 +133,7 @@ def _upgrade(connection: sqlite3.Connection, path: str, version: int) -> None:
 
 
 def copy_before_upgrade(path: str, version: int) -> None:
-    """Copy what is committed to ``FILE.schema-N.bak``. The caller's lock keeps other processes from writing meanwhile."""
+    """Copy the committed content to ``FILE.schema-N.bak``. The caller's lock keeps other processes from writing meanwhile."""
 
     def fill(unfinished: Path) -> None:
         with closing(sqlite3.connect(place)) as source, closing(sqlite3.connect(unfinished)) as copy:

@@ -1,6 +1,6 @@
 """The storage in a SQLite file. It has one connection, which one thread at a time uses.
 
-`protocol` says what each verb does; here is only what is special to SQLite.
+`protocol` documents each verb; docstrings here only add the details of SQLite.
 """
 
 from __future__ import annotations
@@ -140,11 +140,11 @@ class SqliteStorage(Execution):
         self._execute("SAVEPOINT request")
 
     def release(self) -> None:
-        """Keep what was done since `savepoint`."""
+        """Keep all changes since `savepoint`."""
         self._execute("RELEASE request")
 
     def undo(self) -> None:
-        """Undo what was done since `savepoint`."""
+        """Undo all changes since `savepoint`."""
         self._execute("ROLLBACK TO request")
         self._execute("RELEASE request")
 
@@ -206,7 +206,7 @@ class SqliteStorage(Execution):
     # The queue
 
     def due(self, *, now: Millis, limit: int, only_runs: bool = False) -> list[DueItem]:
-        """Return what may start."""
+        """Return the first items of the queue."""
         rows = self._fetch(sql.DUE_RUNS if only_runs else sql.DUE, {"now": now, "limit": limit})
         return [DueItem._make(row[:3]) for row in rows]
 
@@ -253,7 +253,7 @@ class SqliteStorage(Execution):
         self._write(sql.START_PENDING_RUN, ((owner, now, run_id) for run_id in ids))
 
     def set_waits_for(self, waits: Sequence[tuple[int, str | None]]) -> None:
-        """Set what pending runs wait for."""
+        """Set ``waits_for`` of pending runs."""
         self._write(sql.SET_WAITS_FOR, ((key, run_id) for run_id, key in waits))
 
     def store_finishes(self, finishes: Sequence[RunFinish]) -> list[bool]:

@@ -1,6 +1,6 @@
 """All SQL of the storage in SQLite. A `RowStatement` is carried out for rows, any other text by itself.
 
-A scheduler may have a million jobs, so each statement has to use an index; tests compare their plans. What looks unusual here
+A scheduler may have a million jobs, so each statement has to use an index; tests compare their plans. Everything unusual here
 makes SQLite do so: the bare UNION ALL, the repeated WHERE clauses of partial indexes, CROSS JOIN and ``+manual``.
 """
 
