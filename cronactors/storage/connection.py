@@ -77,11 +77,18 @@ def _check_or_create(path: str, *, create: bool) -> str:
 
 
 def _fill(unfinished: Path, path: str) -> None:
-    """Write an empty database in WAL mode. Closing the connection copies its ``-wal`` into it; `create_database` syncs it."""
+    """Write an empty database in WAL mode; `create_database` syncs it.
+
+    Closing the connection would copy the ``-wal`` into the file too, but it reports no error, as of a full disk: the file would
+    get its name without its content.
+    """
     with closing(sqlite3.connect(unfinished, isolation_level=None)) as connection:
         connection.execute("PRAGMA synchronous = OFF")
         connection.execute("PRAGMA journal_mode = WAL")
         bring_up_to_date(connection, path)
+        busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if busy:
+        raise StoreUnavailable(f"{path} cannot be created: another program reads {unfinished.name}")
 
 
 def _set_up(connection: sqlite3.Connection, path: str) -> None:

@@ -180,6 +180,31 @@ def test_a_creator_uses_the_file_of_another_process_that_was_faster(
         assert job_ids(storage) == ["000", "001", "002"]
 
 
+def test_a_file_whose_content_is_still_in_its_log_never_gets_its_name(
+    tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader keeps the content in the log; so does a disk that fills up at the wrong moment, and closing reports neither."""
+    readers: list[sqlite3.Connection] = []
+    bring_up_to_date = connection.bring_up_to_date
+
+    def with_a_reader(db: sqlite3.Connection, name: str) -> None:
+        (unfinished,) = [file for file in tmp_path.iterdir() if file.name.endswith(".part")]
+        readers.append(sqlite3.connect(unfinished, isolation_level=None))
+        readers[0].execute("BEGIN")
+        readers[0].execute("SELECT * FROM sqlite_master").fetchall()
+        bring_up_to_date(db, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(connection, "bring_up_to_date", with_a_reader)
+        with pytest.raises(StoreUnavailable, match=r"jobs\.db cannot be created"):
+            connect(path, create=True)
+    assert not Path(path).exists()
+    readers[0].close()
+    filled(path)
+    with closing(opened(path)) as storage:
+        assert (storage.check(), job_ids(storage)) == (None, ["000", "001", "002"])
+
+
 def test_a_storage_in_memory_is_private_and_creates_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with closing(opened(MEMORY)) as one, closing(opened(MEMORY)) as other:
