@@ -55,12 +55,13 @@ def replace_file(file: Path, fill: Callable[[Path], None]) -> None:
 
 @contextmanager
 def _private(unfinished: Path) -> Iterator[None]:
-    """Create an empty file that only its owner may read; delete it at the end of the block if it still has this name."""
+    """Create an empty file that only its owner may read; after the block delete this name, and SQLite's files beside it."""
     os.close(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     try:
         yield
     finally:
-        unfinished.unlink(missing_ok=True)
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{unfinished}{suffix}").unlink(missing_ok=True)
 
 
 def _fill_and_sync(unfinished: Path, fill: Callable[[Path], None]) -> None:

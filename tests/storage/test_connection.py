@@ -198,7 +198,7 @@ def test_a_file_whose_content_is_still_in_its_log_never_gets_its_name(
         patch.setattr(connection, "bring_up_to_date", with_a_reader)
         with pytest.raises(StoreUnavailable, match=r"jobs\.db cannot be created"):
             connect(path, create=True)
-    assert not Path(path).exists()
+    assert list(tmp_path.iterdir()) == []
     readers[0].close()
     filled(path)
     with closing(opened(path)) as storage:
