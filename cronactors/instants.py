@@ -31,3 +31,14 @@ def to_millis(moment: datetime) -> Millis:
 def from_millis(instant: Millis) -> datetime:
     """Turn an instant into an aware UTC datetime of whole milliseconds."""
     return EPOCH + timedelta(milliseconds=instant)
+
+
+def iso_utc(instant: Millis, *, short: bool = False) -> str:
+    """Write an instant in UTC as ISO 8601 has it, such as ``2026-03-29T07:00:00.000Z``.
+
+    Args:
+        instant: The instant.
+        short: Leave out milliseconds that are zero, for people.
+    """
+    timespec = "seconds" if short and instant % 1000 == 0 else "milliseconds"
+    return from_millis(instant).isoformat(timespec=timespec).replace("+00:00", "Z")

@@ -18,7 +18,7 @@ from cronactors.actors.mailbox import Mailbox
 from cronactors.actors.user_requests import ListOrigins, UpsertJobs
 from cronactors.errors import one_line
 from cronactors.ids import with_ids
-from cronactors.ledger.jobs import Defaults
+from cronactors.ledger.job_fields import Defaults
 from cronactors.ledger.upsert import JobList, Upserted
 from cronactors.spec import CronConfig, JobSpec
 from cronactors.storage.file_state import MEMORY

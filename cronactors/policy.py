@@ -1,4 +1,4 @@
-"""What a due moment, and the end of an attempt, become. Pure: every function is told the time."""
+"""Whether a due moment runs, merges or is skipped, and whether a finished run is retried. Pure: every function takes the time."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from cronactors.schedules.schedule import Cron, Schedule
 from cronactors.spec import RetryPolicy
 
 MAX_SUMMARY = 10_000
-"""How many characters of a result are kept."""
+"""Longest result in the history, in characters."""
 MAX_ERROR = 2_000
-"""How many characters of an error are kept."""
+"""Longest error in the history, in characters."""
 FREE_CRASHES = 2
-"""How many crashes in a row a job has before an interruption costs a retry and waits."""
+"""How many crashes in a row of a job are retried at once and for free; from the next one on each costs a retry and waits for its delay."""
 
 
 @attrs.frozen(kw_only=True)
 class Outcome:
-    """How an attempt ended.
+    """The outcome of a run.
 
     Attributes:
         status: SUCCESS, FAILED or CANCELLED.
-        cause: Why, unless by success. INTERRUPTED: the attempt is made again and costs no retry.
-        result: What the executor returned.
-        error: What went wrong.
-        session_id: The session that the executor named.
-        retry_after: The delay that the executor asked for, in seconds.
-        spread: From 0 to 1, drawn at random: the place within the jitter.
-        crashed: The process ended; recovery counts it for the job.
+        cause: The reason; None for success. INTERRUPTED: the run is retried, and that costs no retry.
+        result: The text that the executor returned.
+        error: The reason in words.
+        session_id: The session that the executor returned.
+        retry_after: The delay (s) that the executor requested.
+        spread: A random number from 0 to 1: where in the jitter the delay is.
+        crashed: The process ended during the run; recovery counts that for the job.
     """
 
     status: RunStatus
@@ -52,12 +52,12 @@ class Outcome:
 
 @attrs.frozen
 class Moments:
-    """Moments in a row, known by the first or the last of them; `Timing.merged` makes several.
+    """Consecutive moments, known by the first or the last of them; `Timing.merged` makes one of several.
 
     Attributes:
-        at: The one by which they are known.
+        at: The moment by which they are known.
         count: How many there are, counted to 1,000.
-        range_at: The other end; None: there is only one.
+        range_at: The moment at the other end; None: there is only one.
     """
 
     at: Millis
@@ -66,7 +66,7 @@ class Moments:
 
     @property
     def by_first(self) -> Moments:
-        """The same, known by the first: a row that stands for moments which do not run bears the first one's time."""
+        """The same moments, known by the first, as the rows of skipped moments are."""
         if self.range_at is None or self.range_at > self.at:
             return self
         return Moments(self.range_at, self.count, self.at)
@@ -74,13 +74,13 @@ class Moments:
 
 @attrs.frozen(kw_only=True)
 class Decision:
-    """What due moments become.
+    """The decision on due moments.
 
     Attributes:
-        runs: What is run, in order of time; each stands for so many moments.
-        skipped: What is not run.
+        runs: The runs, in order of time, each with the moments that it stands for.
+        skipped: The moments that are not run.
         following: The first moment that is not decided; None: none is left.
-        decided_local: Of times of day: until when they are decided, in seconds of the local clock.
+        decided_local: Of times of day: until when they are decided (s of the local clock).
     """
 
     runs: tuple[Moments, ...]
@@ -91,26 +91,32 @@ class Decision:
 
 @attrs.frozen(kw_only=True)
 class Timing:
-    """A schedule in its place: the zone it is meant in, and where an interval began."""
+    """A schedule with all that its moments depend on.
+
+    Attributes:
+        schedule: The schedule.
+        zone: The zone in which it is meant.
+        anchor: Where an interval's moments are counted from.
+    """
 
     schedule: Schedule
     zone: str
     anchor: Millis
 
     def after(self, instant: Millis) -> Millis | None:
-        """The first moment later than an instant."""
+        """Return the first moment later than an instant."""
         return next_moment(self.schedule, after=instant, zone=self.zone, anchor=self.anchor)
 
     def until(self, instant: Millis) -> Millis | None:
-        """The latest moment not later than an instant."""
+        """Return the latest moment not later than an instant."""
         return latest_moment(self.schedule, until=instant, zone=self.zone, anchor=self.anchor)
 
     def count(self, first: Millis, until: Millis) -> int:
-        """How many moments lie between, both ends included, counted to 1,000."""
+        """Return how many moments lie between two instants, both included, counted to 1,000."""
         return count_moments(self.schedule, first=first, until=until, zone=self.zone, anchor=self.anchor, cap=MAX_COALESCED)
 
     def merged(self, first: Millis, until: Millis, *, by_last: bool = False) -> Moments:
-        """The moments from ``first``, which is one of them, to the latest not later than ``until``, as one."""
+        """Return the moments from ``first``, which is one of them, to the latest not later than ``until``, as one."""
         last = max(first, self.until(until) or first)
         if last == first:
             return Moments(first)
@@ -118,19 +124,19 @@ class Timing:
         return Moments(at, self.count(first, until), range_at)
 
     def local_until(self, instant: Millis) -> int | None:
-        """The latest time that the local clock has shown up to an instant, in seconds; None for moments that are no times of day."""
+        """Return the latest time (s) that the local clock has shown up to an instant; None for moments that are no times of day."""
         if not isinstance(self.schedule, Cron) or not parse_cron(self.schedule.expr).keeps_local_time:
             return None
         return latest_local_shown(self.zone, instant // 1000)
 
     def after_local(self, local: int) -> Millis | None:
-        """The first moment of a cron schedule whose date and time is later than a local one, in seconds."""
+        """Return the first moment of a cron schedule whose local date and time is later than a given one (s)."""
         assert isinstance(self.schedule, Cron)
         found = parse_cron(self.schedule.expr).at_or_after(local + 1)
         return None if found is None else instant_reaching(self.zone, found) * 1000
 
     def listed(self, first: Millis, until: Millis, most: int) -> list[Millis]:
-        """The moments between, both ends included, the first ``most`` of them."""
+        """Return the first ``most`` moments between two instants, both included."""
         found: list[Millis] = []
         moment: Millis | None = first
         while moment is not None and moment <= until and len(found) < most:
@@ -141,7 +147,13 @@ class Timing:
 
 @attrs.frozen(kw_only=True)
 class RetryPlan:
-    """A further attempt: ready at ``ready_at`` with ``failures`` behind it."""
+    """A retry.
+
+    Attributes:
+        ready_at: When it is due.
+        failures: How many attempts of the moment have failed or timed out.
+        recovery: Whether it follows an interruption.
+    """
 
     ready_at: Millis
     failures: int
@@ -149,12 +161,22 @@ class RetryPlan:
 
 
 def is_outside_window(misfire: Misfire, moment: Millis, now: Millis) -> bool:
-    """Whether a moment is older than the window within which it is worth a run; without a window none ever is."""
+    """Return whether a moment is older than the misfire window; without a window none is."""
     return misfire.window is not None and now - moment > misfire.window // timedelta(milliseconds=1)
 
 
 def decide_due(timing: Timing, *, first: Millis, now: Millis, misfire: Misfire) -> Decision:
-    """Decide what becomes of the moments from ``first``, which is due, to ``now``: on time, late, or too late."""
+    """Decide the moments from ``first``, which is due, to ``now``.
+
+    A single moment inside the window runs. Of several, those outside the window are skipped, and the others make one run at the latest
+    or the earliest of them, or a run each.
+
+    Args:
+        timing: The schedule.
+        first: The first moment that is not decided.
+        now: The time.
+        misfire: The window, and how many runs late moments make.
+    """
     following, decided_local = timing.after(first), timing.local_until(now)
     late = is_outside_window(misfire, first, now)
     if (following is None or following > now) and not late:
@@ -178,7 +200,11 @@ def decide_due(timing: Timing, *, first: Millis, now: Millis, misfire: Misfire) 
 
 
 def _each(timing: Timing, start: Millis, latest: Millis, most: int) -> tuple[tuple[Moments, ...], tuple[Moments, ...]]:
-    """A run for each of the last ``most`` moments; those before them are left out."""
+    """Make a run of each of the last ``most`` moments.
+
+    Returns:
+        The runs, and the moments before them as one, if there are any.
+    """
     moments = [latest]
     while len(moments) < most and moments[-1] > start:
         before = timing.until(moments[-1] - 1)
@@ -191,13 +217,13 @@ def _each(timing: Timing, start: Millis, latest: Millis, most: int) -> tuple[tup
 
 
 def decide_overlapped(timing: Timing, *, first: Millis, now: Millis, overlap: Overlap, waiting: int) -> Decision:
-    """Decide what becomes of the moments from ``first`` to ``now`` that came due while a run of the job went on, which has ended.
+    """Decide the moments from ``first`` to ``now`` that came due while a run of the job was running, now that it has finished.
 
     Args:
         timing: The schedule.
         first: The first of them.
         now: The time.
-        overlap: SKIP, BUFFER_ONE or BUFFER_ALL; the others decide when the moment comes.
+        overlap: SKIP, BUFFER_ONE or BUFFER_ALL; the other policies decide each moment when it comes.
         waiting: How many moments of the job wait already.
     """
     most = {Overlap.BUFFER_ONE: max(0, 1 - waiting), Overlap.BUFFER_ALL: MAX_COALESCED}.get(overlap, 0)
@@ -211,7 +237,7 @@ def decide_overlapped(timing: Timing, *, first: Millis, now: Millis, overlap: Ov
 
 @lru_cache(maxsize=256)
 def misfire_from_text(text: str) -> Misfire:
-    """Read a misfire policy as the storage keeps it: what is not the default, as JSON.
+    """Read a misfire policy from its column: JSON of the fields that are not the default.
 
     Raises:
         InvalidJob: It cannot be read: another version wrote it, or it is damaged.
@@ -226,7 +252,7 @@ def misfire_from_text(text: str) -> Misfire:
 
 @lru_cache(maxsize=256)
 def misfire_to_text(misfire: Misfire) -> str:
-    """Write a misfire policy as the storage keeps it."""
+    """Write a misfire policy for its column."""
     stored: dict[str, str | int] = {}
     if misfire.window is not None:
         stored["window_ms"] = misfire.window // timedelta(milliseconds=1)
@@ -238,7 +264,7 @@ def misfire_to_text(misfire: Misfire) -> str:
 
 
 def retry_delay(policy: RetryPolicy, *, failures: int, spread: float = 0.0) -> Millis:
-    """How long to wait after the ``failures``-th failure of a moment; the last delay is repeated."""
+    """Return how long (ms) to wait after the ``failures``-th failure of a moment; the last delay is repeated."""
     delay = policy.delays[min(failures, len(policy.delays)) - 1]
     return round(delay * (1 + policy.jitter * spread) * 1000)
 
@@ -246,19 +272,19 @@ def retry_delay(policy: RetryPolicy, *, failures: int, spread: float = 0.0) -> M
 def plan_retry(
     outcome: Outcome, *, failures: int, crashes: int, max_retries: int, policy: RetryPolicy, ready_at: Millis, now: Millis
 ) -> RetryPlan | None:
-    """Decide whether the moment is tried again.
+    """Plan the retry of a finished run, if its moment is to be retried.
 
     Args:
-        outcome: How the attempt ended.
+        outcome: Its outcome.
         failures: How many earlier attempts of the moment failed or timed out.
-        crashes: How many runs of the job in a row, this one included, ended with their process.
-        max_retries: The job's budget for a moment.
-        policy: Delays.
-        ready_at: The ended attempt's place in the queue; an interrupted one returns to it.
+        crashes: How many runs of the job in a row, this one included, were interrupted by the end of their process.
+        max_retries: How many failures of a moment the job retries.
+        policy: Delays of retries.
+        ready_at: When the run was due; an interrupted run keeps that, and so its order in the queue.
         now: The time.
 
     Returns:
-        None if the moment has been decided.
+        None if the moment is not retried.
     """
     interrupted = outcome.cause is Cause.INTERRUPTED
     if interrupted and not (outcome.crashed and crashes > FREE_CRASHES):
@@ -275,19 +301,20 @@ def plan_retry(
 
 
 def in_crash_loop(crashes: int) -> bool:
-    """Whether the next crash costs a retry, so that the job's runs have to start one at a time with those of other suspects.
+    """Return whether a job is in a crash loop: its next crash costs a retry, so its runs must not run together with other such jobs.
 
-    Then a crash costs nobody else. A job that ends its process each time was running at every crash that it caused, and each crash
-    counts for all that were running: so it is a suspect as soon as any other that suffers from it, and never runs beside that one.
+    We cannot see which run has ended the process, so a crash counts for every job that was running. But the job that ends its process each
+    time was running at every crash that it caused. So it is in a crash loop as soon as any job that suffers from it; from then on the two
+    never run at the same time, and a crash costs no retry of another job.
 
     Args:
-        crashes: How many times in a row the job's runs ended with their process.
+        crashes: How many times in a row the job's runs were interrupted by the end of their process.
     """
     return crashes >= FREE_CRASHES
 
 
 def truncated(text: str, limit: int) -> str:
-    """Text as the history keeps it: cut to its limit, and what no UTF-8 file can hold replaced."""
+    """Return text for the history: cut to a limit (characters), and without characters that a UTF-8 file cannot hold."""
     head = text[:limit] if len(text) <= limit else text[: limit - 1] + "…"
     if type(head) is str and head.isascii() and "\0" not in head:
         return head

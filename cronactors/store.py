@@ -12,7 +12,7 @@ from cronactors.actors.store_lifetime import StoreService, StrPath, check_path, 
 from cronactors.checks import flag, member, text, whole
 from cronactors.errors import CronError, InvalidConfig, InvalidJob
 from cronactors.ids import with_ids
-from cronactors.ledger.jobs import Defaults
+from cronactors.ledger.job_fields import Defaults
 from cronactors.ledger.upsert import JobList
 from cronactors.ledger.views import run_view
 from cronactors.model import ALL, AllUsers, CronJob, CronRun, RunStatus

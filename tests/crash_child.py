@@ -94,8 +94,8 @@ async def schedule(db: str, file: str, slots: int, until: str | None) -> None:
 
 def shorten_leases(lease: int) -> None:
     """Shorten leases in this process to ``lease`` (ms), with six heartbeats each, since real leases make long tests."""
-    leases.LEASE, leases.KEEP_EVERY, leases.KEEP_IDLE = lease, lease // 6, lease
-    leases.CLAIM_KEEPS = lease // 40
+    leases.LEASE, leases.HEARTBEAT_EVERY, leases.HEARTBEAT_WHEN_IDLE = lease, lease // 6, lease
+    leases.HEARTBEAT_WITH_CLAIM = lease // 40
 
 
 def main(options: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import trio
 
 from cronactors import CronConfig, CronError, Interval, JobContext, RunStatus, open_scheduler, open_store
-from cronactors.executors import shell_executor
+from cronactors.shell.executor import shell_executor
 
 HOURLY = Interval.every(hours=1)
 FOLDER = Path(sys.argv[2])

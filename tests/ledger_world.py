@@ -1,4 +1,4 @@
-"""A storage with a wall clock that a test sets, and the requests of users and runners as plain calls, a transaction each."""
+"""A storage with a wall clock that a test sets; the requests of users and runners are plain calls, a transaction each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cronactors.errors import CronError
 from cronactors.instants import Millis, from_millis
 from cronactors.ledger import claim, clock_set_back, jobs, own_loop, owners, recovery, runs, views
 from cronactors.ledger.finish import finish_runs
-from cronactors.ledger.jobs import Defaults
+from cronactors.ledger.job_fields import Defaults
 from cronactors.ledger.upsert import JobList, Upserted, upsert_jobs
 from cronactors.model import Cause, CronJob, RunStatus
 from cronactors.owner import ProcessIdentity
@@ -52,8 +52,8 @@ def at(moment: Millis) -> OneShot:
     return OneShot(from_millis(moment))
 
 
-class End(NamedTuple):
-    """The end of a run, as a runner tells it."""
+class RunnerReport(NamedTuple):
+    """The outcome of a run, as a runner reports it."""
 
     run_id: int
     outcome: Outcome
@@ -61,7 +61,7 @@ class End(NamedTuple):
 
 
 class World:
-    """Requests as plain calls; each is a transaction, and a refused one leaves no trace."""
+    """The requests as plain calls; each is a transaction, and a refused one leaves no trace."""
 
     def __init__(self, make: Callable[[Callable[[], Millis]], Storage]) -> None:
         self.now = T0
@@ -108,10 +108,10 @@ class World:
         return self.do(jobs.add_jobs, [self.spec(schedule, name=name, **options)], DEFAULTS)[0]
 
     def with_retry(self) -> str:
-        """A job, hourly, whose first moment failed: its retry is ready at 1:00:30."""
+        """Add an hourly job whose first moment failed: its retry is due at 1:00:30."""
         job_id = self.add(HOURLY)
         self.now = T0 + HOUR
-        self.finish(self.begin(), FAILURE)
+        self.finish(self.claim_one(), FAILURE)
         return job_id
 
     def upsert(self, *specs: tuple[str, JobSpec], origin: str | None = None, defaults: Defaults = DEFAULTS) -> list[str]:
@@ -132,8 +132,8 @@ class World:
     def remove(self, job_id: str) -> None:
         self.do(jobs.remove_job, job_id)
 
-    def spoil(self, job_id: str, **columns: object) -> None:
-        """Write into the file what no call of ours would."""
+    def damage(self, job_id: str, **columns: object) -> None:
+        """Write columns that no call of the ledger writes."""
         row = self.job(job_id)._replace(**columns)  # type: ignore[arg-type]
         self.do(lambda storage: storage.update_jobs([row]))
 
@@ -144,15 +144,18 @@ class World:
         self.claimed |= {each.run.id: each for each in claimed}
         return claimed
 
-    def begin(self) -> RunRow:
+    def claim_one(self) -> RunRow:
         """Claim exactly one run."""
         (claimed,) = self.claim()
         return claimed.run
 
     def finish(self, run: RunRow, outcome: Outcome = SUCCESS, *, owner: int | None = None) -> RunRow | None:
         owner = self.owner if owner is None else owner
-        ends = [End(run.id, outcome, self.claimed.get(run.id) if self.knows_claims else None)]
-        return self.do(finish_runs, ends, owner=owner, policy=self.policy)[0]
+        reports = [RunnerReport(run.id, outcome, self.claimed.get(run.id) if self.knows_claims else None)]
+        return self.do(finish_runs, reports, owner=owner, policy=self.policy)[0]
+
+    def mark_stopping(self, owner: int) -> None:
+        self.storage.mark_stopping(owner)
 
     def orphans(self, *, trust_leases: bool) -> list[RunRow]:
         return self.do(lambda storage: recovery.orphans(storage, self.this_process, storage.running(), trust_leases=trust_leases))
@@ -165,11 +168,11 @@ class World:
 
     def start(self, target: CronJob | str) -> RunRow:
         started = self.do(own_loop.start_own_run, target, owner=self.owner)
-        if isinstance(started, CronError):  # as a handle does, once what was written is committed
+        if isinstance(started, CronError):  # as a handle does after the commit
             raise started
         return started.run
 
-    def complete(self, run: RunRow, outcome: Outcome = SUCCESS) -> RunRow:
+    def finish_own(self, run: RunRow, outcome: Outcome = SUCCESS) -> RunRow:
         return self.do(own_loop.finish_own_run, str(run.id), outcome, policy=self.policy)
 
     def due(self) -> list[CronJob]:
@@ -202,18 +205,18 @@ class World:
         return self.recover()
 
     def set_back(self, by: Millis) -> None:
-        """Set the wall clock back, and do what the clock actor does when it sees that."""
+        """Set the wall clock back, and do what the clock actor does when it notices that."""
         self.now -= by
-        self.see_set_back(by, set_to=self.now)
+        self.notice_set_back(by, set_to=self.now)
 
-    def see_set_back(self, by: Millis, *, set_to: Millis, owner: int | None = None) -> None:
-        """Do what the clock actor does that sees it some time after the clock was set."""
+    def notice_set_back(self, by: Millis, *, set_to: Millis, owner: int | None = None) -> None:
+        """Do what the clock actor does when it notices the jump some time after it."""
         owner = self.owner if owner is None else owner
         page: int | None = 0
         while page is not None:
             page = self.do(clock_set_back.recompute_page, after=page, limit=2, owner=owner, by=by, since=set_to, earliest=set_to)
 
-    # What there is
+    # Jobs and runs as they are stored
 
     def job(self, job_id: str) -> JobRow:
         return self.do(jobs.find_job, job_id)
@@ -232,7 +235,7 @@ class World:
         rows = self.do(lambda storage: storage.list_runs(job_id=job_id, before=None, limit=10_000))
         return sorted(rows, key=lambda run: run.id)
 
-    def told(self, job_id: str) -> list[tuple[str, str | None, Millis, int, int]]:
+    def summary(self, job_id: str) -> list[tuple[str, str | None, Millis, int, int]]:
         """The history in short: status, cause, moment after T0, attempt, coalesced."""
         return [(run.status, run.cause, run.scheduled_at - T0, run.attempt, run.coalesced) for run in self.history(job_id)]
 

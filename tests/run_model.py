@@ -1,4 +1,4 @@
-"""What the state machine of runs knows, and what must hold after each step."""
+"""The model of the state machine of runs: the moments of each job that have passed, and checks after each step."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OPEN = ("pending", "running")
 
 @attrs.define
 class Watched:
-    """What the model knows of a job: which of its moments have passed while it was enabled."""
+    """A job in the model, with its moments that have passed while it was enabled."""
 
     schedule: Schedule
     anchor: Millis
@@ -37,7 +37,7 @@ class Watched:
     most_retries: int = 0
 
     def moments(self, after: Millis, until: Millis) -> set[Millis]:
-        """The moments in after < moment <= until."""
+        """Return the moments in after < moment <= until."""
         if isinstance(self.schedule, Interval):
             every = self.schedule.every_ms
             first = (max(after, self.anchor) - self.anchor) // every + 1
@@ -48,7 +48,7 @@ class Watched:
 
 
 class Model(RuleBasedStateMachine):
-    """A storage, what is known of it, and what must hold."""
+    """A storage, the model of its jobs, and the checks."""
 
     make = staticmethod(in_memory)
 
@@ -61,11 +61,11 @@ class Model(RuleBasedStateMachine):
         self.watched: dict[str, Watched] = {}
         self.rows: dict[int, RunRow] = {}
         self.ahead: dict[int, Millis] = {}
-        """Rows that reached ahead when the clock was seen to be set back, and to which time it was set."""
+        """Rows that reached ahead when the jump of the clock was noticed, and the time to which the clock was set."""
         self.exact = True
         self.sound = True
 
-    # What there is to choose from
+    # Jobs and runs to choose from
 
     def jobs(self) -> dict[str, JobRow]:
         return {job.id: job for _, job in self.world.do(lambda s: s.list_jobs(after=0, limit=1000, user_id=None))}
@@ -79,20 +79,20 @@ class Model(RuleBasedStateMachine):
         return runs[pick % len(runs)] if runs else None
 
     def watch(self, job_id: str, schedule: Schedule) -> None:
-        """A new baseline from now; a one-shot of the last minute is due at once."""
+        """Add a job, or start its new schedule now; a one-shot of the last minute is due at once."""
         row = self.world.job(job_id)
         known = self.watched.setdefault(job_id, Watched(schedule, self.world.now, row))
         known.schedule, known.anchor, known.row = schedule, self.world.now, row
         if isinstance(schedule, OneShot) and row.enabled:
             known.passed |= known.moments(0, self.world.now)
 
-    def seen_set_back(self, set_to: Millis) -> None:
-        """Of rows that reach ahead, only the moment that each bears does not come due again."""
+    def note_rows_ahead(self, set_to: Millis) -> None:
+        """Note rows that reach ahead: of their moments only the one by which each is known does not come due again."""
         for run in self.world.history():
             if run.span[1] > self.world.now:
                 self.ahead[run.id] = min(set_to, self.ahead.get(run.id, set_to))
 
-    # What must hold
+    # Checks
 
     @invariant()
     def all_holds(self) -> None:
@@ -101,7 +101,7 @@ class Model(RuleBasedStateMachine):
         self.jobs_are_whole()
         self.attempts_follow_each_other()
         self.sessions_do_not_overlap()
-        self.suspects_do_not_overlap()
+        self.crash_loops_do_not_overlap()
         self.no_wake_up_is_lost()
         self.each_moment_is_accounted_for()
         self.sound = True
@@ -150,7 +150,7 @@ class Model(RuleBasedStateMachine):
             known.most_retries = max(known.most_retries, job.max_retries)
             opened = {run.id: run for run in self.rows.values() if run.job_id == job_id and run.status in OPEN}
             assert not job.enabled or job.next_run_at is not None or opened, "a silent job"
-            assert job.held_by is None or job.held_by in opened, "held by a run that has ended"
+            assert job.held_by is None or job.held_by in opened, "held by a run that has finished"
             assert job.held_by is None or opened[job.held_by].waits_for != PAUSE, "held by a run that is paused"
             assert known.allowed_all or sum(run.status == "running" for run in opened.values()) <= 1, "an overlap"
             for run in opened.values():
@@ -163,12 +163,14 @@ class Model(RuleBasedStateMachine):
         sessions = Counter(run.session for run in self.rows.values() if run.status == "running" and run.session)
         assert all(count == 1 for count in sessions.values())
 
-    def suspects_do_not_overlap(self) -> None:
-        """At most one runs, unless a job came to be one while its run went on: one that had allowed all."""
+    def crash_loops_do_not_overlap(self) -> None:
+        """At most one job in a crash loop is running, unless it allowed all overlaps: then it may have got into the loop during its run."""
         jobs = self.jobs()
-        suspects = {run.job_id for run in self.rows.values() if run.status == "running" and run.job_id in jobs}
-        suspects = {job_id for job_id in suspects if in_crash_loop(jobs[job_id].crashes) and not self.watched[job_id].allowed_all}
-        assert len(suspects) <= 1
+        in_crash_loops = {run.job_id for run in self.rows.values() if run.status == "running" and run.job_id in jobs}
+        in_crash_loops = {
+            job_id for job_id in in_crash_loops if in_crash_loop(jobs[job_id].crashes) and not self.watched[job_id].allowed_all
+        }
+        assert len(in_crash_loops) <= 1
 
     def no_wake_up_is_lost(self) -> None:
         jobs = self.jobs()
@@ -206,16 +208,16 @@ class Model(RuleBasedStateMachine):
                     moments_of[run.scheduled_at].append(run)
             for first, *_, last in ([*runs, runs[-1]] for runs in moments_of.values()):
                 merged = first.coalesced - 1
-                # The moment that the row bears is explained by its last attempt, the others by the attempt that is next to them.
+                # The moment by which the row is known is explained by its last attempt, the others by the attempt next to them.
                 rows[str(last.id)] += 1
                 rows[str((first if first.scheduled_at == first.span[1] else last).id)] += merged
             assert named == rows
 
     def each_moment_is_accounted_for(self) -> None:
-        """Each moment that has passed stands in one row, by its time or within its range, or waits to be decided.
+        """One row stands for each moment that has passed, or the moment waits to be decided.
 
-        Once the clock was set back the moments of rows come round again. Those within the range of a row that reaches ahead come due
-        again, and stand in a second row.
+        Once the clock was set back the moments of rows pass a second time. Those within the range of a row that reaches ahead come due
+        a second time, and a second row stands for them.
         """
         jobs = self.jobs()
         rows: dict[str, list[RunRow]] = defaultdict(list)

@@ -17,8 +17,9 @@ import trio
 
 from cronactors import executors
 from cronactors.errors import InvalidConfig
-from cronactors.executors import SHELL_OUTPUT, CommandFailed, find_executor, load_executor, shell_executor
+from cronactors.executors import find_executor, load_executor
 from cronactors.model import JobContext, JobResult, SessionMode
+from cronactors.shell.executor import SHELL_OUTPUT, CommandFailed, shell_executor
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
 pytestmark = posix

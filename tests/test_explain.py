@@ -1,4 +1,4 @@
-"""What became of a moment, or what will."""
+"""`CronScheduler.explain` of moments that ran, were merged, skipped or cancelled, wait, or will run."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ async def slow(context: JobContext) -> str:
     return "done"
 
 
-async def told(scheduler: CronScheduler, job_id: str, *minutes: float) -> list[tuple[str, str | None]]:
+async def fates(scheduler: CronScheduler, job_id: str, *minutes: float) -> list[tuple[str, str | None]]:
     found = [await scheduler.explain(job_id, at(minute)) for minute in minutes]
     return [(each.outcome.value, each.cause and each.cause.value) for each in found]
 
 
-async def test_each_moment_of_a_job_that_overlaps(virtual_clock: VirtualClock) -> None:
+async def test_each_moment_of_a_job_that_overlaps_is_explained(virtual_clock: VirtualClock) -> None:
     async with open_scheduler(":memory:", slow) as scheduler:
         job_id = await scheduler.store.add_job("slow", "it", Interval(60_000))
         await trio.sleep(4.2 * 60)
-        assert await told(scheduler, job_id, 1, 2, 3, 4, 5, 100) == [
+        assert await fates(scheduler, job_id, 1, 2, 3, 4, 5, 100) == [
             ("run", None),
             ("skipped", "overlap"),
             ("skipped", "overlap"),
@@ -67,14 +67,14 @@ async def test_each_moment_of_a_job_that_overlaps(virtual_clock: VirtualClock) -
         assert "the nearest before is 2026-01-01T00:02:00Z and the nearest after is 2026-01-01T00:03:00Z" in between.text
 
 
-async def test_moments_that_were_missed(virtual_clock: VirtualClock) -> None:
+async def test_missed_moments_are_explained(virtual_clock: VirtualClock) -> None:
     async with open_scheduler(":memory:", slow) as scheduler:
         late = await scheduler.store.add_job("late", "it", Interval(60_000), misfire=Misfire(window=timedelta(minutes=3)))
         first = await scheduler.store.add_job("first", "it", Interval(60_000), misfire=Misfire(coalesce="earliest"))  # type: ignore[arg-type]
         await trio.sleep(90)
         virtual_clock.set_wall(at(10.1))
         await trio.sleep(5)
-        assert await told(scheduler, late, 1, 2, 6, 7, 8, 9, 10, 11) == [
+        assert await fates(scheduler, late, 1, 2, 6, 7, 8, 9, 10, 11) == [
             ("run", None),
             ("skipped", "misfire"),
             ("skipped", "misfire"),
@@ -84,7 +84,7 @@ async def test_moments_that_were_missed(virtual_clock: VirtualClock) -> None:
             ("run", None),
             ("will_run", None),
         ]
-        assert await told(scheduler, first, 1, 2, 3, 10, 11) == [
+        assert await fates(scheduler, first, 1, 2, 3, 10, 11) == [
             ("run", None),
             ("run", None),
             ("merged", None),
@@ -93,7 +93,7 @@ async def test_moments_that_were_missed(virtual_clock: VirtualClock) -> None:
         ]
 
 
-async def test_retries_and_pauses(virtual_clock: VirtualClock) -> None:
+async def test_retries_and_pauses_are_explained(virtual_clock: VirtualClock) -> None:
     async with open_scheduler(":memory:", slow) as scheduler:
         job_id = await scheduler.store.add_job("bad", "it", Interval(60_000), max_retries=1)
         await trio.sleep(61)
@@ -108,18 +108,18 @@ async def test_retries_and_pauses(virtual_clock: VirtualClock) -> None:
         assert spent.text == "2026-01-01T00:01:00Z was run: failed (error), attempt 2."
         await scheduler.store.pause_job(job_id)
         await trio.sleep(600)
-        assert await told(scheduler, job_id, 5, 100) == [("not_planned", None), ("not_planned", None)]
+        assert await fates(scheduler, job_id, 5, 100) == [("not_planned", None), ("not_planned", None)]
         await scheduler.store.resume_job(job_id)
-        assert await told(scheduler, job_id, 5, 12) == [("not_planned", None), ("will_run", None)]
+        assert await fates(scheduler, job_id, 5, 12) == [("not_planned", None), ("will_run", None)]
         assert (await scheduler.explain(job_id, at(5))).next == at(12)
 
 
-async def test_more_moments_than_are_counted(virtual_clock: VirtualClock) -> None:
+async def test_more_moments_than_are_counted_are_explained(virtual_clock: VirtualClock) -> None:
     async with open_scheduler(":memory:", slow) as scheduler:
         job_id = await scheduler.store.add_job("job", "it", Interval(60_000))
         virtual_clock.set_wall(at(3000.1))
         await trio.sleep(5)
-        assert await told(scheduler, job_id, 0, 1, 2999, 3000) == [
+        assert await fates(scheduler, job_id, 0, 1, 2999, 3000) == [
             ("no_moment", None),
             ("merged", None),
             ("merged", None),
@@ -129,7 +129,7 @@ async def test_more_moments_than_are_counted(virtual_clock: VirtualClock) -> Non
         cron = await scheduler.store.add_job("cron", "it", Cron("* * * * *"))
         virtual_clock.set_wall(at(9000.1))
         await trio.sleep(5)
-        assert await told(scheduler, cron, 1, 3000, 3002, 9000) == [
+        assert await fates(scheduler, cron, 1, 3000, 3002, 9000) == [
             ("not_planned", None),
             ("not_planned", None),
             ("merged", None),
@@ -137,7 +137,7 @@ async def test_more_moments_than_are_counted(virtual_clock: VirtualClock) -> Non
         ]
 
 
-async def test_a_moment_that_was_withdrawn_before_it_started(virtual_clock: VirtualClock) -> None:
+async def test_a_moment_that_was_cancelled_before_it_started_is_explained(virtual_clock: VirtualClock) -> None:
     async with open_scheduler(":memory:", slow) as scheduler:
         job_id = await scheduler.store.add_job("slow", "it", Interval(60_000), overlap=Overlap.BUFFER_ALL)
         await trio.sleep(3.6 * 60)
@@ -145,7 +145,9 @@ async def test_a_moment_that_was_withdrawn_before_it_started(virtual_clock: Virt
         rows = [run for run in await scheduler.store.list_runs(job_id) if run.status is RunStatus.CANCELLED]
         assert rows != []
         assert all(run.started_at is None for run in rows)
-        assert [await told(scheduler, job_id, run.scheduled_at.minute) for run in rows] == [[("skipped", "replaced")]] * len(rows)
+        assert [await fates(scheduler, job_id, run.scheduled_at.minute) for run in rows] == [[("skipped", "replaced")]] * len(
+            rows
+        )
 
 
 async def test_requests_do_not_hide_a_row(virtual_clock: VirtualClock) -> None:
@@ -156,10 +158,10 @@ async def test_requests_do_not_hide_a_row(virtual_clock: VirtualClock) -> None:
         await trio.sleep(2)
         for _ in range(60):
             await scheduler.run_now(job_id)
-        assert await told(scheduler, job_id, 60, 120, 300) == [("run", None), ("merged", None), ("run", None)]
+        assert await fates(scheduler, job_id, 60, 120, 300) == [("run", None), ("merged", None), ("run", None)]
 
 
-async def test_a_moment_that_waits_for_a_slot(virtual_clock: VirtualClock) -> None:
+async def test_a_moment_that_waits_for_a_slot_is_explained(virtual_clock: VirtualClock) -> None:
     async with open_scheduler(":memory:", slow, config=CronConfig(max_concurrent_runs=1)) as scheduler:
         await scheduler.store.add_job("slow", "it", Interval(59_000), overlap=Overlap.BUFFER_ONE)
         job_id = await scheduler.store.add_job("other", "it", Interval(60_000))
@@ -169,7 +171,7 @@ async def test_a_moment_that_waits_for_a_slot(virtual_clock: VirtualClock) -> No
 
 
 @pytest.mark.parametrize("junk", [None, "2026-01-01T00:00Z", datetime(2026, 1, 1), 5, datetime(9999, 1, 1, tzinfo=UTC)])
-async def test_bad_instants(virtual_clock: VirtualClock, junk: Any) -> None:
+async def test_an_instant_that_is_no_moment_in_time_is_refused(virtual_clock: VirtualClock, junk: Any) -> None:
     async with open_scheduler(":memory:", slow) as scheduler:
         job_id = await scheduler.store.add_job("job", "it", Interval(60_000))
         with pytest.raises(InvalidJob, match="at must"):

@@ -10,7 +10,8 @@ import pytest
 import trio
 
 from cronactors import CronConfig, InvalidSchedule, JobSpec, OneShot, RunStatus, open_scheduler, open_store
-from cronactors.ledger.jobs import Defaults, add_jobs
+from cronactors.ledger.job_fields import Defaults
+from cronactors.ledger.jobs import add_jobs
 from cronactors.ledger.upsert import JobList, upsert_jobs
 from cronactors.schedules.schedule import Cron
 from cronactors.spec import Delay
@@ -56,8 +57,8 @@ def test_a_one_shot_that_has_passed_is_entered_as_done_and_the_others_run(world,
     late, now = done.ids
     assert done.passed == ["late"]
     assert (world.job(late).enabled, world.job(late).next_run_at) == (0, None)
-    assert world.told(late) == [("skipped", "misfire", -HOUR, 1, 1)]
-    assert world.begin().job_id == now
+    assert world.summary(late) == [("skipped", "misfire", -HOUR, 1, 1)]
+    assert world.claim_one().job_id == now
     again = world.upsert_list(*specs, origin=LIST, keeps_passed=True)
     assert (again.ids, again.passed) == (done.ids, [])
     assert len(world.history(late)) == 1
@@ -66,21 +67,21 @@ def test_a_one_shot_that_has_passed_is_entered_as_done_and_the_others_run(world,
 def test_a_one_shot_of_the_last_minute_is_due_at_once(world):
     done = world.upsert_list(world.spec(at(T0 - MINUTE), name="a"), origin=LIST, keeps_passed=True)
     assert done.passed == []
-    assert world.begin().scheduled_at == T0 - MINUTE
+    assert world.claim_one().scheduled_at == T0 - MINUTE
 
 
 def test_a_done_one_shot_stays_done_and_an_edit_to_a_passed_time_is_recorded(world):
     spec = world.spec(at(T0), name="a")
     (job,) = world.upsert_list(spec, origin=LIST, keeps_passed=True).ids
-    world.finish(world.begin())
+    world.finish(world.claim_one())
     world.pass_time(DAY)
     assert world.upsert_list(spec, origin=LIST, keeps_passed=True).passed == []
-    assert [row[0] for row in world.told(job)] == ["success"]
+    assert [row[0] for row in world.summary(job)] == ["success"]
     other = world.spec(at(T0 + HOUR), name="a")
     for passed in (["a"], []):
         assert world.upsert_list(other, origin=LIST, keeps_passed=True).passed == passed
         assert (world.job(job).enabled, world.job(job).next_run_at, world.claim()) == (0, None, [])
-        assert [row[:3] for row in world.told(job)] == [("success", None, 0), ("skipped", "misfire", HOUR)]
+        assert [row[:3] for row in world.summary(job)] == [("success", None, 0), ("skipped", "misfire", HOUR)]
     back = world.upsert_list(spec, origin=LIST, keeps_passed=True)  # it has run then
     assert back.passed == []
     assert len(world.history(job)) == 2
@@ -91,18 +92,18 @@ def test_the_time_of_one_that_waits_is_accounted_for_when_its_list_moves_it_into
     world.pass_time(2 * HOUR)
     assert world.upsert_list(world.spec(at(T0), name="a"), origin=LIST, keeps_passed=True).passed == ["a"]
     assert world.job(job).enabled == 0
-    assert sorted(row[:3] for row in world.told(job)) == [("skipped", "misfire", 0), ("skipped", "replaced", HOUR)]
+    assert sorted(row[:3] for row in world.summary(job)) == [("skipped", "misfire", 0), ("skipped", "replaced", HOUR)]
 
 
 def test_a_run_goes_on_when_its_one_shot_is_moved_into_the_past_and_its_retry_too(world):
     (job,) = world.upsert_list(world.spec(at(T0), name="a"), origin=LIST, keeps_passed=True).ids
-    run = world.begin()
+    run = world.claim_one()
     world.pass_time(HOUR)
     world.upsert_list(world.spec(at(T0 + MINUTE), name="a"), origin=LIST, keeps_passed=True)
     assert (world.job(job).enabled, world.job(job).held_by) == (1, run.id)
     world.finish(run, FAILURE)
     world.pass_time(MINUTE)
-    world.finish(world.begin())
+    world.finish(world.claim_one())
     assert (world.job(job).enabled, world.job(job).held_by) == (0, None)
 
 
@@ -183,7 +184,7 @@ def test_a_new_default_zone_moves_what_depends_on_it_and_nothing_else(world):
         world.spec(OneShot("2026-03-02 00:00"), name="done"),
     ]
     jobs = dict(zip([spec.name for _, spec in specs], world.upsert(*specs, origin=LIST), strict=True))
-    world.finish(world.begin())
+    world.finish(world.claim_one())
     world.pass_time(10 * MINUTE)
     before = {name: world.job(job) for name, job in jobs.items()}
     done = world.upsert_list(*specs, origin=LIST, defaults=ROME)
@@ -195,7 +196,7 @@ def test_a_new_default_zone_moves_what_depends_on_it_and_nothing_else(world):
     for name in ("interval", "offset", "delay", "done"):
         assert rows[name] == before[name]._replace(timezone="Europe/Rome")
     assert rows["own"] == before["own"]
-    assert [facts[0] for facts in world.told(jobs["done"])] == ["success"]
+    assert [told[0] for told in world.summary(jobs["done"])] == ["success"]
     assert world.upsert_list(*specs, origin=LIST, defaults=ROME).zone == []
 
 
@@ -204,15 +205,15 @@ def test_what_was_due_before_the_zone_changed_is_accounted_for(world):
     cron, once = world.upsert(*specs, origin=LIST)
     world.pass_time(3 * HOUR + MINUTE)
     world.upsert(*specs, origin=LIST, defaults=ROME)
-    assert world.told(cron) == [("skipped", "replaced", HOUR, 1, 3)]
-    assert world.told(once) == []
+    assert world.summary(cron) == [("skipped", "replaced", HOUR, 1, 3)]
+    assert world.summary(once) == []
     assert world.job(once).next_run_at == T0 + 5 * HOUR
     world.pass_time(3 * HOUR)
     done = world.upsert_list(
         *specs, origin=LIST, keeps_passed=True, defaults=Defaults(timezone="Asia/Tokyo", max_retries=3, timeout_secs=7200)
     )
     assert done.passed == ["once"]  # 06:00 in Tokyo was yesterday
-    assert world.told(once) == [("skipped", "replaced", 5 * HOUR, 1, 1), ("skipped", "misfire", -3 * HOUR, 1, 1)]
+    assert world.summary(once) == [("skipped", "replaced", 5 * HOUR, 1, 1), ("skipped", "misfire", -3 * HOUR, 1, 1)]
     assert world.job(once).enabled == 0
 
 
@@ -234,7 +235,7 @@ def test_attempts_that_wait_stay_waiting_when_the_default_zone_changes(world):
     world.pass_time(MINUTE)
     for each in world.claim():
         world.finish(each.run)
-    assert all(row[0] != "cancelled" for job in (retries, crashed, once) for row in world.told(job))
+    assert all(row[0] != "cancelled" for job in (retries, crashed, once) for row in world.summary(job))
     assert world.job(once).enabled == 0
     assert world.job(retries).next_run_at == T0 + DAY + 8 * HOUR
 
@@ -244,7 +245,7 @@ def test_a_job_that_ends_its_process_each_time_stays_held_when_the_default_zone_
     (job,) = world.upsert(spec, origin=LIST)
     world.pass_time(MINUTE)
     for _ in range(3):
-        world.begin()
+        world.claim_one()
         world.crash()
     before = world.job(job)
     assert before.held_by is not None
@@ -256,7 +257,7 @@ def test_a_job_that_ends_its_process_each_time_stays_held_when_the_default_zone_
 def test_a_zone_that_the_user_gives_begins_anew_only_where_moments_depend_on_it(world):
     job = world.add(HOURLY)
     world.pass_time(HOUR)
-    world.finish(world.begin(), FAILURE)
+    world.finish(world.claim_one(), FAILURE)
     before = world.job(job)
     world.pass_time(SECOND)
     world.update(job, {"timezone": "Europe/Rome"})
@@ -267,7 +268,7 @@ def test_a_zone_that_the_user_gives_begins_anew_only_where_moments_depend_on_it(
     run = next(each.run for each in world.claim() if each.run.job_id == nine)
     world.finish(run, FAILURE)
     world.upsert(world.spec(NINE, name="nine", timezone="Europe/Rome"), origin=LIST)
-    assert [row[:2] for row in world.told(nine)] == [("failed", "error"), ("cancelled", "replaced")]
+    assert [row[:2] for row in world.summary(nine)] == [("failed", "error"), ("cancelled", "replaced")]
 
 
 def test_default_retries_and_timeout_change_in_place_for_waiting_attempts_too(world):
@@ -285,7 +286,7 @@ def test_default_retries_and_timeout_change_in_place_for_waiting_attempts_too(wo
     (claimed,) = [each for each in world.claim() if each.job.id == a]
     assert claimed.job.timeout_secs == 60.5
     world.finish(claimed.run, FAILURE)
-    assert [row[0] for row in world.told(a)] == ["failed", "failed"]  # and no third attempt
+    assert [row[0] for row in world.summary(a)] == ["failed", "failed"]  # and no third attempt
 
 
 def test_a_paused_job_of_a_list_follows_and_stays_paused(world):

@@ -1,4 +1,4 @@
-"""What a due moment, and the end of an attempt, become: tables, and what holds for all values."""
+"""Decisions on due moments and on retries: tables of cases, and properties of all values."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ schedules = st.one_of(
     late=st.integers(0, 3 * HOUR),
     zone=st.sampled_from(["UTC", "Europe/Rome"]),
 )
-def test_merging_is_what_stepping_would_have_found(schedule, after, late, zone):
+def test_merged_moments_are_those_that_stepping_finds(schedule, after, late, zone):
     first = next_moment(schedule, after=T0 + after, zone=zone, anchor=T0)
     assert first is not None
     stepped = steps(schedule, zone, first, first + late)
@@ -151,14 +151,14 @@ def test_each_misfire_policy(misfire, late, runs, skipped):
 
     assert [(part.at, part.count) for part in found.runs] == [(at(number), count) for number, count in runs]
     assert [(part.at, part.count) for part in found.skipped] == [(at(number), count) for number, count in skipped]
-    # The ends of all parts, one after the other, leave no moment out.
+    # The parts follow each other and leave no moment out.
     ends = [sorted((part.at, part.at if part.range_at is None else part.range_at)) for part in (*found.skipped, *found.runs)]
     assert [first for first, _ in ends] == [at(0), *(last + MINUTE for _, last in ends[:-1])]
     assert ends[-1][1] == at(late)
     assert found.following == at(late + 1)
 
 
-def test_what_is_later_than_its_window_is_skipped_though_nothing_else_is_due():
+def test_a_moment_outside_its_window_is_skipped_though_no_other_is_due():
     found = decided(OneShot(from_millis(T0 + HOUR)), T0 + HOUR, T0 + 2 * HOUR, window=timedelta(minutes=59))
     assert found == Decision(runs=(), skipped=(Moments(T0 + HOUR),), following=None)
 
@@ -276,7 +276,7 @@ AT_ONCE = RetryPlan(ready_at=T0, failures=0, recovery=True)
 
 
 @pytest.mark.parametrize("cause", [Cause.ERROR, Cause.TIMEOUT])
-def test_a_failure_and_a_timeout_are_tried_again_until_the_budget_is_spent(cause):
+def test_a_failure_and_a_timeout_are_retried_until_the_retries_are_spent(cause):
     found = [decide(cause, failures=failures, max_retries=7) for failures in range(9)]
     expected = [retry(s * SECOND, n) for n, s in enumerate((30, 60, 300, 900, 3600, 3600, 3600), start=1)]
     assert found == [*expected, None, None]
@@ -292,16 +292,16 @@ def test_a_failure_and_a_timeout_are_tried_again_until_the_budget_is_spent(cause
         (RunStatus.CANCELLED, Cause.REMOVED),
     ],
 )
-def test_what_is_decided_is_not_tried_again(status, cause):
+def test_other_outcomes_are_not_retried(status, cause):
     assert decide(cause, status=status, max_retries=1000) is None
 
 
-def test_without_a_budget_nothing_is_tried_again():
+def test_without_retries_nothing_is_retried():
     assert decide(Cause.ERROR, max_retries=0) is None
     assert decide(Cause.ERROR, max_retries=0, after=1.0) is None
 
 
-def test_the_executor_may_name_the_delay_of_its_retry():
+def test_the_executor_can_set_the_delay_of_the_retry():
     assert decide(Cause.ERROR, after=1.5) == retry(1500, 1)
     assert decide(Cause.ERROR, after=0.0) == retry(0, 1)
     assert decide(Cause.ERROR, after=1.5, failures=3) is None
@@ -313,7 +313,7 @@ def test_no_retry_lies_beyond_the_end_of_time():
     assert found.ready_at == LATEST
 
 
-def test_an_interrupted_attempt_returns_to_its_place_and_costs_nothing():
+def test_an_interrupted_run_keeps_its_order_and_costs_nothing():
     assert decide(Cause.INTERRUPTED) == AT_ONCE
     assert decide(Cause.INTERRUPTED, failures=3, max_retries=3) == RetryPlan(ready_at=T0, failures=3, recovery=True)
     assert decide(Cause.INTERRUPTED, ready_at=T0 + HOUR) == RetryPlan(
@@ -336,7 +336,7 @@ def test_an_orderly_interruption_stays_free_whatever_crashed_before():
     max_retries=st.integers(0, 12),
     ends=st.lists(st.tuples(st.sampled_from([Cause.ERROR, Cause.TIMEOUT, Cause.INTERRUPTED]), st.booleans()), max_size=60),
 )
-def test_a_moment_costs_its_budget_and_never_more(max_retries, ends):
+def test_a_moment_is_retried_as_often_as_allowed_and_never_more(max_retries, ends):
     failures, crashes, spent = 0, 0, 0
     for cause, killed in ends:
         crashed = killed and cause is Cause.INTERRUPTED
@@ -355,7 +355,7 @@ def test_a_moment_costs_its_budget_and_never_more(max_retries, ends):
 
 
 @given(delays=delays, failures=st.integers(0, 20))
-def test_a_later_retry_of_growing_delays_never_comes_sooner(delays, failures):
+def test_with_growing_delays_a_later_retry_never_waits_less(delays, failures):
     policy = RetryPolicy(tuple(sorted(delays)))
     waits = [retry_delay(policy, failures=n) for n in range(1, failures + 2)]
     assert all(sooner <= later for sooner, later in pairwise(waits))

@@ -28,7 +28,17 @@ README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 TROUBLESHOOTING = ROOT / "docs/troubleshooting.md"  # tests/test_troubleshooting.py runs its code, which needs databases
 FACTORS = {"s": 1, "ms": 0.001, "days": 86_400}
-IN_MILLISECONDS = {"EARLY", "MAX_INTERVAL", "ONE_SHOT_GRACE", "LEASE", "KEEP_EVERY", "KEEP_IDLE", "CLAIM_KEEPS", "JUMP", "STALE"}
+IN_MILLISECONDS = {
+    "EARLY",
+    "MAX_INTERVAL",
+    "ONE_SHOT_GRACE",
+    "LEASE",
+    "HEARTBEAT_EVERY",
+    "HEARTBEAT_WHEN_IDLE",
+    "HEARTBEAT_WITH_CLAIM",
+    "JUMP",
+    "STALE",
+}
 
 
 def marked(name: str) -> str:
@@ -240,7 +250,7 @@ def test_the_limits_of_the_docs_are_those_of_the_code():
 SENTENCES = [
     ("docs/promise.md", "when its lease has run out: {LEASE} s after its last heartbeat"),
     ("docs/promise.md", "For {LEASE} s after either, and after a start, no lease is trusted."),
-    ("docs/promise.md", "an idle process gives one every {KEEP_IDLE} s."),
+    ("docs/promise.md", "an idle process gives one every {HEARTBEAT_WHEN_IDLE} s."),
     ("docs/limits.md", "lasts at most {STOP_LIMIT} s by default"),
     ("docs/limits.md", "So a stop lasts at most `max({STOP_LIMIT}, shutdown_grace + {AFTER_GRACE})` seconds."),
     ("docs/promise.md", "share what is left of {STOP_LIMIT} s from the beginning, or of {AFTER_GRACE} s beyond a longer grace"),
@@ -261,8 +271,8 @@ def test_periods_in_sentences_of_the_docs_are_those_of_the_code(page, sentence):
 
 
 def test_how_long_a_process_may_be_stopped_follows_from_the_leases():
-    longest_stop = (leases.LEASE - leases.KEEP_EVERY - leases.CLAIM_KEEPS) / 1000
-    oldest = (leases.KEEP_EVERY + leases.CLAIM_KEEPS) / 1000
+    longest_stop = (leases.LEASE - leases.HEARTBEAT_EVERY - leases.HEARTBEAT_WITH_CLAIM) / 1000
+    oldest = (leases.HEARTBEAT_EVERY + leases.HEARTBEAT_WITH_CLAIM) / 1000
     text = " ".join((ROOT / "docs/promise.md").read_text(encoding="utf-8").split())
     assert f"a heartbeat is at most {oldest:g} s old, so that a process which is stopped for {longest_stop:g} s" in text
 

@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from cronactors import Cron, CronConfig, CronError, Interval, JobContext, JobSpec, OneShot, RunStatus
-from cronactors.executors import shell_executor
+from cronactors.shell.executor import shell_executor
 from cronactors.testing import VirtualClock, simulate
 from tests import oracle
 

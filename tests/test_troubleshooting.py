@@ -20,8 +20,8 @@ import pytest
 import trio
 
 from cronactors import Cron, CronConfig, CronScheduler, Interval, JobContext, JobSpec, OneShot, open_scheduler
-from cronactors.executors import CommandFailed, shell_executor
 from cronactors.ledger import recovery
+from cronactors.shell.executor import CommandFailed, shell_executor
 from cronactors.testing import VirtualClock, make_context
 from tests.cli_command import COMMAND, ROOT
 from tests.test_executors import posix

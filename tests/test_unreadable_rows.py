@@ -62,7 +62,7 @@ def world(request):
 @spoilt
 def test_a_job_that_cannot_be_read_is_paused_when_its_moment_comes_and_others_run(world, columns):
     bad, good = world.add(Cron("* * * * *"), name="bad"), world.add()
-    world.spoil(bad, **columns)
+    world.damage(bad, **columns)
     world.pass_time(MINUTE)
     assert [claimed.run.job_id for claimed in world.claim()] == [good]
     row = world.job(bad)
@@ -75,7 +75,7 @@ def test_a_job_that_cannot_be_read_is_paused_when_its_moment_comes_and_others_ru
 @spoilt
 def test_it_can_be_removed_and_does_not_disturb_a_clock_that_is_set_back(world, columns):
     bad, good = world.add(Cron("* * * * *"), name="bad"), world.add(HOURLY)
-    world.spoil(bad, **columns)
+    world.damage(bad, **columns)
     world.pass_time(MINUTE)
     assert {due.id for due in world.due()} == {bad}
     world.set_back(10 * MINUTE)
@@ -90,8 +90,8 @@ def test_it_can_be_removed_and_does_not_disturb_a_clock_that_is_set_back(world, 
 def test_what_became_unreadable_during_a_run_does_not_keep_it_from_ending(world, columns, outcome):
     bad = world.add(Cron("* * * * *"))
     world.pass_time(MINUTE)
-    run = world.begin()
-    world.spoil(bad, **columns)
+    run = world.claim_one()
+    world.damage(bad, **columns)
     world.pass_time(HOUR)
     assert world.finish(run, outcome) is not None
     world.claim()
@@ -104,7 +104,7 @@ def test_a_crash_of_its_run_is_found_and_so_are_those_of_others(world, columns):
     bad, good = world.add(), world.add()
     world.pass_time(MINUTE)
     world.claim()
-    world.spoil(bad, **columns)
+    world.damage(bad, **columns)
     assert {run.job_id for run in world.crash()} == {bad, good}
     assert [claimed.run.job_id for claimed in world.claim()] == [good]
     assert [run.waits_for for run in world.history(bad) if run.status == "pending"] == ["pause"]
@@ -113,7 +113,7 @@ def test_a_crash_of_its_run_is_found_and_so_are_those_of_others(world, columns):
 @settings
 def test_a_run_that_was_asked_for_fails_and_says_why(world, columns):
     bad, good = world.add(HOURLY), world.add(HOURLY)
-    world.spoil(bad, **columns)
+    world.damage(bad, **columns)
     asked = world.request(bad)
     world.request(good)
     assert [claimed.run.job_id for claimed in world.claim()] == [good]
@@ -126,8 +126,8 @@ def test_a_run_that_was_asked_for_fails_and_says_why(world, columns):
 def test_a_job_that_cancels_its_runs(world, columns):
     bad = world.add(overlap=Overlap.CANCEL_OTHER)
     world.pass_time(MINUTE)
-    world.begin()
-    world.spoil(bad, **{**columns, "overlap": "cancel_other"} if "overlap" not in columns else columns)
+    world.claim_one()
+    world.damage(bad, **{**columns, "overlap": "cancel_other"} if "overlap" not in columns else columns)
     world.pass_time(MINUTE)
     world.do(cancel_overlapped)
     assert not world.do(cancel_overlapped)
@@ -137,7 +137,7 @@ def test_a_job_that_cancels_its_runs(world, columns):
 @settings
 def test_an_own_loop_cannot_start_it(world, columns):
     bad = world.add()
-    world.spoil(bad, **columns)
+    world.damage(bad, **columns)
     world.pass_time(MINUTE)
     with pytest.raises(JobBusy, match="cannot be read"):
         world.start(bad)
@@ -155,7 +155,7 @@ def test_an_upsert_repairs_it_and_is_not_refused(world, columns, origin, schedul
     for each in world.claim():
         world.finish(each.run)
     world.pass_time(10 * MINUTE)
-    world.spoil(ids[0], **columns)
+    world.damage(ids[0], **columns)
     new = world.spec(HOURLY, name="good", max_retries=9)
     assert world.upsert(bad, new, origin=origin) == ids
     assert world.job(ids[1]).max_retries == 9
@@ -167,14 +167,14 @@ def test_an_upsert_repairs_it_and_is_not_refused(world, columns, origin, schedul
         assert views.faults_of_job(row) == []
     if isinstance(schedule, OneShot):
         assert world.claim() == []
-        assert [told[0] for told in world.told(ids[0])] == ["success"]
+        assert [told[0] for told in world.summary(ids[0])] == ["success"]
 
 
 def test_a_delay_that_cannot_be_read_is_the_same_one_shot_again(world):
     spec = world.spec(Delay(60), name="a")
     (job,) = world.upsert(spec)
     before = world.job(job)
-    world.spoil(job, schedule="nonsense")
+    world.damage(job, schedule="nonsense")
     world.pass_time(MINUTE // 2)
     assert world.upsert(spec) == [job]
     assert (world.job(job).schedule, world.job(job).next_run_at) == (before.schedule, before.next_run_at)
@@ -182,7 +182,7 @@ def test_a_delay_that_cannot_be_read_is_the_same_one_shot_again(world):
 
 def test_a_settled_zone_that_cannot_be_read_is_settled_anew(world):
     (job,) = world.upsert(world.spec(HOURLY, name="a"))
-    world.spoil(job, timezone="Atlantis/Capital")
+    world.damage(job, timezone="Atlantis/Capital")
     world.upsert(world.spec(Cron("0 9 * * *"), name="a"))
     assert world.job(job).timezone == "UTC"
 
@@ -193,7 +193,7 @@ def test_a_settled_zone_that_cannot_be_read_is_settled_anew(world):
 @pytest.mark.parametrize("columns", SHOWN.values(), ids=SHOWN)
 def test_a_job_that_cannot_be_read_is_shown_among_the_others(world, columns):
     bad, good = world.add(name="bad"), world.add(name="good")
-    world.spoil(bad, **columns)
+    world.damage(bad, **columns)
     jobs = world.do(
         lambda storage: views.job_views(storage, (row for _, row in storage.list_jobs(after=0, limit=9, user_id=None)))
     )
@@ -206,7 +206,7 @@ def test_a_job_that_cannot_be_read_is_shown_among_the_others(world, columns):
 
 def test_times_that_are_none_are_not_taken_for_a_clock_that_was_ahead(world):
     bad = world.add()
-    world.spoil(bad, created_at=FAR, anchor_at=FAR)
+    world.damage(bad, created_at=FAR, anchor_at=FAR)
     found = world.do(clock_set_back.latest_added_at)
     assert found is not None
     assert stored_values.is_time(found)
@@ -309,10 +309,10 @@ def test_an_unreadable_misfire_is_an_error_of_ours():
 
 def test_a_loop_of_its_own_pauses_a_job_again_that_cannot_be_read_still(world):
     job_id = world.add()
-    world.spoil(job_id, misfire="x")
+    world.damage(job_id, misfire="x")
     world.pass_time(MINUTE)
     for _ in range(2):
         with pytest.raises((AlreadyClaimed, JobBusy)):
             world.start(job_id)
         assert not world.job(job_id).enabled
-        world.spoil(job_id, enabled=1)  # as an edit of the file, with the same error in it
+        world.damage(job_id, enabled=1)  # as an edit of the file, with the same error in it

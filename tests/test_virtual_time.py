@@ -28,7 +28,8 @@ from cronactors import (
     open_store,
     testing,
 )
-from cronactors.testing import VirtualClock, hold, make_context
+from cronactors.testing import VirtualClock, make_context
+from cronactors.wallclock import hold
 from tests.workers import START, Worker, after, history
 
 # Trio's time

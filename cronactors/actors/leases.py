@@ -43,9 +43,9 @@ class LeaseTrust:
 
 
 class Heartbeats:
-    """Gives the heartbeats of some owners. Called on the storage thread every `leases.KEEP_EVERY`, also while the loop is blocked.
+    """Gives the heartbeats of some owners. Called on the storage thread every `leases.HEARTBEAT_EVERY`, also while the loop is blocked.
 
-    While an owner has open runs, each call is a heartbeat. Else one every `leases.KEEP_IDLE` is enough, so that an idle process commits
+    While an owner has open runs, each call is a heartbeat. Else one every `leases.HEARTBEAT_WHEN_IDLE` is enough, so that an idle process commits
     once a minute.
 
     Args:
@@ -61,7 +61,7 @@ class Heartbeats:
     @staticmethod
     def _after_idle() -> float:
         # Half a beat early: else the call that is due could come a moment too soon, and the heartbeat would wait for the next one.
-        return time.monotonic() + (leases.KEEP_IDLE - leases.KEEP_EVERY / 2) / 1000
+        return time.monotonic() + (leases.HEARTBEAT_WHEN_IDLE - leases.HEARTBEAT_EVERY / 2) / 1000
 
     def __call__(self) -> bool:
         """Give a heartbeat if one is due; return False if the file was locked or failed, so that the thread soon tries again."""

@@ -46,7 +46,7 @@ class StorageThread:
     """A thread that calls one function at a time, in the order of the calls.
 
     Attributes:
-        heartbeat: Called at least every `leases.KEEP_EVERY`, whether or not there are functions to call. It returns False if it failed.
+        heartbeat: Called at least every `leases.HEARTBEAT_EVERY`, whether or not there are functions to call. It returns False if it failed.
     """
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class StorageThread:
         self._thread.join()  # at once: it only has to return
 
     def _loop(self) -> None:
-        next_heartbeat = time.monotonic() + leases.KEEP_EVERY / 1000
+        next_heartbeat = time.monotonic() + leases.HEARTBEAT_EVERY / 1000
         while True:
             try:
                 work = self._work.get(timeout=max(0.0, min(next_heartbeat, self._watchdog.next_check) - time.monotonic()))
@@ -91,7 +91,7 @@ class StorageThread:
             except queue.Empty:
                 self._watchdog.check()
             if time.monotonic() >= next_heartbeat:
-                pause = leases.KEEP_EVERY / 1000 if self._give_heartbeat() else HEARTBEAT_RETRY
+                pause = leases.HEARTBEAT_EVERY / 1000 if self._give_heartbeat() else HEARTBEAT_RETRY
                 next_heartbeat = time.monotonic() + pause
 
     def _give_heartbeat(self) -> bool:

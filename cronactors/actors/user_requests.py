@@ -11,7 +11,7 @@ from cronactors.actors.mailbox import ReadRequest, Request
 from cronactors.errors import AlreadyClaimed, JobBusy
 from cronactors.instants import Millis
 from cronactors.ledger import explain, jobs, own_loop, runs, stored_values, upsert, views
-from cronactors.ledger.jobs import Defaults
+from cronactors.ledger.job_fields import Defaults
 from cronactors.ledger.upsert import JobList, Upserted
 from cronactors.model import CronJob, CronRun, Explanation
 from cronactors.policy import Outcome

@@ -1,6 +1,7 @@
-"""The decisions: what starts, what an end leads to, what becomes of a job. Once, on any `Storage`, inside one transaction.
+"""The decisions, made once, on any `Storage`, inside one transaction, on the storage thread.
 
-`claim` lets due work begin; `close` ends runs and draws all consequences; `recovery` takes back what dead owners left; `jobs` adds,
-edits, pauses and removes; `runs` asks for runs, cancels and finishes them, and starts those of own loops; `views` shows rows as the
-values that users see.
+`claim` starts due moments and pending runs, `finish` finishes runs and stores what follows, `recovery` finishes the runs of dead owners.
+`jobs` and `upsert` add, edit, pause and remove jobs; `runs` requests and cancels runs; `own_loop` is for users who claim and finish by
+themselves. `views` makes the values that users see. `after_run`, `due_moments` and `open_runs` decide without the storage, from rows and
+the time.
 """

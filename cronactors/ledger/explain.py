@@ -1,23 +1,27 @@
-"""What became of a moment, or what will: read from the history and, where that is silent, from the schedule."""
+"""Explains one moment of a job: from the history and, if that has no row for it, from the schedule. Runs on the storage thread."""
 
 from __future__ import annotations
 
-from cronactors.instants import Millis, from_millis
+from cronactors.instants import Millis, from_millis, iso_utc
 from cronactors.ledger.stored_values import timing_of
 from cronactors.model import MAX_COALESCED, Cause, Coalesce, Explanation, Fate, RunStatus
 from cronactors.policy import Timing, misfire_from_text
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import JobRow, RunRow
 
-_LOOKS = 100
-"""How many rows on either side are looked at, as only once the clock was set back others lie between a moment and its row."""
+_MOST_ROWS = 100
+"""How many rows on either side are read: once the clock was set back other rows may lie between a moment and the row that stands for it."""
+
+
+def _utc(instant: Millis) -> str:
+    return iso_utc(instant, short=True)
 
 
 def explain(storage: Storage, job: JobRow, at: Millis) -> Explanation:
-    """Tell what became of the moment ``at`` of a job, or what will.
+    """Explain the moment ``at`` of a job: did it run, was it merged or skipped, does it wait, will it run.
 
-    Rows know which moments they stand for, whatever schedule the job had then. Rows that were made before that was kept know only
-    how many; there today's schedule is counted.
+    Rows know which moments they stand for, whatever schedule the job had then. Rows of an older release know only how many moments they
+    stand for; for these we count moments of the present schedule.
 
     Raises:
         InvalidSchedule: The stored schedule cannot be read.
@@ -33,7 +37,7 @@ def explain(storage: Storage, job: JobRow, at: Millis) -> Explanation:
     return _without_row(storage, job, timing, at)
 
 
-def _answer(job: JobRow, fate: Fate, text: str, *, cause: str | None = None, run: RunRow | None = None) -> Explanation:
+def _explanation(job: JobRow, fate: Fate, text: str, *, cause: str | None = None, run: RunRow | None = None) -> Explanation:
     return Explanation(
         outcome=fate,
         cause=None if cause is None else Cause(cause),
@@ -48,46 +52,46 @@ def _of_run(job: JobRow, run: RunRow, at: Millis) -> Explanation:
     moments = f" It stands for {run.coalesced:,} moments." if run.coalesced > 1 else ""
     why = f" ({run.cause})" if run.cause else ""
     if run.status == RunStatus.SKIPPED:
-        return _answer(job, Fate.SKIPPED, f"{_show(at)} was skipped{why}.{moments}", cause=run.cause, run=run)
+        return _explanation(job, Fate.SKIPPED, f"{_utc(at)} was skipped{why}.{moments}", cause=run.cause, run=run)
     if run.status == RunStatus.PENDING:
-        line = f", after {run.waits_for}" if run.waits_for else ""
-        text = f"{_show(at)} is to start at {_show(run.ready_at)}{line}{attempts}.{moments}"
-        return _answer(job, Fate.WAITING, text, cause=run.cause, run=run)
+        after = f", after {run.waits_for}" if run.waits_for else ""
+        text = f"{_utc(at)} is to start at {_utc(run.ready_at)}{after}{attempts}.{moments}"
+        return _explanation(job, Fate.WAITING, text, cause=run.cause, run=run)
     if run.started_at is None and run.attempt == 1:
-        return _answer(job, Fate.SKIPPED, f"{_show(at)} did not start{why}.{moments}", cause=run.cause, run=run)
+        return _explanation(job, Fate.SKIPPED, f"{_utc(at)} did not start{why}.{moments}", cause=run.cause, run=run)
     if run.started_at is None:
-        return _answer(
-            job, Fate.RUN, f"{_show(at)} was run; attempt {run.attempt} did not start{why}.{moments}", cause=run.cause, run=run
+        return _explanation(
+            job, Fate.RUN, f"{_utc(at)} was run; attempt {run.attempt} did not start{why}.{moments}", cause=run.cause, run=run
         )
-    told = "is running" if run.status == RunStatus.RUNNING else f"was run: {run.status}"
-    return _answer(job, Fate.RUN, f"{_show(at)} {told}{why}{attempts}.{moments}", cause=run.cause, run=run)
+    status = "is running" if run.status == RunStatus.RUNNING else f"was run: {run.status}"
+    return _explanation(job, Fate.RUN, f"{_utc(at)} {status}{why}{attempts}.{moments}", cause=run.cause, run=run)
 
 
 def _merged(job: JobRow, run: RunRow, at: Millis) -> Explanation:
     many = "or more " if run.coalesced >= MAX_COALESCED else ""  # no more are counted
     unsure = ""
     if _is_older(job, at) and at != run.range_at:
-        unsure = " The schedule was changed since: nothing says whether this was one of its moments."
+        unsure = " The schedule was changed since: it is not known whether this was one of its moments."
     if run.started_at is None and run.attempt == 1 and run.status != RunStatus.PENDING:
         fate = f"was skipped ({run.cause})" if run.status == RunStatus.SKIPPED else f"did not start ({run.cause})"
-        text = f"{_show(at)} {fate}, with others from {_show(run.span[0])} on.{unsure}"
-        return _answer(job, Fate.SKIPPED, text, cause=run.cause, run=run)
-    text = f"{_show(at)} was merged into the run of {_show(run.scheduled_at)}, which stands for {run.coalesced:,} {many}moments."
-    return _answer(job, Fate.MERGED, text + unsure, run=run)
+        text = f"{_utc(at)} {fate}, with others from {_utc(run.span[0])} on.{unsure}"
+        return _explanation(job, Fate.SKIPPED, text, cause=run.cause, run=run)
+    text = f"{_utc(at)} was merged into the run of {_utc(run.scheduled_at)}, which stands for {run.coalesced:,} {many}moments."
+    return _explanation(job, Fate.MERGED, text + unsure, run=run)
 
 
 def _is_older(job: JobRow, at: Millis) -> bool:
-    """Whether a moment is of an earlier schedule of the job: the present one has none before its baseline."""
+    """Return whether a moment belongs to an earlier schedule of the job: the present one starts after its anchor."""
     return at <= job.anchor_at
 
 
 def _covering(
     storage: Storage, job: JobRow, timing: Timing, around: tuple[RunRow | None, RunRow | None], at: Millis
 ) -> RunRow | None:
-    """The row that stands for ``at`` without bearing its time, if it is a moment."""
+    """Return the row that stands for the moment ``at`` and has another time; None if there is none, or ``at`` is no moment."""
     of_now = timing.until(at) == at and not _is_older(job, at)
     earlier, later = around
-    for _ in range(_LOOKS):
+    for _ in range(_MOST_ROWS):
         for run in (earlier, later):
             if run is not None and run.span[0] <= at <= run.span[1]:
                 between = _is_older(job, at) and run.coalesced > len(run.span)  # else its moments are the ends of its range
@@ -100,10 +104,9 @@ def _covering(
 
 
 def _counted(job: JobRow, timing: Timing, around: tuple[RunRow | None, RunRow | None], at: Millis) -> RunRow | None:
-    """The same of rows that know only how many moments they stand for.
+    """Do the same for rows that know only how many moments they stand for.
 
-    It is a later run or an earlier one, as the misfire policy of today merges, or a skipped row, which bears the time of its
-    first moment.
+    It is a later or an earlier run, as the job's present misfire policy merges, or a skipped row, which has the time of its first moment.
     """
     earlier, later = around
     forward = misfire_from_text(job.misfire).coalesce is Coalesce.EARLIEST
@@ -121,17 +124,15 @@ def _counts(timing: Timing, first: Millis, last: Millis, run: RunRow) -> bool:
 def _without_row(storage: Storage, job: JobRow, timing: Timing, at: Millis) -> Explanation:
     if timing.until(at) != at:
         near = [("before", timing.until(at)), ("after", timing.after(at))]
-        named = " and ".join(f"the nearest {side} is {_show(moment)}" for side, moment in near if moment is not None)
-        return _answer(job, Fate.NO_MOMENT, f"{_show(at)} is no moment of this job; {named or 'it has none'}.")
+        named = " and ".join(f"the nearest {side} is {_utc(moment)}" for side, moment in near if moment is not None)
+        return _explanation(job, Fate.NO_MOMENT, f"{_utc(at)} is no moment of this job; {named or 'it has none'}.")
     if not job.enabled:
-        return _answer(job, Fate.NOT_PLANNED, f"{_show(at)} is not planned: the job is paused or done.")
+        return _explanation(job, Fate.NOT_PLANNED, f"{_utc(at)} is not planned: the job is paused or done.")
     if job.next_run_at is None or at < job.next_run_at:
-        return _answer(job, Fate.NOT_PLANNED, f"{_show(at)} was not planned: the job was added, resumed or changed after it.")
+        return _explanation(job, Fate.NOT_PLANNED, f"{_utc(at)} was not planned: the job was added, resumed or changed after it.")
     if at > storage.now():
-        return _answer(job, Fate.WILL_RUN, f"{_show(at)} will run, if nothing of the job's is running then.")
-    waits = f"run {job.held_by} of the job is open" if job.held_by is not None else "all slots are taken, or nothing is running"
-    return _answer(job, Fate.WAITING, f"{_show(at)} is due and not decided yet: {waits}.")
-
-
-def _show(instant: Millis) -> str:
-    return from_millis(instant).isoformat(timespec="milliseconds" if instant % 1000 else "seconds").replace("+00:00", "Z")
+        return _explanation(job, Fate.WILL_RUN, f"{_utc(at)} will run, unless a run of the job is still running then.")
+    waits = (
+        f"run {job.held_by} of the job is open" if job.held_by is not None else "all slots are taken, or no scheduler is running"
+    )
+    return _explanation(job, Fate.WAITING, f"{_utc(at)} is due and not decided yet: {waits}.")

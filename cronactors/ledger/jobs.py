@@ -1,21 +1,19 @@
-"""What users do with jobs, one at a time: add, update, pause, resume, remove. Lists of jobs are in `cronactors.ledger.upsert`."""
+"""Jobs, one at a time: add, update, pause, resume, remove. Lists of jobs are in `cronactors.ledger.upsert`. Runs on the storage thread."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import attrs
-
 from cronactors.errors import DuplicateJob, InvalidJob, InvalidSchedule, JobNotFound, shorten
-from cronactors.executor_options import check_executor_options
 from cronactors.instants import Millis, from_millis
+from cronactors.ledger.job_fields import Defaults, columns_of_changes, columns_of_spec, row_of, with_columns
 from cronactors.ledger.new_rows import skipped_run
 from cronactors.ledger.open_runs import holder
 from cronactors.ledger.stored_values import schedule_of, timing_of
 from cronactors.ledger.waiting import cancel_pending, delete_job, disable_job, release_crash_loops, release_first, skip_due
 from cronactors.ledger.zone_changes import note_older_rules
 from cronactors.model import Cause, Overlap, RunStatus
-from cronactors.policy import Moments, Timing, in_crash_loop, misfire_to_text
+from cronactors.policy import Moments, Timing, in_crash_loop
 from cronactors.schedules.fire_times import ONE_SHOT_GRACE, first_moment
 from cronactors.schedules.schedule import OneShot, Schedule
 from cronactors.schedules.schedule_json import schedule_to_json
@@ -26,23 +24,8 @@ from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import PAUSE, JobRow, JobState, job_key
 
 
-@attrs.frozen(kw_only=True)
-class Defaults:
-    """What is stored with a job whose specification leaves it open.
-
-    Attributes:
-        timezone: An IANA name.
-        max_retries: How many failures of a moment are tried again.
-        timeout_secs: Seconds after which a run is cancelled.
-    """
-
-    timezone: str
-    max_retries: int
-    timeout_secs: float
-
-
 def find_job(storage: Storage, job_id: str) -> JobRow:
-    """The job of that id.
+    """Return the job of an id.
 
     Raises:
         JobNotFound: There is none.
@@ -54,12 +37,12 @@ def find_job(storage: Storage, job_id: str) -> JobRow:
 
 
 def find_named(storage: Storage, name: str, user_id: str) -> JobRow | None:
-    """The user's job of that name."""
+    """Return the user's job of a name, if there is one."""
     return storage.jobs_named([(user_id, name)]).get((user_id, name))
 
 
 def add_jobs(storage: Storage, specs: Sequence[tuple[str, JobSpec]], defaults: Defaults) -> list[str]:
-    """Add jobs under the ids made for them, all or none.
+    """Add jobs under the given ids, all or none.
 
     Raises:
         DuplicateJob: A name is taken, or given twice.
@@ -75,7 +58,7 @@ def add_jobs(storage: Storage, specs: Sequence[tuple[str, JobSpec]], defaults: D
 
 
 def name_key(spec: JobSpec) -> tuple[str, str]:
-    """The user_id and name by which a job is found."""
+    """Return the user_id and name by which a job is found."""
     return (spec.user_id or "", spec.name)
 
 
@@ -84,7 +67,7 @@ def _whose(user_id: str) -> str:
 
 
 def refuse_duplicates(specs: Iterable[JobSpec]) -> None:
-    """Refuse a list that gives a name twice.
+    """Check that a list gives no name twice.
 
     Raises:
         DuplicateJob: It does.
@@ -106,16 +89,16 @@ def new_job(
     origin: str | None = None,
     passed: list[str] | None = None,
 ) -> JobRow:
-    """Make the row of a new job, which the caller is to insert.
+    """Make the row of a new job, for the caller to insert.
 
     Args:
         storage: Inside a transaction.
         job_id: Its id.
         spec: Its specification.
-        defaults: Stands in for what the specification leaves open.
+        defaults: For fields that the specification leaves open.
         now: The time.
-        origin: The list that it is in.
-        passed: Takes the name if the job is a one-shot whose time has passed, which is entered as done; None: such a job is refused.
+        origin: The list that it is in, if it is in one.
+        passed: A list that takes the names of one-shots whose time has passed: their rows are made as done. None: they are refused.
 
     Raises:
         InvalidSchedule: The schedule never fires, or its moment has passed.
@@ -125,46 +108,39 @@ def new_job(
     if isinstance(schedule, Delay):
         delay_ms = round(schedule.in_secs * 1000)
         schedule = OneShot(from_millis(now + delay_ms))
-    job = JobRow(
-        id=job_id,
-        user_id=spec.user_id or "",
-        name=spec.name,
-        schedule=schedule_to_json(schedule),
-        timezone=spec.timezone or defaults.timezone,
-        anchor_at=now,
-        enabled=1,
-        delete_after_run=int(spec.delete_after_run),
-        max_retries=defaults.max_retries if spec.max_retries is None else spec.max_retries,
-        timeout_secs=defaults.timeout_secs if spec.timeout_secs is None else spec.timeout_secs,
-        session_mode=spec.session_mode.value,
-        overlap=spec.overlap.value,
-        misfire=misfire_to_text(spec.misfire),
-        origin=origin,
-        delay_ms=delay_ms,
-        created_at=now,
-        last_run_at=None,
-        last_error=None,
-        crashes=0,
-        next_run_at=None,
-        decided_local=None,
-        held_by=None,
-        rules=RULES,
-        executor_options=spec.executor_options.text,
-        prompt=spec.prompt,
+    job = row_of(
+        {
+            **columns_of_spec(spec, defaults),
+            "id": job_id,
+            "origin": origin,
+            "schedule": schedule_to_json(schedule),
+            "delay_ms": delay_ms,
+            "anchor_at": now,
+            "created_at": now,
+            "enabled": 1,
+            "crashes": 0,
+            "next_run_at": None,
+            "decided_local": None,
+            "held_by": None,
+            "last_run_at": None,
+            "last_error": None,
+            "rules": RULES,
+        }
     )
-    job = _from_now(storage, job, schedule, now, passed)
+    job = _start_schedule(storage, job, schedule, now, passed)
     return job._replace(enabled=int(job.next_run_at is not None))
 
 
-def _from_now(storage: Storage, job: JobRow, schedule: Schedule, now: Millis, passed: list[str] | None) -> JobRow:
-    """Give the job the first moment of its schedule from now on.
+def _start_schedule(storage: Storage, job: JobRow, schedule: Schedule, now: Millis, passed: list[str] | None) -> JobRow:
+    """Return a job with the first moment of its schedule from now on.
 
-    A one-shot whose time has passed is refused or, where ``passed`` takes its name, has no moment left: its own is recorded as skipped.
+    A one-shot whose time has passed is refused. With ``passed``, which takes its name, it has no moment left, and its own is recorded as
+    skipped unless it has a row from before.
     """
     job = job._replace(anchor_at=now, rules=RULES)
     moment = None if passed is None else _passed_moment(schedule, job.timezone, now)
     if passed is not None and moment is not None:
-        if storage.insert_runs([skipped_run(job, Moments(moment), Cause.MISFIRE, now)]) != [None]:  # else the job has run then
+        if storage.insert_runs([skipped_run(job, Moments(moment), Cause.MISFIRE, now)]) != [None]:
             passed.append(job.name)
         return job._replace(next_run_at=None, decided_local=None)
     try:
@@ -176,7 +152,11 @@ def _from_now(storage: Storage, job: JobRow, schedule: Schedule, now: Millis, pa
 
 
 def _passed_moment(schedule: Schedule, zone: str, now: Millis) -> Millis | None:
-    """The moment of a one-shot that is too old to be due at once; None for any other schedule, and for a time that does not exist."""
+    """Return the moment of a one-shot that is too old to be due at once.
+
+    Returns:
+        None for any other schedule, for a younger moment, and for a local time that does not exist.
+    """
     if not isinstance(schedule, OneShot) or read_timestamp(schedule.at).is_skipped(zone):
         return None
     moment = read_timestamp(schedule.at).instant(zone)
@@ -184,7 +164,7 @@ def _passed_moment(schedule: Schedule, zone: str, now: Millis) -> Millis | None:
 
 
 def update_job(storage: Storage, job_id: str, changes: JobChanges) -> JobRow:
-    """Change fields of a job; a run that goes on keeps the old ones. A new schedule or zone begins a new baseline from now.
+    """Change fields of a job. A running run keeps the old ones; a new schedule or zone starts at the current time.
 
     Raises:
         JobNotFound: There is none of that id.
@@ -192,43 +172,31 @@ def update_job(storage: Storage, job_id: str, changes: JobChanges) -> JobRow:
         InvalidSchedule: The new schedule never fires, or its moment has passed.
     """
     job = find_job(storage, job_id)
-    new = job
+    columns = columns_of_changes(changes)
     if "schedule" in changes:
-        new = new._replace(schedule=schedule_to_json(changes["schedule"]), delay_ms=None)
-    new = new._replace(
-        name=changes.get("name", job.name),
-        prompt=changes.get("prompt", job.prompt),
-        timezone=changes.get("timezone", job.timezone),
-        delete_after_run=int(changes.get("delete_after_run", job.delete_after_run)),
-        max_retries=changes.get("max_retries", job.max_retries),
-        timeout_secs=changes.get("timeout_secs", job.timeout_secs),
-        session_mode=str(changes.get("session_mode", job.session_mode)),
-        overlap=str(changes.get("overlap", job.overlap)),
-        misfire=misfire_to_text(changes["misfire"]) if "misfire" in changes else job.misfire,
-        executor_options=_options_text(changes) if "executor_options" in changes else job.executor_options,
-    )
+        columns |= {"schedule": schedule_to_json(changes["schedule"]), "delay_ms": None}
+    new = with_columns(job, columns)
     if new.name != job.name and find_named(storage, new.name, new.user_id) is not None:
         raise DuplicateJob(f"name {shorten(new.name)} is taken{_whose(new.user_id)}")
     note_older_rules(storage)
     return edit_job(storage, job, new, storage.now())
 
 
-def _options_text(changes: JobChanges) -> str:
-    return check_executor_options("executor_options", changes["executor_options"]).text
-
-
 def edit_job(
     storage: Storage, job: JobRow, new: JobRow, now: Millis, *, by_default: bool = False, passed: list[str] | None = None
 ) -> JobRow:
-    """Write the new definition of a job.
+    """Store the new definition of a job.
 
     Args:
         storage: Inside a transaction.
-        job: As it is.
-        new: As it is to be, its moments and runs aside.
+        job: The job as it is stored.
+        new: The job with its new fields, and its moments as they are stored.
         now: The time.
-        by_default: A new zone is a default that the job follows.
-        passed: As of `new_job`.
+        by_default: Whether a new zone is a default that the job follows, rather than one that a user gave it.
+        passed: See `new_job`.
+
+    Returns:
+        The job as it is stored now.
 
     Raises:
         InvalidSchedule: The new schedule never fires, or its moment has passed.
@@ -236,54 +204,61 @@ def edit_job(
     if new == job:
         return job
     if (new.schedule, new.delay_ms) != (job.schedule, job.delay_ms):
-        new = _new_baseline(storage, job, new, now, passed)
+        new = _restart_schedule(storage, job, new, now, passed)
     elif new.timezone != job.timezone and depends_on_rules(schedule_of(new)):
-        new = (_follow_zone if by_default else _new_baseline)(storage, job, new, now, passed)
+        new = (_change_zone if by_default else _restart_schedule)(storage, job, new, now, passed)
     if (new.overlap == Overlap.ALLOW_ALL) != (job.overlap == Overlap.ALLOW_ALL):
         new = new._replace(held_by=holder(new, storage.open_runs([job.id])))
     storage.update_jobs([new])
     if new.overlap == Overlap.ALLOW_ALL != job.overlap:
-        line = job_key(job.id)
-        storage.set_waits_for([(run.id, None) for run in storage.open_runs([job.id]) if run.waits_for == line])
+        key = job_key(job.id)
+        storage.set_waits_for([(run.id, None) for run in storage.open_runs([job.id]) if run.waits_for == key])
     return new
 
 
-def _new_baseline(storage: Storage, job: JobRow, new: JobRow, now: Millis, passed: list[str] | None) -> JobRow:
-    """Begin anew from now: nothing counts as missed, no retry of the old schedule stays, a one-shot that is done comes to life."""
+def _restart_schedule(storage: Storage, job: JobRow, new: JobRow, now: Millis, passed: list[str] | None) -> JobRow:
+    """Return a job whose new schedule starts now.
+
+    Moments of the old schedule are not missed: due ones are skipped, and its pending runs are cancelled, as replaced. A one-shot that was
+    done is enabled again.
+    """
     if new.delay_ms is not None and new.delay_ms != job.delay_ms:
         new = new._replace(schedule=schedule_to_json(OneShot(from_millis(now + new.delay_ms))))
     open_runs = storage.open_runs([job.id])
-    stale = [run for run in open_runs if run.status == RunStatus.PENDING and not run.manual]
+    replaced = [run for run in open_runs if run.status == RunStatus.PENDING and not run.manual]
     done = not job.enabled and job.next_run_at is None and not open_runs
     skip_due(storage, job, Cause.REPLACED)
-    cancel_pending(storage, stale, Cause.REPLACED)
+    cancel_pending(storage, replaced, Cause.REPLACED)
     held_by = job.held_by
-    if held_by in {run.id for run in stale}:
+    if held_by in {run.id for run in replaced}:
         held_by = None
         release_first(storage, job_key(job.id))
-    if in_crash_loop(job.crashes):  # a run of it that goes on keeps nobody waiting any more
+    if in_crash_loop(job.crashes):  # its crashes count as 0 from now on, so other jobs need not wait for its running run
         release_crash_loops(storage)
-    new = _from_now(storage, new, schedule_of(new), now, passed)._replace(held_by=held_by, crashes=0)
+    new = _start_schedule(storage, new, schedule_of(new), now, passed)._replace(held_by=held_by, crashes=0)
     if new.next_run_at is None:
-        return new._replace(enabled=int(bool(job.enabled) and len(open_runs) > len(stale)))
+        return new._replace(enabled=int(bool(job.enabled) and len(open_runs) > len(replaced)))
     return new._replace(enabled=1 if done else job.enabled)
 
 
-def _follow_zone(storage: Storage, job: JobRow, new: JobRow, now: Millis, passed: list[str] | None) -> JobRow:
-    """Mean the schedule in another zone from now on; attempts that wait stay waiting, and a one-shot that is decided stays decided."""
+def _change_zone(storage: Storage, job: JobRow, new: JobRow, now: Millis, passed: list[str] | None) -> JobRow:
+    """Return a job whose schedule is meant in another default zone from now on.
+
+    Pending runs stay, and so does a one-shot whose moment is decided.
+    """
     if job.next_run_at is None:
         return new
     skip_due(storage, job, Cause.REPLACED)
-    new = _from_now(storage, new, schedule_of(new), now, passed)
+    new = _start_schedule(storage, new, schedule_of(new), now, passed)
     if new.next_run_at is None and not storage.open_runs([job.id]):
         return new._replace(enabled=0)
     return new
 
 
 def pause_job(storage: Storage, job_id: str) -> JobRow:
-    """Pause: moments that pass are neither run nor missed, attempts that wait stay waiting; runs asked for still start.
+    """Pause a job: moments that pass are neither run nor missed, and its pending runs wait until it is resumed.
 
-    Moments that had come due before, and had not begun, are skipped.
+    Moments that are due already are skipped. Requested runs still start.
 
     Raises:
         JobNotFound: There is none of that id.
@@ -295,7 +270,7 @@ def pause_job(storage: Storage, job_id: str) -> JobRow:
 
 
 def resume_job(storage: Storage, job_id: str) -> JobRow:
-    """Resume: the next moment is the first one after now, attempts that waited may start.
+    """Resume a job: its next moment is the first one after now, and its paused runs are released.
 
     Raises:
         JobNotFound: There is none of that id.
@@ -315,12 +290,12 @@ def resume_job(storage: Storage, job_id: str) -> JobRow:
     job = job._replace(enabled=1, crashes=0)
     storage.update_job_states([JobState.of(job)])
     storage.set_waits_for([(run.id, None) for run in open_runs if run.waits_for == PAUSE])
-    release_crash_loops(storage)  # a run of it that goes on keeps nobody waiting any more
+    release_crash_loops(storage)  # its crashes count as 0 from now on, so other jobs need not wait for its running run
     return job
 
 
 def remove_job(storage: Storage, job_id: str) -> None:
-    """Remove a job: what waits ends as removed, what runs goes on to its end, the history stays.
+    """Remove a job: its pending runs are cancelled, running ones continue, its history stays.
 
     Raises:
         JobNotFound: There is none of that id.
@@ -329,7 +304,7 @@ def remove_job(storage: Storage, job_id: str) -> None:
 
 
 def remove_named(storage: Storage, name: str, user_id: str) -> None:
-    """Remove the user's job of that name.
+    """Remove the user's job of a name.
 
     Raises:
         JobNotFound: There is none.

@@ -1,4 +1,4 @@
-"""The rows that the ledger enters: runs that begin, wait or are skipped, and ends. They are made here, and stored by others."""
+"""Makes the rows of runs that start, wait or are skipped, and of retries and finishes. Pure: other rooms store them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from cronactors.storage.rows import PAUSE, JobRow, RunFinish, RunRow
 
 
 def waiting_run(job: JobRow, moments: Moments, waits_for: str | None) -> RunRow:
-    """A moment that has been decided to run, and has to wait."""
+    """Make a pending run of moments."""
     return _moment(job, moments, RunStatus.PENDING, waits_for=waits_for)
 
 
 def started_run(job: JobRow, moments: Moments, *, owner: int, now: Millis, run_id: int = 0) -> RunRow:
-    """A moment whose run begins."""
+    """Make a running run of moments."""
     return _moment(job, moments, RunStatus.RUNNING, owner=owner, started_at=now, run_id=run_id)
 
 
@@ -49,14 +49,14 @@ def _moment(
 
 
 def skipped_run(job: JobRow, moments: Moments, cause: Cause, now: Millis) -> RunRow:
-    """Moments that have been decided not to run: a row that never was open."""
+    """Make the record of moments that are not run: a row that never was open."""
     return waiting_run(job, moments.by_first, None)._replace(
         status=RunStatus.SKIPPED.value, cause=cause.value, session=None, completed_at=now
     )
 
 
 def without_taken(row: RunRow, timing: Timing) -> RunRow | None:
-    """The row for the other moments, where the one that the row bears has a row of its own already.
+    """Make the row again for its other moments, when the moment by which it is known has a row already.
 
     After the clock was set back moments come due a second time.
 
@@ -74,20 +74,20 @@ def without_taken(row: RunRow, timing: Timing) -> RunRow | None:
     return row._replace(scheduled_at=moments.at, ready_at=ready_at, coalesced=moments.count, range_at=moments.range_at)
 
 
-def retry_run(job: JobRow, run: RunRow, again: RetryPlan) -> RunRow:
-    """A further attempt at the moment of a run that has ended."""
+def retry_run(job: JobRow, run: RunRow, plan: RetryPlan) -> RunRow:
+    """Make the retry of a finished run."""
     return RunRow(
         id=0,
         job_id=job.id,
         job_name=job.name,
         user_id=job.user_id,
-        trigger=(Trigger.RECOVERY if again.recovery else Trigger.RETRY).value,
+        trigger=(Trigger.RECOVERY if plan.recovery else Trigger.RETRY).value,
         manual=run.manual,
         scheduled_at=run.scheduled_at,
         attempt=run.attempt + 1,
         status=RunStatus.PENDING.value,
-        ready_at=again.ready_at,
-        failures=again.failures,
+        ready_at=plan.ready_at,
+        failures=plan.failures,
         coalesced=run.coalesced,
         range_at=run.range_at,
         waits_for=None if job.enabled or run.manual else PAUSE,
@@ -96,7 +96,7 @@ def retry_run(job: JobRow, run: RunRow, again: RetryPlan) -> RunRow:
 
 
 def finish_values(run: RunRow, outcome: Outcome, now: Millis) -> RunFinish:
-    """The end of an open run."""
+    """Make the values that finish an open run."""
     return RunFinish(
         status=outcome.status.value,
         cause=outcome.cause.value if outcome.cause else None,

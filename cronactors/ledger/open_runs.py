@@ -45,7 +45,7 @@ def waits_after_crashes(job: JobRow, run: RunRow) -> bool:
 def holder(job: JobRow, open_runs: Iterable[RunRow]) -> int | None:
     """Return the open run that holds a job from now on: it must finish before another run of the job may start.
 
-    It is decided anew when the run that held the job has finished, and when the job's overlap policy has changed. A job that allowed
+    We decide it again when the run that held the job has finished, and when the job's overlap policy has changed. A job that allowed
     all overlaps may have several running runs; of these the one that started last holds it.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Owners: their registration, and that they have closed."""
+"""Owners: each scheduler, and each handle with a loop of its own, registers as the owner of its runs. Runs on the storage thread."""
 
 from __future__ import annotations
 
@@ -14,9 +14,17 @@ _DAY: Millis = 86_400_000
 
 
 def register(storage: Storage, this_process: ProcessIdentity) -> int:
-    """Enter an owner, with a lease from now; owners that have closed or died and own nothing are forgotten.
+    """Register an owner, with a lease from now, and delete owners that have closed or died and own no runs.
 
-    Not if their last sign of life lies ahead: it tells that the clock was set back, until a scheduler heeds that by `recompute_page`.
+    Owners whose last heartbeat lies ahead of now stay: they show that the clock was set back, until `clock_set_back.recompute_page` has
+    moved them.
+
+    Args:
+        storage: Inside a transaction.
+        this_process: The identity of this process.
+
+    Returns:
+        The number of the owner.
     """
     now = storage.now()
     busy = {run.owner for run in storage.running()}
@@ -43,10 +51,10 @@ def register(storage: Storage, this_process: ProcessIdentity) -> int:
 
 
 def _forget_stale_marks(storage: Storage, registered: int, busy: Collection[int | None]) -> None:
-    """Remove marks that stand for nobody: of an earlier file of this name, or of a process that was killed before it removed them.
+    """Remove stop marks that no recovery needs: of an earlier file of this name, or of a process that was killed before it removed them.
 
-    Whether a process of another container has died nobody can tell; a mark is of no use once its owner has no runs and its lease ended
-    a day ago.
+    We cannot see whether a process of another container has died. But once an owner has no runs, and its lease ended a day ago, its mark
+    changes nothing.
     """
     marked = storage.stopping_owners()
     if not marked:
@@ -58,11 +66,11 @@ def _forget_stale_marks(storage: Storage, registered: int, busy: Collection[int 
 
 
 def sign_off(storage: Storage, owner: int) -> None:
-    """Note that an owner has closed: what it still runs, if anything, is run by nobody."""
+    """Store that an owner has closed: runs that it left open are recovered by another owner at once."""
     leases.end_lease(storage, owner)
     storage.unmark_stopping(owner)
 
 
 def last_seen(storage: Storage) -> Millis | None:
-    """The latest sign of life of any owner."""
+    """Return the time of the latest heartbeat of any owner."""
     return max((row.heartbeat_at for row in storage.owners()), default=None)

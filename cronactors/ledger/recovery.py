@@ -1,4 +1,12 @@
-"""Runs of owners that have died."""
+"""Runs whose owner has died: they finish as interrupted, and their moments are put back. Runs on the storage thread.
+
+A process that is killed leaves its runs running in the file. At the next start, and once a tick, a scheduler finds them, and retries
+each of them at once and for free. But a job may be the reason why its process dies: a job that uses up all memory would take the process
+down at each start. We cannot see which of the runs it was, so each crash counts for every job that was running. After two crashes in a
+row (`policy.FREE_CRASHES`) a job counts as in a crash loop: its runs start one at a time with those of other such jobs, so that from
+then on only the guilty job crashes, and from the third crash on each one costs a retry and waits for its delay. A run that ends by
+itself sets the count back to 0.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +30,14 @@ def orphans(
     trust_leases: bool,
     mine: Collection[int] = (),
 ) -> list[RunRow]:
-    """Runs whose owner has certainly died, or has given no sign of life for as long as its lease.
+    """Return the running runs whose owner has certainly died, or has sent no heartbeat for as long as its lease.
 
     Args:
         storage: Inside a transaction.
-        this_process: The process that inspects.
-        running: All runs that go on.
+        this_process: The identity of this process.
+        running: All running runs.
         trust_leases: False for a while after the wall clock was set, when the end of a lease says nothing.
-        mine: Owners that the asker itself keeps alive.
+        mine: Owners of this process, which are alive.
     """
     if all(run.owner in mine for run in running):
         return []
@@ -39,7 +47,7 @@ def orphans(
 
 
 def _may_live(row: OwnerRow, this_process: ProcessIdentity, now: Millis | None) -> bool:
-    """Whether an owner may be alive; without a time to compare with, only the end of its process and its signing off count."""
+    """Return whether an owner may be alive; without a time only the end of its process, and that it has closed, count."""
     lasts = row.lease_until > 0 if now is None else row.lease_until > now
     return lasts and not certainly_dead(ProcessIdentity(row.machine, row.pid, row.process_start), this_process)
 
@@ -52,16 +60,26 @@ def recover(
     trust_leases: bool,
     mine: Collection[int] = (),
 ) -> list[RunRow]:
-    """End the orphans as interrupted and put their moments back; from the third crash in a row of a job it costs a retry and waits.
+    """Finish the runs of dead owners as interrupted, and put their moments back.
 
-    It is no crash if the owner had closed, or had been asked to stop and was killed before it could record the end.
+    A run whose owner had closed, or was killed while it was stopping, does not count as a crash of its job.
+
+    Args:
+        storage: Inside a transaction.
+        this_process: The identity of this process.
+        policy: Delays of retries.
+        trust_leases: See `orphans`.
+        mine: See `orphans`.
+
+    Returns:
+        The finished runs.
     """
     recovered = []
-    left = orphans(storage, this_process, storage.running(), trust_leases=trust_leases, mine=mine)
+    orphaned = orphans(storage, this_process, storage.running(), trust_leases=trust_leases, mine=mine)
     closed = {row.id for row in storage.owners() if row.lease_until == 0}
-    stopping = (storage.stopping_owners() if left else set()) - closed
-    _count_crash(storage, {run.job_id for run in left if run.owner not in closed | stopping})
-    for run in left:
+    stopping = (storage.stopping_owners() if orphaned else set()) - closed
+    _count_crash(storage, {run.job_id for run in orphaned if run.owner not in closed | stopping})
+    for run in orphaned:
         crashed = run.owner not in closed | stopping
         error = "interrupted: its process ended" if crashed else "interrupted: it was left open"
         if run.owner in stopping:
@@ -70,15 +88,15 @@ def recover(
         if crashed and job is not None and job.crashes > FREE_CRASHES:
             error = f"interrupted: its process ended, {job.crashes} times in a row"
         outcome = Outcome(status=RunStatus.FAILED, cause=Cause.INTERRUPTED, error=error, crashed=crashed)
-        ended = finish_open_run(storage, run, outcome, policy)
-        if ended is not None:
-            recovered.append(ended)
-    for owner in stopping & {run.owner for run in left if run.owner is not None}:
+        finished = finish_open_run(storage, run, outcome, policy)
+        if finished is not None:
+            recovered.append(finished)
+    for owner in stopping & {run.owner for run in orphaned if run.owner is not None}:
         storage.unmark_stopping(owner)
     return recovered
 
 
 def _count_crash(storage: Storage, job_ids: Collection[str]) -> None:
-    """Count a crash once for each job, however many of its runs it ended."""
+    """Count one crash for each job, however many of its runs were interrupted."""
     jobs = storage.jobs(sorted(job_ids))
     storage.update_job_states([JobState.of(job)._replace(crashes=job.crashes + 1) for job in jobs.values()])

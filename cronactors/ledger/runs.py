@@ -1,4 +1,4 @@
-"""What users do with runs."""
+"""Runs that users request, find or cancel. Runs on the storage thread."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import JobRow, RunRow
 
 _DIGITS = 18
-"""Longest id of a run that is looked up: more would not fit SQLite's integers."""
+"""Longest id of a run (digits): a longer one would not fit into SQLite's integers."""
 
 
 def find_run(storage: Storage, run_id: str) -> RunRow:
-    """The run of that id.
+    """Return the run of an id.
 
     Raises:
         RunNotFound: There is none.
@@ -30,22 +30,22 @@ def find_run(storage: Storage, run_id: str) -> RunRow:
 
 
 def request_run(storage: Storage, job_id: str) -> RunRow:
-    """Put a run of a job into the queue, to start now; the job's next moment stays.
+    """Add a pending run of a job that is due now; the job's next moment is not changed.
 
     Raises:
         JobNotFound: There is none of that id.
         JobBusy: The job has an open run and skips what overlaps.
     """
     job = find_job(storage, job_id)
-    opened = storage.open_runs([job_id])
+    open_runs = storage.open_runs([job_id])
     if job.overlap == Overlap.SKIP:
-        asked = [run for run in opened if run.manual and run.attempt == 1]
-        if job.held_by is not None or asked:
-            raise JobBusy(f"job {shorten(job.name)} has run {job.held_by or asked[0].id} open, and its overlap is skip")
-    # As a new moment takes the place of a retry that waits for its time, so does a new request.
-    retries = [run for run in opened if run.manual and run.status == RunStatus.PENDING and run.trigger == Trigger.RETRY]
+        requested = [run for run in open_runs if run.manual and run.attempt == 1]
+        if job.held_by is not None or requested:
+            raise JobBusy(f"job {shorten(job.name)} has run {job.held_by or requested[0].id} open, and its overlap is skip")
+    # A new request replaces a retry that waits for its delay, as a new moment does.
+    retries = [run for run in open_runs if run.manual and run.status == RunStatus.PENDING and run.trigger == Trigger.RETRY]
     for run in retries:
-        if run.waits_for is None:  # one of them may hold the job: it was to start next
+        if run.waits_for is None:  # it may hold the job, so that cancelling it releases another run
             finish_open_run(storage, run, Outcome(status=RunStatus.CANCELLED, cause=Cause.REPLACED), RetryPolicy())
     return insert_manual_run(storage, job, storage.now())
 
@@ -70,22 +70,22 @@ def insert_manual_run(storage: Storage, job: JobRow, now: Millis) -> RunRow:
         run_id = storage.insert_runs([run])[0]
         if run_id is not None:
             return run.with_id(run_id)
-        moment += 1  # another one was asked for in this millisecond
+        moment += 1  # another run of the job was requested in this millisecond
 
 
 def request_cancel(storage: Storage, run_id: str, *, policy: RetryPolicy) -> RunRow:
-    """Cancel a run: one that waits ends at once, one that runs is ended by its owner.
+    """Cancel a run: a pending one finishes at once, a running one is cancelled by its owner.
 
     Raises:
         RunNotFound: There is none of that id.
-        RunClosed: It has ended.
+        RunClosed: It has finished.
     """
     run = find_run(storage, run_id)
     if run.status == RunStatus.RUNNING:
         storage.mark_runs([run.id], cancel_requested=True)
         return run._replace(cancel_requested=1)
     if run.status == RunStatus.PENDING:
-        ended = finish_open_run(storage, run, Outcome(status=RunStatus.CANCELLED, cause=Cause.CANCELLED), policy)
-        assert ended is not None
-        return ended
+        finished = finish_open_run(storage, run, Outcome(status=RunStatus.CANCELLED, cause=Cause.CANCELLED), policy)
+        assert finished is not None
+        return finished
     raise RunClosed(f"run {run_id} of job {shorten(run.job_name)} has ended: {run.status}")

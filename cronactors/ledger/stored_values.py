@@ -1,9 +1,8 @@
-"""Stored values that a decision needs, read from the rows of jobs: schedule, zone, policies, options."""
+"""Reads what decisions need from the row of a job: its schedule, zone and policies, which may be damaged or of another version."""
 
 from __future__ import annotations
 
 from cronactors.errors import CronError, InvalidJob, InvalidSchedule, shorten
-from cronactors.executor_options import NO_OPTIONS, ExecutorOptions
 from cronactors.instants import EARLIEST, LATEST, Millis
 from cronactors.model import Overlap, SessionMode
 from cronactors.policy import Timing, misfire_from_text
@@ -23,22 +22,17 @@ _MODES = frozenset(SessionMode)
 
 
 def schedule_of(job: JobRow) -> Schedule:
-    """The job's schedule.
+    """Read the job's schedule.
 
     Raises:
-        InvalidSchedule: It, or its zone, cannot be read: another version wrote it, or the zone has left the database.
+        InvalidSchedule: It, or its zone, cannot be read: another version wrote it, or the zone is no longer in the zone database.
     """
     check_zone(job.timezone)
     return schedule_from_json(job.schedule)
 
 
-def options_of(job: JobRow) -> ExecutorOptions:
-    """The job's options for its executor. They are read when somebody looks at them, so damaged ones fail their own run only."""
-    return NO_OPTIONS if job.executor_options == NO_OPTIONS.text else ExecutorOptions(job.executor_options)
-
-
 def timing_of(job: JobRow) -> Timing:
-    """The job's schedule in its zone.
+    """Read the job's schedule in its zone.
 
     Raises:
         InvalidSchedule: It, or its zone, cannot be read.
@@ -47,15 +41,15 @@ def timing_of(job: JobRow) -> Timing:
 
 
 def is_time(instant: Millis) -> bool:
-    """Whether a number that is stored can be a moment, or when something happened."""
+    """Return whether a stored number can be a moment, or the time of an event."""
     return _FIRST <= instant <= _LAST
 
 
 def check_policies(job: JobRow) -> None:
-    """Check that what is stored of a job beside its schedule can be carried out.
+    """Check the policies of a job.
 
     Raises:
-        InvalidJob: Its overlap, session mode or misfire policy cannot be read, or its next moment is no time.
+        InvalidJob: Its overlap, session mode or misfire policy cannot be read, or its next moment is out of range.
     """
     if job.overlap not in _OVERLAPS:
         raise InvalidJob(f"overlap {shorten(job.overlap)} is not known")
@@ -67,7 +61,7 @@ def check_policies(job: JobRow) -> None:
 
 
 def has_policies(job: JobRow) -> bool:
-    """Whether what is stored of a job beside its schedule can be carried out."""
+    """Return whether the policies of a job can be read."""
     try:
         check_policies(job)
     except InvalidJob:
@@ -76,18 +70,18 @@ def has_policies(job: JobRow) -> bool:
 
 
 def unreadable(error: CronError) -> str:
-    """What `CronJob.last_error` says of a job that is stored in a way that cannot be read."""
+    """Write the error for `CronJob.last_error` of a job that cannot be read."""
     return f"its stored {'schedule' if isinstance(error, InvalidSchedule) else 'settings'} cannot be read: {error}"
 
 
 def stored_schedule(job: JobRow) -> Schedule | None:
-    """The job's schedule; None if what is stored cannot be read, which must not stop a run from being ended."""
+    """Read the job's schedule; None if it cannot be read, which must not keep a run from finishing."""
     timing = stored_timing(job)
     return None if timing is None else timing.schedule
 
 
 def stored_timing(job: JobRow) -> Timing | None:
-    """The job's schedule in its zone; None if what is stored cannot be read."""
+    """Read the job's schedule in its zone; None if it cannot be read."""
     try:
         return timing_of(job)
     except InvalidSchedule:

@@ -1,4 +1,7 @@
-"""Lists of jobs that are kept elsewhere, such as in an agent.toml: upserting a whole list, and the origins by which lists are known."""
+"""Lists of jobs that are kept elsewhere, such as in an agent.toml: upserting a whole list, and the origins by which lists are known.
+
+Runs on the storage thread.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,11 @@ from collections.abc import Sequence
 import attrs
 
 from cronactors.instants import from_millis
-from cronactors.ledger.jobs import Defaults, edit_job, name_key, new_job, refuse_duplicates
+from cronactors.ledger.job_fields import Defaults, columns_of_spec, with_columns
+from cronactors.ledger.jobs import edit_job, name_key, new_job, refuse_duplicates
 from cronactors.ledger.stored_values import stored_schedule
 from cronactors.ledger.waiting import delete_job
 from cronactors.ledger.zone_changes import note_older_rules
-from cronactors.policy import misfire_to_text
 from cronactors.schedules.schedule import OneShot
 from cronactors.schedules.schedule_json import schedule_to_json
 from cronactors.schedules.zones import is_zone
@@ -26,10 +29,10 @@ class JobList:
 
     Attributes:
         specs: The jobs, each with the id that it gets if it is new.
-        origin: By which name the list is known; None: jobs that are not in it stay.
-        file: The file that holds it, relative to the folder of the database; None: no file does.
+        origin: The name by which the list is known; None: jobs that are not in it stay.
+        file: The file that holds it, relative to the folder of the database; None: no file holds it.
         former: Names that the same list may have had before.
-        keeps_passed: Whether a one-shot whose time has passed is entered as done; else it is refused.
+        keeps_passed: Whether a one-shot whose time has passed is added as done; otherwise it is refused.
     """
 
     specs: Sequence[tuple[str, JobSpec]]
@@ -41,14 +44,14 @@ class JobList:
 
 @attrs.frozen(kw_only=True)
 class Upserted:
-    """What an upsert has done.
+    """The result of an upsert.
 
     Attributes:
-        ids: Of the jobs, in the order of the list.
+        ids: Ids of the jobs, in the order of the list.
         passed: Names of one-shots whose time has passed: their moment is recorded as skipped.
         zone: Names of jobs that existed and now follow the list's default zone.
-        retries: The same of the number of retries.
-        timeout: The same of the timeout.
+        retries: Names of those that now follow its default number of retries.
+        timeout: Names of those that now follow its default timeout.
     """
 
     ids: list[str] = attrs.field(factory=list)
@@ -59,9 +62,9 @@ class Upserted:
 
 
 def upsert_jobs(storage: Storage, listed: JobList, defaults: Defaults) -> Upserted:
-    """Add the jobs that are missing and edit those that are there; with an origin, remove its jobs that are not listed any more.
+    """Add the jobs that are missing and edit those that exist; with an origin, remove its jobs that are not listed any more.
 
-    A job that another origin lists, or none, belongs to this origin from then on: a name is found whoever listed it.
+    A job is found by its user and name. If it belonged to another origin, or to none, it belongs to this one from then on.
 
     Raises:
         DuplicateJob: A name is given twice.
@@ -80,15 +83,15 @@ def upsert_jobs(storage: Storage, listed: JobList, defaults: Defaults) -> Upsert
     done = Upserted()
     for new_id, spec in listed.specs:
         old = found.get(name_key(spec))
-        # Nobody can say whether a one-shot has changed that cannot be read: it must not refuse its neighbours.
-        lenient = listed.keeps_passed or (old is not None and stored_schedule(old) is None)
-        passed = done.passed if lenient else None
+        # If the stored one-shot cannot be read, we cannot know whether it has changed: then it must not refuse the whole list.
+        may_have_passed = listed.keeps_passed or (old is not None and stored_schedule(old) is None)
+        passed = done.passed if may_have_passed else None
         if old is None:
             storage.insert_jobs([new_job(storage, new_id, spec, defaults, now, origin=listed.origin, passed=passed)])
         else:
-            new = _respecified(old, spec, listed.origin, defaults)
+            new = _with_specification(old, spec, listed.origin, defaults)
             if listed.origin is not None:
-                _note_defaults(done, old, new, spec)
+                _report_defaults(done, old, new, spec)
             by_default = listed.origin is not None and spec.timezone is None
             edit_job(storage, old, new, now, by_default=by_default, passed=passed)
         done.ids.append(new_id if old is None else old.id)
@@ -96,10 +99,10 @@ def upsert_jobs(storage: Storage, listed: JobList, defaults: Defaults) -> Upsert
 
 
 def _take_former(storage: Storage, listed: JobList, origin: str) -> None:
-    """Note the list's file, and give the jobs that it listed under a former name to its origin."""
+    """Store the list's file, and give the jobs that it listed under a former name to its origin."""
     files = {row.name: row.file for row in storage.origins()} if listed.former else {}
     for name in listed.former:
-        # A name that is no path of this file may be another list's: then the file that is noted with it decides.
+        # A former name that is no path of this file may belong to another list: the file that is stored with it decides.
         if name != origin and name in files and files[name] in (listed.file, *([None, name] if name.startswith("/") else [])):
             adopt_origin(storage, name, by=origin)
     if listed.file is not None:
@@ -107,7 +110,7 @@ def _take_former(storage: Storage, listed: JobList, origin: str) -> None:
 
 
 def adopt_origin(storage: Storage, origin: str, *, by: str) -> int:
-    """Give the jobs of one origin to another, and count them. Nothing else changes in them."""
+    """Give the jobs of one origin to another, without changing anything else in them; return how many there are."""
     jobs = storage.jobs_of_origin(origin)
     if origin != by:
         storage.update_jobs([job._replace(origin=by) for job in jobs])
@@ -116,7 +119,7 @@ def adopt_origin(storage: Storage, origin: str, *, by: str) -> int:
 
 
 def remove_origin(storage: Storage, origin: str) -> int:
-    """Remove the jobs of an origin, as each alone is removed, and count them."""
+    """Remove the jobs of an origin as `delete_job` does; return how many there are."""
     jobs = storage.jobs_of_origin(origin)
     for job in jobs:
         delete_job(storage, job)
@@ -124,41 +127,34 @@ def remove_origin(storage: Storage, origin: str) -> int:
     return len(jobs)
 
 
-def _respecified(job: JobRow, spec: JobSpec, origin: str | None, defaults: Defaults) -> JobRow:
-    """Give the existing job the fields of the specification; a delay that was given before is the same one-shot.
+def _with_specification(job: JobRow, spec: JobSpec, origin: str | None, defaults: Defaults) -> JobRow:
+    """Return an existing job with the fields of a specification. A delay that the job was added with is the same one-shot.
 
-    What the specification leaves open follows the defaults of a list with an origin; without one it was settled when the job was added.
+    Fields that the specification leaves open follow the defaults of a list with an origin. Without an origin they stay as they were
+    stored when the job was added.
     """
-    settled = defaults
     if origin is None:
         zone = job.timezone if is_zone(job.timezone) else defaults.timezone
-        settled = Defaults(timezone=zone, max_retries=job.max_retries, timeout_secs=job.timeout_secs)
-    delay_ms = round(spec.schedule.in_secs * 1000) if isinstance(spec.schedule, Delay) else None
-    return job._replace(
-        prompt=spec.prompt,
-        schedule=_delayed(job) if isinstance(spec.schedule, Delay) else schedule_to_json(spec.schedule),
-        delay_ms=delay_ms,
-        timezone=spec.timezone or settled.timezone,
-        delete_after_run=int(spec.delete_after_run),
-        max_retries=settled.max_retries if spec.max_retries is None else spec.max_retries,
-        timeout_secs=settled.timeout_secs if spec.timeout_secs is None else spec.timeout_secs,
-        session_mode=spec.session_mode.value,
-        overlap=spec.overlap.value,
-        misfire=misfire_to_text(spec.misfire),
-        executor_options=spec.executor_options.text,
-        origin=job.origin if origin is None else origin,
-    )
+        defaults = Defaults(timezone=zone, max_retries=job.max_retries, timeout_secs=job.timeout_secs)
+    columns = columns_of_spec(spec, defaults)
+    if isinstance(spec.schedule, Delay):
+        columns |= {"schedule": _delayed(job), "delay_ms": round(spec.schedule.in_secs * 1000)}
+    else:
+        columns |= {"schedule": schedule_to_json(spec.schedule), "delay_ms": None}
+    if origin is not None:
+        columns["origin"] = origin
+    return with_columns(job, columns)
 
 
 def _delayed(job: JobRow) -> str:
-    """The one-shot that a delay has become; one that cannot be read any more is made again from when the job was added."""
+    """Return the one-shot that a delay was turned into; one that cannot be read is made again, from when its delay started."""
     if job.delay_ms is None or stored_schedule(job) is not None:
         return job.schedule
     return schedule_to_json(OneShot(from_millis(job.anchor_at + job.delay_ms)))
 
 
-def _note_defaults(done: Upserted, old: JobRow, new: JobRow, spec: JobSpec) -> None:
-    """Note which defaults of its list a job follows that it did not follow before."""
+def _report_defaults(done: Upserted, old: JobRow, new: JobRow, spec: JobSpec) -> None:
+    """Add the job to those that follow a default of their list that they did not follow before."""
     if spec.timezone is None and new.timezone != old.timezone:
         done.zone.append(new.name)
     if spec.max_retries is None and new.max_retries != old.max_retries:

@@ -1,4 +1,4 @@
-"""Rows as the values that users see."""
+"""Makes the values that users see of rows. A damaged value is replaced and reported, so that it never hides the other rows of a page."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import attrs
 from cronactors import checks
 from cronactors.errors import CronError, InvalidJob
 from cronactors.instants import EARLIEST, Millis, from_millis
-from cronactors.ledger.stored_values import is_time, options_of, schedule_of, unreadable
-from cronactors.model import Cause, CronJob, CronRun, JobContext, Misfire, Overlap, RunStatus, SessionMode, Trigger
-from cronactors.policy import misfire_from_text
+from cronactors.ledger.job_fields import attributes_of_row, options_from_column
+from cronactors.ledger.stored_values import is_time, schedule_of, unreadable
+from cronactors.model import Cause, CronJob, CronRun, JobContext, RunStatus, SessionMode, Trigger
 from cronactors.schedules.schedule import OneShot, Schedule
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import JobRow, RunRow
@@ -28,8 +28,11 @@ _V = TypeVar("_V")
 _E = TypeVar("_E", bound=StrEnum)
 
 
+_make_job: Callable[..., CronJob] = CronJob  # the fields that users set come by name, from the table
+
+
 class _Reader:
-    """Reads stored values one by one: one that cannot be read is replaced, and noted. So a row never hides the others of its page."""
+    """Reads stored values one by one: one that cannot be read is replaced, and its error collected in ``faults``."""
 
     def __init__(self) -> None:
         self.faults: list[CronError] = []
@@ -55,34 +58,24 @@ class _Reader:
 
 
 def _read_job(job: JobRow, open_runs: Iterable[RunRow]) -> tuple[CronJob, list[CronError]]:
-    """A job as users see it, and what of it cannot be read."""
+    """Make the job that users see, and the errors of values that cannot be read."""
     reader = _Reader()
     attempts = [run for run in open_runs if run.job_id == job.id and run.attempt > 1]
     retries = [run.ready_at for run in attempts if run.status == RunStatus.PENDING]
     created_at = reader.instant("created_at", job.created_at)
     unknown: Schedule = OneShot(created_at)
     schedule = reader.read(schedule_of, job, unknown)
-    view = CronJob(
+    view = _make_job(
         id=job.id,
-        name=job.name,
-        prompt=job.prompt,
         schedule=schedule,
-        timezone=job.timezone,
         enabled=bool(job.enabled),
-        delete_after_run=bool(job.delete_after_run),
         created_at=created_at,
         last_run_at=reader.optional_instant("last_run_at", job.last_run_at),
         next_run_at=reader.optional_instant("next_run_at", job.next_run_at if job.enabled else None),
         retry_count=max((run.failures for run in attempts), default=0),
-        max_retries=job.max_retries,
         last_error=job.last_error,
         retry_at=reader.instant("ready_at", min(retries)) if retries else None,
-        timeout_secs=job.timeout_secs,
-        session_mode=reader.member("session_mode", SessionMode, job.session_mode, SessionMode.ISOLATED),
-        user_id=job.user_id or None,
-        overlap=reader.member("overlap", Overlap, job.overlap, Overlap.SKIP),
-        misfire=reader.read(misfire_from_text, job.misfire, Misfire()),
-        executor_options=options_of(job),
+        **attributes_of_row(job, reader.read),
     )
     if reader.faults:
         view = attrs.evolve(view, last_error=unreadable(reader.faults[0]))
@@ -90,24 +83,24 @@ def _read_job(job: JobRow, open_runs: Iterable[RunRow]) -> tuple[CronJob, list[C
 
 
 def job_view(job: JobRow, open_runs: Iterable[RunRow]) -> CronJob:
-    """A job with what its open runs say of retries. If something of it cannot be read its ``last_error`` says so."""
+    """Make the `CronJob` of a job and its open runs, which show its retries; its ``last_error`` names a value that cannot be read."""
     return _read_job(job, open_runs)[0]
 
 
 def faults_of_job(job: JobRow) -> list[CronError]:
-    """What of a job cannot be read."""
+    """Return the errors of a job's values that cannot be read."""
     return _read_job(job, ())[1]
 
 
 def job_views(storage: Storage, jobs: Iterable[JobRow]) -> list[CronJob]:
-    """Jobs with what their open runs say of retries."""
+    """Read the open runs of jobs, and make their `CronJob`."""
     rows = list(jobs)
-    opened = by_job(storage.open_runs([job.id for job in rows]))
-    return [job_view(job, opened.get(job.id, ())) for job in rows]
+    open_runs = by_job(storage.open_runs([job.id for job in rows]))
+    return [job_view(job, open_runs.get(job.id, ())) for job in rows]
 
 
 def by_job(runs: Iterable[RunRow]) -> dict[str, list[RunRow]]:
-    """Runs sorted into those of each job."""
+    """Group runs by job."""
     found: dict[str, list[RunRow]] = {}
     for run in runs:
         found.setdefault(run.job_id, []).append(run)
@@ -115,7 +108,7 @@ def by_job(runs: Iterable[RunRow]) -> dict[str, list[RunRow]]:
 
 
 def _read_run(run: RunRow) -> tuple[CronRun, list[CronError]]:
-    """A run as users see it, and what of it cannot be read."""
+    """Make the run that users see, and the errors of values that cannot be read."""
     reader = _Reader()
     view = CronRun(
         id=str(run.id),
@@ -140,17 +133,17 @@ def _read_run(run: RunRow) -> tuple[CronRun, list[CronError]]:
 
 
 def run_view(run: RunRow) -> CronRun:
-    """A run. If something of it cannot be read its ``error`` says so; an unknown status shows as failed, never as success."""
+    """Make the `CronRun` of a run. Its ``error`` names a value that cannot be read; an unknown status is shown as failed, never success."""
     return _read_run(run)[0]
 
 
 def faults_of_run(run: RunRow) -> list[CronError]:
-    """What of a run cannot be read."""
+    """Return the errors of a run's values that cannot be read."""
     return _read_run(run)[1]
 
 
 def context_of(run: RunRow, job: JobRow) -> JobContext:
-    """What the executor of a run is told."""
+    """Make the context that the executor of a run is called with."""
     return JobContext(
         prompt=job.prompt,
         session_mode=SessionMode(job.session_mode),  # the claim has checked it
@@ -160,5 +153,5 @@ def context_of(run: RunRow, job: JobRow) -> JobContext:
         run_id=str(run.id),
         scheduled_at=_Reader().instant("scheduled_at", run.scheduled_at),
         attempt=run.attempt,
-        executor_options=options_of(job),
+        executor_options=options_from_column(job.executor_options),
     )

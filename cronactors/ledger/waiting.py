@@ -1,4 +1,9 @@
-"""Who waits for whom: letting the next of a line start, and taking runs and whole jobs out of the queue."""
+"""Runs that wait: inserting them, releasing the next one, and taking runs and whole jobs out of the queue. Runs on the storage thread.
+
+A pending run with a `RunRow.waits_for` is not in the queue. Each key has at most one run that is about to start or is running, and
+many that wait; when that one finishes, or is cancelled before it started, the run that has waited longest is released. So every
+function that cancels pending runs also releases the next ones; otherwise they would wait for ever.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +19,9 @@ from cronactors.storage.rows import CRASH_LOOP, PAUSE, JobRow, JobState, RunRow,
 
 
 def insert_moments(storage: Storage, jobs: Mapping[str, JobRow], rows: Sequence[RunRow]) -> list[RunRow | None]:
-    """Add rows that stand for moments of these jobs. No moment that another row bears is lost with those beside it.
+    """Insert rows that stand for moments of these jobs.
+
+    Once the clock was set back a moment may have a row already. Then its row is inserted for the other moments that it stands for.
 
     Returns:
         The rows as they are stored; None for one all of whose moments have rows already.
@@ -27,7 +34,7 @@ def insert_moments(storage: Storage, jobs: Mapping[str, JobRow], rows: Sequence[
 
 
 def _insert_rest(storage: Storage, job: JobRow, row: RunRow) -> RunRow | None:
-    """Add a row without the moments that have rows of their own, where the one that it bears is such a moment."""
+    """Insert a row for those of its moments that have no rows, now that the moment by which it is known has one."""
     timing = stored_timing(job)
     if timing is None or row.attempt > 1:
         return None
@@ -41,7 +48,13 @@ def _insert_rest(storage: Storage, job: JobRow, row: RunRow) -> RunRow | None:
 
 
 def release_waiting(storage: Storage, run: RunRow, *, held: bool) -> None:
-    """Let the next of each line start that this run kept waiting, or that it was to be the next of."""
+    """Release the next run for each key that this run kept others waiting for, or for which it was the next to start.
+
+    Args:
+        storage: Inside a transaction.
+        run: The run, as it was before it finished or was cancelled.
+        held: Whether it held its job.
+    """
     keys = []
     if run.session is not None and run.waits_for is None:
         keys.append(run.session)
@@ -52,31 +65,31 @@ def release_waiting(storage: Storage, run: RunRow, *, held: bool) -> None:
 
 
 def release_first(storage: Storage, key: str) -> None:
-    """Let the run start that has waited longest for ``key``."""
+    """Release the run that has waited longest for ``key``."""
     waiter = storage.first_waiting_run(key)
     if waiter is not None:
         storage.set_waits_for([(waiter, None)])
 
 
 def release_crash_loops(storage: Storage) -> None:
-    """Let all look again that wait because a suspect was running: they may be none any more, and nobody has to pass on a turn."""
+    """Release all runs that wait for a crash loop: their jobs may be in none any more, and the claim makes the others wait again."""
     while (waiter := storage.first_waiting_run(CRASH_LOOP)) is not None:
         storage.set_waits_for([(waiter, None)])
 
 
 def cancel_pending(storage: Storage, runs: Iterable[RunRow], cause: Cause) -> None:
-    """End pending runs of a job whose own state needs no change, and let those start that stood behind them."""
+    """Cancel pending runs, and release the runs that waited for them; the state of their jobs is not changed."""
     now = storage.now()
     outcome = Outcome(status=RunStatus.CANCELLED, cause=cause)
-    leaving = list(runs)
-    left = storage.store_finishes([finish_values(run, outcome, now) for run in leaving])
-    for run, done in zip(leaving, left, strict=True):  # only now, so that none of them is given a turn
-        if done:
+    pending = list(runs)
+    took_effect = storage.store_finishes([finish_values(run, outcome, now) for run in pending])
+    for run, cancelled in zip(pending, took_effect, strict=True):  # after all of them, so that none of them is released
+        if cancelled:
             release_waiting(storage, run, held=False)
 
 
 def skip_due(storage: Storage, job: JobRow, cause: Cause) -> Millis | None:
-    """Record the moments of an enabled job that have come due and will not run as one skipped row; answer the first after them."""
+    """Record the due moments of an enabled job as one skipped row, and return the first moment after them."""
     now = storage.now()
     first, timing = job.next_run_at, stored_timing(job)
     if first is None or first > now or not job.enabled or timing is None or not is_time(first):
@@ -86,19 +99,19 @@ def skip_due(storage: Storage, job: JobRow, cause: Cause) -> Millis | None:
 
 
 def disable_job(storage: Storage, job: JobRow, cause: Cause) -> JobRow:
-    """Disable a job: what is due is skipped, attempts that wait stay waiting until it is resumed; runs asked for still start."""
+    """Disable a job: its due moments are skipped, its pending runs wait until it is resumed; requested runs still start."""
     skip_due(storage, job, cause)
     waiting = {run.id: run for run in storage.open_runs([job.id]) if run.status == RunStatus.PENDING and not run.manual}
-    stopped = job._replace(enabled=0, held_by=None if job.held_by in waiting else job.held_by)
-    storage.update_job_states([JobState.of(stopped)])
+    disabled = job._replace(enabled=0, held_by=None if job.held_by in waiting else job.held_by)
+    storage.update_job_states([JobState.of(disabled)])
     storage.set_waits_for([(run_id, PAUSE) for run_id in waiting])
     for run in waiting.values():
-        release_waiting(storage, run, held=run.id == job.held_by)  # its turn, if it had one, passes to the next
-    return stopped
+        release_waiting(storage, run, held=run.id == job.held_by)
+    return disabled
 
 
 def delete_job(storage: Storage, job: JobRow) -> None:
-    """Take a job away: what waits ends as removed, what runs goes on to its end."""
+    """Delete a job: its due moments are skipped and its pending runs cancelled, as removed; running ones continue."""
     skip_due(storage, job, Cause.REMOVED)
     storage.delete_jobs([job.id])
     cancel_pending(storage, (run for run in storage.open_runs([job.id]) if run.status == RunStatus.PENDING), Cause.REMOVED)

@@ -1,9 +1,10 @@
-"""Next moments computed anew once the rules of time zones, or our reading of expressions, are of a newer release.
+"""Next moments are computed again when the rules of time zones, or our reading of expressions, come from a newer release.
 
-The file keeps the newest release that a scheduler has used (`meta`), and each job the one by which its next moment was computed. The
-first scheduler with a newer release notes when that was; from then on jobs are brought up to date page by page, and a job that comes
-due first is brought up to date by its claim. What was due before the change stays due. A scheduler with older rules than the file's
-leaves all next moments as they are.
+A stored next moment was computed by the rules of some release. If a newer one moves the clock of a zone, the stored moment is an hour
+off. We cannot compute all of 1,000,000 stored jobs before a start, which has 50 ms. So the file keeps the newest release that a scheduler has used, and each job the release by which its next moment was computed. The first scheduler with a
+newer release stores when that was; from then on jobs are brought up to date page by page behind the start, and a job that comes due
+first is brought up to date by its claim. Moments that were due before the change stay due. A scheduler with older rules than the
+file's leaves all next moments as they are. Runs on the storage thread.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class RulesOfFile:
         rules: Their release.
         since: When a scheduler with these rules first opened the file.
         done: Whether all jobs have been brought up to date.
-        before: The release before; None: there was none.
+        before: The previous release; None: there was none.
     """
 
     rules: str
@@ -40,7 +41,7 @@ class RulesOfFile:
 
 
 def note_rules(storage: Storage) -> RulesOfFile:
-    """Note the rules of this process, unless the file has newer ones, and give those that the file has now."""
+    """Store the rules of this process, unless the file has newer ones; return the rules of the file."""
     found = _rules_of(storage)
     if found is None or is_older(found.rules):
         found = RulesOfFile(RULES, storage.now(), done=False, before=None if found is None else found.rules)
@@ -49,7 +50,7 @@ def note_rules(storage: Storage) -> RulesOfFile:
 
 
 def note_older_rules(storage: Storage) -> None:
-    """Note that this process computes next moments: by older rules than the file's, the next start with newer ones does so anew."""
+    """Before this process computes next moments: if its rules are older than the file's, store that jobs must be computed again."""
     found = _rules_of(storage)
     if found is not None and is_older(RULES, found.rules):
         _note_older(storage, found)
@@ -64,7 +65,7 @@ def _rules_of(storage: Storage) -> RulesOfFile | None:
     text = storage.meta(_FACT)
     try:
         return None if text is None else RulesOfFile(**json.loads(text))
-    except (TypeError, ValueError):  # damaged, or of a later release that notes more: noted anew
+    except (TypeError, ValueError):  # damaged, or of a later release with more fields: it is written again
         return None
 
 
@@ -77,11 +78,11 @@ def recompute_page(storage: Storage, *, after: int, limit: int) -> tuple[int | N
 
     Args:
         storage: Inside a transaction.
-        after: 0, or where the page before ended.
+        after: 0, or the first value that the previous page returned.
         limit: How many jobs a page has.
 
     Returns:
-        Where the next page begins, None after the last one; and how many next moments have moved.
+        ``after`` of the next page, None after the last one; and how many next moments have moved.
     """
     rules = note_rules(storage)
     page = storage.list_jobs(after=after, limit=limit, user_id=None)
@@ -93,13 +94,13 @@ def recompute_page(storage: Storage, *, after: int, limit: int) -> tuple[int | N
     return None, moved
 
 
-def recomputed(storage: Storage, job: JobRow) -> JobRow:
-    """Bring a job of other rules up to date, and give it as it is now. One that cannot be read is left alone.
+def with_current_rules(storage: Storage, job: JobRow) -> JobRow:
+    """Return a job whose next moment comes from the rules of this process; a job that cannot be read is returned as it is.
 
-    A process with older rules than the file's keeps the next moment, and marks the job: what this process computes for it is computed
-    anew by the next start with newer rules.
+    A process with older rules than the file's keeps the next moment, and marks the job with its rules: it will compute the moments
+    after that one, and the next start with newer rules has to compute them again.
     """
-    return _recomputed(storage, job, note_rules(storage))
+    return job if job.rules == RULES else _recomputed(storage, job, note_rules(storage))
 
 
 def _recomputed(storage: Storage, job: JobRow, rules: RulesOfFile) -> JobRow:
@@ -112,7 +113,7 @@ def _recomputed(storage: Storage, job: JobRow, rules: RulesOfFile) -> JobRow:
         due = job.next_run_at <= rules.since
         try:
             new = recompute_moment(schedule_of(job), found, zone=job.timezone, due=due, now=storage.now())
-        except (InvalidSchedule, ValueError, OverflowError):  # the schedule, or a number that is no time
+        except (InvalidSchedule, ValueError, OverflowError):  # a schedule that cannot be read, or a number that is no time
             return job
         if new != found:
             job = job._replace(next_run_at=new.at, decided_local=new.decided_local)

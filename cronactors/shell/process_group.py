@@ -9,6 +9,7 @@ from pathlib import Path
 import trio
 
 from cronactors.actors.forks import generation
+from cronactors.backoff import backoff
 from cronactors.wallclock import hold
 
 PROC = Path("/proc")
@@ -57,14 +58,13 @@ class ProcessGroup:
         """
         if self._kill_at is None and self._signal(signal.SIGTERM):
             self._kill_at = trio.current_time() + self._grace
-            self._signal(signal.SIGCONT)  # a stopped process handles no signal but SIGKILL
-        pause = _FIRST_PAUSE
+            self._signal(signal.SIGCONT)  # a stopped process obeys nothing but SIGKILL
+        pauses = backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while self._kill_at is not None and self._signal(0) and await self._count_alive() != 0:
             if trio.current_time() >= self._kill_at:
                 self._signal(signal.SIGKILL)
                 return
-            await trio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            await trio.sleep(next(pauses))
 
     async def _count_alive(self) -> int | None:
         assert self.leader is not None

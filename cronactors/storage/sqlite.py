@@ -212,9 +212,9 @@ class SqliteStorage(Execution):
 
     def next_times(self) -> NextTimes:
         """Return the next times of the queue and of `jobs_to_cancel`."""
-        moment, pending, cancelling = self._fetch(sql.NEXT_TIMES)[0]
+        moment, pending, jobs_to_cancel = self._fetch(sql.NEXT_TIMES)[0]
         due = [integer(at) for at in (moment, pending) if at is not None]
-        return NextTimes(min(due, default=None), None if cancelling is None else integer(cancelling))
+        return NextTimes(min(due, default=None), None if jobs_to_cancel is None else integer(jobs_to_cancel))
 
     def jobs_to_cancel(self, *, now: Millis, limit: int) -> list[str]:
         """Return jobs whose open run is to be cancelled."""

@@ -30,8 +30,8 @@ from cronactors import (
 )
 from cronactors.actors import stopping
 from cronactors.actors.stopping import AFTER_GRACE, LEAST_LEFT, SIGN_OFF_SHARE, STOP_LIMIT, StopDeadline
-from cronactors.executors import SHELL_GRACE
 from cronactors.ledger import finish as ledger_finish
+from cronactors.shell.executor import SHELL_GRACE
 from cronactors.storage import connection
 from cronactors.storage.stop_marks import StopMarks
 from cronactors.testing import VirtualClock

@@ -22,7 +22,7 @@ def storage_threads() -> list[threading.Thread]:
 
 @pytest.fixture
 def often(monkeypatch):
-    monkeypatch.setattr(leases, "KEEP_EVERY", 20)
+    monkeypatch.setattr(leases, "HEARTBEAT_EVERY", 20)
 
 
 class Heartbeat:
@@ -190,7 +190,7 @@ async def test_heartbeats_are_given_while_the_loop_is_blocked(often):
 
 
 async def test_heartbeats_are_given_no_more_often_than_every_keep_every(monkeypatch):
-    monkeypatch.setattr(leases, "KEEP_EVERY", 3_600_000)
+    monkeypatch.setattr(leases, "HEARTBEAT_EVERY", 3_600_000)
     heartbeat = Heartbeat()
     async with storage_thread() as thread:
         thread.heartbeat = heartbeat

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from cronactors import Cause, CronConfig, Interval, JobSpec, RunStatus, open_scheduler
-from cronactors.executors import SHELL_OUTPUT, shell_executor
+from cronactors.shell.executor import SHELL_OUTPUT, shell_executor
 from tests.test_executors import gone, pid_in, posix, wait_for
 from tests.workers import runs_in
 

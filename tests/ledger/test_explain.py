@@ -1,4 +1,4 @@
-"""Which row a moment stands in: rows know it, whatever schedule, zone or policy the job has now."""
+"""Which row stands for a moment: rows know it, whatever schedule, zone or policy the job has now."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def fates(world: World, job: str, moments: range) -> list[str]:
 
 
 def each_once(world: World, job: str, moments: range) -> None:
-    """Each row is named for as many of the moments as it stands for."""
+    """Check that each row is named for as many of the moments as it stands for."""
     named = Counter(explained(world, job, T0 + moment).run_id for moment in moments)
     rows = {str(run.id): run.coalesced for run in world.history(job) if run.attempt == 1 and not run.manual}
     assert named == rows
@@ -56,7 +56,7 @@ def test_after_an_edit_the_moments_before_it_are_found_once_each(world, overlap,
     """Missed, merged, overlapped and replaced: all of them before the edit."""
     job = world.add(MINUTELY, overlap=overlap)
     world.pass_time(5 * MINUTE)
-    run = world.begin()
+    run = world.claim_one()
     world.pass_time(4 * MINUTE)
     world.finish(run)
     world.pass_time(3 * MINUTE)
@@ -67,36 +67,36 @@ def test_after_an_edit_the_moments_before_it_are_found_once_each(world, overlap,
     each_once(world, job, moments)
 
 
-def test_a_time_between_the_moments_of_an_earlier_schedule(world):
+def test_a_time_between_moments_of_an_earlier_schedule_is_explained_with_reserve(world):
     job = world.add(MINUTELY)
     world.pass_time(3 * MINUTE)
-    world.finish(world.begin())
+    world.finish(world.claim_one())
     assert explained(world, job, T0 + 90 * SECOND).outcome is Fate.NO_MOMENT
     world.update(job, {"schedule": Interval(HOUR)})
     unsure = explained(world, job, T0 + 90 * SECOND)
     assert unsure.outcome is Fate.MERGED
-    assert "nothing says whether this was one of its moments" in unsure.text
-    assert "nothing says" not in explained(world, job, T0 + MINUTE).text
+    assert "it is not known whether this was one of its moments" in unsure.text
+    assert "not known" not in explained(world, job, T0 + MINUTE).text
     assert explained(world, job, T0 + 3 * MINUTE + 1).outcome is Fate.NO_MOMENT
 
 
-def test_of_two_moments_none_lies_between(world):
+def test_between_two_merged_moments_there_is_none(world):
     job = world.add(MINUTELY)
     world.pass_time(2 * MINUTE)
-    world.finish(world.begin())
+    world.finish(world.claim_one())
     world.update(job, {"schedule": Interval(HOUR)})
     assert fates(world, job, range(MINUTE, 2 * MINUTE + 1, 30 * SECOND)) == ["merged", "no_moment", "run"]
 
 
-def test_moments_that_came_due_before_a_pause(world):
+def test_moments_that_came_due_before_a_pause_are_explained(world):
     job = world.add(MINUTELY)
     world.pass_time(3 * MINUTE)
     world.pause(job)
     world.pass_time(3 * MINUTE)
-    told = ["skipped"] * 3 + ["not_planned"] * 3
-    assert fates(world, job, range(MINUTE, 6 * MINUTE + 1, MINUTE)) == told
+    expected = ["skipped"] * 3 + ["not_planned"] * 3
+    assert fates(world, job, range(MINUTE, 6 * MINUTE + 1, MINUTE)) == expected
     world.resume(job)
-    assert fates(world, job, range(MINUTE, 7 * MINUTE + 1, MINUTE)) == [*told, "will_run"]
+    assert fates(world, job, range(MINUTE, 7 * MINUTE + 1, MINUTE)) == [*expected, "will_run"]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_moments_that_came_due_before_a_pause(world):
         (Misfire(window=timedelta(minutes=4), coalesce="all", max_runs=2), ["skipped"] * 8 + ["run"] * 2),
     ],
 )
-def test_missed_moments_whatever_the_policy_is_later(world, misfire, expected):
+def test_missed_moments_are_explained_whatever_the_policy_is_later(world, misfire, expected):
     job = world.add(MINUTELY, misfire=misfire)
     world.pass_time(10 * MINUTE)
     finish_all(world)
@@ -122,10 +122,10 @@ def test_missed_moments_whatever_the_policy_is_later(world, misfire, expected):
         each_once(world, job, moments)
 
 
-def test_merged_moments_of_a_retry_that_came_too_late(world):
+def test_merged_moments_of_a_retry_that_was_too_late_are_explained(world):
     job = world.add(MINUTELY, misfire=Misfire(window=timedelta(minutes=3)))
     world.pass_time(2 * MINUTE)
-    world.begin()
+    world.claim_one()
     world.pass_time(HOUR)
     world.crash()
     world.claim()
@@ -135,27 +135,27 @@ def test_merged_moments_of_a_retry_that_came_too_late(world):
     assert explained(world, job, T0 + MINUTE).outcome is Fate.MERGED
 
 
-def test_the_clock_set_back(world):
-    """The row of the merged moments lies behind those that came round again."""
+def test_moments_are_explained_after_the_clock_was_set_back(world):
+    """The row of the merged moments lies behind the rows of moments that came due a second time."""
     job = world.add(MINUTELY)
     world.pass_time(10 * MINUTE)
-    world.finish(world.begin())
+    world.finish(world.claim_one())
     world.set_back(5 * MINUTE + SECOND)
     for _ in range(3):
         world.pass_time(MINUTE)
         finish_all(world)
     moments = range(MINUTE, 11 * MINUTE + 1, MINUTE)
-    #        1 to 4: merged; 5 to 7: run again in their own time; 8, 9: to be run again; 10: has its row
-    told = ["merged"] * 4 + ["run"] * 3 + ["will_run"] * 2 + ["run", "will_run"]
-    assert fates(world, job, moments) == told
+    #        1 to 4: merged; 5 to 7: run a second time; 8, 9: will run a second time; 10: has a row
+    expected = ["merged"] * 4 + ["run"] * 3 + ["will_run"] * 2 + ["run", "will_run"]
+    assert fates(world, job, moments) == expected
     world.update(job, {"schedule": Interval(HOUR)})
-    assert fates(world, job, moments)[:7] == told[:7]
+    assert fates(world, job, moments)[:7] == expected[:7]
 
 
-def test_many_rows_that_came_round_again(world):
+def test_a_moment_is_found_behind_many_rows_of_the_time_before_the_clock_was_set_back(world):
     job = world.add(Interval(SECOND))
     world.pass_time(90 * SECOND)
-    world.finish(world.begin())
+    world.finish(world.claim_one())
     world.set_back(80 * SECOND)
     for _ in range(70):
         world.pass_time(SECOND)
@@ -163,11 +163,11 @@ def test_many_rows_that_came_round_again(world):
     assert fates(world, job, range(SECOND, 10 * SECOND, SECOND)) == ["merged"] * 9
 
 
-def test_rows_of_an_older_version_know_only_how_many(world):
-    """Their moments are counted by the schedule of today, as far as that goes back."""
+def test_rows_of_an_older_version_know_only_how_many_moments_they_stand_for(world):
+    """Their moments are counted by the present schedule, from its anchor on."""
     job = world.add(MINUTELY)
     world.pass_time(4 * MINUTE)
-    run = world.begin()
+    run = world.claim_one()
     world.pass_time(3 * MINUTE)
     world.finish(run)
     for row in world.history(job):

@@ -1,4 +1,4 @@
-"""Adding, upserting, updating, removing; in every state of a job's runs."""
+"""Adding, upserting, updating and removing jobs, in every state of their runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 from cronactors.errors import DuplicateJob, InvalidSchedule, JobBusy, JobNotFound
 from cronactors.instants import from_millis
 from cronactors.ledger.cancel_other import cancel_overlapped
-from cronactors.ledger.jobs import Defaults, add_jobs, remove_named
+from cronactors.ledger.job_fields import Defaults
+from cronactors.ledger.jobs import add_jobs, remove_named
 from cronactors.model import Overlap, SessionMode
 from cronactors.schedules.schedule import Cron, Interval
 from cronactors.spec import Delay
@@ -61,7 +62,7 @@ def test_all_or_none_are_added(world):
     assert world.do(lambda storage: storage.list_jobs(after=0, limit=9, user_id=None)) == []
 
 
-def test_what_the_specification_leaves_open_is_stored_with_the_job(world):
+def test_defaults_for_open_fields_are_stored_with_the_job(world):
     (job,) = world.do(add_jobs, [world.spec(NINE)], Defaults(timezone="Europe/Rome", max_retries=7, timeout_secs=5))
     row = world.job(job)
     assert (row.timezone, row.max_retries, row.timeout_secs, row.next_run_at) == ("Europe/Rome", 7, 5, T0 + 8 * HOUR)
@@ -74,7 +75,7 @@ def test_a_delay_counts_from_when_it_is_first_added(world):
     assert world.upsert(spec) == [job]
     assert world.job(job).next_run_at == T0 + 1500
     world.pass_time(SECOND)
-    world.finish(world.begin())
+    world.finish(world.claim_one())
     assert world.upsert(spec) == [job]
     assert (world.job(job).enabled, world.claim()) == (0, [])
     world.upsert((job, world.spec(Delay(3), name=spec[1].name)[1]))
@@ -84,11 +85,11 @@ def test_a_delay_counts_from_when_it_is_first_added(world):
 # Upserting
 
 
-def test_unchanged_schedules_keep_their_place_anchor_and_retry(world):
+def test_an_upsert_of_an_unchanged_schedule_keeps_next_moment_anchor_and_retry(world):
     spec = world.spec(HOURLY, name="a")
     (job,) = world.upsert(spec)
     world.pass_time(HOUR)
-    world.finish(world.begin(), FAILURE)
+    world.finish(world.claim_one(), FAILURE)
     before = world.job(job)
     new = world.spec(HOURLY, name="a", max_retries=9)
     world.pass_time(10 * SECOND)
@@ -103,13 +104,13 @@ def test_a_due_moment_survives_an_upsert(world):
     world.upsert(spec)
     world.pass_time(5 * MINUTE)
     world.upsert(spec)
-    assert world.begin().coalesced == 5
+    assert world.claim_one().coalesced == 5
 
 
 def test_a_done_one_shot_stays_done_until_its_schedule_changes(world):
     spec = world.spec(at(T0), name="a")
     (job,) = world.upsert(spec)
-    world.finish(world.begin())
+    world.finish(world.claim_one())
     world.pass_time(DAY)
     world.upsert(spec)
     assert (world.job(job).enabled, world.claim()) == (0, [])
@@ -128,7 +129,7 @@ def test_upserting_leaves_a_paused_job_paused(world):
     assert world.job(job).enabled == 0
 
 
-def test_a_paused_one_shot_stays_paused_whatever_is_upserted(world):
+def test_an_upsert_leaves_a_paused_one_shot_paused(world):
     (job,) = world.upsert(world.spec(at(T0), name="a"))
     world.pass_time(SECOND)
     world.pause(job)
@@ -138,7 +139,7 @@ def test_a_paused_one_shot_stays_paused_whatever_is_upserted(world):
     assert world.job(job).next_run_at == T0 + HOUR
 
 
-def test_defaults_are_settled_when_a_job_is_added(world):
+def test_an_upsert_keeps_the_defaults_with_which_a_job_was_added(world):
     spec = world.spec(NINE)
     (job,) = world.upsert(spec)
     before = world.job(job)
@@ -156,17 +157,17 @@ def test_jobs_that_their_file_does_not_list_any_more_are_removed(world):
     new = world.spec(HOURLY)
     assert world.upsert(kept, new, origin="a.toml")[0] == first
     assert [world.exists(job) for job in (own, first, second, third)] == [True, True, False, True]
-    assert world.told(second) == [("cancelled", "removed", 0, 1, 1)]
-    assert world.begin().job_id == first
+    assert world.summary(second) == [("cancelled", "removed", 0, 1, 1)]
+    assert world.claim_one().job_id == first
 
 
 def test_an_upsert_repairs_a_schedule_that_cannot_be_read(world):
     spec = world.spec()
     (job,) = world.upsert(spec)
-    world.spoil(job, schedule="nonsense")
+    world.damage(job, schedule="nonsense")
     world.upsert(spec)
     world.pass_time(MINUTE)
-    assert world.begin().job_id == job
+    assert world.claim_one().job_id == job
 
 
 # Updating
@@ -188,22 +189,22 @@ def test_a_new_schedule_counts_from_now_and_drops_the_pending_retry(world):
     world.update(job, {"schedule": MINUTELY})
     row = world.job(job)
     assert (row.anchor_at, row.next_run_at) == (world.now, world.now + MINUTE)
-    assert world.told(job)[1] == ("cancelled", "replaced", HOUR, 2, 1)
+    assert world.summary(job)[1] == ("cancelled", "replaced", HOUR, 2, 1)
     world.update(job, {"schedule": NINE})
     world.update(job, {"timezone": "Europe/Rome"})
     assert world.job(job).next_run_at == T0 + 8 * HOUR
 
 
-def test_an_update_during_a_run_is_not_overwritten_by_its_end(world):
+def test_an_update_during_a_run_is_not_overwritten_when_it_finishes(world):
     job = world.add(HOURLY)
     world.pass_time(HOUR)
-    run = world.begin()
+    run = world.claim_one()
     world.update(job, {"schedule": MINUTELY, "prompt": "new", "max_retries": 0})
     world.pass_time(MINUTE // 2)
     world.finish(run, FAILURE)
     row = world.job(job)
     assert (row.prompt, row.next_run_at, row.held_by) == ("new", T0 + HOUR + MINUTE, None)
-    assert [told[0] for told in world.told(job)] == ["failed"]
+    assert [summary[0] for summary in world.summary(job)] == ["failed"]
 
 
 def test_a_name_that_is_taken_is_refused(world):
@@ -215,7 +216,7 @@ def test_a_name_that_is_taken_is_refused(world):
     world.update(job, {"name": "b"})
 
 
-def test_an_update_of_nobody(world):
+def test_an_update_of_a_job_that_does_not_exist_is_refused(world):
     for call in (world.pause, world.resume, world.remove, world.request, world.start):
         with pytest.raises(JobNotFound):
             call("nobody")
@@ -225,13 +226,13 @@ def test_an_update_of_nobody(world):
         world.do(remove_named, "nobody", "")
 
 
-def test_a_new_schedule_drops_a_run_that_waits_for_its_session_and_frees_who_stood_behind_it(world):
+def test_a_new_schedule_cancels_a_run_that_waits_for_its_session_and_releases_those_behind_it(world):
     job = world.add(at(T0 + 20 * SECOND), **MAIN)
     holder = world.add(HOURLY, **MAIN)
     world.request(job)
-    world.finish(world.begin(), FAILURE)  # the retry of the run asked for is ready at 0:30
+    world.finish(world.claim_one(), FAILURE)  # the retry of the requested run is due at 0:30
     world.request(holder)
-    running = world.begin()
+    running = world.claim_one()
     world.pass_time(20 * SECOND)
     world.claim()  # the one-shot waits for the session and holds its job
     world.pass_time(10 * SECOND)
@@ -239,34 +240,34 @@ def test_a_new_schedule_drops_a_run_that_waits_for_its_session_and_frees_who_sto
     assert [run.waits_for for run in world.history(job)[1:]] == [f"job:{job}", "session:ann"]
     world.update(job, {"schedule": HOURLY})
     world.finish(running)
-    assert world.begin().trigger == "retry"
+    assert world.claim_one().trigger == "retry"
 
 
-def test_allowing_all_lets_those_in_line_go(world):
+def test_allowing_all_overlaps_releases_the_runs_that_wait(world):
     job = world.with_retry()
     world.request(job)
-    world.begin()
+    world.claim_one()
     world.pass_time(30 * SECOND)
     assert world.claim() == []
     world.update(job, {"overlap": Overlap.ALLOW_ALL})
-    assert world.begin().trigger == "retry"
+    assert world.claim_one().trigger == "retry"
 
 
-def test_a_job_that_comes_to_allow_all_waits_for_nothing_any_more(world):
+def test_a_job_that_allows_all_overlaps_from_now_on_waits_for_nothing(world):
     job = world.add()
     world.pass_time(MINUTE)
-    world.begin()
+    world.claim_one()
     world.update(job, {"overlap": Overlap.ALLOW_ALL})
     world.pass_time(MINUTE)
-    assert world.begin().scheduled_at == T0 + 2 * MINUTE
+    assert world.claim_one().scheduled_at == T0 + 2 * MINUTE
 
 
-def test_a_job_that_allows_all_no_more_waits_for_the_run_that_started_last(world):
+def test_a_job_that_no_longer_allows_all_overlaps_waits_for_the_run_that_started_last(world):
     job = world.add(overlap=Overlap.ALLOW_ALL)
     runs = []
     for _ in range(2):
         world.pass_time(MINUTE)
-        runs.append(world.begin())
+        runs.append(world.claim_one())
     world.update(job, {"overlap": Overlap.SKIP})
     assert world.job(job).held_by == runs[1].id
     world.pass_time(MINUTE)
@@ -274,32 +275,32 @@ def test_a_job_that_allows_all_no_more_waits_for_the_run_that_started_last(world
     world.finish(runs[0])
     assert world.claim() == []
     world.finish(runs[1])
-    assert world.told(job)[2:] == [("skipped", "overlap", 3 * MINUTE, 1, 1)]
+    assert world.summary(job)[2:] == [("skipped", "overlap", 3 * MINUTE, 1, 1)]
 
 
 @pytest.mark.parametrize("order", list(permutations(range(3))))
-def test_a_job_that_allows_all_no_more_waits_for_all_its_runs(world, order):
+def test_a_job_that_no_longer_allows_all_overlaps_waits_for_all_its_runs(world, order):
     job = world.add(overlap=Overlap.ALLOW_ALL)
     runs = []
     for _ in range(3):
         world.pass_time(MINUTE)
-        runs.append(world.begin())
+        runs.append(world.claim_one())
     world.update(job, {"overlap": Overlap.SKIP})
     for index in order:
         world.pass_time(MINUTE)
         assert world.claim() == []
         world.finish(runs[index])
-    assert world.told(job)[3:] == [("skipped", "overlap", 4 * MINUTE, 1, 3)]
+    assert world.summary(job)[3:] == [("skipped", "overlap", 4 * MINUTE, 1, 3)]
     world.pass_time(MINUTE)
-    assert world.begin().scheduled_at == T0 + 7 * MINUTE
+    assert world.claim_one().scheduled_at == T0 + 7 * MINUTE
 
 
-def test_a_job_that_comes_to_cancel_others_cancels_all_its_runs(world):
+def test_a_job_that_cancels_others_from_now_on_cancels_all_its_runs(world):
     job = world.add(overlap=Overlap.ALLOW_ALL)
     runs = []
     for _ in range(2):
         world.pass_time(MINUTE)
-        runs.append(world.begin())
+        runs.append(world.claim_one())
     world.update(job, {"overlap": Overlap.CANCEL_OTHER})
     world.pass_time(MINUTE)
     world.do(cancel_overlapped)
@@ -307,15 +308,15 @@ def test_a_job_that_comes_to_cancel_others_cancels_all_its_runs(world):
         assert world.claim() == []
         assert world.run(run).cancel_requested
         world.finish(run, CANCELLED)
-    assert world.begin().scheduled_at == T0 + 3 * MINUTE
+    assert world.claim_one().scheduled_at == T0 + 3 * MINUTE
 
 
 @pytest.mark.parametrize("overlap", [Overlap.SKIP, Overlap.ALLOW_ALL])
-def test_a_job_that_ends_its_process_each_time_stays_held_whatever_it_allows(world, overlap):
+def test_a_job_in_a_crash_loop_stays_held_whatever_overlap_it_allows(world, overlap):
     job = world.add(overlap=Overlap.SKIP if overlap is Overlap.ALLOW_ALL else Overlap.ALLOW_ALL)
     world.pass_time(MINUTE)
     for _ in range(3):
-        world.begin()
+        world.claim_one()
         world.crash()
     held = world.job(job).held_by
     assert held is not None
@@ -333,41 +334,41 @@ def test_an_update_that_changes_nothing_writes_nothing(world):
 # Removing
 
 
-def test_removing_during_a_run_lets_it_end(world):
+def test_removing_a_job_during_a_run_lets_it_finish(world):
     job = world.add()
     world.pass_time(MINUTE)
-    run = world.begin()
+    run = world.claim_one()
     world.remove(job)
     with pytest.raises(JobNotFound):
         world.view(job)
-    ended = world.finish(run, FAILURE)
-    assert ended is not None
-    assert [told[:2] for told in world.told(job)] == [("failed", "error")]
+    finished = world.finish(run, FAILURE)
+    assert finished is not None
+    assert [summary[:2] for summary in world.summary(job)] == [("failed", "error")]
     world.pass_time(HOUR)
     assert world.claim() == []
 
 
-def test_a_listed_job_that_goes_after_its_run_leaves_no_attempt_waiting(world):
+def test_a_listed_job_that_is_done_after_its_run_leaves_no_run_pending(world):
     (job,) = world.upsert(world.spec(MINUTELY, name="a"), origin="agent.toml")
     world.pass_time(MINUTE)
-    run = world.begin()
+    run = world.claim_one()
     world.request(world.add(HOURLY))
-    world.crash()  # its attempt is made again, and no moment takes its place
-    asked = next(claimed.run for claimed in world.claim() if claimed.run.job_id == job)
-    assert (run.attempt, asked.attempt) == (1, 2)
+    world.crash()  # the requested run is retried, and no moment replaces it
+    requested = next(claimed.run for claimed in world.claim() if claimed.run.job_id == job)
+    assert (run.attempt, requested.attempt) == (1, 2)
     world.update(job, {"delete_after_run": True, "overlap": Overlap.ALLOW_ALL})
     world.pass_time(MINUTE)
     later = next(claimed.run for claimed in world.claim() if claimed.run.job_id == job)
-    world.finish(asked, FAILURE)
+    world.finish(requested, FAILURE)
     world.finish(later)
     assert not world.job(job).enabled
     assert [run.status for run in world.history(job) if run.completed_at is None] == []
 
 
-def test_removing_ends_what_waits(world):
+def test_removing_a_job_cancels_its_pending_runs(world):
     job = world.with_retry()
     world.remove(job)
-    assert world.told(job) == [("failed", "error", HOUR, 1, 1), ("cancelled", "removed", HOUR, 2, 1)]
+    assert world.summary(job) == [("failed", "error", HOUR, 1, 1), ("cancelled", "removed", HOUR, 2, 1)]
     world.pass_time(MINUTE)
     assert world.claim() == []
 
@@ -380,17 +381,17 @@ def test_a_name_is_free_again_once_its_job_is_removed(world):
     assert not world.exists(first)
 
 
-def test_the_session_of_a_removed_job_is_busy_until_its_run_ends(world):
+def test_the_session_of_a_removed_job_is_busy_until_its_run_finishes(world):
     first, second = world.add(at(T0), **MAIN), world.add(at(T0 + 1), **MAIN)
     world.pass_time(1)
-    run = world.begin()
+    run = world.claim_one()
     world.remove(first)
     assert world.claim() == []
     world.finish(run)
-    assert world.begin().job_id == second
+    assert world.claim_one().job_id == second
 
 
-def test_a_job_that_is_busy_says_with_which_run(world):
+def test_the_error_for_a_busy_job_names_its_open_run(world):
     job = world.add(Interval(HOUR), name="busy")
     run = world.request(job)
     with pytest.raises(JobBusy, match=f"'busy' has run {run.id} open"):

@@ -1,4 +1,4 @@
-"""`Misfire.window` says that a moment is useless later: it holds for retries and for what was interrupted too."""
+"""`Misfire.window` applies to retries and to interrupted runs too: none of them starts later."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def world(request):
 def test_a_retry_starts_within_the_window_and_not_later(world):
     job = world.add(HOURLY, misfire=WINDOW)
     world.pass_time(HOUR)
-    world.finish(world.begin(), FAILURE)
+    world.finish(world.claim_one(), FAILURE)
     world.pass_time(30 * SECOND)
-    world.finish(world.begin(), FAILURE)
+    world.finish(world.claim_one(), FAILURE)
     world.pass_time(HOUR - MINUTE)
     assert world.claim() == []
-    assert world.told(job)[1:] == [
+    assert world.summary(job)[1:] == [
         ("failed", "error", HOUR, 2, 1),
         ("cancelled", "misfire", HOUR, 3, 1),
     ]
@@ -44,65 +44,65 @@ def test_a_retry_starts_within_the_window_and_not_later(world):
     row = world.job(job)
     assert (row.held_by, row.enabled, row.last_error, row.next_run_at) == (None, 1, "boom", T0 + 2 * HOUR)
     world.pass_time(30 * SECOND)
-    assert world.begin().scheduled_at == T0 + 2 * HOUR
+    assert world.claim_one().scheduled_at == T0 + 2 * HOUR
 
 
 @pytest.mark.parametrize(("later", "starts"), [(MINUTE, True), (MINUTE + 1, False)])
-def test_what_a_crash_interrupted_is_not_run_again_after_the_window(world, later, starts):
+def test_a_run_that_a_crash_interrupted_is_not_retried_after_the_window(world, later, starts):
     job = world.add(HOURLY, misfire=WINDOW)
     world.pass_time(HOUR)
-    world.begin()
+    world.claim_one()
     world.pass_time(later)
     world.crash()
     assert len(world.claim()) == starts
     assert world.history(job)[-1].trigger == "recovery"
-    assert world.told(job)[-1][:2] == (("running", None) if starts else ("cancelled", "misfire"))
+    assert world.summary(job)[-1][:2] == (("running", None) if starts else ("cancelled", "misfire"))
 
 
-def test_what_a_shutdown_interrupted_is_not_run_again_after_the_window(world):
+def test_a_run_that_a_shutdown_interrupted_is_not_retried_after_the_window(world):
     job = world.add(HOURLY, misfire=WINDOW)
     world.pass_time(HOUR)
-    world.finish(world.begin(), INTERRUPTED)
+    world.finish(world.claim_one(), INTERRUPTED)
     world.pass_time(2 * MINUTE)
     assert world.claim() == []
-    assert world.told(job)[-1] == ("cancelled", "misfire", HOUR, 2, 1)
+    assert world.summary(job)[-1] == ("cancelled", "misfire", HOUR, 2, 1)
 
 
-def test_without_a_window_it_is_never_too_late(world):
+def test_without_a_window_no_retry_is_too_late(world):
     world.add(HOURLY, misfire=Misfire(coalesce="all"))
     world.pass_time(HOUR)
-    world.finish(world.begin(), FAILURE)
+    world.finish(world.claim_one(), FAILURE)
     world.pass_time(59 * MINUTE)
-    assert world.begin().attempt == 2
+    assert world.claim_one().attempt == 2
 
 
-def test_a_run_that_was_asked_for_has_no_window(world):
+def test_a_requested_run_has_no_window(world):
     job = world.add(HOURLY, misfire=WINDOW)
     world.request(job)
-    world.finish(world.begin(), FAILURE)
+    world.finish(world.claim_one(), FAILURE)
     world.pass_time(10 * MINUTE)
-    run = world.begin()
+    run = world.claim_one()
     assert (run.manual, run.attempt) == (1, 2)
 
 
 def test_a_first_attempt_that_waits_for_its_own_job_is_not_too_late(world):
     world.add(MINUTELY, misfire=WINDOW, overlap=Overlap.BUFFER_ONE)
     world.pass_time(MINUTE)
-    run = world.begin()
+    run = world.claim_one()
     world.pass_time(10 * MINUTE)
     world.finish(run)
-    later = world.begin()
+    later = world.claim_one()
     assert (later.attempt, later.scheduled_at) == (1, T0 + 2 * MINUTE)
 
 
 @pytest.mark.parametrize("delete", [False, True])
-def test_a_one_shot_ends_as_after_its_last_retry(world, delete):
+def test_a_one_shot_whose_retry_is_too_late_is_done_as_after_its_last_retry(world, delete):
     job = world.add(at(T0 + MINUTE), misfire=WINDOW, delete_after_run=delete)
     world.pass_time(MINUTE)
-    world.finish(world.begin(), FAILURE)
+    world.finish(world.claim_one(), FAILURE)
     world.pass_time(10 * MINUTE)
     assert world.claim() == []
-    assert world.told(job)[-1] == ("cancelled", "misfire", MINUTE, 2, 1)
+    assert world.summary(job)[-1] == ("cancelled", "misfire", MINUTE, 2, 1)
     assert world.exists(job) is not delete
     if not delete:
         row = world.job(job)
@@ -110,24 +110,24 @@ def test_a_one_shot_ends_as_after_its_last_retry(world, delete):
 
 
 @pytest.mark.parametrize("origin", [None, "agent.toml"])
-def test_a_job_to_be_deleted_after_its_first_moment_goes_though_its_next_one_is_due(world, origin):
+def test_a_job_to_be_deleted_after_its_first_moment_is_deleted_though_its_next_one_is_due(world, origin):
     spec = world.spec(HOURLY, misfire=WINDOW, delete_after_run=True)
     (job,) = world.upsert(spec, origin=origin)
     world.pass_time(HOUR)
-    world.finish(world.begin(), FAILURE)
+    world.finish(world.claim_one(), FAILURE)
     world.pass_time(2 * HOUR)
     assert world.claim() == []
-    assert world.told(job)[1:] == [("cancelled", "misfire", HOUR, 2, 1), ("skipped", "removed", 2 * HOUR, 1, 2)]
+    assert world.summary(job)[1:] == [("cancelled", "misfire", HOUR, 2, 1), ("skipped", "removed", 2 * HOUR, 1, 2)]
     assert world.exists(job) is (origin is not None)
     assert origin is None or not world.job(job).enabled
 
 
-def test_a_short_window_does_not_let_a_job_go_on_that_ends_its_process(world):
-    """Its third crash costs a retry, which is to start after the window: the job is paused as if its retries were spent."""
+def test_a_short_window_does_not_let_a_crash_loop_continue(world):
+    """Its third crash costs a retry that would start after the window: the job is disabled as if its retries were spent."""
     job = world.add(HOURLY, misfire=Misfire(window=timedelta(seconds=20)))
     world.pass_time(HOUR)
     for _ in range(3):
-        world.begin()
+        world.claim_one()
         world.crash()
     held = world.history(job)[-1]
     assert world.job(job).held_by == held.id
@@ -136,72 +136,72 @@ def test_a_short_window_does_not_let_a_job_go_on_that_ends_its_process(world):
     row = world.job(job)
     assert (world.run(held).cause, row.held_by, row.enabled) == ("misfire", None, 0)
     assert "3 times in a row" in (row.last_error or "")
-    assert world.told(job)[-1] == ("skipped", "interrupted", 2 * HOUR, 1, 1)
+    assert world.summary(job)[-1] == ("skipped", "interrupted", 2 * HOUR, 1, 1)
     world.do(resume_job, job)
     world.pass_time(HOUR)
-    assert world.begin().scheduled_at == T0 + 3 * HOUR
+    assert world.claim_one().scheduled_at == T0 + 3 * HOUR
 
 
-def test_an_attempt_that_is_too_late_passes_its_turn_on(world):
-    """Both wait for one session; the first in its line is too late when it is its turn."""
+def test_a_retry_that_is_too_late_releases_the_run_that_waits_for_it(world):
+    """Two runs wait for one session; the first is too late when it is released."""
     holder, late, third = (
         world.add(at(T0 + number), misfire=WINDOW, session_mode=SessionMode.MAIN, user_id="ann") for number in (0, 1, 40 * SECOND)
     )
     world.pass_time(1)
-    world.finish(world.begin())
-    world.finish(world.begin(), FAILURE)
+    world.finish(world.claim_one())
+    world.finish(world.claim_one(), FAILURE)
     world.request(holder)
-    running = world.begin()
+    running = world.claim_one()
     world.pass_time(45 * SECOND)
-    assert world.claim() == []  # both join the line
+    assert world.claim() == []  # both wait for the session
     world.pass_time(MINUTE)
     world.finish(running)
-    assert world.begin().job_id == third
-    assert world.told(late)[-1][:2] == ("cancelled", "misfire")
+    assert world.claim_one().job_id == third
+    assert world.summary(late)[-1][:2] == ("cancelled", "misfire")
 
 
-def test_a_paused_job_that_is_resumed_after_the_window(world):
+def test_a_retry_is_cancelled_when_its_job_is_resumed_after_the_window(world):
     job = world.add(at(T0 + MINUTE), misfire=WINDOW)
     world.pass_time(MINUTE)
-    world.finish(world.begin(), FAILURE)
+    world.finish(world.claim_one(), FAILURE)
     world.pause(job)
     world.pass_time(HOUR)
     assert world.claim() == []
     world.resume(job)
     assert world.claim() == []
-    assert world.told(job)[-1][:2] == ("cancelled", "misfire")
+    assert world.summary(job)[-1][:2] == ("cancelled", "misfire")
     assert not world.job(job).enabled
 
 
 @pytest.mark.parametrize("by_id", [True, False])
-def test_a_loop_of_ones_own_ends_what_is_too_late(world, by_id):
+def test_an_own_loop_cancels_a_retry_that_is_too_late(world, by_id):
     job = world.add(HOURLY, misfire=WINDOW)
     world.pass_time(HOUR)
-    world.finish(world.begin(), FAILURE)
+    world.finish(world.claim_one(), FAILURE)
     world.pass_time(10 * MINUTE)
     (shown,) = world.retries()
     with pytest.raises(AlreadyClaimed, match="its attempt was cancelled"):
         world.start(job if by_id else shown)
-    assert world.told(job)[-1][:2] == ("cancelled", "misfire")
+    assert world.summary(job)[-1][:2] == ("cancelled", "misfire")
     assert world.retries() == []
 
 
 @pytest.mark.parametrize("by_id", [True, False])
-def test_a_loop_of_ones_own_skips_a_moment_that_is_too_late(world, by_id):
-    """The refusal must not undo that: the moment would be due for ever."""
+def test_an_own_loop_skips_a_moment_that_is_too_late(world, by_id):
+    """The error must not undo that: the moment would be due for ever."""
     job = world.add(at(T0 + MINUTE), misfire=WINDOW)
     world.pass_time(HOUR)
     (shown,) = world.due()
     with pytest.raises(AlreadyClaimed, match="its moment was skipped"):
         world.start(job if by_id else shown)
-    assert world.told(job) == [("skipped", "misfire", MINUTE, 1, 1)]
+    assert world.summary(job) == [("skipped", "misfire", MINUTE, 1, 1)]
     assert (world.due(), world.job(job).enabled) == ([], 0)
 
 
-def test_a_loop_of_ones_own_gets_past_moments_that_were_decided_before_the_clock_was_set_back(world):
+def test_an_own_loop_passes_over_moments_that_were_decided_before_the_clock_was_set_back(world):
     job = world.add(HOURLY)
     world.pass_time(HOUR)
-    world.finish(world.begin())
+    world.finish(world.claim_one())
     world.set_back(SECOND)
     world.pass_time(SECOND)
     with pytest.raises(AlreadyClaimed, match="before the clock was set back"):
@@ -209,16 +209,16 @@ def test_a_loop_of_ones_own_gets_past_moments_that_were_decided_before_the_clock
     assert (world.due(), world.job(job).next_run_at) == ([], T0 + 2 * HOUR)
 
 
-def test_a_loop_of_ones_own_pauses_a_job_that_cannot_be_read(world):
+def test_an_own_loop_disables_a_job_that_cannot_be_read(world):
     job = world.add(HOURLY)
     world.pass_time(HOUR)
-    world.spoil(job, schedule='{"kind":"odd"}')
+    world.damage(job, schedule='{"kind":"odd"}')
     with pytest.raises(JobBusy, match="cannot be read"):
         world.start(job)
     assert not world.job(job).enabled
 
 
-async def test_the_window_of_a_scheduler_and_of_a_loop(virtual_clock: VirtualClock, tmp_path: Path) -> None:
+async def test_the_window_is_the_same_for_a_scheduler_and_for_an_own_loop(virtual_clock: VirtualClock, tmp_path: Path) -> None:
     ran: list[tuple[str, int]] = []
 
     async def executor(context: JobContext) -> None:

@@ -48,7 +48,7 @@ def test_moments_that_pass_while_paused_are_neither_run_nor_missed(world):
     assert world.history(job) == []
 
 
-def test_pausing_and_resuming_twice_is_nothing(world):
+def test_pausing_or_resuming_twice_changes_nothing(world):
     job = world.add()
     assert world.resume(job) == world.job(job)
     world.pause(job)
@@ -61,7 +61,7 @@ def test_a_moment_that_came_due_before_the_pause_is_recorded(world):
     job = world.add()
     world.pass_time(3 * MINUTE)
     world.pause(job)
-    assert world.told(job) == [("skipped", "cancelled", MINUTE, 1, 3)]
+    assert world.summary(job) == [("skipped", "cancelled", MINUTE, 1, 3)]
     world.pass_time(10 * MINUTE)
     world.resume(job)
     assert world.claim() == []
@@ -71,24 +71,24 @@ def test_a_moment_that_came_due_before_the_pause_is_recorded(world):
 def test_moments_that_came_due_during_a_run_and_before_the_pause_are_recorded(world):
     job = world.add()
     world.pass_time(MINUTE)
-    run = world.begin()
+    run = world.claim_one()
     world.pass_time(2 * MINUTE)
     world.pause(job)
     world.pass_time(MINUTE)
     world.finish(run)
     world.resume(job)
-    assert world.told(job) == [("success", None, MINUTE, 1, 1), ("skipped", "cancelled", 2 * MINUTE, 1, 2)]
+    assert world.summary(job) == [("success", None, MINUTE, 1, 1), ("skipped", "cancelled", 2 * MINUTE, 1, 2)]
 
 
 @pytest.mark.parametrize(("change", "cause"), [("schedule", "replaced"), ("remove", "removed")])
-def test_a_due_moment_of_a_schedule_that_goes_is_recorded(world, change, cause):
+def test_a_due_moment_of_a_schedule_that_is_replaced_is_recorded(world, change, cause):
     job = world.add()
     world.pass_time(3 * MINUTE)
     if change == "remove":
         world.remove(job)
     else:
         world.update(job, {"schedule": HOURLY})
-    assert world.told(job) == [("skipped", cause, MINUTE, 1, 3)]
+    assert world.summary(job) == [("skipped", cause, MINUTE, 1, 3)]
     assert world.claim() == []
 
 
@@ -99,67 +99,67 @@ def test_a_retry_waits_until_its_job_is_resumed(world):
     world.pass_time(2 * HOUR)
     assert world.claim() == []
     world.resume(job)
-    run = world.begin()
+    run = world.claim_one()
     assert (run.trigger, run.scheduled_at) == ("retry", T0 + HOUR)
     world.finish(run)
     assert world.view(job).next_run_at == from_millis(T0 + 4 * HOUR)
 
 
-def test_a_retry_of_a_run_that_failed_while_paused_waits_too(world):
+def test_the_retry_of_a_run_that_failed_while_its_job_was_paused_waits_too(world):
     job = world.add(HOURLY)
     world.pass_time(HOUR)
-    run = world.begin()
+    run = world.claim_one()
     world.pause(job)
     world.finish(run, FAILURE)
     world.pass_time(MINUTE)
     assert world.claim() == []
     world.resume(job)
-    assert world.begin().trigger == "retry"
+    assert world.claim_one().trigger == "retry"
 
 
-def test_a_run_asked_for_starts_although_its_job_is_paused(world):
+def test_a_requested_run_starts_although_its_job_is_paused(world):
     job = world.with_retry()
     world.pause(job)
     world.request(job)
-    run = world.begin()
+    run = world.claim_one()
     world.finish(run, FAILURE)
     world.pass_time(30 * SECOND)
-    world.finish(world.begin())
+    world.finish(world.claim_one())
     assert world.history(job)[1].waits_for == "pause"
     assert world.job(job).enabled == 0
 
 
-def test_a_run_asked_for_starts_although_a_paused_run_waited_for_the_session(world):
+def test_a_requested_run_starts_although_a_paused_run_waited_for_the_session(world):
     holder, job = world.add(HOURLY, **MAIN), world.add(**MAIN)
     world.request(holder)
-    running = world.begin()
+    running = world.claim_one()
     world.pass_time(MINUTE)
     world.claim()
     world.pause(job)
     world.finish(running)
     world.request(job)
-    asked = world.begin()
-    assert (asked.job_id, asked.manual) == (job, 1)
+    requested = world.claim_one()
+    assert (requested.job_id, requested.manual) == (job, 1)
     world.resume(job)
     assert world.claim() == []
-    world.finish(asked)
-    assert world.begin().scheduled_at == T0 + MINUTE
+    world.finish(requested)
+    assert world.claim_one().scheduled_at == T0 + MINUTE
 
 
-def test_pausing_frees_who_stands_in_line_behind_a_run_that_has_not_begun(world):
+def test_pausing_releases_the_run_that_waits_for_one_that_has_not_started(world):
     job = world.add(at(T0 + 20 * SECOND), **MAIN)
     holder = world.add(HOURLY, **MAIN)
     world.request(job)
-    world.finish(world.begin(), FAILURE)
+    world.finish(world.claim_one(), FAILURE)
     world.request(holder)
-    running = world.begin()
+    running = world.claim_one()
     world.pass_time(20 * SECOND)
     world.claim()
     world.pass_time(10 * SECOND)
     world.claim()
     world.pause(job)
     world.finish(running)
-    assert world.begin().manual == 1
+    assert world.claim_one().manual == 1
 
 
 def test_a_one_shot_whose_moment_passed_while_paused_cannot_be_resumed(world):
@@ -172,7 +172,7 @@ def test_a_one_shot_whose_moment_passed_while_paused_cannot_be_resumed(world):
     world.update(job, {"schedule": at(T0 + 2 * HOUR)})
     world.resume(job)
     world.pass_time(HOUR)
-    assert world.begin().scheduled_at == T0 + 2 * HOUR
+    assert world.claim_one().scheduled_at == T0 + 2 * HOUR
 
 
 def test_a_one_shot_that_is_resumed_in_time_runs(world):
@@ -181,14 +181,14 @@ def test_a_one_shot_that_is_resumed_in_time_runs(world):
     world.pass_time(MINUTE)
     world.resume(job)
     world.pass_time(HOUR)
-    assert world.begin().job_id == job
+    assert world.claim_one().job_id == job
 
 
-@pytest.mark.parametrize("asked", [False, True])
-def test_a_done_one_shot_cannot_be_resumed(world, asked):
+@pytest.mark.parametrize("requested", [False, True])
+def test_a_done_one_shot_cannot_be_resumed(world, requested):
     job = world.add(at(T0))
-    world.finish(world.begin())
-    if asked:
+    world.finish(world.claim_one())
+    if requested:
         world.request(job)
     with pytest.raises(InvalidJob):
         world.resume(job)
@@ -196,16 +196,16 @@ def test_a_done_one_shot_cannot_be_resumed(world, asked):
 
 def test_a_one_shot_that_waits_for_its_retry_can_be_paused_and_resumed(world):
     job = world.add(at(T0))
-    world.finish(world.begin(), FAILURE)
+    world.finish(world.claim_one(), FAILURE)
     world.pause(job)
     world.pass_time(HOUR)
     world.resume(job)
-    world.finish(world.begin())
+    world.finish(world.claim_one())
     assert world.job(job).enabled == 0
 
 
-def test_a_new_schedule_brings_a_done_one_shot_to_life(world):
+def test_a_new_schedule_enables_a_done_one_shot(world):
     job = world.add(at(T0))
-    world.finish(world.begin())
+    world.finish(world.claim_one())
     world.update(job, {"schedule": OneShot("2026-03-02T09:00")})
     assert (world.job(job).enabled, world.job(job).next_run_at) == (1, T0 + 9 * HOUR)

@@ -1,4 +1,4 @@
-"""What dead processes leave behind, crashes in a row, leases, and runs that were asked to end."""
+"""Recovery: interrupted runs of dead owners, crashes in a row, and runs whose cancellation was requested."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from contextlib import closing
 import pytest
 
 from cronactors.ledger.cancel_other import cancel_overlapped
-from cronactors.ledger.leases import CLAIM_KEEPS, KEEP_EVERY, LEASE, renew_leases
-from cronactors.ledger.owners import last_seen, sign_off
+from cronactors.ledger.owners import sign_off
 from cronactors.ledger.recovery import recover
 from cronactors.model import Cause, Overlap, SessionMode
-from cronactors.owner import ProcessIdentity
 from cronactors.schedules.schedule import Interval
 from tests.ledger_world import (
     DAY,
@@ -40,34 +38,34 @@ def world(request):
 # Crashes
 
 
-def test_what_a_crash_interrupted_is_marked_and_run_again(world):
+def test_a_run_that_a_crash_interrupted_is_marked_and_retried(world):
     job = world.add(HOURLY)
     world.pass_time(HOUR)
-    run = world.begin()
+    run = world.claim_one()
     world.pass_time(MINUTE)
-    (ended,) = world.crash()
-    assert (ended.id, ended.status, ended.cause, ended.completed_at) == (run.id, "failed", "interrupted", world.now)
-    assert "process ended" in (ended.error or "")
-    again = world.begin()
+    (finished,) = world.crash()
+    assert (finished.id, finished.status, finished.cause, finished.completed_at) == (run.id, "failed", "interrupted", world.now)
+    assert "process ended" in (finished.error or "")
+    again = world.claim_one()
     assert (again.scheduled_at, again.attempt, again.trigger, again.failures) == (T0 + HOUR, 2, "recovery", 0)
     assert again.owner == world.owner != run.owner
     world.finish(again)
-    assert [told[:2] for told in world.told(job)] == [("failed", "interrupted"), ("success", None)]
+    assert [summary[:2] for summary in world.summary(job)] == [("failed", "interrupted"), ("success", None)]
     assert world.claim() == []
     assert world.job(job).crashes == 0
 
 
-def test_moments_missed_while_nothing_was_running_make_one_late_run_after_what_was_interrupted(world):
+def test_moments_missed_while_no_scheduler_was_running_make_one_late_run_after_the_interrupted_one(world):
     job = world.add(HOURLY)
     world.pass_time(HOUR)
-    world.begin()
+    world.claim_one()
     world.pass_time(3 * DAY)
     world.crash()
-    world.finish(world.begin())
-    late = world.begin()
+    world.finish(world.claim_one())
+    late = world.claim_one()
     assert (late.scheduled_at, late.coalesced, late.attempt) == (T0 + 3 * DAY + HOUR, 72, 1)
     world.finish(late)
-    assert [told[0] for told in world.told(job)] == ["failed", "success", "success"]
+    assert [summary[0] for summary in world.summary(job)] == ["failed", "success", "success"]
     assert world.claim() == []
 
 
@@ -75,26 +73,26 @@ def test_an_orderly_interruption_does_not_count_as_a_crash(world):
     job = world.add(HOURLY, max_retries=0)
     world.pass_time(HOUR)
     for _ in range(2):
-        world.begin()
+        world.claim_one()
         world.crash()
-    world.finish(world.begin(), INTERRUPTED)
+    world.finish(world.claim_one(), INTERRUPTED)
     assert world.job(job).crashes == 2
-    assert world.begin().failures == 0
+    assert world.claim_one().failures == 0
 
 
 def test_after_crashes_an_orderly_interruption_still_costs_nothing(world):
     world.add(at(T0), max_retries=1)
     for _ in range(3):
-        world.begin()
+        world.claim_one()
         world.crash()
     world.pass_time(30 * SECOND)
     for _ in range(3):
-        run = world.begin()
+        run = world.claim_one()
         assert run.failures == 1
         world.finish(run, INTERRUPTED)
 
 
-def test_from_the_third_crash_in_a_row_the_job_slows_down_and_stops(world):
+def test_from_the_third_crash_in_a_row_each_costs_a_retry_until_the_job_is_disabled(world):
     job = world.add(at(T0), max_retries=3)
     waits = []
     while world.job(job).enabled:
@@ -102,7 +100,7 @@ def test_from_the_third_crash_in_a_row_the_job_slows_down_and_stops(world):
         ready = world.do(lambda storage: storage.next_times().due)
         world.now = max(world.now, ready)
         waits.append((world.now - before) // SECOND)
-        world.begin()
+        world.claim_one()
         world.crash()
     assert waits == [0, 0, 0, 30, 60, 300]
     row = world.job(job)
@@ -112,7 +110,7 @@ def test_from_the_third_crash_in_a_row_the_job_slows_down_and_stops(world):
 
 
 @pytest.mark.parametrize("overlap", list(Overlap))
-def test_new_moments_do_not_let_a_job_that_kills_its_process_go_on(world, overlap):
+def test_new_moments_do_not_let_a_crash_loop_continue(world, overlap):
     job = world.add(Interval(SECOND), overlap=overlap)
     starts = 0
     while world.job(job).enabled and starts < 50:
@@ -122,7 +120,7 @@ def test_new_moments_do_not_let_a_job_that_kills_its_process_go_on(world, overla
         if claimed:
             world.crash()
     assert world.now - T0 > (30 + 60 + 300) * SECOND
-    assert starts <= (6 if overlap is Overlap.SKIP else 15)  # several runs at once; a crash counts once
+    assert starts <= (6 if overlap is Overlap.SKIP else 15)  # several runs at once: a crash counts once
     row = world.job(job)
     assert (row.enabled, row.held_by) == (0, None)
     assert "times in a row" in (row.last_error or "")
@@ -137,69 +135,69 @@ def test_new_moments_do_not_let_a_job_that_kills_its_process_go_on(world, overla
     assert world.job(job).crashes == 0
 
 
-def test_an_end_of_any_other_kind_ends_the_row_of_crashes(world):
+def test_any_outcome_but_an_interruption_sets_the_count_of_crashes_back(world):
     job = world.add(HOURLY)
     world.pass_time(HOUR)
     for _ in range(2):
-        world.begin()
+        world.claim_one()
         world.crash()
     assert world.job(job).crashes == 2
-    world.finish(world.begin(), FAILURE)
+    world.finish(world.claim_one(), FAILURE)
     assert world.job(job).crashes == 0
 
 
-def test_moments_of_a_job_that_was_stopped_are_recorded(world):
+def test_moments_of_a_job_that_was_disabled_by_crashes_are_recorded(world):
     job = world.add(max_retries=0)
     world.pass_time(MINUTE)
     for _ in range(2):
-        world.begin()
+        world.claim_one()
         world.crash()
-    world.begin()
+    world.claim_one()
     world.pass_time(2 * MINUTE)
     world.crash()
     assert world.job(job).enabled == 0
-    assert world.told(job)[-1] == ("skipped", "interrupted", 2 * MINUTE, 1, 2)
+    assert world.summary(job)[-1] == ("skipped", "interrupted", 2 * MINUTE, 1, 2)
 
 
 def test_a_crash_of_a_removed_job_is_only_marked(world):
     job = world.add(HOURLY)
     world.pass_time(HOUR)
-    world.begin()
+    world.claim_one()
     world.remove(job)
     world.crash()
-    assert world.told(job) == [("failed", "interrupted", HOUR, 1, 1)]
+    assert world.summary(job) == [("failed", "interrupted", HOUR, 1, 1)]
     assert world.claim() == []
 
 
-def test_a_crash_frees_the_session(world):
+def test_a_crash_releases_the_session(world):
     main = {"session_mode": SessionMode.MAIN}
     first, second = world.add(at(T0), **main), world.add(at(T0 + 1), **main)
     world.pass_time(1)
-    world.begin()
+    world.claim_one()
     world.crash()
     order = []
     for _ in range(2):
-        order.append(world.begin())
+        order.append(world.claim_one())
         world.finish(order[-1])
     assert [run.job_id for run in order] == [first, second]
 
 
-def test_a_paused_job_waits_with_what_was_interrupted(world):
+def test_the_retry_of_an_interrupted_run_of_a_paused_job_waits(world):
     job = world.add(HOURLY)
     world.pass_time(HOUR)
-    world.begin()
+    world.claim_one()
     world.pause(job)
     world.crash()
     assert world.claim() == []
     assert world.history(job)[1].waits_for == "pause"
     world.resume(job)
-    assert world.begin().trigger == "recovery"
+    assert world.claim_one().trigger == "recovery"
 
 
 # Owners
 
 
-def test_only_the_runs_of_the_dead_are_taken_back(world):
+def test_only_the_runs_of_dead_owners_are_recovered(world):
     other = world.register(process("there"))
     jobs = [world.add() for _ in range(2)]
     world.pass_time(MINUTE)
@@ -211,102 +209,11 @@ def test_only_the_runs_of_the_dead_are_taken_back(world):
     assert world.run(theirs.run).status == "running"
 
 
-def test_without_a_sign_of_life_the_lease_ends(world):
-    other = world.register(process("there"))
-    world.add()
-    world.pass_time(MINUTE)
-    (claimed,) = world.claim(owner=other)
-    world.pass_time(LEASE - 1)
-    assert world.recover() == []
-    world.pass_time(1)
-    assert world.orphans(trust_leases=False) == []
-    assert [run.id for run in world.orphans(trust_leases=True)] == [claimed.run.id]
-    world.do(renew_leases, [other])
-    assert world.recover() == []
-    world.pass_time(LEASE)
-    assert [run.id for run in world.recover()] == [claimed.run.id]
-
-
-def test_a_heartbeat_counts_from_when_it_is_given_whatever_is_left_of_the_lease(world):
-    for beat in range(4):
-        world.pass_time(KEEP_EVERY)
-        world.do(renew_leases, [world.owner])
-        assert lease_of(world, world.owner) == (T0 + (beat + 1) * KEEP_EVERY, T0 + (beat + 1) * KEEP_EVERY + LEASE)
-
-
-@pytest.mark.parametrize("claimed_after", [0, CLAIM_KEEPS - 1, CLAIM_KEEPS + 1, 2 * CLAIM_KEEPS, LEASE // 2 + 1])
-@pytest.mark.parametrize("own_loop", [False, True])
-def test_a_process_that_is_stopped_for_19_s_keeps_its_runs_wherever_it_is_stopped(world, claimed_after, own_loop):
-    """Stopped just before the heartbeat that would come next, at most `KEEP_EVERY` after the claim."""
-    other, here = world.register(process("there")), world.owner
-    job_id = world.add(at(T0 + MINUTE))
-    world.pass_time(MINUTE)
-    world.do(renew_leases, [other])
-    world.pass_time(claimed_after)
-    world.owner = other
-    run = world.start(job_id) if own_loop else world.begin()
-    world.owner = here
-    world.pass_time(KEEP_EVERY - 1 + 19_000)
-    assert world.recover() == []
-    world.pass_time(LEASE)
-    assert [ended.id for ended in world.recover()] == [run.id]
-
-
-def lease_of(world: World, owner: int) -> tuple[int, int]:
-    (row,) = [row for row in world.do(lambda storage: storage.owners()) if row.id == owner]
-    return row.heartbeat_at, row.lease_until
-
-
-def test_nobody_takes_his_own_runs_for_orphans(world):
-    world.add()
-    world.pass_time(MINUTE)
-    run = world.begin()
-    world.pass_time(DAY)
-    assert world.recover(mine=[world.owner]) == []
-    assert [orphan.id for orphan in world.orphans(trust_leases=True)] == [run.id]
-
-
-@pytest.mark.parametrize("trust_leases", [False, True])
-def test_what_a_handle_leaves_open_when_it_closes_is_run_by_nobody(world, trust_leases):
-    world.add()
-    world.pass_time(MINUTE)
-    run = world.begin()
-    assert world.recover(trust_leases=trust_leases) == []
-    world.do(sign_off, world.owner)
-    assert [ended.id for ended in world.recover(trust_leases=trust_leases)] == [run.id]
-
-
-def test_owners_that_ended_in_order_or_died_are_forgotten_once_they_own_nothing(world):
-    there = world.register(process("there"))
-    world.add()
-    world.pass_time(MINUTE)
-    world.begin()
-    world.do(sign_off, there)
-    before = world.owner
-    world.register(process("here", 2))
-    rows = world.do(lambda storage: storage.owners())
-    assert before in {row.id for row in rows}
-    assert there not in {row.id for row in rows}
-    world.recover(process("here", 2))
-    latest = world.register(process("here", 3))
-    assert [row.id for row in world.do(lambda storage: storage.owners())] == [latest]
-
-
-def test_the_last_sign_of_life(world):
-    world.pass_time(HOUR)
-    other = world.register(process("there"))
-    world.pass_time(HOUR)
-    assert world.do(last_seen) == T0 + HOUR
-    world.do(renew_leases, [world.owner])
-    assert world.do(last_seen) == T0 + 2 * HOUR
-    world.do(sign_off, other)
-
-
-def test_what_was_left_open_by_a_handle_that_closed_is_no_crash(world):
+def test_a_run_that_a_closed_handle_left_open_is_no_crash(world):
     job = world.add(HOURLY)
     world.pass_time(HOUR)
     for attempt in (1, 2, 3, 4):
-        assert world.begin().attempt == attempt
+        assert world.claim_one().attempt == attempt
         world.do(sign_off, world.owner)
         world.owner = world.register(process("here"))
         assert [run.error for run in world.recover()] == ["interrupted: it was left open"]
@@ -314,42 +221,42 @@ def test_what_was_left_open_by_a_handle_that_closed_is_no_crash(world):
 
 
 @pytest.mark.parametrize("end", ["shutdown", "crash"])
-def test_a_run_that_was_asked_to_end_is_not_put_back(world, end):
+def test_an_interrupted_run_whose_cancellation_was_requested_is_not_put_back(world, end):
     job = world.add(at(T0 + HOUR))
     world.pass_time(HOUR)
-    run = world.begin()
+    run = world.claim_one()
     world.cancel(run)
     if end == "crash":
         world.crash()
     else:
         world.finish(run, INTERRUPTED)
-    assert world.told(job) == [("cancelled", "cancelled", HOUR, 1, 1)]
+    assert world.summary(job) == [("cancelled", "cancelled", HOUR, 1, 1)]
     assert world.claim() == []
     assert world.job(job).enabled == 0
 
 
-@pytest.mark.parametrize("asked", ["cancelled", "replaced", None])
-def test_an_interruption_is_recorded_once_though_it_is_told_twice(world, asked):
-    """As after a commit whose answer was lost."""
+@pytest.mark.parametrize("requested", ["cancelled", "replaced", None])
+def test_an_interruption_that_is_reported_twice_is_stored_once(world, requested):
+    """The runner reports it again, as after a commit whose answer was lost."""
     job = world.add(overlap=Overlap.CANCEL_OTHER)
     world.pass_time(MINUTE)
-    run = world.begin()
-    if asked == "replaced":
+    run = world.claim_one()
+    if requested == "replaced":
         world.pass_time(MINUTE)
         world.do(cancel_overlapped)
-    elif asked == "cancelled":
+    elif requested == "cancelled":
         world.cancel(run)
-    ended = world.finish(run, INTERRUPTED)
-    assert ended is not None
-    assert (ended.status, ended.cause) == (("failed", "interrupted") if asked is None else ("cancelled", asked))
-    told = world.told(job)
-    assert world.finish(run, INTERRUPTED) == ended
+    finished = world.finish(run, INTERRUPTED)
+    assert finished is not None
+    assert (finished.status, finished.cause) == (("failed", "interrupted") if requested is None else ("cancelled", requested))
+    summary = world.summary(job)
+    assert world.finish(run, INTERRUPTED) == finished
     assert world.finish(run, SUCCESS) is None
-    assert world.told(job) == told
+    assert world.summary(job) == summary
 
 
 @pytest.mark.parametrize("end", [FAILURE, TIMEOUT])
-def test_a_run_that_was_asked_to_end_and_fails_instead_is_not_tried_again(world, end):
+def test_a_run_that_fails_after_its_cancellation_was_requested_is_not_retried(world, end):
     once = world.add(at(T0 + HOUR))
     often = world.add(HOURLY, delete_after_run=True)
     world.pass_time(HOUR)
@@ -357,7 +264,7 @@ def test_a_run_that_was_asked_to_end_and_fails_instead_is_not_tried_again(world,
         world.cancel(claimed.run)
         world.finish(claimed.run, end)
     for job in (once, often):
-        assert world.told(job) == [("failed", end.cause, HOUR, 1, 1)]
+        assert world.summary(job) == [("failed", end.cause, HOUR, 1, 1)]
         assert world.job(job).last_error == end.error
     assert world.job(once).enabled == 0
     assert world.job(often).next_run_at == T0 + 2 * HOUR, "as if it had been cancelled in time"
@@ -365,20 +272,20 @@ def test_a_run_that_was_asked_to_end_and_fails_instead_is_not_tried_again(world,
     assert world.claim() == []
 
 
-def test_a_run_that_was_to_be_replaced_and_fails_instead_leaves_its_place(world):
+def test_a_run_that_fails_after_it_was_to_be_replaced_is_not_retried(world):
     job = world.add(overlap=Overlap.CANCEL_OTHER, delete_after_run=True)
     world.pass_time(MINUTE)
-    run = world.begin()
+    run = world.claim_one()
     world.pass_time(MINUTE)
     world.do(cancel_overlapped)
     world.finish(run, FAILURE)
-    following = world.begin()
+    following = world.claim_one()
     assert following.scheduled_at == T0 + 2 * MINUTE
     world.finish(following, SUCCESS)
     assert not world.exists(job)
 
 
-def test_a_new_moment_does_not_let_a_job_that_kills_its_process_go_on(world):
+def test_a_moment_that_replaces_a_run_does_not_let_a_crash_loop_continue(world):
     job = world.add(overlap=Overlap.CANCEL_OTHER)
     for _ in range(200):
         world.pass_time(30 * SECOND)
@@ -393,16 +300,12 @@ def test_a_new_moment_does_not_let_a_job_that_kills_its_process_go_on(world):
 # Owners that were killed while they were stopping
 
 
-def mark_stopping(world: World, owner: int) -> None:
-    world.storage.mark_stopping(owner)
-
-
-def test_a_kill_after_being_asked_to_stop_is_no_crash(world):
+def test_a_kill_during_a_stop_is_no_crash(world):
     job_id = world.add(at(T0 + MINUTE), max_retries=0)
     world.pass_time(MINUTE)
     for attempt in range(1, 6):
-        assert world.begin().attempt == attempt
-        mark_stopping(world, world.owner)
+        assert world.claim_one().attempt == attempt
+        world.mark_stopping(world.owner)
         (run,) = world.crash()
         assert (run.status, run.cause) == ("failed", Cause.INTERRUPTED)
         assert run.error == "interrupted: its process was killed while it was stopping"
@@ -410,22 +313,22 @@ def test_a_kill_after_being_asked_to_stop_is_no_crash(world):
         assert world.storage.stopping_owners() == set()
 
 
-def test_only_the_owner_that_was_asked_to_stop_is_spared(world):
+def test_a_stop_mark_counts_only_for_its_own_owner(world):
     stops, crashes = world.add(at(T0 + MINUTE)), world.add(at(T0 + MINUTE))
     other = world.register(process("here"))
     world.pass_time(MINUTE)
     world.claim(limit=1)
     world.claim(limit=1, owner=other)
-    mark_stopping(world, world.owner)
+    world.mark_stopping(world.owner)
     world.crash()
     assert [world.job(job_id).crashes for job_id in (stops, crashes)] == [0, 1]
 
 
-def test_a_mark_is_removed_with_the_commit_that_recovers_and_not_before(world):
+def test_a_stop_mark_is_removed_with_the_commit_that_recovers_and_not_before(world):
     world.add()
     world.pass_time(MINUTE)
-    world.begin()
-    mark_stopping(world, world.owner)
+    world.claim_one()
+    world.mark_stopping(world.owner)
     this_process = process("here", 2)
     assert world.storage.begin(write=True)
     recover(world.storage, this_process, policy=world.policy, trust_leases=False)
@@ -435,32 +338,4 @@ def test_a_mark_is_removed_with_the_commit_that_recovers_and_not_before(world):
     assert world.storage.stopping_owners() == {world.owner}
     (run,) = world.recover(this_process)
     assert run.error == "interrupted: its process was killed while it was stopping"
-    assert world.storage.stopping_owners() == set()
-
-
-def test_who_signs_off_removes_its_mark(world):
-    mark_stopping(world, world.owner)
-    world.do(sign_off, world.owner)
-    assert world.storage.stopping_owners() == set()
-
-
-def test_a_registration_removes_marks_that_stand_for_nobody(world):
-    world.add()
-    world.pass_time(MINUTE)
-    world.begin()
-    for owner in (world.owner, world.owner + 1, 77):  # a living one, one of an earlier file, one whose row is gone
-        mark_stopping(world, owner)
-    assert world.register(process("there")) == world.owner + 1
-    assert world.storage.stopping_owners() == {world.owner}
-
-
-def test_a_mark_of_a_process_that_may_live_is_kept_for_a_day_beyond_its_lease(world):
-    """As of another container, of which nobody can tell whether it has died."""
-    elsewhere = world.register(ProcessIdentity("", 7, ""))
-    mark_stopping(world, elsewhere)
-    world.pass_time(LEASE + 23 * HOUR)
-    world.register(process("here", 2))
-    assert world.storage.stopping_owners() == {elsewhere}
-    world.pass_time(2 * HOUR)
-    world.register(process("here", 3))
     assert world.storage.stopping_owners() == set()

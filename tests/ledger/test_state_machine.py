@@ -1,4 +1,4 @@
-"""The states of runs and jobs under any order of requests, ends, crashes and clock changes: what must hold after each step."""
+"""Runs and jobs under any order of requests, finishes, crashes and clock changes; `tests.run_model` checks them after each step."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from cronactors.errors import AlreadyClaimed, InvalidJob, JobBusy
 from cronactors.instants import Millis
 from cronactors.ledger.leases import LEASE
 from cronactors.model import Coalesce, Misfire, Overlap, SessionMode
-from cronactors.policy import in_crash_loop
+from cronactors.policy import FREE_CRASHES, in_crash_loop
 from cronactors.schedules.schedule import Interval, OneShot, Schedule
 from cronactors.schedules.schedule_json import schedule_from_json
 from cronactors.spec import JobChanges
-from cronactors.storage.rows import PAUSE
+from cronactors.storage.rows import PAUSE, RunRow
 from tests.ledger_world import (
     CANCELLED,
     DAY,
@@ -37,11 +37,11 @@ from tests.run_model import OPEN, Model
 EXAMPLES = 70
 STEPS = 40
 FEW = 4
-"""So few jobs that requests often meet the same one again."""
+"""So few jobs that several requests often concern the same one."""
 ORIGIN = "agent.toml"
 
 picks = st.integers(0, 3)
-# Not so short that more than the 1,000 moments come due that are counted.
+# Not shorter, or more than the 1,000 moments that are counted would come due.
 schedules = st.one_of(
     st.sampled_from([30 * SECOND, MINUTE, 5 * MINUTE]).map(Interval),
     st.sampled_from([-30 * SECOND, 0, SECOND, MINUTE, 10 * MINUTE]),
@@ -57,15 +57,15 @@ misfires = st.sampled_from(
         Misfire(window=timedelta(minutes=4), coalesce=Coalesce.ALL, max_runs=3),
     ]
 )
-ends = st.sampled_from([SUCCESS, SUCCESS, FAILURE, FAILURE, TIMEOUT, GAVE_UP, INTERRUPTED, CANCELLED])
+outcomes = st.sampled_from([SUCCESS, SUCCESS, FAILURE, FAILURE, TIMEOUT, GAVE_UP, INTERRUPTED, CANCELLED])
 leaps = st.sampled_from([1, SECOND, 20 * SECOND, 30 * SECOND, MINUTE, 6 * MINUTE, 10 * MINUTE])
 
 
 class Machine(Model):
-    """Requests on a storage. Subclasses say which storage, and whether the clock may be set back."""
+    """Requests on a storage, and steps of schedulers and of time."""
 
     def schedule(self, chosen: Interval | Millis, job_id: str | None = None) -> Schedule:
-        """What was chosen; a one-shot at a moment that lies behind all that the job has had."""
+        """Make the chosen schedule; a one-shot is later than all moments that the job has had."""
         if isinstance(chosen, Interval):
             return chosen
         moment = self.world.now + chosen
@@ -77,7 +77,7 @@ class Machine(Model):
     # Users
 
     @initialize(kinds=st.lists(st.tuples(schedules, overlaps, modes, misfires, st.integers(0, 3)), min_size=1, max_size=3))
-    def begin(self, kinds: list[tuple[Interval | Millis, Overlap, SessionMode, Misfire, int]]) -> None:
+    def begin_with_jobs(self, kinds: list[tuple[Interval | Millis, Overlap, SessionMode, Misfire, int]]) -> None:
         for chosen, overlap, mode, misfire, retries in kinds:
             self.add(chosen, overlap, mode, misfire, retries, user_id="ann", delete=False)
 
@@ -191,29 +191,29 @@ class Machine(Model):
             assert (each.run.status, each.run.owner) == ("running", self.owners[who])
             assert each.run.ready_at <= self.world.now
 
-    @rule(pick=picks, outcome=ends, by_handle=st.booleans())
+    @rule(pick=picks, outcome=outcomes, by_handle=st.booleans())
     def finish(self, pick: int, outcome, by_handle: bool) -> None:
         run = self.an_open_run(pick, "running")
         if run is not None:
             assert run.owner is not None
-            ended = self.world.complete(run, outcome) if by_handle else self.world.finish(run, outcome, owner=run.owner)
-            assert ended == self.world.run(run)
-            assert ended is not None
-            asked = run.cancel_requested and outcome == INTERRUPTED
-            assert ended.status == ("cancelled" if asked else outcome.status)
+            finished = self.world.finish_own(run, outcome) if by_handle else self.world.finish(run, outcome, owner=run.owner)
+            assert finished == self.world.run(run)
+            assert finished is not None
+            requested = run.cancel_requested and outcome == INTERRUPTED
+            assert finished.status == ("cancelled" if requested else outcome.status)
 
-    @rule(outcome=ends)
+    @rule(outcome=outcomes)
     def finish_all(self, outcome) -> None:
         for run in self.world.do(lambda s: s.running()):
             self.world.finish(run, outcome, owner=run.owner)
 
     @rule(who=st.integers(0, 1))
     def work(self, who: int) -> None:
-        """A scheduler with free slots, at the next thing to do."""
+        """A scheduler with free slots claims when the next run is due."""
         self.advance_to_the_next()
         self.claim(who, 6, None)
 
-    @rule(outcome=ends)
+    @rule(outcome=outcomes)
     def work_to_the_end(self, outcome) -> None:
         self.work(0)
         self.finish_all(outcome)
@@ -225,7 +225,7 @@ class Machine(Model):
 
     @rule(pick=picks, shown=st.booleans())
     def start(self, pick: int, shown: bool) -> None:
-        """A loop of one's own, by id or with what `get_due_jobs` and `get_retry_jobs` show."""
+        """A loop of a user's own claims, by id or with a job from `get_due_jobs` or `get_retry_jobs`."""
         targets = [*self.world.due(), *self.world.retries()] if shown else list(self.jobs())
         if targets:
             target = targets[pick % len(targets)]
@@ -238,12 +238,12 @@ class Machine(Model):
                 waits = holder is not None and (
                     holder.status == "running" or holder.waits_for is not None or holder.ready_at > self.world.now or not shown
                 )
-                suspects = in_crash_loop(job.crashes) and len(running) > 0
-                assert waits or suspects or any(run.session for run in running)
+                in_loop = in_crash_loop(job.crashes) and len(running) > 0
+                assert waits or in_loop or any(run.session for run in running)
                 return
             except AlreadyClaimed:
-                useless = {run.id: run for run in self.world.history() if run.cause == "misfire"}
-                assert not self.exact or any(self.rows.get(run_id) != run for run_id, run in useless.items())
+                outdated = {run.id: run for run in self.world.history() if run.cause == "misfire"}
+                assert not self.exact or any(self.rows.get(run_id) != run for run_id, run in outdated.items())
                 return
             assert run == self.world.run(run)
             assert run.status == "running"
@@ -260,8 +260,8 @@ class Machine(Model):
         assert self.world.do(lambda s: s.running(owner=dead)) == []
 
     @rule(who=st.integers(0, 1))
-    def silence(self, who: int) -> None:
-        """The other one gives no sign of life for as long as its lease."""
+    def let_lease_end(self, who: int) -> None:
+        """The other owner sends no heartbeat for as long as its lease."""
         self.advance(LEASE + 1)
         this_process = process(("here", "there")[who], self.boots[who])
         recovered = self.world.recover(this_process, trust_leases=True, mine=[self.owners[who]])
@@ -287,13 +287,13 @@ class Machine(Model):
 
     def teardown(self) -> None:
         with closing(self.world):
-            if self.sound:  # else the failure that was found is enough
-                self.come_to_an_end()
+            if self.sound:  # otherwise the failure that was found is enough
+                self.run_to_the_end()
 
-    def come_to_an_end(self) -> None:
-        """Without new requests, and with time going on, all that waits comes to its end."""
+    def run_to_the_end(self) -> None:
+        """Without new requests every run that waits finishes after some time."""
         if not self.sound:
-            return  # what was found broken is told by itself
+            return  # that failure is reported by itself
         if self.exact:
             self.each_moment_is_explained()
         waiting = {run_id for run_id, run in self.rows.items() if run.status in OPEN and run.waits_for != PAUSE}
@@ -301,19 +301,30 @@ class Machine(Model):
             moment
             for job in self.jobs().values()
             for moment in self.watched[job.id].passed
-            if job.next_run_at is not None and moment >= job.next_run_at  # with buffer_all each may run before what waits
+            if job.next_run_at is not None and moment >= job.next_run_at  # with buffer_all each may run before a run that waits
         ]
         for _ in range(3 * len(waiting) + len(undecided) + 10):
             for run in self.world.do(lambda s: s.running()):
                 self.world.finish(run, owner=run.owner)
             self.world.claim(100)
-            self.world.pass_time(6 * MINUTE)  # longer than any retry waits; much longer, and buffered moments come without end
+            self.world.pass_time(
+                6 * MINUTE
+            )  # longer than any delay of a retry; with much longer steps buffered moments would never end
         rows = {run.id: run for run in self.world.history()}
-        assert [rows[run_id] for run_id in waiting if rows[run_id].status in OPEN] == []
+        still_open = [rows[run_id] for run_id in waiting if rows[run_id].status in OPEN]
+        assert [
+            run for run in still_open if not (run.waits_for == PAUSE and self.was_disabled_by_crashes(run.job_id, rows))
+        ] == []
+
+    def was_disabled_by_crashes(self, job_id: str, rows: dict[int, RunRow]) -> bool:
+        """Return whether a crash loop was disabled as its retry came too late for the job's window: its other runs wait until it is resumed."""
+        job = self.world.job(job_id)
+        outdated = [run for run in rows.values() if run.job_id == job_id and (run.status, run.cause) == ("cancelled", "misfire")]
+        return not job.enabled and job.crashes > FREE_CRASHES and any(run.attempt > 1 for run in outdated)
 
 
 class ClockSetBack(Machine):
-    """The same with the wall clock set back now and then; in plain dicts."""
+    """The same in plain dicts, with the wall clock set back now and then."""
 
     make = staticmethod(in_dicts)
 
@@ -323,25 +334,34 @@ class ClockSetBack(Machine):
         both=st.booleans(),
     )
     def set_back(self, by: Millis, unseen: list[str], both: bool) -> None:
-        """One scheduler or both see it only after a while, and claims and ends go on meanwhile."""
+        """One scheduler or both notice it after a while, and runs are claimed and finished meanwhile."""
         self.exact = False
         self.world.now -= by
         set_to = self.world.now
         for known in self.watched.values():
             known.passed = {moment for moment in known.passed if moment <= set_to}
-        self.go_on(unseen)
-        self.seen_set_back(set_to)
-        self.world.see_set_back(by, set_to=set_to)
+        self.work_meanwhile(unseen)
+        self.forget_moments_of_done_jobs(set_to)
+        self.note_rows_ahead(set_to)
+        self.world.notice_set_back(by, set_to=set_to)
         if both:
-            self.go_on(unseen)
-            self.world.see_set_back(by, set_to=set_to - SECOND, owner=self.owners[1])
+            self.work_meanwhile(unseen)
+            self.forget_moments_of_done_jobs(set_to)
+            self.world.notice_set_back(by, set_to=set_to - SECOND, owner=self.owners[1])
         for job in self.jobs().values():
             known = self.watched[job.id]
             known.anchor = min(known.anchor, job.anchor_at)
             if job.enabled and job.next_run_at is not None and isinstance(schedule_from_json(job.schedule), Interval):
                 assert job.next_run_at <= max(self.world.now, known.anchor) + schedule_from_json(job.schedule).every_ms
 
-    def go_on(self, what: list[str]) -> None:
+    def forget_moments_of_done_jobs(self, set_to: Millis) -> None:
+        """A job that was done or deleted with its run before the jump was noticed has no more moments, nor a record of them."""
+        jobs = self.jobs()
+        for job_id, known in self.watched.items():
+            if job_id not in jobs or not jobs[job_id].enabled:
+                known.passed = {moment for moment in known.passed if moment <= set_to}
+
+    def work_meanwhile(self, what: list[str]) -> None:
         for each in what:
             self.runs_only_move_forward()
             match each:

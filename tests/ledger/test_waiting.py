@@ -1,4 +1,4 @@
-"""Main sessions and their lines, runs asked for, cancelling, and the fences round the end of a run."""
+"""Runs that wait for a session or their job, requested runs, cancelling, and finishes that come too late."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def world(request):
 # Main sessions
 
 
-def test_runs_of_one_main_session_never_overlap_and_each_end_frees_one(world):
+def test_runs_of_one_main_session_never_overlap_and_each_finish_releases_one(world):
     jobs = [world.add(at(T0 + n * SECOND), **MAIN) for n in range(4)]
     other = world.add(at(T0), session_mode=SessionMode.MAIN, user_id="bob")
     world.pass_time(MINUTE)
-    begun = [claimed.run for claimed in world.claim()]
-    assert {run.job_id for run in begun} == {jobs[0], other}
-    (run,) = [run for run in begun if run.job_id == jobs[0]]
+    started = [claimed.run for claimed in world.claim()]
+    assert {run.job_id for run in started} == {jobs[0], other}
+    (run,) = [run for run in started if run.job_id == jobs[0]]
     for job in jobs[1:]:
         (waiting,) = world.history(job)
         assert (waiting.status, waiting.waits_for, waiting.owner) == ("pending", "session:ann", None)
@@ -51,13 +51,13 @@ def test_runs_of_one_main_session_never_overlap_and_each_end_frees_one(world):
     for job in jobs[1:]:
         assert world.claim() == []
         world.finish(run)
-        run = world.begin()
+        run = world.claim_one()
         assert run.job_id == job
     world.finish(run)
-    assert [told[0] for job in jobs for told in world.told(job)] == ["success"] * 4
+    assert [summary[0] for job in jobs for summary in world.summary(job)] == ["success"] * 4
 
 
-def test_a_run_that_waits_for_its_session_holds_no_slot(world):
+def test_a_run_that_waits_for_its_session_takes_no_slot(world):
     first, second = world.add(HOURLY, **MAIN), world.add(HOURLY, **MAIN)
     third = world.add(HOURLY)
     world.pass_time(HOUR)
@@ -68,34 +68,34 @@ def test_a_run_that_waits_for_its_session_holds_no_slot(world):
 def test_moments_that_pass_while_a_run_waits_for_its_session_make_one_late_run(world):
     busy, job = world.add(HOURLY, **MAIN), world.add(**MAIN)
     world.request(busy)
-    holder = world.begin()
+    holder = world.claim_one()
     world.pass_time(5 * MINUTE)
     assert world.claim() == []
     world.pass_time(5 * MINUTE)
     world.finish(holder)
-    first = world.begin()
+    first = world.claim_one()
     assert (first.job_id, first.scheduled_at, first.coalesced) == (job, T0 + 5 * MINUTE, 5)
     world.finish(first)
-    late = world.begin()
+    late = world.claim_one()
     assert (late.scheduled_at, late.coalesced) == (T0 + 10 * MINUTE, 5)
 
 
-def test_a_retry_joins_the_line_of_its_session(world):
+def test_a_retry_waits_for_its_session(world):
     failing, other = world.add(at(T0), **MAIN), world.add(at(T0 + 20 * SECOND), **MAIN)
-    world.finish(world.begin(), FAILURE)
+    world.finish(world.claim_one(), FAILURE)
     world.pass_time(30 * SECOND)
-    begun = world.begin()
-    assert begun.job_id == other
+    started = world.claim_one()
+    assert started.job_id == other
     assert world.history(failing)[1].waits_for == "session:ann"
-    world.finish(begun)
-    assert world.begin().job_id == failing
+    world.finish(started)
+    assert world.claim_one().job_id == failing
 
 
 @pytest.mark.parametrize("act", ["cancel", "pause", "remove", "update"])
-def test_who_leaves_the_line_when_it_was_his_turn_lets_the_next_go(world, act):
+def test_a_cancelled_run_that_was_next_for_its_session_releases_the_next_one(world, act):
     holder, next_, last = (world.add(at(T0 + n * SECOND), **MAIN) for n in range(3))
     world.pass_time(MINUTE)
-    world.finish(world.begin())
+    world.finish(world.claim_one())
     (turn,) = world.history(next_)
     assert (turn.status, turn.waits_for) == ("pending", None)
     if act == "cancel":
@@ -104,37 +104,37 @@ def test_who_leaves_the_line_when_it_was_his_turn_lets_the_next_go(world, act):
         world.update(next_, {"schedule": HOURLY})
     else:
         getattr(world, act)(next_)
-    assert world.begin().job_id == last
-    assert world.told(holder)[0][0] == "success"
+    assert world.claim_one().job_id == last
+    assert world.summary(holder)[0][0] == "success"
 
 
 @pytest.mark.parametrize("act", ["pause", "remove", "update"])
-def test_a_job_that_leaves_the_line_with_several_runs_lets_the_next_go(world, act):
+def test_a_job_whose_waiting_runs_are_cancelled_releases_the_next_one(world, act):
     holder = world.add(HOURLY, **MAIN)
     job = world.add(Interval(SECOND), overlap=Overlap.ALLOW_ALL, **MAIN)
     last = world.add(at(T0 + 10 * SECOND), **MAIN)
     world.request(holder)
-    run = world.begin()
+    run = world.claim_one()
     for _ in range(3):
         world.pass_time(SECOND)
         world.claim()
     world.pass_time(10 * SECOND)
     world.claim()
-    world.finish(run)  # it is the turn of the first of four runs of one job
+    world.finish(run)  # the first of four runs of one job is next
     assert [waiting.waits_for for waiting in world.history(job)] == [None, *["session:ann"] * 3]
     if act == "update":
         world.update(job, {"schedule": HOURLY})
     else:
         getattr(world, act)(job)
-    assert world.begin().job_id == last
+    assert world.claim_one().job_id == last
 
 
-def test_a_run_of_a_session_whose_job_is_busy_passes_its_turn_on(world):
-    """Only an overlap policy that was changed leads there: two runs of one job in the line of its session."""
+def test_a_run_that_is_next_for_its_session_and_waits_for_its_job_releases_the_next_one(world):
+    """Two runs of one job wait for its session: only a change of its overlap policy leads there."""
     holder = world.add(HOURLY, **MAIN)
     job = world.add(overlap=Overlap.ALLOW_ALL, **MAIN)
     world.request(holder)
-    run = world.begin()
+    run = world.claim_one()
     world.pass_time(MINUTE)
     assert world.claim() == []
     world.update(job, {"overlap": Overlap.SKIP})
@@ -142,36 +142,36 @@ def test_a_run_of_a_session_whose_job_is_busy_passes_its_turn_on(world):
     assert world.claim() == []
     assert [waiting.waits_for for waiting in world.history(job)] == ["session:ann", "session:ann"]
     world.finish(run)
-    ended = []
+    finished = []
     for _ in range(2):
-        ended.append(world.begin())
-        world.finish(ended[-1])
-    assert {run.scheduled_at for run in ended} == {T0 + MINUTE, T0 + 2 * MINUTE}
+        finished.append(world.claim_one())
+        world.finish(finished[-1])
+    assert {run.scheduled_at for run in finished} == {T0 + MINUTE, T0 + 2 * MINUTE}
 
 
-# Runs asked for
+# Requested runs
 
 
-def test_a_run_asked_for_starts_now_and_moves_no_moment(world):
+def test_a_requested_run_starts_now_and_moves_no_moment(world):
     job = world.add(HOURLY)
     world.pass_time(MINUTE)
-    asked = world.request(job)
-    assert (asked.status, asked.trigger, asked.scheduled_at, asked.manual) == ("pending", "manual", world.now, 1)
-    run = world.begin()
-    assert run.id == asked.id
+    requested = world.request(job)
+    assert (requested.status, requested.trigger, requested.scheduled_at, requested.manual) == ("pending", "manual", world.now, 1)
+    run = world.claim_one()
+    assert run.id == requested.id
     assert world.job(job).next_run_at == T0 + HOUR
     world.finish(run)
     assert world.job(job).enabled
     world.pass_time(HOUR)
-    assert world.begin().scheduled_at == T0 + HOUR
+    assert world.claim_one().scheduled_at == T0 + HOUR
 
 
-def test_a_run_asked_for_obeys_overlap(world):
+def test_a_requested_run_follows_the_overlap_policy(world):
     job = world.add(HOURLY)
     world.request(job)
     with pytest.raises(JobBusy):
         world.request(job)
-    run = world.begin()
+    run = world.claim_one()
     with pytest.raises(JobBusy):
         world.request(job)
     world.finish(run)
@@ -181,26 +181,26 @@ def test_a_run_asked_for_obeys_overlap(world):
     assert len(world.claim()) == 4
 
 
-def test_a_run_asked_for_beside_a_pending_retry(world):
+def test_a_requested_run_starts_beside_a_pending_retry(world):
     job = world.add(HOURLY)
     world.pass_time(HOUR)
-    world.finish(world.begin(), FAILURE)
+    world.finish(world.claim_one(), FAILURE)
     world.request(job)
-    asked = world.begin()
+    requested = world.claim_one()
     world.pass_time(30 * SECOND)
     assert world.claim() == []
     assert world.history(job)[1].waits_for == f"job:{job}"
-    world.finish(asked)
-    assert world.begin().trigger == "retry"
+    world.finish(requested)
+    assert world.claim_one().trigger == "retry"
 
 
-def test_who_leaves_the_line_of_his_job_when_it_was_his_turn_lets_the_next_go(world):
+def test_a_cancelled_run_that_was_next_for_its_job_releases_the_next_one(world):
     job = world.add(HOURLY)
     world.pass_time(HOUR - 10 * SECOND)
     world.request(job)
-    world.finish(world.begin(), FAILURE)
+    world.finish(world.claim_one(), FAILURE)
     world.pass_time(10 * SECOND)
-    world.finish(world.begin(), FAILURE)
+    world.finish(world.claim_one(), FAILURE)
     holder = world.start(job)
     world.pass_time(30 * SECOND)
     assert world.claim() == []
@@ -208,30 +208,30 @@ def test_who_leaves_the_line_of_his_job_when_it_was_his_turn_lets_the_next_go(wo
     world.finish(holder)
     assert [world.run(run).waits_for for run in (first, second)] == [None, f"job:{job}"]
     world.cancel(first)
-    assert world.begin().id == second.id
+    assert world.claim_one().id == second.id
 
 
-def test_a_run_asked_for_is_tried_again_and_no_moment_replaces_it(world):
+def test_a_requested_run_is_retried_and_no_moment_replaces_it(world):
     job = world.add()
-    asked = world.request(job)
-    world.finish(world.begin(), FAILURE)
+    requested = world.request(job)
+    world.finish(world.claim_one(), FAILURE)
     world.pass_time(30 * SECOND)
-    world.finish(world.begin(), FAILURE)
+    world.finish(world.claim_one(), FAILURE)
     world.pass_time(30 * SECOND)
-    moment = world.begin()
+    moment = world.claim_one()
     assert (moment.manual, moment.scheduled_at) == (0, T0 + MINUTE)
     world.finish(moment)
     world.pass_time(30 * SECOND)
-    retry = world.begin()
-    assert (retry.manual, retry.attempt, retry.scheduled_at) == (1, 3, asked.scheduled_at)
+    retry = world.claim_one()
+    assert (retry.manual, retry.attempt, retry.scheduled_at) == (1, 3, requested.scheduled_at)
 
 
-def test_a_run_asked_for_of_a_done_one_shot(world):
+def test_a_run_of_a_done_one_shot_can_be_requested(world):
     job = world.add(at(T0))
-    world.finish(world.begin())
+    world.finish(world.claim_one())
     world.request(job)
-    world.finish(world.begin())
-    assert [told[0] for told in world.told(job)] == ["success", "success"]
+    world.finish(world.claim_one())
+    assert [summary[0] for summary in world.summary(job)] == ["success", "success"]
     assert world.job(job).enabled == 0
 
 
@@ -240,40 +240,40 @@ def test_a_run_asked_for_of_a_done_one_shot(world):
 
 def test_a_pending_run_is_cancelled_at_once(world):
     job = world.add(HOURLY)
-    asked = world.request(job)
-    ended = world.cancel(asked)
-    assert (ended.status, ended.cause, ended.started_at) == ("cancelled", "cancelled", None)
+    requested = world.request(job)
+    finished = world.cancel(requested)
+    assert (finished.status, finished.cause, finished.started_at) == ("cancelled", "cancelled", None)
     assert world.claim() == []
     world.request(job)
     with pytest.raises(RunClosed):
-        world.cancel(asked)
+        world.cancel(requested)
 
 
 def test_a_retry_that_is_cancelled_decides_its_moment(world):
     job = world.add(at(T0))
-    world.finish(world.begin(), FAILURE)
+    world.finish(world.claim_one(), FAILURE)
     world.cancel(world.history(job)[1])
     assert world.job(job).enabled == 0
     assert world.view(job).retry_at is None
 
 
-def test_a_run_that_waits_for_its_session_is_cancelled_and_its_job_goes_on(world):
+def test_cancelling_a_run_that_waits_for_its_session_leaves_its_job_enabled(world):
     holder, job = world.add(HOURLY, **MAIN), world.add(**MAIN)
     world.request(holder)
-    world.begin()
+    world.claim_one()
     world.pass_time(MINUTE)
     world.claim()
     world.cancel(world.history(job)[0])
     assert world.job(job).held_by is None
     world.pass_time(MINUTE)
     world.claim()
-    assert world.told(job)[1] == ("pending", None, 2 * MINUTE, 1, 1)
+    assert world.summary(job)[1] == ("pending", None, 2 * MINUTE, 1, 1)
 
 
-def test_a_running_run_is_only_asked_to_end(world):
+def test_cancelling_a_running_run_only_stores_the_request(world):
     world.add(HOURLY)
     world.pass_time(HOUR)
-    run = world.begin()
+    run = world.claim_one()
     assert world.cancel(run).cancel_requested == 1
     row = world.run(run)
     assert (row.status, row.cancel_requested) == ("running", 1)
@@ -284,88 +284,88 @@ def test_a_running_run_is_only_asked_to_end(world):
 
 
 @pytest.mark.parametrize("run_id", ["0", "12345", "-1", "1.0", "x", "", "٣", "9" * 30])
-def test_runs_that_do_not_exist(world, run_id):
+def test_runs_that_do_not_exist_are_not_found(world, run_id):
     with pytest.raises(RunNotFound):
         world.do(find_run, run_id)
 
 
-# Fences
+# Finishes that come twice or too late
 
 
 def test_a_finish_is_idempotent(world):
     job = world.add(HOURLY)
     world.pass_time(HOUR)
-    run = world.begin()
+    run = world.claim_one()
     first = world.finish(run, FAILURE)
-    told = world.told(job)
+    summary = world.summary(job)
     again = world.finish(run, FAILURE)
     assert first is not None
     assert again == world.run(run) == first
-    assert world.told(job) == told
+    assert world.summary(job) == summary
     assert world.finish(run, SUCCESS) is None
-    assert world.told(job) == told
+    assert world.summary(job) == summary
 
 
-def test_a_finish_after_a_take_over_has_no_effect(world):
+def test_a_finish_has_no_effect_after_another_owner_took_the_run_over(world):
     job = world.add(HOURLY)
     world.pass_time(HOUR)
     owner = world.owner
-    run = world.begin()
+    run = world.claim_one()
     world.crash()
-    again = world.begin()
+    again = world.claim_one()
     assert world.finish(run, owner=owner) is None
     assert world.finish(again, owner=owner) is None
-    assert [told[:2] for told in world.told(job)] == [("failed", "interrupted"), ("running", None)]
+    assert [summary[:2] for summary in world.summary(job)] == [("failed", "interrupted"), ("running", None)]
     with pytest.raises(RunClosed):
-        world.complete(run)
+        world.finish_own(run)
     assert world.finish(again) is not None
 
 
-def test_a_finish_of_what_never_was(world):
+def test_a_finish_of_a_run_that_does_not_exist_has_no_effect(world):
     run = world.request(world.add(Cron("@daily")))._replace(id=99)
     assert world.finish(run) is None
 
 
-def test_a_run_that_was_told_its_end_before_the_clock_went_back_ends_no_sooner_than_it_began(world):
+def test_a_run_never_finishes_before_it_started_though_the_clock_was_set_back(world):
     world.add(HOURLY)
     world.pass_time(HOUR)
-    run = world.begin()
+    run = world.claim_one()
     world.set_back(HOUR)
-    ended = world.finish(run)
-    assert ended == world.run(run)
-    assert ended.completed_at == ended.started_at == T0 + HOUR
+    finished = world.finish(run)
+    assert finished == world.run(run)
+    assert finished.completed_at == finished.started_at == T0 + HOUR
 
 
-def test_a_request_takes_the_place_of_a_retry_that_holds_the_job(world):
+def test_a_request_replaces_a_retry_that_holds_the_job(world):
     main = {"session_mode": SessionMode.MAIN}
     job = world.add(HOURLY, overlap=Overlap.BUFFER_ONE, **main)
     other = world.add(at(T0 + 20 * SECOND), **main)
     world.request(job)
-    world.finish(world.begin(), FAILURE)
+    world.finish(world.claim_one(), FAILURE)
     world.pass_time(20 * SECOND)
-    busy = world.begin()
+    busy = world.claim_one()
     assert busy.job_id == other
     world.pass_time(20 * SECOND)
     assert world.claim() == []  # the retry waits for the session, and holds its job
     assert world.job(job).held_by is not None
     world.finish(busy)
-    asked = world.request(job)
+    requested = world.request(job)
     assert world.job(job).held_by is None
-    assert world.begin().id == asked.id
+    assert world.claim_one().id == requested.id
 
 
-def test_a_job_that_cancels_its_other_keeps_its_place_in_the_line_of_the_session(world):
+def test_a_run_that_replaces_another_keeps_its_order_for_the_session(world):
     first = world.add(at(T0 + SECOND), **MAIN)
     often = world.add(overlap=Overlap.CANCEL_OTHER, **MAIN)
     later = world.add(at(T0 + 90 * SECOND), **MAIN)
     world.pass_time(SECOND)
-    running = world.begin()
+    running = world.claim_one()
     assert running.job_id == first
     for _ in range(2):
         world.pass_time(MINUTE)
         world.do(cancel_overlapped)
         assert world.claim() == []
-    assert world.told(often) == [("cancelled", "replaced", MINUTE, 1, 1), ("pending", None, 2 * MINUTE, 1, 1)]
+    assert world.summary(often) == [("cancelled", "replaced", MINUTE, 1, 1), ("pending", None, 2 * MINUTE, 1, 1)]
     world.finish(running)
-    assert world.begin().scheduled_at == T0 + 2 * MINUTE
-    assert [told[0] for told in world.told(later)] == ["pending"]
+    assert world.claim_one().scheduled_at == T0 + 2 * MINUTE
+    assert [summary[0] for summary in world.summary(later)] == ["pending"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cronactors.executors import shell_executor
 from cronactors.model import JobResult
+from cronactors.shell.executor import shell_executor
 from cronactors.testing import make_context
 
 

@@ -7,8 +7,8 @@ import os
 import pytest
 
 from cronactors.errors import InvalidJob
-from cronactors.executors import CommandFailed, shell_executor
 from cronactors.model import JobResult
+from cronactors.shell.executor import CommandFailed, shell_executor
 from cronactors.testing import make_context
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")

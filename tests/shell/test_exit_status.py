@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from cronactors import Interval, RunStatus, open_scheduler
-from cronactors.executors import CommandFailed, shell_executor
+from cronactors.shell.executor import CommandFailed, shell_executor
 from tests.cli_command import COMMAND, ROOT, lines_of, start, write
 from tests.shell.run_command import shell
 

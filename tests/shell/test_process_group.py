@@ -9,7 +9,7 @@ import signal
 import pytest
 import trio
 
-from cronactors.executors import CommandFailed
+from cronactors.shell.executor import CommandFailed
 from cronactors.shell.process_group import ProcessGroup
 from tests.cli_command import lines_of, start, write
 from tests.shell.run_command import shell

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from cronactors import JobContext, RunStatus, load_config, open_scheduler
-from cronactors.config_file import MAX_JOBS
+from cronactors.spec import MAX_JOBS
 from cronactors.testing import VirtualClock
 from tests.cli_command import Command, start
 

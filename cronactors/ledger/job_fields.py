@@ -1,0 +1,165 @@
+"""The fields of a job that users set, in one table: how a value becomes a column, and how the column becomes an attribute of `CronJob`.
+
+Each field has one name, in `JobSpec`, `JobOptions`, `JobChanges`, `JobRow` and `CronJob`. Adding, upserting, updating and showing a job
+go through the table, so that none of them can forget a field; a test compares the table with the classes. The schedule alone is not in
+it: it fills two columns, and a new one starts at the current time (`cronactors.ledger.jobs`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from operator import attrgetter
+from typing import Final, TypeAlias, TypeVar, cast
+
+import attrs
+
+from cronactors import checks
+from cronactors.errors import InvalidJob
+from cronactors.executor_options import NO_OPTIONS, ExecutorOptions, check_executor_options
+from cronactors.model import Misfire, Overlap, SessionMode
+from cronactors.policy import misfire_from_text, misfire_to_text
+from cronactors.spec import JobSpec
+from cronactors.storage.rows import JobRow
+
+Column: TypeAlias = str | int | float | None
+"""A value as the storage keeps it."""
+
+_V = TypeVar("_V")
+_C = TypeVar("_C", str, int, float)
+_E = TypeVar("_E", bound=StrEnum)
+
+
+@attrs.frozen(kw_only=True)
+class Defaults:
+    """Defaults of a handle or a list, stored with a job whose specification leaves these fields open.
+
+    Attributes:
+        timezone: An IANA name.
+        max_retries: How many failures of a moment are retried.
+        timeout_secs: Timeout of a run (s).
+    """
+
+    timezone: str
+    max_retries: int
+    timeout_secs: float
+
+
+@attrs.frozen(kw_only=True)
+class JobField:
+    """A field of a job.
+
+    Attributes:
+        name: Its name everywhere.
+        to_column: Makes the column of a value that `JobSpec` or `check_changes` has checked; None: the value is the column.
+        from_column: Makes the attribute of `CronJob`; a `CronError` says that the column cannot be read. None: as above.
+        if_unreadable: The attribute of `CronJob` where the column cannot be read.
+        has_default: Whether None in a specification stands for the value in `Defaults`.
+    """
+
+    name: str
+    to_column: Callable[[object], Column] | None = None
+    from_column: Callable[[Column], object] | None = None
+    if_unreadable: object = None
+    has_default: bool = False
+
+
+def _as_it_is(name: str, *, has_default: bool = False) -> JobField:
+    return JobField(name=name, has_default=has_default)
+
+
+def _converted(name: str, to_column: Callable[[_V], _C], from_column: Callable[[_C], _V], if_unreadable: _V) -> JobField:
+    """Make a field of values of one type, checked before, and of columns of one type, as the schema is STRICT."""
+    return JobField(
+        name=name,
+        to_column=cast(Callable[[object], Column], to_column),
+        from_column=cast(Callable[[Column], object], from_column),
+        if_unreadable=if_unreadable,
+    )
+
+
+def _member(name: str, kind: type[_E], if_unreadable: _E) -> JobField:
+    def from_column(text: str) -> _E:
+        return checks.member(name, text, InvalidJob, kind)
+
+    return _converted(name, str, from_column, if_unreadable)
+
+
+def _user_to_column(user_id: str | None) -> str:
+    return user_id or ""
+
+
+def _user_from_column(text: str) -> str | None:
+    return text or None
+
+
+def _options_to_column(value: Mapping[str, object]) -> str:
+    return check_executor_options("executor_options", value).text
+
+
+def options_from_column(text: str) -> ExecutorOptions:
+    """Make the options without reading them: they are read when they are used, so that damaged ones fail their own run only."""
+    return NO_OPTIONS if text == NO_OPTIONS.text else ExecutorOptions(text)
+
+
+JOB_FIELDS: Final = (
+    _as_it_is("name"),
+    _converted("user_id", _user_to_column, _user_from_column, None),
+    _as_it_is("prompt"),
+    _as_it_is("timezone", has_default=True),
+    _converted("delete_after_run", int, bool, if_unreadable=False),
+    _as_it_is("max_retries", has_default=True),
+    _as_it_is("timeout_secs", has_default=True),
+    _member("session_mode", SessionMode, SessionMode.ISOLATED),
+    _member("overlap", Overlap, Overlap.SKIP),
+    _converted("misfire", misfire_to_text, misfire_from_text, Misfire()),
+    _converted("executor_options", _options_to_column, options_from_column, NO_OPTIONS),
+)
+"""Every field that users set, but for the schedule."""
+
+_VALUES = attrgetter(*(field.name for field in JOB_FIELDS))
+"""The values of the fields of a `JobSpec` or a `JobRow`, in the order of the table."""
+
+
+def columns_of_spec(spec: JobSpec, defaults: Defaults) -> dict[str, Column]:
+    """Make the columns of a specification; what it leaves open is taken from the defaults."""
+    columns: dict[str, Column] = {}
+    for field, value in zip(JOB_FIELDS, _VALUES(spec), strict=True):
+        if value is None and field.has_default:
+            columns[field.name] = getattr(defaults, field.name)
+        else:
+            columns[field.name] = field.to_column(value) if field.to_column else value
+    return columns
+
+
+def columns_of_changes(changes: Mapping[str, object]) -> dict[str, Column]:
+    """Make the columns of the fields that an update changes."""
+    columns: dict[str, Column] = {}
+    for field in JOB_FIELDS:
+        if field.name in changes:
+            value = changes[field.name]
+            columns[field.name] = field.to_column(value) if field.to_column else cast(Column, value)
+    return columns
+
+
+def row_of(columns: Mapping[str, Column]) -> JobRow:
+    """Make a row of all its columns."""
+    return JobRow._make(map(columns.__getitem__, JobRow._fields))
+
+
+def with_columns(job: JobRow, columns: Mapping[str, Column]) -> JobRow:
+    """Return a row with other columns."""
+    return row_of({**job._asdict(), **columns})
+
+
+def attributes_of_row(job: JobRow, read: Callable[[Callable[[Column], object], Column, object], object]) -> dict[str, object]:
+    """Make the attributes of `CronJob` that the table holds.
+
+    Args:
+        job: The row.
+        read: Called with a conversion, a column and the value that replaces one that cannot be read; returns the attribute.
+    """
+    return {
+        field.name: column if field.from_column is None else read(field.from_column, column, field.if_unreadable)
+        for field, column in zip(JOB_FIELDS, _VALUES(job), strict=True)
+    }
