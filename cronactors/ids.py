@@ -22,7 +22,7 @@ def with_ids(specs: Iterable[JobSpec]) -> tuple[tuple[str, JobSpec], ...]:
 
 
 def new_ids(count: int) -> list[str]:
-    """Make ids that grow (RFC 9562, UUID version 7, section 6.2, method 2), so that jobs added together are neighbours in every index.
+    """Make ids that grow with time (RFC 9562, UUID version 7, section 6.2, method 2): jobs added together are index neighbours.
 
     With random ids each run would write a page of its own of the history's index: 8 us more, of some 90.
     """

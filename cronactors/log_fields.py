@@ -1,7 +1,7 @@
 """The `extra` fields of log records about a job or a run: ``cron_job``, ``cron_run`` and ``cron_attempt``.
 
-A program that logs JSON finds every record about a run by its id, whatever the message says. The values are those of the public API:
-`CronJob.id`, `CronRun.id` and `CronRun.attempt`. A record carries only the fields that apply to it.
+A program that logs JSON finds every record about a run by its id, whatever the message says. The values are those of the public
+API: `CronJob.id`, `CronRun.id` and `CronRun.attempt`. A record carries only the fields that apply to it.
 """
 
 from __future__ import annotations

@@ -337,11 +337,11 @@ async def _opened(
     if isinstance(store, CronStore):
         settings = check_settings(store._config if config is None else config, timezone)
         own = config is None and timezone is None
-        yield store._service, store if own else CronStore(store._service, config=settings, timezone=timezone), settings
+        yield store._service, store if own else CronStore._create(store._service, config=settings, timezone=timezone), settings
     else:
         settings = check_settings(config, timezone)
         async with store_service(check_path(store), create=True) as service:
-            yield service, CronStore(service, config=settings, timezone=timezone), settings
+            yield service, CronStore._create(service, config=settings, timezone=timezone), settings
 
 
 @actor

@@ -341,7 +341,11 @@ def check_changes(changes: JobChanges) -> JobChanges:
 
 
 def job_spec(name: str, prompt: str, schedule: Schedule | Delay, options: JobOptions) -> JobSpec:
-    """Make a specification of the arguments of ``add_job``; an unknown option is refused."""
+    """Make a `JobSpec` of the arguments of ``add_job``.
+
+    Raises:
+        InvalidJob: An option is unknown, or a field has a wrong type or value.
+    """
     unknown = set(options) - JobOptions.__optional_keys__
     if unknown:
         raise InvalidJob(
@@ -366,17 +370,17 @@ def check_settings(config: object, timezone: object) -> CronConfig:
 
 
 def check_id(field: str, value: object) -> str:
-    """Check an id: text, whether or not anything has it."""
+    """Check the id of a job or a run: text. Whether it exists is up to the ledger."""
     return checks.text(field, value, InvalidJob, limit=MAX_NAME)
 
 
 def check_lookup_name(value: object) -> str:
-    """Check a name to look for: text, whether or not a job has it."""
+    """Check a name to look up: text. Whether a job has it is up to the ledger."""
     return checks.text("name", value, InvalidJob, limit=MAX_NAME)
 
 
 def check_user_id(value: object) -> str:
-    """Check a user_id; rows have "" for None, the agent itself."""
+    """Check a user_id, and return it as rows have it: "" is None, the agent itself."""
     return "" if value is None else check_user("user_id", value)
 
 

@@ -1,4 +1,4 @@
-"""The wall clock of the current trio run: the system's, or the one that a virtual clock brings along."""
+"""The wall clock of the current trio run: the system's, or that of a virtual clock."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ from cronactors.errors import CronError
 from cronactors.instants import Millis, from_millis
 
 Wall: TypeAlias = Callable[[], Millis]
-"""Tells the time of day; safe to call from any thread."""
+"""Returns the time of day. Any thread may call it."""
 
 
 class VirtualTime(trio.abc.Clock):
-    """A clock of trio that brings a wall clock along, and knows when a thread is at work; see `cronactors.testing`.
+    """A trio clock with a wall clock of its own, which stands still while a thread works; see `cronactors.testing`.
 
     Attributes:
-        set_listeners: Called after the wall clock was set.
+        set_listeners: Called after the wall clock has been set.
     """
 
     set_listeners: list[Callable[[], None]]
 
     @abstractmethod
     def wall(self) -> Millis:
-        """The virtual wall clock."""
+        """Return the time of the virtual wall clock."""
 
     @abstractmethod
     def hold(self) -> AbstractContextManager[None]:
-        """Let no time pass while the block runs."""
+        """Return a context manager that stops virtual time."""
 
 
 _driving: ContextVar[VirtualTime | None] = ContextVar("virtual_time", default=None)
-"""What drives the trio run in which a scheduler was opened; threads that tasks start inherit it."""
+"""The clock of the trio run in which a scheduler was opened; threads that tasks start inherit it."""
 
 
 def system_wall() -> Millis:
-    """The system's clock."""
+    """Return the time of the system's clock."""
     return time.time_ns() // 1_000_000
 
 
 def sleep_until(instant: Millis, *, longest: Millis) -> None:
-    """Block the thread until the system's clock shows an instant, for ``longest`` at most.
+    """Block the thread until the system's clock shows an instant, at most for ``longest``.
 
-    It is some 0.1 ms late, where a sleep of trio's is one or two: the timeouts of epoll are whole milliseconds.
+    It wakes some 0.1 ms late; a sleep of trio's wakes one or two late, because the timeouts of epoll are whole milliseconds.
     """
     wait = instant / 1000 - time.time()
     if wait > 0:
@@ -58,11 +58,11 @@ def sleep_until(instant: Millis, *, longest: Millis) -> None:
 
 
 def virtual_time() -> VirtualTime | None:
-    """The virtual clock that drives the current trio run, if one does.
+    """Return the virtual clock of the current trio run, or None in real time.
 
     Raises:
-        CronError: Nothing runs under trio; or another autojumping clock drives it, which knows nothing of threads: hours would
-            pass while one commit is made.
+        CronError: trio is not running; or it has another autojumping clock, which does not see threads at work: hours would pass
+            during one commit.
     """
     try:
         clock = trio.lowlevel.current_clock()
@@ -80,7 +80,7 @@ def virtual_time() -> VirtualTime | None:
 
 
 def _here() -> VirtualTime | None:
-    """The virtual clock of the current trio run, or of the one that started this thread."""
+    """Return the virtual clock of the current trio run, or of the one that started this thread."""
     try:
         clock = trio.lowlevel.current_clock()
     except RuntimeError:
@@ -89,13 +89,16 @@ def _here() -> VirtualTime | None:
 
 
 def now() -> datetime:
-    """The wall clock of the current trio run, also in the threads of executors, UTC, in whole milliseconds; else the system's."""
+    """Return the time of the current trio run's wall clock, in UTC and whole milliseconds; without one, the system's.
+
+    It works in the threads of executors too.
+    """
     clock = _here()
     return from_millis(system_wall() if clock is None else clock.wall())
 
 
 def hold() -> AbstractContextManager[None]:
-    """Let no virtual time pass while the block runs: for subprocesses and sockets, which a clock cannot see at work.
+    """Return a context manager that stops virtual time: for subprocesses and sockets, which a clock cannot see at work.
 
     In real time it does nothing.
     """

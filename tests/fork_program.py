@@ -1,4 +1,4 @@
-"""A program whose user code forks, is run by `test_forks.py` as ``fork_program.py SCENARIO FOLDER``, and prints what it found as JSON."""
+"""A program whose user code forks. `test_forks.py` runs it as ``fork_program.py SCENARIO FOLDER``; it prints its findings as JSON."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FOLDER = Path(sys.argv[2])
 
 
 def note(text: str) -> None:
-    """Write a line that both processes can write."""
+    """Append a line to the file of both processes."""
     with (FOLDER / "notes").open("a") as file:
         file.write(f"{'parent' if os.getpid() == PARENT else 'child'}: {text}\n")
 
@@ -32,7 +32,7 @@ atexit.register(note, "atexit")
 
 
 async def status_of(pid: int) -> int | None:
-    """How the child ended; it is killed if it does not."""
+    """Wait for the exit status of the child; kill it and return None if it has not ended after 15 s."""
     deadline = time.monotonic() + 15
     while time.monotonic() < deadline:
         done, status = os.waitpid(pid, os.WNOHANG)
@@ -45,7 +45,7 @@ async def status_of(pid: int) -> int | None:
 
 
 def leave(how: str) -> None:
-    """End the child's part in one of the ways there are; "return" is left to the caller."""
+    """End the code of the child in one of several ways; for "return" the caller returns."""
     match how:
         case "exit":
             sys.exit(7)
@@ -60,7 +60,7 @@ def leave(how: str) -> None:
 
 
 async def fork(how: str) -> str:
-    """Fork; the child leaves, the parent answers how it ended."""
+    """Fork; the child ends as ``how`` says, and the parent returns its exit status."""
     sys.stdout.flush()
     pid = os.fork()
     if pid == 0:
@@ -85,14 +85,14 @@ STORE: list[CronScheduler] = []
 
 async def in_executor(how: str) -> dict[str, object]:
     """Fork in one run while another one is in flight."""
-    go_on = trio.Event()
+    proceed = trio.Event()
     forking = trio.Event()
 
     async def executor(context: JobContext) -> str:
         if context.job_name == "neighbour":
             forking.set()
             try:
-                await go_on.wait()
+                await proceed.wait()
             finally:
                 note("the neighbour ends")
             return "fine"
@@ -107,7 +107,7 @@ async def in_executor(how: str) -> dict[str, object]:
         await scheduler.run_now(ids[0], wait=False)
         forked = await scheduler.run_now(ids[1])
         after = await scheduler.run_now(ids[2])
-        go_on.set()
+        proceed.set()
         await scheduler.wait_idle()
         runs = await scheduler.store.list_runs()
         return {
@@ -118,10 +118,10 @@ async def in_executor(how: str) -> dict[str, object]:
 
 
 async def in_notifier(how: str) -> dict[str, object]:
-    told: list[str] = []
+    statuses: list[str] = []
 
     async def notifier(job_name: str, session_id: str, result: str, success: bool) -> None:
-        told.append(await fork(how))
+        statuses.append(await fork(how))
 
     async def executor(context: JobContext) -> str:
         return "fine"
@@ -131,7 +131,7 @@ async def in_notifier(how: str) -> dict[str, object]:
         for _ in range(2):
             await scheduler.run_now(job_id)
         await scheduler.wait_idle()
-    return {"child": told[0], "all": told}
+    return {"child": statuses[0], "all": statuses}
 
 
 async def in_store(how: str) -> dict[str, object]:
@@ -142,7 +142,7 @@ async def in_store(how: str) -> dict[str, object]:
             await store.add_job("after", "p", HOURLY)
             note("the parent leaves")
     if os.getpid() != PARENT:
-        note("behind the block")
+        note("after the block")
     return {"child": ended}
 
 
@@ -163,12 +163,12 @@ async def in_scheduler(how: str) -> dict[str, object]:
             assert (await scheduler.store.get_run(run.id)).status is RunStatus.RUNNING
             note("the parent leaves")
     if os.getpid() != PARENT:
-        note("behind the block")
+        note("after the block")
     return {"child": ended}
 
 
-async def beside_a_block(how: str) -> dict[str, object]:
-    """Fork in a task beside the block: in the child the block is cancelled from outside."""
+async def outside_a_block(how: str) -> dict[str, object]:
+    """Fork in a task outside the block: in the child the block is cancelled from outside."""
     ended: list[str] = []
     async with trio.open_nursery() as nursery:
 
@@ -195,7 +195,7 @@ def outside_of_trio(how: str) -> dict[str, object]:
             opened.set()
             while not forked.is_set():
                 await trio.sleep(0.01)
-            assert Path(FOLDER / "a.db-wal").stat().st_size > 0, "the child has closed what is not its own"
+            assert Path(FOLDER / "a.db-wal").stat().st_size > 0, "the child has closed a connection of its parent"
             await store.add_job("after", "p", HOURLY)
             note("the parent leaves")
 
@@ -242,7 +242,7 @@ SCENARIOS: dict[str, Callable[[str], object]] = {
     "notifier": in_notifier,
     "store": in_store,
     "scheduler": in_scheduler,
-    "beside": beside_a_block,
+    "outside_block": outside_a_block,
     "pool": in_pool,
 }
 

@@ -1,4 +1,4 @@
-"""A scheduler in trio's guest mode: inside the thread and the loop of an asyncio program."""
+"""A scheduler in trio's guest mode: inside the thread and the event loop of an asyncio program."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Main = Callable[[], Awaitable[object]]
 
 
 async def as_guest(main: Main) -> outcome.Outcome[object]:
-    """Run trio as a guest of the running loop of asyncio, and wait for its end."""
+    """Run trio as a guest of the running asyncio loop, and wait until it ends."""
     done = asyncio.get_running_loop().create_future()
     trio.lowlevel.start_guest_run(
         main,
@@ -34,7 +34,7 @@ def specs(*names: str) -> list[JobSpec]:
     return [JobSpec(name, "it", Interval(100), max_retries=0) for name in names]
 
 
-def test_a_guest_of_asyncio_runs_its_jobs_beside_the_tasks_of_the_host(tmp_path: Path) -> None:
+def test_a_guest_of_asyncio_runs_jobs_while_the_tasks_of_the_host_run(tmp_path: Path) -> None:
     beats, ran = [0], [0]
     threads = set(threading.enumerate())
 
@@ -53,8 +53,8 @@ def test_a_guest_of_asyncio_runs_its_jobs_beside_the_tasks_of_the_host(tmp_path:
         jobs = specs("a", "in a thread", "fails")
         async with open_scheduler(tmp_path / "a.db", executor, config=config, jobs=jobs) as scheduler:
             await trio.sleep(1)  # real time: both loops have to share the thread
-            asked = await scheduler.run_now(await scheduler.store.add_job("asked for", "it", Interval.every(hours=1)))
-            assert asked.status is RunStatus.SUCCESS
+            requested = await scheduler.run_now(await scheduler.store.add_job("requested", "it", Interval.every(hours=1)))
+            assert requested.status is RunStatus.SUCCESS
         return "left"
 
     async def host() -> outcome.Outcome[object]:
@@ -70,7 +70,7 @@ def test_a_guest_of_asyncio_runs_its_jobs_beside_the_tasks_of_the_host(tmp_path:
             beating.cancel()
 
     assert asyncio.run(host()).unwrap() == "left"
-    assert beats[0] > 20, "the host's own tasks go on"
+    assert beats[0] > 20, "the host's own tasks keep running"
     assert ran[0] > 5
     runs = trio.run(runs_in, tmp_path / "a.db")
     assert {str(run.status) for run in runs} <= {"success", "failed", "skipped"}
@@ -81,7 +81,7 @@ def test_a_guest_of_asyncio_runs_its_jobs_beside_the_tasks_of_the_host(tmp_path:
     assert left == set()
 
 
-def test_a_host_that_ends_the_guest_gets_its_runs_put_back_and_the_next_start_runs_them(tmp_path: Path) -> None:
+def test_runs_are_interrupted_when_the_host_ends_the_guest_and_run_again_at_the_next_start(tmp_path: Path) -> None:
     events: list[str] = []
 
     async def executor(ctx: JobContext) -> None:
@@ -132,7 +132,7 @@ async def wait_until_run(scheduler: CronScheduler, run_id: str) -> None:
         await trio.sleep(0.01)
 
 
-def test_an_error_of_the_guests_block_reaches_the_host_as_itself(tmp_path: Path) -> None:
+def test_an_exception_of_the_guests_block_reaches_the_host_as_itself(tmp_path: Path) -> None:
     async def executor(ctx: JobContext) -> None: ...
 
     async def main() -> None:

@@ -1,4 +1,4 @@
-"""Executors that use the store that they run from: they change, end and remove their own job."""
+"""Executors that use the store of their own job: they edit, pause, cancel and remove it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def test_an_executor_may_remove_its_own_job(virtual_clock: VirtualClock) -
         assert [(run.status, run.result_summary) for run in await scheduler.store.list_runs(bad)] == [(RunStatus.SUCCESS, "gone")]
 
 
-async def test_an_executor_may_edit_its_own_job_and_its_end_overwrites_nothing(virtual_clock: VirtualClock) -> None:
+async def test_an_executor_may_edit_its_own_job_and_finishing_overwrites_nothing(virtual_clock: VirtualClock) -> None:
     async def act(context: JobContext) -> str:
         await scheduler.store.update_job(
             context.job_id, prompt=context.prompt + "!", schedule=Interval(100_000), timeout_secs=7, max_retries=5
@@ -59,7 +59,7 @@ async def test_an_executor_may_pause_its_own_job(virtual_clock: VirtualClock) ->
         assert not (await scheduler.store.get_job(bad)).enabled
 
 
-async def test_an_executor_may_add_jobs_and_ask_for_runs(virtual_clock: VirtualClock) -> None:
+async def test_an_executor_may_add_jobs_and_request_runs(virtual_clock: VirtualClock) -> None:
     ids: list[str] = []
 
     async def act(context: JobContext) -> None:

@@ -1,4 +1,4 @@
-"""Asking a scheduler: for a run, for its end, whether it is idle, how it does; also across two schedulers of one file."""
+"""Requests to a scheduler: run a job, cancel a run, wait until idle, read its health; also across two schedulers of one file."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ from cronactors.storage.protocol import Storage
 from cronactors.testing import VirtualClock
 from tests.workers import MINUTE, START, Worker, after, facts, history
 
-# Asking for runs
+# Runs
 
 
-async def test_a_run_asked_for_while_the_clock_looks_around_starts_at_once(virtual_clock: VirtualClock) -> None:
-    for _ in range(40):  # whether both meet in one batch of the store is left to trio's order of tasks
+async def test_a_run_requested_while_the_clock_inspects_the_file_starts_at_once(virtual_clock: VirtualClock) -> None:
+    for _ in range(40):  # whether both are in one batch of the store depends on trio's order of tasks
         async with open_scheduler(":memory:", Worker()) as scheduler:
             job_id = await scheduler.store.add_job("job", "it", Cron("@daily"))
             with trio.fail_after(10):
                 await scheduler.run_now(job_id)
 
 
-async def test_run_now_answers_the_finished_run_and_leaves_the_next_moment(virtual_clock: VirtualClock) -> None:
+async def test_run_now_returns_the_finished_run_and_keeps_the_next_moment(virtual_clock: VirtualClock) -> None:
     worker = Worker(5)
     async with open_scheduler(":memory:", worker) as scheduler:
         job_id = await scheduler.store.add_job("job", "it", MINUTE)
@@ -55,15 +55,15 @@ async def test_run_now_answers_the_finished_run_and_leaves_the_next_moment(virtu
         assert trio.current_time() == pytest.approx(15)
         assert (facts(run), run.result_summary) == ((RunStatus.SUCCESS, None, Trigger.MANUAL, 1), "did it")
         assert (await scheduler.store.get_job(job_id)).next_run_at == after(60)
-        asked = await scheduler.run_now(job_id, wait=False)
-        assert asked.status in (RunStatus.PENDING, RunStatus.RUNNING)
+        requested = await scheduler.run_now(job_id, wait=False)
+        assert requested.status in (RunStatus.PENDING, RunStatus.RUNNING)
         await scheduler.wait_idle()
-        assert (await scheduler.store.get_run(asked.id)).status is RunStatus.SUCCESS
+        assert (await scheduler.store.get_run(requested.id)).status is RunStatus.SUCCESS
         await trio.sleep(60)
         assert worker.times == [10.0, 15.0, 60.0]
 
 
-async def test_run_now_answers_a_failed_attempt_without_waiting_for_the_retry(virtual_clock: VirtualClock) -> None:
+async def test_run_now_returns_a_failed_attempt_without_waiting_for_the_retry(virtual_clock: VirtualClock) -> None:
     async with open_scheduler(":memory:", Worker(1, failures=9)) as scheduler:
         job_id = await scheduler.store.add_job("job", "it", Cron("@daily"))
         run = await scheduler.run_now(job_id)
@@ -71,7 +71,7 @@ async def test_run_now_answers_a_failed_attempt_without_waiting_for_the_retry(vi
         assert trio.current_time() == pytest.approx(1)
 
 
-async def test_cancelling_the_waiter_leaves_the_run(virtual_clock: VirtualClock) -> None:
+async def test_cancelling_run_now_does_not_cancel_the_run(virtual_clock: VirtualClock) -> None:
     async with open_scheduler(":memory:", Worker(10)) as scheduler:
         job_id = await scheduler.store.add_job("job", "it", Cron("@daily"))
         with trio.move_on_after(3) as scope:
@@ -81,7 +81,7 @@ async def test_cancelling_the_waiter_leaves_the_run(virtual_clock: VirtualClock)
         assert [run.status for run in await history(scheduler)] == [RunStatus.SUCCESS]
 
 
-async def test_run_now_works_on_a_paused_job_and_refuses_a_busy_and_a_missing_one(virtual_clock: VirtualClock) -> None:
+async def test_run_now_runs_a_paused_job_and_refuses_a_busy_or_missing_one(virtual_clock: VirtualClock) -> None:
     async with open_scheduler(":memory:", Worker(10)) as scheduler:
         job_id = await scheduler.store.add_job("job", "it", MINUTE)
         await scheduler.store.pause_job(job_id)
@@ -90,13 +90,13 @@ async def test_run_now_works_on_a_paused_job_and_refuses_a_busy_and_a_missing_on
         with pytest.raises(JobBusy, match="'job'"):
             await scheduler.run_now(job_id)
         with pytest.raises(JobNotFound):
-            await scheduler.run_now("nobody")
+            await scheduler.run_now("no such id")
         await trio.sleep(1000)
         assert len(await history(scheduler)) == 2
         assert not (await scheduler.store.get_job(job_id)).enabled
 
 
-async def test_waiting_for_a_run_inside_a_run_or_a_notifier_would_deadlock(virtual_clock: VirtualClock) -> None:
+async def test_waiting_for_a_run_inside_a_run_or_a_notifier_is_refused_as_a_deadlock(virtual_clock: VirtualClock) -> None:
     refused: list[str] = []
 
     async def call(where: str) -> None:
@@ -109,7 +109,7 @@ async def test_waiting_for_a_run_inside_a_run_or_a_notifier_would_deadlock(virtu
 
     async def executor(context: JobContext) -> None:
         if context.job_name == "asks":
-            async with trio.open_nursery() as nursery:  # in a task of its own it is the same
+            async with trio.open_nursery() as nursery:  # in another task it is the same
                 nursery.start_soon(call, "run")
 
     async def notifier(job_name: str, session_id: str, result: str, success: bool) -> None:
@@ -136,7 +136,7 @@ async def test_wait_idle_inside_a_run_is_refused_too(virtual_clock: VirtualClock
         assert run.error.startswith("WouldDeadlock")
 
 
-async def test_cancel_run_pending_running_and_over(virtual_clock: VirtualClock) -> None:
+async def test_cancel_run_of_a_pending_a_running_and_a_finished_run(virtual_clock: VirtualClock) -> None:
     worker = Worker(100)
     async with open_scheduler(":memory:", worker) as scheduler:
         first = await scheduler.store.add_job("first", "it", Cron("@daily"))
@@ -157,7 +157,7 @@ async def test_cancel_run_pending_running_and_over(virtual_clock: VirtualClock) 
         assert worker.names == ["first"]  # cancelled is no failure: no retry
 
 
-async def test_wait_idle_waits_for_what_is_due_and_for_notifying(virtual_clock: VirtualClock) -> None:
+async def test_wait_idle_waits_for_due_runs_and_for_notifications(virtual_clock: VirtualClock) -> None:
     ended: list[float] = []
 
     async def notifier(job_name: str, session_id: str, result: str, success: bool) -> None:
@@ -174,13 +174,13 @@ async def test_wait_idle_waits_for_what_is_due_and_for_notifying(virtual_clock: 
         assert trio.current_time() - began == pytest.approx(27, abs=1.01)
 
 
-async def test_waiters_learn_that_the_scheduler_closed_though_the_store_stays_open(virtual_clock: VirtualClock) -> None:
-    learned: list[str] = []
+async def test_waiting_calls_raise_when_the_scheduler_closes_although_the_store_stays_open(virtual_clock: VirtualClock) -> None:
+    raised: list[str] = []
 
     async def wait(name: str, function: Callable[[], Awaitable[object]]) -> None:
         with pytest.raises(SchedulerClosed):
             await function()
-        learned.append(name)
+        raised.append(name)
 
     async with open_store(":memory:") as store, trio.open_nursery() as nursery:
         nursery.cancel_scope.deadline = trio.current_time() + 1000
@@ -193,13 +193,13 @@ async def test_waiters_learn_that_the_scheduler_closed_though_the_store_stays_op
             nursery.start_soon(wait, "run", lambda: scheduler.run_now(behind))
             await trio.sleep(1)
         await trio.sleep(10)
-        assert sorted(learned) == ["idle", "run"]
+        assert sorted(raised) == ["idle", "run"]
 
 
-# Runs that somebody else ends, on virtual time, where nothing is looked for once a tick
+# Runs that end outside of this scheduler, on virtual time, where no tick inspects the file
 
 
-async def test_a_run_that_another_scheduler_of_the_store_carries_out_is_waited_for(virtual_clock: VirtualClock) -> None:
+async def test_run_now_waits_for_a_run_that_another_scheduler_of_the_store_executes(virtual_clock: VirtualClock) -> None:
     workers = Worker(5), Worker(5)
     async with (
         open_store(":memory:") as store,
@@ -207,7 +207,7 @@ async def test_a_run_that_another_scheduler_of_the_store_carries_out_is_waited_f
         open_scheduler(store, workers[1]) as two,
     ):
         job_id = await store.add_job("job", "it", Cron("@daily"))
-        for round_ in range(1, 9):  # which of them takes it is left to trio's order of tasks
+        for round_ in range(1, 9):  # which scheduler claims it depends on trio's order of tasks
             for scheduler in (one, two):
                 with trio.fail_after(3600):
                     assert (await scheduler.run_now(job_id)).status is RunStatus.SUCCESS
@@ -215,7 +215,7 @@ async def test_a_run_that_another_scheduler_of_the_store_carries_out_is_waited_f
         assert len(workers[0].seen) + len(workers[1].seen) == 16
 
 
-async def test_a_run_that_a_loop_of_the_users_own_ends_is_waited_for(virtual_clock: VirtualClock) -> None:
+async def test_cancel_run_waits_for_a_run_that_a_loop_of_the_users_own_finishes(virtual_clock: VirtualClock) -> None:
     async with open_store(":memory:") as store, trio.open_nursery() as nursery, open_scheduler(store, Worker()) as scheduler:
         run_id = await store.record_run_start(await store.add_job("job", "it", Cron("@daily")))
 
@@ -229,7 +229,7 @@ async def test_a_run_that_a_loop_of_the_users_own_ends_is_waited_for(virtual_clo
         assert trio.current_time() == pytest.approx(10)
 
 
-async def test_a_run_that_ends_with_its_job_is_waited_for(virtual_clock: VirtualClock) -> None:
+async def test_run_now_returns_a_pending_run_that_is_cancelled_with_its_job(virtual_clock: VirtualClock) -> None:
     async with open_scheduler(":memory:", Worker(10)) as scheduler:
         job_id = await scheduler.store.add_job("job", "it", OneShot(after(1)), delete_after_run=True, overlap="buffer_all")
         await trio.sleep(2)
@@ -238,7 +238,7 @@ async def test_a_run_that_ends_with_its_job_is_waited_for(virtual_clock: Virtual
         assert (run.status, run.cause) == (RunStatus.CANCELLED, Cause.REMOVED)
 
 
-async def test_health_tells_of_runs_and_of_the_next_wake(virtual_clock: VirtualClock) -> None:
+async def test_health_shows_runs_and_the_next_wake(virtual_clock: VirtualClock) -> None:
     async with open_scheduler(":memory:", Worker(10)) as scheduler:
         await scheduler.store.add_job("job", "it", OneShot(after(30)))
         await trio.sleep(1)
@@ -251,8 +251,8 @@ async def test_health_tells_of_runs_and_of_the_next_wake(virtual_clock: VirtualC
         assert (health.runs_in_flight, health.free_slots) == (1, 0)
 
 
-async def test_health_tells_of_queues(virtual_clock: VirtualClock) -> None:
-    async def notifier(*facts: object) -> None:
+async def test_health_shows_the_queues(virtual_clock: VirtualClock) -> None:
+    async def notifier(*args: object) -> None:
         await trio.sleep(20)
 
     async with open_scheduler(":memory:", Worker(1), notifier=notifier, config=CronConfig(max_concurrent_runs=3)) as scheduler:
@@ -262,7 +262,7 @@ async def test_health_tells_of_queues(virtual_clock: VirtualClock) -> None:
         assert scheduler.health().notifier_queue == 3
         queues = []
         async with trio.open_nursery() as nursery:
-            for _ in range(250):  # more than one transaction takes
+            for _ in range(250):  # more than fit into one transaction
                 nursery.start_soon(scheduler.store.list_jobs)
             for _ in range(5):
                 await trio.lowlevel.checkpoint()
@@ -271,24 +271,24 @@ async def test_health_tells_of_queues(virtual_clock: VirtualClock) -> None:
         assert scheduler.health().store_queue == 0
 
 
-async def test_health_tells_that_the_clock_woke_late(tmp_path: Path) -> None:
+async def test_health_shows_that_the_clock_woke_late(tmp_path: Path) -> None:
     async with open_scheduler(tmp_path / "db", Worker(0), tick_interval=0.05) as scheduler:
         await trio.sleep(0.02)
-        time.sleep(0.2)  # the loop is to be blocked
+        time.sleep(0.2)  # blocks the event loop
         with trio.fail_after(10):
             while scheduler.health().clock_lag <= 0.1:  # of the last wake; on a busy machine the next one soon follows
                 await trio.lowlevel.checkpoint()
         assert (scheduler.health().store_latency or 0) > 0
 
 
-# Two schedulers of one file, in real time: on virtual time nothing that another one does is seen
+# Two schedulers of one file, in real time: on virtual time neither sees the changes of the other
 
 
 TOGETHER = 0.02
-"""The tick, in seconds: how long one of them takes to see what the other did."""
+"""The tick (s): how long one scheduler takes to see a change of the other."""
 
 
-async def test_a_limit_over_all_schedulers_of_a_file(tmp_path: Path) -> None:
+async def test_the_total_limit_counts_the_runs_of_all_schedulers_of_a_file(tmp_path: Path) -> None:
     worker = Worker(0.05)
     config = CronConfig(max_concurrent_runs=3, max_concurrent_runs_total=2)
     with trio.fail_after(20):
@@ -305,7 +305,7 @@ async def test_a_limit_over_all_schedulers_of_a_file(tmp_path: Path) -> None:
     assert sorted(worker.names) == [f"job {n}" for n in range(8)]
 
 
-async def test_a_run_of_another_scheduler_is_asked_for_and_cancelled(tmp_path: Path) -> None:
+async def test_a_run_of_another_scheduler_is_requested_and_cancelled(tmp_path: Path) -> None:
     cancelled: list[str] = []
 
     async def executor(context: JobContext) -> str:
@@ -317,7 +317,7 @@ async def test_a_run_of_another_scheduler_is_asked_for_and_cancelled(tmp_path: P
             cancelled.append(context.job_name)
 
     async def fails(context: JobContext) -> str:
-        raise AssertionError("this one has no free slot")
+        raise AssertionError("the other scheduler has the run")
 
     with trio.fail_after(20):
         async with (
@@ -352,7 +352,7 @@ async def test_two_schedulers_of_a_file_run_each_moment_once(tmp_path: Path) -> 
     assert len(set(moments)) == len(moments)
 
 
-async def test_a_store_slower_than_the_tick_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_store_that_is_slower_than_the_tick_still_runs_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     claim_due = ledger_claim.claim_due
     claims: list[int] = []
 

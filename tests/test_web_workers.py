@@ -52,7 +52,7 @@ def test_four_web_workers_on_one_new_file_add_each_job_once_and_run_each_moment_
     ran = Counter(entry.job for entry in ledger.read() if entry.what == "end")
     for job in jobs:
         assert ran[job.id] == 1 if job.name.startswith("once") else ran[job.id] >= 1, job.name
-    assert len({entry.pid for entry in ledger.read()}) > 1, "more than one worker worked"
+    assert len({entry.pid for entry in ledger.read()}) > 1, "more than one worker ran jobs"
 
 
 async def jobs_in(file: Path) -> list[CronJob]:

@@ -290,6 +290,7 @@ async def runs(store: CronStore) -> None:
 async def scheduler(config: CronConfig) -> None:
     async with open_store("agent.db", timezone="UTC", config=config, create=False) as store:
         assert_type(store, CronStore)
+        CronStore("agent.db")  # type: ignore[arg-type]
         assert_type(store.path, str)
         async with open_scheduler(store, result) as scheduler:
             assert_type(scheduler.store, CronStore)

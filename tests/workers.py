@@ -1,4 +1,4 @@
-"""Executors and small words that the tests of a running scheduler share."""
+"""Executors and helpers that the tests of a running scheduler share."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def after(seconds: float) -> datetime:
 
 
 class Worker:
-    """An executor that takes ``seconds``, notes its runs and how many went on at once, and fails the first ``failures`` times."""
+    """An executor that takes ``seconds`` and fails the first ``failures`` times; it records its runs, and how many ran at once."""
 
     def __init__(self, seconds: float = 0, *, failures: int = 0, session: str = "s") -> None:
         self.seconds = seconds
@@ -78,7 +78,7 @@ async def history(scheduler: CronScheduler, job_id: str | None = None) -> list[C
 
 
 class Sleeper:
-    """An executor that sleeps, and notes how its runs ended."""
+    """An executor that sleeps, and records how its runs ended."""
 
     def __init__(self, seconds: float = 100) -> None:
         self.seconds = seconds
@@ -96,7 +96,7 @@ class Sleeper:
 
 
 async def nothing(context: JobContext) -> None:
-    """An executor with nothing to do."""
+    """Do nothing: an executor."""
 
 
 def raising(error: BaseException) -> Callable[..., object]:

@@ -1,4 +1,4 @@
-"""The requests of the actors themselves: owners and leases, the clock's claims, finished runs. `apply` runs on the storage thread."""
+"""The requests of the actors: owners and leases, the clock's claims, finished runs. `apply` runs on the storage thread."""
 
 from __future__ import annotations
 
@@ -57,20 +57,28 @@ class Register(Request[Registered]):
 class Recover(Request[list[CronRun]]):
     """Interrupt the runs of dead owners, so that their moments run again, and return these runs.
 
-    If it has waited longer than `STALE` it trusts no lease: the owners may have waited for the same lock, unable to renew theirs.
+    A request that has waited longer than `STALE` trusts no lease: other owners may have waited for the same lock, unable to renew
+    theirs.
+
+    Attributes:
+        process: This process; the owners of others are compared with it.
+        policy: Delays of retries.
+        trust_leases: Whether an owner whose lease has run out is dead.
+        own_owners: The owners of this process, which are alive.
+        requested_at: When the request was made.
     """
 
     may_end_runs: ClassVar[bool] = True
     process: ProcessIdentity
     policy: RetryPolicy
     trust_leases: bool
-    mine: frozenset[int]
+    own_owners: frozenset[int]
     requested_at: Millis
 
     def apply(self, storage: Storage) -> list[CronRun]:
         trusted = self.trust_leases and abs(storage.now() - self.requested_at) < STALE
-        ended = recovery.recover(storage, self.process, policy=self.policy, trust_leases=trusted, mine=self.mine)
-        return [views.run_view(run) for run in ended]
+        recovered = recovery.recover(storage, self.process, policy=self.policy, trust_leases=trusted, mine=self.own_owners)
+        return [views.run_view(run) for run in recovered]
 
 
 @attrs.frozen
@@ -121,16 +129,23 @@ class Snapshot:
 
 @attrs.frozen
 class Inspect(ReadRequest[Snapshot]):
-    """Read a snapshot: changes by other processes, runs to cancel, dead owners."""
+    """Read a snapshot: changes by other processes, runs to cancel, dead owners.
+
+    Attributes:
+        owner: The scheduler's owner number; 0 if there is none.
+        process: This process; the owners of others are compared with it.
+        trust_leases: Whether an owner whose lease has run out is dead.
+        own_owners: The owners of this process, which are alive.
+    """
 
     owner: int
     process: ProcessIdentity
     trust_leases: bool
-    mine: frozenset[int]
+    own_owners: frozenset[int]
 
     def apply(self, storage: Storage) -> Snapshot:
         running = storage.running()
-        orphaned = recovery.orphans(storage, self.process, running, trust_leases=self.trust_leases, mine=self.mine)
+        orphaned = recovery.orphans(storage, self.process, running, trust_leases=self.trust_leases, mine=self.own_owners)
         return Snapshot(
             running={run.id: _cancel_cause(run) for run in running if run.owner == self.owner},
             idle=not running,
@@ -186,13 +201,13 @@ class Finished:
 
 @attrs.frozen(kw_only=True)
 class FinishSettings:
-    """What all ends of a scheduler share.
+    """The settings that all finished runs of a scheduler share.
 
     Attributes:
-        owner: Who runs.
+        owner: The scheduler's owner number.
         policy: Delays of retries.
-        total: How many runs may go on at a time over all owners.
-        shows_job: Whether somebody is told of the job.
+        total: How many runs may be running at a time over all owners; None: no limit.
+        shows_job: Whether `Finished.job` is read, for `on_finish`.
     """
 
     owner: int

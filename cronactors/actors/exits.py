@@ -1,4 +1,10 @@
-"""What leaves a block of ours: the one boundary at which exceptions of actors and of the body are told apart."""
+"""The exceptions that leave `open_scheduler` and `open_store`.
+
+Three parties can fail inside such a block: the user's body, our actors, and tasks that the user has started in one of our
+nurseries. trio would wrap all of them in exception groups. Users expect `except ValueError` around the block to catch the
+ValueError of their body, and a bug of ours to look different from a bug of theirs. So actors mark their bugs (`actor`), the body
+keeps its exception out of our nurseries (`Body`), and `BlockExit` decides at the end, in one place, which exception is raised.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +25,10 @@ T = TypeVar("T")
 
 
 def guarded_contextmanager(function: Callable[P, AsyncGenerator[T]]) -> Callable[P, AbstractAsyncContextManager[T]]:
-    """Make an async context manager of a generator, as `asynccontextmanager` does; Ctrl-C waits for a checkpoint in all of it.
+    """Make an async context manager of a generator function, as `asynccontextmanager` does, but protected from Ctrl-C and forks.
 
-    The user's body is not protected.
+    A KeyboardInterrupt is raised only at checkpoints of the manager; the user's body is not protected. A child that the body
+    forks ends where it leaves the block, see `forks`.
     """
     make = asynccontextmanager(trio.lowlevel.enable_ki_protection(function))
 
@@ -33,10 +40,7 @@ def guarded_contextmanager(function: Callable[P, AsyncGenerator[T]]) -> Callable
 
 
 class _GuardedContext(AbstractAsyncContextManager[T]):
-    """Protects the frames of contextlib too: a KeyboardInterrupt there would tear the nurseries apart.
-
-    A child that the body forks ends where it leaves the block, see `forks`.
-    """
+    """Wraps the manager that contextlib makes, whose frames are not protected: Ctrl-C in one would break the nurseries."""
 
     def __init__(self, inner: AbstractAsyncContextManager[T]) -> None:
         self._inner = inner
@@ -44,7 +48,8 @@ class _GuardedContext(AbstractAsyncContextManager[T]):
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> T:
-        self._generation = generation()  # only now: a block may be made before a server forks its workers, and entered in one
+        # Not earlier: a server may make the manager, fork its workers, and enter it in one of them.
+        self._generation = generation()
         return await self._inner.__aenter__()
 
     @trio.lowlevel.enable_ki_protection
@@ -52,15 +57,15 @@ class _GuardedContext(AbstractAsyncContextManager[T]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
         if generation() != self._generation:
-            end_child(_of_child(error))
+            end_child(_error_of_child(error))
         return await self._inner.__aexit__(kind, error, trace)
 
 
 def actor(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
-    """Mark a function that runs as a task of ours, or opens and closes those tasks; Ctrl-C waits for a checkpoint in all of it.
+    """Decorate a function that runs as one of our tasks, or that starts and ends them.
 
-    A bug leaves it as `SchedulerCrashed`, whose ``__cause__`` it is. So any other exception that comes out of a nursery of ours
-    belongs to a task that a user has started there, and leaves as itself.
+    A bug in it is raised as `SchedulerCrashed`, with the bug as ``__cause__``. So any other exception from one of our nurseries
+    belongs to a task that a user has started there, and is raised as itself. A KeyboardInterrupt is raised only at checkpoints.
     """
     protected = trio.lowlevel.enable_ki_protection(function)
 
@@ -74,14 +79,17 @@ def actor(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
             parts = [] if crash is None else list(leaves(crash))
             if not parts or any(isinstance(part, CronError | KeyboardInterrupt | SystemExit) for part in parts):
                 raise
-            shown = SchedulerCrashed(f"an actor ended by a bug: {type(parts[0]).__name__}; please report it")
-            raise shown from (parts[0] if len(parts) == 1 else crash)
+            crashed = SchedulerCrashed(f"a bug ended an actor: {type(parts[0]).__name__}; please report it")
+            raise crashed from (parts[0] if len(parts) == 1 else crash)
 
     return run
 
 
-def _of_child(error: BaseException | None) -> BaseException | None:
-    """What ends a forked child that leaves a block; a cancellation says nothing of what raised outside of the block."""
+def _error_of_child(error: BaseException | None) -> BaseException | None:
+    """Return the exception with which a forked child ends that leaves a block.
+
+    If the child is cancelled, the cause is outside of the block and unknown here, so it exits with a message.
+    """
     if error is None:
         return None
     if isinstance(error, trio.Cancelled):
@@ -90,41 +98,48 @@ def _of_child(error: BaseException | None) -> BaseException | None:
 
 
 class Body:
-    """The user's block, as a context manager: its exception is kept for later, so that no nursery wraps it."""
+    """Keeps the exception of the user's body, so that no nursery wraps it.
+
+    Attributes:
+        error: The exception of the body, a cancellation included; None if it ended normally or by `cancel`.
+    """
 
     def __init__(self) -> None:
         self.error: BaseException | None = None
         self._scope = trio.CancelScope()
 
     def __enter__(self) -> None:
-        """Begin the block."""
+        """Enter the scope that `cancel` cancels."""
         self._scope.__enter__()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
-        """End the block and keep its exception, unless it comes of `cancel`."""
+        """Keep the exception of the body, unless it comes from `cancel`."""
         try:
             if not self._scope.__exit__(kind, error, trace):
                 self.error = error
-        except BaseException as rest:  # noqa: BLE001 - what remains of a group without the cancellations that were ours
+        except BaseException as rest:  # noqa: BLE001 - a group, without the cancellations of our own scope
             self.error = rest
         return True
 
     def cancel(self) -> None:
-        """End the block from within, for a reason that is raised instead."""
+        """Cancel the body; the caller raises the reason instead."""
         self._scope.cancel()
 
     @property
     def cancelled(self) -> bool:
-        """The block was cancelled from outside."""
+        """Whether the body was cancelled from outside."""
         return self.error is not None and split_cancelled(self.error)[0] is not None
 
 
 class BlockExit:
-    """Wraps everything that a block of ours runs, the user's body included, and decides what leaves.
+    """Catches every exception of a block, and decides which one is raised at its end.
 
-    An exception of the body leaves as itself. So does an error of ours, a KeyboardInterrupt or SystemExit of a callback, and an
-    exception of a task that a user has started in a nursery of ours. A bug of an actor leaves as `SchedulerCrashed`, see `actor`. Two
-    of them leave as a group.
+    These are raised as themselves: an exception of the body, a `CronError`, a KeyboardInterrupt or SystemExit of a callback, and
+    an exception of a task that a user has started in one of our nurseries. A bug in an actor is raised as `SchedulerCrashed`. Two
+    of them are raised as a group, unless they are the same failure.
+
+    Attributes:
+        body: Wraps the user's body.
     """
 
     def __init__(self) -> None:
@@ -133,25 +148,25 @@ class BlockExit:
         self._error: BaseException | None = None
 
     def escape(self, error: BaseException) -> None:
-        """Let an exception that a callback raised for the whole program leave, after everything has ended in order."""
+        """End the block because a callback has raised KeyboardInterrupt or SystemExit; `raise_errors` raises it at the end."""
         if self._escaped is None:
             self._escaped = error
         self.body.cancel()
 
     def __enter__(self) -> None:
-        """Begin."""
+        """Do nothing."""
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
-        """Keep what came out, for `raise_errors`: raised here it would show all that we did as its context."""
+        """Keep the exception for `raise_errors`: raised from here, its context would show the exceptions inside our actors."""
         self._error = error
         return True
 
     def raise_errors(self) -> None:
-        """After the end: raise what leaves, if anything does."""
+        """Raise the exception that leaves the block, if there is one. To be called after the block has ended."""
         crash = None if self._error is None else split_cancelled(self._error)[1]
-        shown = None if crash is None else _shown(crash)
-        reasons = [reason for reason in (self._of_body(), self._escaped, shown) if reason is not None]
-        if len(reasons) > 1 and not _tell_the_same(reasons):
+        unwrapped = None if crash is None else _unwrap(crash)
+        reasons = [reason for reason in (self._body_error(), self._escaped, unwrapped) if reason is not None]
+        if len(reasons) > 1 and not _same_failure(reasons):
             raise BaseExceptionGroup("the block and the scheduler have both failed", reasons)
         if reasons:
             raise reasons[-1] if isinstance(reasons[-1], SchedulerCrashed) else reasons[0]
@@ -159,21 +174,21 @@ class BlockExit:
         if cancelled is not None:
             raise cancelled
 
-    def _of_body(self) -> BaseException | None:
-        """The body's exception, if it is more than a cancellation."""
+    def _body_error(self) -> BaseException | None:
+        """Return the exception of the body, unless it is only a cancellation."""
         if self.body.error is None or split_cancelled(self.body.error)[1] is None:
             return None
         return self.body.error
 
 
-def _tell_the_same(reasons: list[BaseException]) -> bool:
-    """Whether all are one crash or one damage, as the body or its tasks met it and as it left, or one Ctrl-C pressed again."""
+def _same_failure(reasons: list[BaseException]) -> bool:
+    """Whether all of them are one crash, one damaged file, or Ctrl-C pressed twice: the body often meets the failure too."""
     kinds = {type(leaf) for reason in reasons for leaf in leaves(reason)} - {trio.Cancelled}
     return kinds in ({SchedulerCrashed}, {StoreCorrupt}, {KeyboardInterrupt})
 
 
-def _shown(crash: BaseException) -> BaseException:
-    """What users see of an exception that came out of our nurseries."""
+def _unwrap(crash: BaseException) -> BaseException:
+    """Take the exception for users out of the group from our nurseries: an error of ours or an exit first, else the only leaf."""
     parts = list(leaves(crash))
     for part in parts:
         if isinstance(part, CronError | KeyboardInterrupt | SystemExit):

@@ -1,7 +1,7 @@
-"""Log lines for runs that fail and for jobs that recover, so that a scheduler without a notifier does not fail in silence.
+"""The log lines for failed runs and for jobs that succeed again, so that a scheduler without a notifier does not fail silently.
 
-A job that fails every second must not fill the log: identical lines come at most once a minute, with the number of those that were
-left out. What is remembered for that is bounded, and forgotten oldest first.
+A job that fails every second must not fill the log: equal lines come at most once a minute, with the number of lines left out. It
+keeps a bounded number of jobs and lines for that, and drops the oldest first.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from itertools import islice, takewhile
 import attrs
 import trio
 
+from cronactors import log_fields
 from cronactors.errors import one_line, shorten
 from cronactors.model import Cause, RunStatus
 from cronactors.policy import Outcome
@@ -23,65 +24,78 @@ from cronactors.storage.rows import Claimed
 logger = logging.getLogger("cronactors.failures")
 
 REPEAT_EVERY = 60.0
-"""Seconds between two identical lines."""
+"""How long (s) until an equal line is logged again."""
 REMEMBERED = 1_000
-"""How many failing jobs, and how many of their lines, are remembered."""
+"""How many failing jobs, and how many of their lines, are kept."""
 
 _LONGEST = 200
-_HEAD = 24  # so many characters are taken for the prompt's beginning, and not for a word that is in both by chance
+_HEAD = 24  # characters that count as the start of the prompt; fewer may be a word that is in both by chance
 _LONGEST_PROMPT = 20_000  # characters; no error's text is longer
 
 
 @attrs.define
 class _Line:
-    """A line of the log: when it was written last, and how many identical ones were left out since."""
+    """A line of the log: when it was last written, on trio's clock, and how many equal ones were left out since."""
 
     logged_at: float = -math.inf
     left_out: int = 0
 
 
 class FailureLog:
-    """Logs a line for each failed run, and one for the first success after failures."""
+    """Logs each failed run, and the first success after failures."""
 
     def __init__(self) -> None:
         self._failures: OrderedDict[str, int] = OrderedDict()  # by job, since its last success
         self._lines: OrderedDict[tuple[str, str], _Line] = OrderedDict()  # by job and text
 
     def note(self, claimed: Claimed, outcome: Outcome) -> None:
-        """Log a failure or a recovery; of a job that did not fail before a success is one look-up."""
+        """Log the outcome if it is a failure, or the first success after one. Any other success costs one look-up."""
         if outcome.status is RunStatus.SUCCESS:
             if claimed.job.id in self._failures:
-                self._recovered(claimed)
+                self._log_success(claimed)
         elif outcome.status is RunStatus.FAILED and outcome.cause is not Cause.INTERRUPTED:
-            self._failed(claimed, outcome)
+            self._log_failure(claimed, outcome)
 
-    def _recovered(self, claimed: Claimed) -> None:
+    def _log_success(self, claimed: Claimed) -> None:
         count = self._failures.pop(claimed.job.id)
         times = "1 failure" if count == 1 else f"{count:,} failures"
-        logger.warning("job %s succeeds again after %s (run %s)", shorten(claimed.job.name), times, claimed.run.id)
+        logger.warning(
+            "job %s succeeds again after %s (run %s)",
+            shorten(claimed.job.name),
+            times,
+            claimed.run.id,
+            extra=log_fields.of_run(claimed.run),
+        )
 
-    def _failed(self, claimed: Claimed, outcome: Outcome) -> None:
+    def _log_failure(self, claimed: Claimed, outcome: Outcome) -> None:
         job_id = claimed.job.id
         self._failures[job_id] = self._failures.pop(job_id, 0) + 1
         text = one_line(without_prompt(outcome.error or "", claimed.job.prompt), _LONGEST)
         line = self._lines.pop((job_id, text), None) or _Line()
         self._lines[job_id, text] = line
-        for remembered in (self._failures, self._lines):
-            if len(remembered) > REMEMBERED:
-                remembered.popitem(last=False)
+        for table in (self._failures, self._lines):
+            if len(table) > REMEMBERED:
+                table.popitem(last=False)
         now = trio.current_time()
         if now < line.logged_at + REPEAT_EVERY:
             line.left_out += 1
             return
         again = f" ({line.left_out:,} more like it since the last line)" if line.left_out else ""
-        logger.warning("run %s of job %s failed: %s%s", claimed.run.id, shorten(claimed.job.name), text, again)
+        logger.warning(
+            "run %s of job %s failed: %s%s",
+            claimed.run.id,
+            shorten(claimed.job.name),
+            text,
+            again,
+            extra=log_fields.of_run(claimed.run),
+        )
         line.logged_at, line.left_out = now, 0
 
 
 def without_prompt(text: str, prompt: str) -> str:
-    """Take a prompt, or the beginning of it, out of an error's text: it may be long, and may hold a secret.
+    """Replace a prompt, or the start of it, in the text of an error: it may be long, and may hold a secret.
 
-    It may stand there as it is, as Python or JSON quotes it, or on one line.
+    It is found as it is, as Python or JSON quotes it, and on one line.
     """
     prompt = prompt[:_LONGEST_PROMPT]
     forms = {prompt, repr(prompt)[1:-1], json.dumps(prompt)[1:-1], one_line(prompt, _LONGEST_PROMPT)}
@@ -95,6 +109,6 @@ def without_prompt(text: str, prompt: str) -> str:
 
 
 def _alike(text: str, start: int, form: str) -> int:
-    """How many characters of a text from a place on are those of a form of the prompt."""
+    """Count the characters of a text from ``start`` on that equal those of a form of the prompt."""
     alike = takewhile(lambda pair: pair[0] == pair[1], zip(islice(text, start, None), form, strict=False))
     return sum(1 for _ in alike)

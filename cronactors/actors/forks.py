@@ -1,10 +1,10 @@
-"""Processes that user code forks beside a running scheduler: the child ends where that code ends, and touches nothing of its parent's.
+"""Processes that user code forks inside a running scheduler: we end the child where that code ends.
 
-A fork copies the stack of the task that made it, with our blocks and trio's loop below. Were the child to unwind them, it would
-wait for the storage thread, which a fork does not copy; close a connection of SQLite that belongs to its parent (SQLite, "How To
-Corrupt An SQLite Database File", 2.6); carry on copies of all other runs; and take events from the epoll descriptor that it shares
-with its parent, whose loop would miss them. So it never comes back to the loop: we end it as `multiprocessing` ends its children,
-without a word if the code exits or returns, with its traceback if it raises.
+A fork copies the stack of the task that made it, with our context managers and trio's loop below. If the child unwound that
+stack, it would wait for the storage thread, which a fork does not copy; close a connection of SQLite that belongs to its parent
+(SQLite, "How To Corrupt An SQLite Database File", 2.6); carry out copies of all other runs; and take events from the epoll
+descriptor that it shares with its parent, whose loop would miss them. So the child must never return to the loop. We end it as
+`multiprocessing` ends its children: silently if the code exits or returns, with its traceback if it raises.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _forks = 0
 
 
 def generation() -> int:
-    """Count the forks between the process that imported this module and this one: what was noted in another process differs.
+    """Return how many forks lie between the process that imported this module and this one. In a child it is always greater.
 
-    A process id would not do: in a new namespace the child of process 1 is process 1 again.
+    We cannot compare process ids: in a new namespace the child of process 1 is process 1 again.
     """
     return _forks
 
@@ -34,21 +34,21 @@ def _count_fork() -> None:
     _forks += 1
 
 
-if hasattr(os, "register_at_fork"):  # there is none where there is no fork
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
     os.register_at_fork(after_in_child=_count_fork)
 
 
 def end_child(error: BaseException | None) -> NoReturn:
-    """End this process, a forked child, as Python would after ``error``, but without unwinding anything or calling ``atexit``.
+    """End this process, a forked child, as Python would after ``error``, but without unwinding the stack or calling ``atexit``.
 
     Args:
-        error: What the user's code in the child raised; None if it returned.
+        error: The exception of the user's code in the child; None if it returned.
     """
     status = _FAILED
     try:
         status = _status(error)
         for stream in (sys.stdout, sys.stderr):
-            with suppress(Exception):  # closed, or nobody reads
+            with suppress(Exception):  # closed, or a pipe without a reader
                 stream.flush()
     finally:
         os._exit(status)

@@ -23,9 +23,9 @@ JUMP: Millis = 1_000
 class LeaseTrust:
     """Whether a lease that has run out means that its owner is dead.
 
-    A lease is a time of the wall clock. If that was set ahead, or the machine was suspended, a lease can have run out although its
-    owner lives and had no chance to renew it. So we trust leases only once the wall clock and trio's have gone evenly for the length of
-    one: by then each living owner has given a heartbeat.
+    A lease is a time of the wall clock. If that was set ahead, or the machine was suspended, a lease can have run out although
+    its owner lives and had no chance to renew it. So we trust leases only once the wall clock and trio's have gone evenly for the
+    length of one: by then each living owner has given a heartbeat.
     """
 
     def __init__(self, wall: Wall) -> None:
@@ -43,10 +43,10 @@ class LeaseTrust:
 
 
 class Heartbeats:
-    """Gives the heartbeats of some owners. Called on the storage thread every `leases.HEARTBEAT_EVERY`, also while the loop is blocked.
+    """Gives the heartbeats of some owners. The storage thread calls it every `leases.HEARTBEAT_EVERY`, also while the loop is blocked.
 
-    While an owner has open runs, each call is a heartbeat. Else one every `leases.HEARTBEAT_WHEN_IDLE` is enough, so that an idle process commits
-    once a minute.
+    While an owner has open runs, each call is a heartbeat. Else one every `leases.HEARTBEAT_WHEN_IDLE` is enough, so that an idle process
+    commits once a minute.
 
     Args:
         storage: Where the leases are.
@@ -60,7 +60,7 @@ class Heartbeats:
 
     @staticmethod
     def _after_idle() -> float:
-        # Half a beat early: else the call that is due could come a moment too soon, and the heartbeat would wait for the next one.
+        # Half a beat early: else the call that is due could come just too soon, and the heartbeat would wait for the next one.
         return time.monotonic() + (leases.HEARTBEAT_WHEN_IDLE - leases.HEARTBEAT_EVERY / 2) / 1000
 
     def __call__(self) -> bool:

@@ -1,11 +1,11 @@
 """The mailbox of the store actor: callers send requests and wait for replies. Everything here runs in the event loop.
 
-We promise callers that cancelled means that it did not happen. A memory channel alone cannot keep that promise: once the store has
-received a request, a caller cancelled while it waits would not know whether its change was committed, and one that tried again could
-add a job twice. So a request travels in an `Envelope`, whose state decides what a cancellation does. Until the store starts a
-transaction for it, the caller withdraws the request, and it has no effect. From then on the caller waits for that one commit, some
-0.4 ms for a request alone and a few milliseconds in a full batch, and gets the reply. A batch that finds the file locked has not
-started: its requests can be withdrawn again.
+We promise callers that cancelled means that it did not happen. A memory channel alone cannot keep that promise: once the store
+has received a request, a caller cancelled while it waits would not know whether its change was committed, and one that tried
+again could add a job twice. So a request travels in an `Envelope`, whose state decides what a cancellation does. Until the store
+starts a transaction for it, the caller withdraws the request, and it has no effect. From then on the caller waits for that one
+commit, some 0.4 ms for a request alone and a few milliseconds in a full batch, and gets the reply. A batch that finds the file
+locked has not started: its requests can be withdrawn again.
 """
 
 from __future__ import annotations
@@ -35,14 +35,15 @@ CAPACITY = 1_000
 class Request(Generic[R_co]):
     """A message to the store actor. A subclass is a frozen attrs class with its arguments as fields and the type of its reply.
 
-    Use `ReadRequest` for one that changes nothing, and `BatchRequest` for one that never refuses. Any other runs inside a savepoint,
-    so a `CronError` that it raises undoes this request alone, and not its neighbours in the batch.
+    Use `ReadRequest` for one that changes nothing, and `BatchRequest` for one that never refuses. Any other runs inside a
+    savepoint, so a `CronError` that it raises undoes this request alone, and not its neighbours in the batch.
 
     Attributes:
         waits_forever: Never times out while another process holds the lock.
         may_end_runs: Committing it can end a run, so tasks that wait for a run check again.
-        not_before: The moment that it waits for; its transaction starts no earlier. The caller sends it up to `EARLY` ahead, and the
-            storage thread sleeps for the rest: that thread wakes some 0.1 ms late, a timer of trio's one or two. 0: start at once.
+        not_before: The moment that it waits for; its transaction starts no earlier. The caller sends it up to `EARLY` ahead, and
+            the storage thread sleeps for the rest: that thread wakes some 0.1 ms late, a timer of trio's one or two. 0: start at
+            once.
     """
 
     waits_forever: ClassVar[bool] = False
@@ -103,7 +104,10 @@ class Envelope:
         self._reply: object = None
 
     async def wait(self) -> object:
-        """Wait for the reply. Cancelled while no transaction has started for it, the request is withdrawn; after that, shielded."""
+        """Wait for the reply. If it is cancelled before a transaction has started for it, the request is withdrawn.
+
+        After that it cannot be cancelled, and waits for the commit.
+        """
         if self._state is not _State.REPLIED:
             self._task = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(self._abort)
@@ -165,13 +169,13 @@ class Mailbox:
     async def call(self, request: Request[R], on_commit: Callable[[R], None] | None = None) -> R:
         """Send a request and wait for its reply. A reply means that the change is durable.
 
-        Cancelled before its transaction has started, the request has no effect. From then on the caller waits for the commit and gets
-        the reply.
+        Cancelled before its transaction has started, the request has no effect. From then on the caller waits for the commit and
+        gets the reply.
 
         Args:
             request: The request.
-            on_commit: Called by the store with the reply, right after the commit and in the order of commits; trio wakes waiting tasks
-                in any order.
+            on_commit: Called by the store with the reply, right after the commit and in the order of commits; trio wakes waiting
+                tasks in any order.
 
         Raises:
             CronError: The request was refused, the store failed, or the mailbox is closed.
@@ -222,7 +226,10 @@ class Mailbox:
         return waiting
 
     def close(self, reason: CronError) -> None:
-        """Refuse later requests with a copy of ``reason``; those in the mailbox still get their replies. Only the first call counts."""
+        """Refuse later requests with a copy of ``reason``; those in the mailbox still get their replies.
+
+        Only the first call counts.
+        """
         if not self._closed:
             self._closed = True
             self._closed_by = reason

@@ -1,4 +1,7 @@
-"""The task that computes next moments anew behind the start of a scheduler, after the rules of time zones have changed."""
+"""The task that recomputes next moments after the rules of time zones have changed.
+
+It runs in the background after a start, page by page, so that the store serves other requests in between.
+"""
 
 from __future__ import annotations
 
@@ -18,42 +21,40 @@ from cronactors.storage.protocol import Storage
 logger = logging.getLogger("cronactors.clock")
 
 PAGE = 500
-"""How many jobs one request brings up to date."""
-_AGAIN = 1.0  # seconds
+"""How many jobs one request recomputes."""
+_RETRY_PAUSE = 1.0  # seconds
 
 
 @attrs.frozen
 class RecomputePage(Request[tuple[int | None, int]]):
-    """Bring one page of jobs up to date: where the next page begins, and how many next moments have moved."""
+    """Recompute one page of jobs; return where the next page begins (None after the last), and how many next moments moved."""
 
     after: int
     limit: int
 
     def apply(self, storage: Storage) -> tuple[int | None, int]:
-        """Compute next moments that come of older rules."""
         return zone_changes.recompute_page(storage, after=self.after, limit=self.limit)
 
 
 @attrs.frozen
 class NoteRules(Request[RulesOfFile]):
-    """Note the rules of this process, unless the file has newer ones."""
+    """Record the zone rules of this process in the file, unless it has newer ones, and return those of the file."""
 
     def apply(self, storage: Storage) -> RulesOfFile:
-        """Give those that the file has now."""
         return zone_changes.note_rules(storage)
 
 
 @actor
 async def recompute_moments(mailbox: Mailbox, rules: RulesOfFile) -> None:
-    """Bring all jobs up to date, page by page, so that the store serves others in between. Cancelled, the next start goes on.
+    """Recompute the next moments of all jobs that older rules have computed. If it is cancelled, the next start continues.
 
     Args:
-        mailbox: The store's.
-        rules: Those of the file.
+        mailbox: The store's mailbox.
+        rules: The zone rules of the file, from `Register` or `NoteRules`.
     """
     if is_older(RULES, rules.rules):
         logger.warning(
-            "the next moments in this file come of newer time zone rules (%s) than this process has (%s): they stay as they are",
+            "the next moments in this file were computed with newer time zone rules (%s) than this process has (%s): they stay",
             rules.rules,
             RULES,
         )
@@ -63,8 +64,8 @@ async def recompute_moments(mailbox: Mailbox, rules: RulesOfFile) -> None:
         try:
             after, moved = await mailbox.call(RecomputePage(after, PAGE))
         except StoreUnavailable as error:  # the store has logged it
-            logger.debug("next moments will be computed anew later: %s", error)
-            await trio.sleep(_AGAIN)
+            logger.debug("next moments will be recomputed later: %s", error)
+            await trio.sleep(_RETRY_PAUSE)
         else:
             total += moved
     if total:

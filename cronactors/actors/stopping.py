@@ -1,4 +1,9 @@
-"""The end of a scheduler: the time that it has, and the mark that it has been asked to stop."""
+"""Stopping a scheduler: how much time it has, and the mark beside the file that says that it is stopping.
+
+A platform that stops a container grants a fixed time and then kills; Docker grants 10 s. Runs in their grace, recording,
+notifying and signing off share 8 s of it. If the kill comes anyway, the next start finds the mark: the process was stopped and
+did not crash, so its runs are run again at no cost of a retry.
+"""
 
 from __future__ import annotations
 
@@ -14,76 +19,77 @@ from cronactors.storage.protocol import Storage
 logger = logging.getLogger("cronactors.scheduler")
 
 STOP_LIMIT = 8.0
-"""Seconds from the beginning of a stop within which all is recorded, notified and signed off: Docker kills after 10 s."""
+"""How long (s) a stop may last until everything is recorded, notified and signed off: Docker kills after 10 s."""
 AFTER_GRACE = 3.0
-"""Seconds that a stop lasts at least beyond a grace that a user has made longer: 2 s for a shell command, 1 s for the rest."""
+"""How long (s) a stop may last beyond the grace, if that is longer than 5 s: 2 s for a shell command to end, 1 s for the rest."""
 LEAST_LEFT = 0.5
-"""Seconds that are left at least for recording, notifying and signing off, after the last executor has ended."""
+"""How much time (s) recording, notifying and signing off have at least, after the last executor has ended."""
 SIGN_OFF_SHARE = 0.25
-"""Seconds at the end of both that are kept for signing off: a store that failed for all of the rest may work again."""
+"""The end (s) of a stop, reserved for signing off: a store that has failed until then may work again."""
 MARK_LIMIT = 0.5
-"""Seconds that a stop waits for its mark beside the database; a disk that stalls may keep the thread that writes it for longer."""
+"""How long (s) a stop waits for its mark. The thread that writes it may take longer if the disk stalls."""
 
 
 class StopDeadline:
-    """When a stop is over. Recording, notifying and signing off share what is left of it.
+    """When each part of a stop ends, on trio's clock.
 
     Args:
-        grace: Seconds from now that runs have to end by themselves.
+        grace: How long (s) from now runs have to end by themselves.
 
     Attributes:
-        grace_ends: When runs are cancelled, on trio's clock.
-        at: When nothing more is recorded or notified, on trio's clock.
+        grace_ends: When runs are cancelled.
+        at: When recording and notifying end.
     """
 
     def __init__(self, grace: float) -> None:
-        began = trio.current_time()
-        self.grace_ends = began + grace
-        self.at = began + max(STOP_LIMIT, grace + AFTER_GRACE) - SIGN_OFF_SHARE
+        started = trio.current_time()
+        self.grace_ends = started + grace
+        self.at = started + max(STOP_LIMIT, grace + AFTER_GRACE) - SIGN_OFF_SHARE
 
     def extend(self) -> float:
-        """Leave at least `LEAST_LEFT` from now, as an executor that shielded itself may have used up the time; answer the end."""
+        """Leave at least `LEAST_LEFT` from now, since an executor may have used up the time. Return the new `at`."""
         self.at = max(self.at, trio.current_time() + LEAST_LEFT - SIGN_OFF_SHARE)
         return self.at
 
     @property
     def sign_off_ends(self) -> float:
-        """When signing off is left to the end of the store, on trio's clock."""
+        """When signing off is left to the end of the store."""
         return self.at + SIGN_OFF_SHARE
 
 
 async def mark_stopping(storage: Storage, owners: Collection[int], *, in_place: bool) -> None:
-    """Mark beside the database that owners have been asked to stop. Shielded; takes `MARK_LIMIT` at most, usually 0.2 ms.
+    """Mark beside the file that owners are stopping. Shielded; takes 0.2 ms usually, and `MARK_LIMIT` at most.
 
-    The storage thread may be waiting for a locked file or a slow disk, and creating a file in the loop would block it where the disk
-    stalls. So a thread of its own does it, for which we wait only so long. A mark that comes late is still of use.
+    The storage thread may be waiting for a locked file or a slow disk, and if the disk stalls, creating a file in the event loop
+    would block it. So a thread of its own creates it, and we wait for that thread up to the limit. A mark that comes late still
+    counts.
 
     Args:
-        storage: Not used but for the marks.
-        owners: Who stops.
-        in_place: Do it in the loop: for virtual time, which must not pass meanwhile.
+        storage: Creates the marks.
+        owners: The owners that are stopping.
+        in_place: Create the marks in the event loop: on virtual time, which must not pass meanwhile.
     """
     if not owners:
         return
     marked, token = trio.Event(), trio.lowlevel.current_trio_token()
 
-    def act() -> None:
+    def mark() -> None:
         _mark(storage, owners)
         with suppress(trio.RunFinishedError):
             token.run_sync_soon(marked.set)
 
-    thread = threading.Thread(target=act, name="cronactors-stopping", daemon=True)
+    thread = threading.Thread(target=mark, name="cronactors-stopping", daemon=True)
     try:
         if not in_place:
             thread.start()
-    except RuntimeError:  # no more threads
+    except RuntimeError:  # the system allows no more threads
         in_place = True
     if in_place:
         _mark(storage, owners)
         return
     with trio.move_on_after(MARK_LIMIT, shield=True):
         await marked.wait()
-        thread.join()  # it has nothing left to do but return
+        thread.join()  # at once: it only has to return
 
 
 def _mark(storage: Storage, owners: Collection[int]) -> None:
@@ -92,5 +98,7 @@ def _mark(storage: Storage, owners: Collection[int]) -> None:
             storage.mark_stopping(owner)
     except OSError as error:
         logger.warning(
-            "cannot mark beside %s that this process is stopping (%s): killed now, it would count as a crash", storage.name, error
+            "cannot mark beside %s that this process is stopping (%s): if it is killed now, that counts as a crash",
+            storage.name,
+            error,
         )

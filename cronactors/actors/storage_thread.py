@@ -1,4 +1,4 @@
-"""The thread that the storage runs on. It calls one function at a time; in between it gives heartbeats and watches the event loop.
+"""The storage's own thread. It calls one function at a time; in between it gives heartbeats and watches the event loop.
 
 We start a thread of our own instead of calling `trio.to_thread.run_sync`, because it hands functions and results over faster, and
 because its heartbeats keep our leases while the event loop is blocked.
@@ -46,7 +46,8 @@ class StorageThread:
     """A thread that calls one function at a time, in the order of the calls.
 
     Attributes:
-        heartbeat: Called at least every `leases.HEARTBEAT_EVERY`, whether or not there are functions to call. It returns False if it failed.
+        heartbeat: Called at least every `leases.HEARTBEAT_EVERY`, whether or not there are functions to call. It returns False if it
+            failed.
     """
 
     def __init__(self) -> None:
@@ -56,7 +57,10 @@ class StorageThread:
         self.heartbeat: Callable[[], bool] | None = None
 
     async def __call__(self, function: Callable[[], T], /) -> T:
-        """Call the function on the thread, and return its result or raise its exception. Not a checkpoint; it cannot be cancelled."""
+        """Call the function on the thread, and return its result or raise its exception.
+
+        It cannot be cancelled, and is no checkpoint.
+        """
         task = trio.lowlevel.current_task()
         token = trio.lowlevel.current_trio_token()
 

@@ -1,8 +1,8 @@
 """The store actor: the only task that uses the storage. It takes the waiting requests, commits them together, then replies.
 
 We commit in groups because the cost of a commit hardly depends on its size. A request alone pays some 100 us for the hop to the
-storage thread and back, and some 250 us for the commit; a run in a batch of a hundred pays 2 and 6.5. The batch needs no timer: while
-one commit is made the mailbox fills, so batches grow with the load, up to 100 requests, and an idle store replies at once
+storage thread and back, and some 250 us for the commit; a run in a batch of a hundred pays 2 and 6.5. The batch needs no timer:
+while one commit is made the mailbox fills, so batches grow with the load, up to 100 requests, and an idle store replies at once
 (docs/performance.md).
 """
 
@@ -12,7 +12,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import chain, groupby, repeat
+from itertools import groupby
 from typing import TypeAlias, cast
 
 import attrs
@@ -21,6 +21,7 @@ import trio
 from cronactors.actors.exits import actor
 from cronactors.actors.mailbox import EARLY, BatchRequest, Envelope, Mailbox, ReadRequest, Refused, Request
 from cronactors.actors.storage_thread import Hop
+from cronactors.backoff import backoff
 from cronactors.errors import CronError, SchedulerClosed, SchedulerCrashed, StoreCorrupt, StoreUnavailable
 from cronactors.ledger.damage import find_damage
 from cronactors.storage.protocol import Storage
@@ -35,7 +36,7 @@ LOCK_TIMEOUT = 30.0
 """How long (s) a request waits for a locked file before it is refused with `StoreUnavailable`."""
 LOG_EVERY = 10.0
 """How long (s) until a store that keeps failing is logged again."""
-_LOCK_PAUSES = (0.005, 0.02, 0.05, 0.1)  # seconds between attempts at a locked file; the last is repeated
+_LOCK_PAUSES = (0.005, 0.1)  # seconds between attempts at a locked file, the first and the longest
 
 
 @attrs.frozen
@@ -112,7 +113,7 @@ class StoreActor:
             with trio.CancelScope(shield=True):
                 while True:
                     requests = [await self._mailbox.receive(), *self._mailbox.receive_waiting(BATCH - 1)]
-                    for pause in chain(_LOCK_PAUSES, repeat(_LOCK_PAUSES[-1])):
+                    for pause in backoff(*_LOCK_PAUSES):
                         requests = await self._serve(requests)
                         self.postponed = len(requests)
                         if not requests:
@@ -139,8 +140,8 @@ class StoreActor:
     async def _serve(self, waiting: Sequence[Envelope]) -> list[Envelope]:
         """Carry out requests batch by batch; if the file is locked, carry out the reads and return the rest.
 
-        While the file is locked we take every request out of the mailbox, not only one batch: else a read would wait behind a hundred
-        writes, and a request behind them would not notice that its 30 s are over.
+        While the file is locked we take every request out of the mailbox, not only one batch: else a read would wait behind a
+        hundred writes, and a request behind them would not notice that its 30 s are over.
         """
         while waiting:
             batch = [envelope for envelope in waiting[:BATCH] if envelope.start()]
@@ -205,8 +206,9 @@ class StoreActor:
 def run_batch(storage: Storage, requests: Sequence[Request[object]]) -> BatchResult:
     """Apply requests in one transaction. Runs on the storage thread.
 
-    A request that is refused is undone alone; an error of the storage undoes the whole batch. An exception that should be impossible
-    may come from a damaged file, since SQLite does not notice every damage: so we check the file before we call it a bug.
+    A request that is refused is undone alone; an error of the storage undoes the whole batch. An exception that should be
+    impossible may come from a damaged file, since SQLite does not notice every damage: so we check the file before we call it a
+    bug.
     """
     writes = not all(isinstance(request, ReadRequest) for request in requests)
     sleep_until(max(request.not_before for request in requests), longest=EARLY)

@@ -57,7 +57,8 @@ class StoreService:
         virtual: The virtual clock that drives the trio run, if one does.
         process: This process, as owners see each other.
         owners: The owners registered through this service; it gives their heartbeats.
-        not_signed_off: Owners that have closed but could not record it; they sign off with the next one, or when the store closes.
+        not_signed_off: Owners that have closed but could not record it; they sign off with the next one, or when the store
+            closes.
         lease_trust: Whether a lease that has run out means that its owner is dead.
     """
 
@@ -91,7 +92,7 @@ class StoreService:
         await mark_stopping(self.actor.storage, owners, in_place=self.virtual is not None)
 
     async def sign_off(self, owner: int, until: float) -> None:
-        """Record that one owner has closed while the store stays open. Runs that it could not finish are recovered by the next owner.
+        """Record that one owner has closed while the store stays open. The next owner recovers the runs that it could not finish.
 
         Args:
             owner: The owner.
@@ -114,8 +115,8 @@ class StoreService:
 
     async def recover(self, policy: RetryPolicy) -> list[CronRun]:
         """Interrupt the runs of dead owners, so that their moments run again, and return these runs."""
-        mine = frozenset(self.owners)
-        return await self.mailbox.call(Recover(self.process, policy, self._trust_leases(), mine, requested_at=self.wall()))
+        own = frozenset(self.owners)
+        return await self.mailbox.call(Recover(self.process, policy, self._trust_leases(), own, requested_at=self.wall()))
 
     def _trust_leases(self) -> bool:
         """Whether leases can be trusted: on virtual time never, since there are no heartbeats."""

@@ -1,4 +1,4 @@
-"""The requests that `CronStore` sends for its callers. `apply` runs on the storage thread and leaves each decision to the ledger."""
+"""The requests that `CronStore` sends. `apply` runs on the storage thread, and leaves each decision to the ledger."""
 
 from __future__ import annotations
 

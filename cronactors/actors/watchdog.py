@@ -1,8 +1,8 @@
 """The watchdog: logs where the event loop is blocked. Runs on the storage thread, which works while the loop doesn't.
 
-A blocked loop starts no run, ends none and enforces no timeout, and nothing that runs inside it can report that. The storage thread
-can: each request that it gets shows that the loop responds. Only after 5 s without one does it ping the loop, and after another 5 s
-without a response it logs the stack of the loop's thread.
+A blocked loop starts no run, ends none and enforces no timeout, and nothing that runs inside it can report that. The storage
+thread can: each request that it gets shows that the loop responds. Only after 5 s without one does it ping the loop, and after
+another 5 s without a response it logs the stack of the loop's thread.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import trio
 logger = logging.getLogger("cronactors.watchdog")
 
 RESPONSE_LIMIT = 5.0
-"""How long (s) the loop may be silent until it is pinged, and how long a ping may go unanswered until the loop counts as blocked."""
+"""How long (s) the loop may be silent until it is pinged, and then silent again until it counts as blocked."""
 
 
 class Watchdog:

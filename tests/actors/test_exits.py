@@ -1,4 +1,4 @@
-"""What leaves the block of a scheduler: the exception of the body, of a crash, of opening; and what a crash leaves behind."""
+"""The exceptions that leave the block of a scheduler: of the body, of a crash, of opening; and the runs that a crash leaves."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ from tests.workers import Sleeper, after, nothing, raising, start_jobs
     ],
     ids=lambda error: type(error).__name__,
 )
-async def test_an_exception_of_the_body_leaves_as_itself(virtual_clock: VirtualClock, error: BaseException) -> None:
+async def test_an_exception_of_the_body_is_raised_as_itself(virtual_clock: VirtualClock, error: BaseException) -> None:
     sleeper = Sleeper(3)
     caught: BaseException | None = None
     try:
         async with open_scheduler(":memory:", sleeper) as scheduler:
             await start_jobs(scheduler)
             raise error
-    except BaseException as leaving:
-        caught = leaving
+    except BaseException as raised:
+        caught = raised
     assert caught is error
     assert sleeper.exits == [("done", pytest.approx(3))]  # with the grace, as when leaving normally
 
 
-async def test_an_exception_of_a_nursery_in_the_body_is_the_only_one(virtual_clock: VirtualClock) -> None:
+async def test_a_group_of_a_nursery_in_the_body_is_not_wrapped_again(virtual_clock: VirtualClock) -> None:
     async def fail() -> None:
         raise ValueError("task")
 
@@ -67,17 +67,17 @@ async def test_an_exception_of_a_nursery_in_the_body_is_the_only_one(virtual_clo
     [(ledger_claim, "claim_due"), (ledger_finish, "finish_runs"), (ledger_jobs, "pause_job")],
     ids=["claim", "finish", "request"],
 )
-async def test_a_bug_in_an_actor_leaves_as_scheduler_crashed_and_everybody_who_waits_is_answered(
+async def test_a_bug_in_an_actor_is_raised_as_scheduler_crashed_and_all_callers_get_a_reply(
     virtual_clock: VirtualClock, monkeypatch: pytest.MonkeyPatch, module: object, name: str
 ) -> None:
     bug = ZeroDivisionError("bug")
-    answered: list[object] = []
+    replies: list[object] = []
 
     async def call() -> None:
         try:
-            answered.append(await scheduler.store.list_jobs())
+            replies.append(await scheduler.store.list_jobs())
         except SchedulerCrashed as error:
-            answered.append(error.__cause__)
+            replies.append(error.__cause__)
 
     async with trio.open_nursery() as outside:
         with pytest.raises(SchedulerCrashed) as caught:
@@ -95,8 +95,8 @@ async def test_a_bug_in_an_actor_leaves_as_scheduler_crashed_and_everybody_who_w
     assert cause_of(caught.value) is bug
     assert "ZeroDivisionError" in str(caught.value) or "bug" in str(caught.value)
     if name == "pause_job":
-        assert len(answered) == 10
-        assert bug in answered
+        assert len(replies) == 10
+        assert bug in replies
 
 
 async def pause(scheduler: CronScheduler, job_id: str) -> None:
@@ -110,9 +110,7 @@ def cause_of(error: BaseException) -> BaseException:
     return error
 
 
-async def test_the_body_that_asked_for_the_crash_adds_no_second_error(
-    virtual_clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_crash_that_the_body_met_is_raised_once(virtual_clock: VirtualClock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger_jobs, "pause_job", raising(ZeroDivisionError("bug")))
     with pytest.raises(SchedulerCrashed) as caught:
         async with open_scheduler(":memory:", nothing) as scheduler:
@@ -120,7 +118,7 @@ async def test_the_body_that_asked_for_the_crash_adds_no_second_error(
     assert isinstance(cause_of(caught.value), ZeroDivisionError)
 
 
-async def test_tasks_of_the_body_that_met_the_crash_add_no_second_error(
+async def test_a_crash_that_tasks_of_the_body_met_is_raised_once(
     virtual_clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ledger_jobs, "pause_job", raising(ZeroDivisionError("bug")))
@@ -131,7 +129,9 @@ async def test_tasks_of_the_body_that_met_the_crash_add_no_second_error(
     assert isinstance(cause_of(caught.value), ZeroDivisionError)
 
 
-async def test_body_and_actor_together_leave_as_a_group(virtual_clock: VirtualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_errors_of_the_body_and_of_an_actor_are_raised_as_a_group(
+    virtual_clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mine = ValueError("mine")
     with pytest.RaisesGroup(pytest.RaisesExc(ValueError, check=lambda error: error is mine), SchedulerCrashed):
         async with open_scheduler(":memory:", nothing) as scheduler:
@@ -143,7 +143,7 @@ async def test_body_and_actor_together_leave_as_a_group(virtual_clock: VirtualCl
                 raise mine
 
 
-async def test_what_a_crash_left_running_is_run_again_by_the_same_process(
+async def test_runs_that_a_crash_interrupted_are_run_again_by_the_same_process(
     virtual_clock: VirtualClock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     sleeper = Sleeper()
@@ -163,7 +163,7 @@ async def test_what_a_crash_left_running_is_run_again_by_the_same_process(
 
 
 @pytest.mark.parametrize("handed_in", [False, True], ids=["file", "store"])
-async def test_an_end_that_could_not_be_recorded_is_found_by_the_next_scheduler_of_the_process(
+async def test_a_run_that_could_not_be_finished_is_recovered_by_the_next_scheduler_of_the_process(
     virtual_clock: VirtualClock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, handed_in: bool
 ) -> None:
     sleeper = Sleeper(3)
@@ -180,7 +180,7 @@ async def test_an_end_that_could_not_be_recorded_is_found_by_the_next_scheduler_
         assert [context.attempt for context in sleeper.contexts] == [1, 2]
 
 
-async def test_errors_of_opening_leave_as_themselves(virtual_clock: VirtualClock, tmp_path: Path) -> None:
+async def test_errors_of_opening_are_raised_as_themselves(virtual_clock: VirtualClock, tmp_path: Path) -> None:
     text = tmp_path / "notes.txt"
     text.write_bytes(b"no database at all, but long enough to be looked at" * 50)
     foreign = tmp_path / "foreign.db"
@@ -196,5 +196,5 @@ async def test_errors_of_opening_leave_as_themselves(virtual_clock: VirtualClock
         before = file.read_bytes() if file.is_file() else None
         with pytest.raises(kind, match=file.name):
             async with open_scheduler(file, nothing):
-                pytest.fail("the block must not begin")
+                pytest.fail("the block must not start")
         assert before is None or file.read_bytes() == before

@@ -1,9 +1,10 @@
-"""What the log says of runs that fail: one line each, identical ones once a minute, and one line for a recovery."""
+"""The log lines of failed runs: one each, equal ones once a minute, and one for the first success after failures."""
 
 from __future__ import annotations
 
 import json
 import logging
+import re
 import subprocess
 from collections.abc import Iterator
 
@@ -19,6 +20,7 @@ from cronactors.model import Cause
 from cronactors.policy import Outcome
 from cronactors.storage.rows import Claimed
 from cronactors.testing import VirtualClock
+from tests.cli_command import ROOT
 from tests.storages import job, run
 from tests.workers import Sleeper, after, start_jobs
 
@@ -27,7 +29,7 @@ SUCCESS = Outcome(status=RunStatus.SUCCESS)
 
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
-    """Texts of the warnings, as they come."""
+    """The messages of warnings, as they are logged."""
     found: list[str] = []
 
     class Collect(logging.Handler):
@@ -50,7 +52,7 @@ def failed(text: str) -> Outcome:
     return Outcome(status=RunStatus.FAILED, cause=Cause.ERROR, error=text)
 
 
-async def test_a_scheduler_without_notifier_logs_a_failing_run_and_its_recovery(
+async def test_a_scheduler_without_notifier_logs_failed_runs_and_the_success_after_them(
     virtual_clock: VirtualClock, lines: list[str]
 ) -> None:
     fails = 2
@@ -70,6 +72,43 @@ async def test_a_scheduler_without_notifier_logs_a_failing_run_and_its_recovery(
     ]
 
 
+def snippet(page: str, word: str) -> str:
+    """The block of code in a page of the docs that holds a word."""
+    found = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    (block,) = [code for code in found if word in code]
+    return str(block)
+
+
+async def test_records_carry_the_ids_of_job_run_and_attempt(
+    virtual_clock: VirtualClock, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    names: dict[str, object] = {}
+    exec(snippet("troubleshooting.md", "cron_run").replace('"7"', '"3"'), names)
+    handler = names["handler"]
+    assert isinstance(handler, logging.Handler)
+    failures = 3
+
+    async def executor(context: JobContext) -> None:
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            raise ValueError(f"failure {failures}")
+
+    try:
+        async with open_scheduler(":memory:", executor) as scheduler:
+            job_id = await scheduler.store.add_job("job", "it", OneShot(after(1)))
+            await trio.sleep(1000)
+    finally:
+        logging.getLogger("cronactors").removeHandler(handler)
+    ids = [
+        tuple(vars(record).get(field) for field in ("cron_job", "cron_run", "cron_attempt"))
+        for record in caplog.records
+        if record.name == "cronactors.failures"
+    ]
+    assert ids == [(job_id, str(number), number) for number in (1, 2, 3, 4)]
+    assert capsys.readouterr().err == "run 3 of job 'job' failed: ValueError: failure 0\n"
+
+
 async def test_timeouts_are_logged_and_interruptions_are_not(virtual_clock: VirtualClock, lines: list[str]) -> None:
     async with open_scheduler(":memory:", Sleeper(100), shutdown_grace=0, config=CronConfig(max_concurrent_runs=2)) as scheduler:
         await start_jobs(scheduler, "interrupted")
@@ -78,7 +117,7 @@ async def test_timeouts_are_logged_and_interruptions_are_not(virtual_clock: Virt
     assert lines == ["run 2 of job 'slow' failed: timed out after 1 s"]
 
 
-async def test_identical_lines_come_once_a_minute_with_a_count(autojump_clock, lines: list[str]) -> None:
+async def test_equal_lines_are_logged_once_a_minute_with_a_count(autojump_clock, lines: list[str]) -> None:
     log = FailureLog()
     for second in range(121):
         log.note(claimed(second), failed("boom"))
@@ -95,7 +134,7 @@ async def test_identical_lines_come_once_a_minute_with_a_count(autojump_clock, l
     ]
 
 
-async def test_what_is_no_failure_of_the_executor_says_nothing(autojump_clock, lines: list[str]) -> None:
+async def test_only_failures_and_timeouts_are_logged(autojump_clock, lines: list[str]) -> None:
     log = FailureLog()
     log.note(claimed(1), SUCCESS)
     log.note(claimed(2), INTERRUPTED)
@@ -109,7 +148,7 @@ async def test_what_is_no_failure_of_the_executor_says_nothing(autojump_clock, l
     assert lines == ["run 5 of job 'a' failed: timed out after 3 s", "job 'a' succeeds again after 1 failure (run 7)"]
 
 
-async def test_what_is_remembered_is_bounded(autojump_clock, lines: list[str]) -> None:
+async def test_the_number_of_jobs_and_lines_kept_is_bounded(autojump_clock, lines: list[str]) -> None:
     log = FailureLog()
     for number in range(3 * failure_log.REMEMBERED):
         log.note(claimed(number, f"job {number}"), failed("boom"))
@@ -141,12 +180,12 @@ def test_no_line_holds_a_prompt(text: str, shown: str) -> None:
 
 
 @pytest.mark.parametrize("prompt", ["Summarize the alerts of host\nTOKEN=s3cr3t", "Run:\nexport TOKEN=s3cr3t\n\tand more of it"])
-def test_no_form_of_a_prompt_of_several_lines_is_shown(prompt: str) -> None:
+def test_a_prompt_of_several_lines_is_hidden_in_every_quoted_form(prompt: str) -> None:
     command = subprocess.CalledProcessError(1, ["agent", "--prompt", prompt])
     for text in (prompt, str(command), json.dumps({"prompt": prompt}), one_line(f"bad prompt: {prompt}", 1000)):
         assert "s3cr3t" not in without_prompt(text, prompt)
         assert "<prompt>" in without_prompt(text, prompt)
 
 
-def test_a_prompt_of_a_few_characters_is_a_word_like_others() -> None:
+def test_a_prompt_of_a_few_characters_is_left_in_the_text() -> None:
     assert without_prompt("it fails", "it") == "it fails"

@@ -1,4 +1,4 @@
-"""Executors, notifiers and blocks that fork: the child ends by itself, and its parent never notices."""
+"""Executors, notifiers and blocks that fork: the child ends where the code of the user ends, and its parent is not affected."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ENDS = {
 
 
 def run(folder: Path, scenario: str) -> tuple[dict[str, object], Counter[str], str]:
-    """What the parent found, the notes of both, and what stands in standard error."""
+    """Run a scenario: the findings of the parent, the notes of both processes, and their standard error."""
     done = subprocess.run(
         # 3.12 and later warn of each fork beside threads
         [
@@ -61,7 +61,7 @@ def names(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("how", ENDS)
-def test_a_child_of_an_executor_ends_as_its_code_does_and_no_other_run_notices(tmp_path: Path, how: str) -> None:
+def test_a_child_of_an_executor_ends_as_its_code_does_and_affects_no_other_run(tmp_path: Path, how: str) -> None:
     found, notes, errors = run(tmp_path, f"executor {how}")
     assert found == {"child": ENDS[how], "after": "success", "all": ["success"] * 3}
     assert notes == Counter(["child: forked", "parent: the neighbour ends", "parent: atexit"])
@@ -78,7 +78,7 @@ def test_a_child_cannot_use_the_store_of_its_parent(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["exit", "raise", "return"])
-def test_a_child_of_a_notifier_ends_and_every_end_is_told(tmp_path: Path, how: str) -> None:
+def test_a_child_of_a_notifier_ends_and_every_finished_run_is_notified(tmp_path: Path, how: str) -> None:
     found, notes, _ = run(tmp_path, f"notifier {how}")
     assert found == {"child": ENDS[how], "all": [ENDS[how]] * 2}
     assert notes == Counter(["child: forked"] * 2 + ["parent: atexit"])
@@ -95,8 +95,8 @@ def test_a_child_that_leaves_a_block_ends_there_and_closes_nothing(tmp_path: Pat
     assert ("ValueError: of the child" in errors) == (how == "raise")
 
 
-def test_a_child_of_a_task_beside_a_block_ends_where_the_block_is_cancelled(tmp_path: Path) -> None:
-    found, notes, errors = run(tmp_path, "beside exit")
+def test_a_child_of_a_task_outside_a_block_ends_where_the_block_is_cancelled(tmp_path: Path) -> None:
+    found, notes, errors = run(tmp_path, "outside_block exit")
     assert found == {"child": "1"}
     assert "a forked child was cancelled in a block of its parent" in errors
     assert notes == Counter(["child: forked", "parent: the parent leaves", "parent: atexit"])
@@ -139,7 +139,7 @@ print("the end")
 """
 
 
-def test_a_block_that_is_made_before_a_fork_and_entered_in_the_child_is_left_as_any_other(tmp_path: Path) -> None:
+def test_a_block_that_is_made_before_a_fork_works_in_the_child(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", PREFORK],
         cwd=tmp_path,

@@ -1,4 +1,4 @@
-"""Requests and their answers, with the test in the place of the store: who waits, who is let go, who gets what."""
+"""Requests and replies, with the test in the role of the store: when callers wait, are cancelled, and get their reply."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from cronactors.errors import InvalidJob, SchedulerClosed, SchedulerCrashed
 
 
 @attrs.frozen
-class Ask(Request[str]):
+class Echo(Request[str]):
     text: str = "?"
 
 
 class Caller:
-    """A task that asks, and what came of it."""
+    """A task that makes a call, and the result of that call."""
 
     def __init__(self, mailbox: Mailbox, text: str = "?") -> None:
         self.scope = trio.CancelScope()
@@ -31,7 +31,7 @@ class Caller:
     async def run(self) -> None:
         with self.scope:
             try:
-                self.result = outcome.Value(await self._mailbox.call(Ask(self._text)))
+                self.result = outcome.Value(await self._mailbox.call(Echo(self._text)))
             except Exception as error:
                 self.result = outcome.Error(error)
         self.ended.set()
@@ -42,19 +42,19 @@ class Caller:
 
 
 def text_of(envelope: Envelope) -> str:
-    assert isinstance(envelope.request, Ask)
+    assert isinstance(envelope.request, Echo)
     return envelope.request.text
 
 
 async def waiting(nursery: trio.Nursery, mailbox: Mailbox, text: str = "?") -> Caller:
-    """A caller whose request lies in the mailbox, or that waits for a place in it."""
+    """Start a caller whose request is in the mailbox, or who waits for room in it."""
     caller = Caller(mailbox, text)
     nursery.start_soon(caller.run)
     await trio.testing.wait_all_tasks_blocked()
     return caller
 
 
-async def test_an_answer_reaches_its_caller():
+async def test_each_caller_gets_its_reply():
     mailbox = Mailbox()
     async with trio.open_nursery() as nursery:
         callers = [await waiting(nursery, mailbox, text) for text in "abc"]
@@ -66,7 +66,7 @@ async def test_an_answer_reaches_its_caller():
     assert [caller.result for caller in callers] == [outcome.Value("A"), outcome.Value("B"), outcome.Value("C")]
 
 
-async def test_a_refusal_reaches_its_caller_as_itself():
+async def test_a_refused_caller_gets_the_error_itself():
     mailbox, refusal = Mailbox(), InvalidJob("no")
     async with trio.open_nursery() as nursery:
         caller = await waiting(nursery, mailbox)
@@ -76,14 +76,14 @@ async def test_a_refusal_reaches_its_caller_as_itself():
     assert caller.error() is refusal
 
 
-async def test_an_answer_that_is_there_before_the_caller_waits_is_not_lost():
-    envelope = Envelope(Ask())
+async def test_a_reply_that_comes_before_the_caller_waits_is_not_lost():
+    envelope = Envelope(Echo())
     assert envelope.start()
     envelope.reply("early")
     assert await envelope.wait() == "early"
 
 
-async def test_the_first_answer_counts():
+async def test_only_the_first_reply_counts():
     mailbox = Mailbox()
     async with trio.open_nursery() as nursery:
         caller = await waiting(nursery, mailbox)
@@ -98,7 +98,7 @@ async def test_the_first_answer_counts():
 # Cancelled means that it did not happen
 
 
-async def test_cancelled_before_the_store_takes_it_a_request_is_withdrawn():
+async def test_a_request_is_withdrawn_if_its_caller_is_cancelled_before_the_store_starts_it():
     mailbox = Mailbox()
     async with trio.open_nursery() as nursery:
         caller = await waiting(nursery, mailbox)
@@ -106,21 +106,21 @@ async def test_cancelled_before_the_store_takes_it_a_request_is_withdrawn():
         await caller.ended.wait()
         envelope = await mailbox.receive()
         assert not envelope.start()
-        envelope.reply("nobody waits")
+        envelope.reply("too late")
     assert caller.result is None
     assert caller.scope.cancelled_caught
 
 
-async def test_cancelled_beforehand_a_request_is_not_even_handed_in():
+async def test_a_caller_that_is_already_cancelled_sends_nothing():
     mailbox = Mailbox()
     with trio.CancelScope() as scope:
         scope.cancel()
-        await mailbox.call(Ask())
+        await mailbox.call(Echo())
     assert scope.cancelled_caught
     assert mailbox._send.statistics().current_buffer_used == 0
 
 
-async def test_cancelled_after_the_store_took_it_the_caller_gets_the_answer():
+async def test_a_caller_that_is_cancelled_after_the_start_gets_the_reply():
     mailbox = Mailbox()
     async with trio.open_nursery() as nursery:
         caller = await waiting(nursery, mailbox)
@@ -134,7 +134,7 @@ async def test_cancelled_after_the_store_took_it_the_caller_gets_the_answer():
     assert not caller.scope.cancelled_caught
 
 
-async def test_cancelled_after_the_store_took_it_the_caller_gets_the_error():
+async def test_a_caller_that_is_cancelled_after_the_start_gets_the_error():
     mailbox = Mailbox()
     async with trio.open_nursery() as nursery:
         caller = await waiting(nursery, mailbox)
@@ -145,7 +145,7 @@ async def test_cancelled_after_the_store_took_it_the_caller_gets_the_error():
     assert isinstance(caller.error(), InvalidJob)
 
 
-async def test_cancelled_during_an_attempt_that_began_nothing_the_caller_is_let_go():
+async def test_a_caller_that_is_cancelled_during_an_attempt_is_released_when_that_is_postponed():
     mailbox = Mailbox()
     async with trio.open_nursery() as nursery:
         caller = await waiting(nursery, mailbox)
@@ -159,7 +159,7 @@ async def test_cancelled_during_an_attempt_that_began_nothing_the_caller_is_let_
 
 
 @pytest.mark.parametrize("attempts", [1, 3])
-async def test_cancelled_between_two_attempts_a_request_is_withdrawn(attempts: int):
+async def test_a_request_is_withdrawn_if_its_caller_is_cancelled_between_two_attempts(attempts: int):
     mailbox = Mailbox()
     async with trio.open_nursery() as nursery:
         caller = await waiting(nursery, mailbox)
@@ -173,7 +173,7 @@ async def test_cancelled_between_two_attempts_a_request_is_withdrawn(attempts: i
     assert caller.scope.cancelled_caught
 
 
-async def test_not_cancelled_a_request_survives_being_put_back():
+async def test_a_postponed_request_can_be_started_again():
     mailbox = Mailbox()
     async with trio.open_nursery() as nursery:
         caller = await waiting(nursery, mailbox)
@@ -186,8 +186,8 @@ async def test_not_cancelled_a_request_survives_being_put_back():
     assert caller.result == outcome.Value("at last")
 
 
-async def test_an_outer_cancellation_after_an_inner_one_changes_nothing():
-    """trio asks a task to abort once; the answer must come whatever else is cancelled meanwhile."""
+async def test_a_second_cancellation_from_an_outer_scope_changes_nothing():
+    """trio calls the abort function of a task once; the reply must come whatever else is cancelled meanwhile."""
     mailbox = Mailbox()
     with trio.CancelScope() as outer:
         async with trio.open_nursery() as nursery:
@@ -206,7 +206,7 @@ async def test_an_outer_cancellation_after_an_inner_one_changes_nothing():
 # Bounded
 
 
-async def test_in_a_full_mailbox_callers_wait_for_a_place(monkeypatch):
+async def test_callers_wait_for_room_in_a_full_mailbox(monkeypatch):
     monkeypatch.setattr(mailbox_module, "CAPACITY", 2)
     mailbox = Mailbox()
     async with trio.open_nursery() as nursery:
@@ -223,7 +223,7 @@ async def test_in_a_full_mailbox_callers_wait_for_a_place(monkeypatch):
     assert [caller.result for caller in callers] == [outcome.Value(text) for text in "abcd"]
 
 
-async def test_cancelled_while_waiting_for_a_place_a_request_is_never_handed_in(monkeypatch):
+async def test_a_caller_that_is_cancelled_while_it_waits_for_room_sends_nothing(monkeypatch):
     monkeypatch.setattr(mailbox_module, "CAPACITY", 1)
     mailbox = Mailbox()
     async with trio.open_nursery() as nursery:
@@ -239,7 +239,7 @@ async def test_cancelled_while_waiting_for_a_place_a_request_is_never_handed_in(
     assert first.result == third.result == outcome.Value("ok")
 
 
-async def test_the_store_takes_no_more_at_once_than_it_wants():
+async def test_the_store_receives_no_more_requests_than_its_limit():
     mailbox = Mailbox()
     async with trio.open_nursery() as nursery:
         for text in "abcde":
@@ -254,11 +254,11 @@ async def test_the_store_takes_no_more_at_once_than_it_wants():
 # Closed
 
 
-async def test_closed_the_mailbox_gives_up_what_waits_and_takes_nothing_more(monkeypatch):
+async def test_a_closed_mailbox_still_delivers_its_requests_and_refuses_new_ones(monkeypatch):
     monkeypatch.setattr(mailbox_module, "CAPACITY", 2)
     mailbox = Mailbox()
     async with trio.open_nursery() as nursery:
-        kept = [await waiting(nursery, mailbox, text) for text in "ab"]
+        accepted = [await waiting(nursery, mailbox, text) for text in "ab"]
         blocked = await waiting(nursery, mailbox, "c")
         mailbox.close(SchedulerClosed("the end"))
         await blocked.ended.wait()
@@ -269,13 +269,13 @@ async def test_closed_the_mailbox_gives_up_what_waits_and_takes_nothing_more(mon
         with pytest.raises(trio.EndOfChannel):
             await mailbox.receive()
         assert mailbox.receive_waiting(5) == []
-    assert [caller.result for caller in kept] == [outcome.Value("a"), outcome.Value("b")]
+    assert [caller.result for caller in accepted] == [outcome.Value("a"), outcome.Value("b")]
     for caller in (blocked, late):
         assert isinstance(caller.error(), SchedulerClosed)
         assert str(caller.error()) == "the end"
 
 
-async def test_closing_wakes_a_store_that_waits():
+async def test_closing_wakes_a_store_that_waits_for_requests():
     mailbox = Mailbox()
 
     async def receive() -> None:
@@ -290,15 +290,15 @@ async def test_closing_wakes_a_store_that_waits():
 
 
 @pytest.mark.parametrize("again", [SchedulerClosed("again"), SchedulerCrashed("again")])
-async def test_the_first_reason_for_closing_stands(again):
+async def test_the_first_reason_for_closing_counts(again):
     mailbox = Mailbox()
     mailbox.close(SchedulerClosed("first"))
     mailbox.close(again)
     with pytest.raises(SchedulerClosed, match=r"^first$"):
-        await mailbox.call(Ask())
+        await mailbox.call(Echo())
 
 
-async def test_each_caller_gets_an_error_of_its_own_and_the_bug_behind_it():
+async def test_each_caller_gets_an_error_of_its_own_with_the_bug_as_cause():
     """One exception raised in many tasks would collect all their tracebacks."""
     mailbox, bug, errors = Mailbox(), ZeroDivisionError(), []
     reason = SchedulerCrashed("a bug")
@@ -306,7 +306,7 @@ async def test_each_caller_gets_an_error_of_its_own_and_the_bug_behind_it():
     mailbox.close(reason)
     for _ in range(2):
         with pytest.raises(SchedulerCrashed, match=r"^a bug$") as caught:
-            await mailbox.call(Ask())
+            await mailbox.call(Echo())
         errors.append(caught.value)
     assert errors[0] is not errors[1]
     assert errors[0].__cause__ is errors[1].__cause__ is bug

@@ -1,4 +1,4 @@
-"""How long a stop may take, what shares the time, and what becomes of runs when it is cut short by a kill."""
+"""How long a stop may take, what shares that time, and how runs are recovered if a kill cuts it short."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def marks(folder: Path) -> list[str]:
 
 @contextmanager
 def locked(file: Path) -> Iterator[None]:
-    """Another program that holds the write lock."""
+    """Hold the write lock, as another program would."""
     with closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         yield
@@ -55,7 +55,7 @@ def locked(file: Path) -> Iterator[None]:
 
 @pytest.fixture
 def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """SQLite's own waiting for a lock is real time."""
+    """Let SQLite itself not wait for a lock: it would wait in real time."""
     monkeypatch.setattr(connection, "_BUSY_MS", 0)
 
 
@@ -117,7 +117,7 @@ def test_the_grace_is_a_key_of_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("grace", "took"), [(None, 8), (0, 8), (10, 13)])
-async def test_a_store_that_fails_is_given_up_when_the_stop_is_over(
+async def test_a_stop_ends_in_time_although_the_store_fails(
     virtual_clock: VirtualClock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, grace: float | None, took: float
 ) -> None:
     async with open_scheduler(tmp_path / "a.db", Sleeper(), shutdown_grace=grace) as scheduler:
@@ -126,7 +126,9 @@ async def test_a_store_that_fails_is_given_up_when_the_stop_is_over(
     assert trio.current_time() - 1 == pytest.approx(took - SIGN_OFF_SHARE, abs=0.1)
 
 
-async def test_a_locked_file_does_not_hold_up_the_stop(virtual_clock: VirtualClock, no_wait: None, tmp_path: Path) -> None:
+async def test_a_stop_ends_in_time_although_the_file_is_locked(
+    virtual_clock: VirtualClock, no_wait: None, tmp_path: Path
+) -> None:
     file = tmp_path / "a.db"
     async with open_store(file):
         pass
@@ -138,9 +140,9 @@ async def test_a_locked_file_does_not_hold_up_the_stop(virtual_clock: VirtualClo
         assert marks(tmp_path) == ["a.db-stopping-1"]  # it could neither record nor sign off
 
 
-async def test_notifications_share_what_recording_has_left(virtual_clock: VirtualClock) -> None:
+async def test_notifications_share_the_time_that_recording_has_left(virtual_clock: VirtualClock) -> None:
     """Two runs are cancelled after 5 s and take 2 s to end; the notifier hangs in the first call."""
-    told: list[float] = []
+    notified: list[float] = []
 
     async def executor(context: JobContext) -> None:
         try:
@@ -152,7 +154,7 @@ async def test_notifications_share_what_recording_has_left(virtual_clock: Virtua
                 raise ValueError
 
     async def on_finish(job: CronJob, run: CronRun) -> None:
-        told.append(trio.current_time())
+        notified.append(trio.current_time())
         await trio.sleep_forever()
 
     async def quick(context: JobContext) -> None:
@@ -162,7 +164,7 @@ async def test_notifications_share_what_recording_has_left(virtual_clock: Virtua
 
     async with open_scheduler(":memory:", quick, on_finish=on_finish, config=CronConfig(max_concurrent_runs=2)) as scheduler:
         await start_jobs(scheduler, "slow", "quick")
-    assert len(told) == 1
+    assert len(notified) == 1
     assert trio.current_time() - 1 == pytest.approx(8 - SIGN_OFF_SHARE, abs=0.1)
 
 
@@ -183,7 +185,7 @@ async def test_after_an_executor_that_shields_itself_half_a_second_is_left(
 
 
 @pytest.mark.parametrize("how", ["left", "raised", "cancelled"])
-async def test_the_mark_is_made_when_the_block_is_left_and_gone_when_it_has_ended(
+async def test_the_mark_is_created_when_the_block_is_left_and_removed_when_it_has_ended(
     virtual_clock: VirtualClock, tmp_path: Path, how: str
 ) -> None:
     seen: list[tuple[float, list[str]]] = []
@@ -215,35 +217,35 @@ async def test_the_mark_is_made_when_the_block_is_left_and_gone_when_it_has_ende
 async def test_without_a_run_in_flight_nothing_is_marked(
     virtual_clock: VirtualClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    noted: list[int] = []
-    monkeypatch.setattr(StopMarks, "note", lambda self, owner: noted.append(owner))
+    marked: list[int] = []
+    monkeypatch.setattr(StopMarks, "note", lambda self, owner: marked.append(owner))
     async with open_scheduler(tmp_path / "a.db", nothing) as scheduler:
         await scheduler.store.add_job("job", "it", Interval(1000))
         await trio.sleep(3.5)
-    assert noted == []
+    assert marked == []
 
 
 @pytest.mark.parametrize("within", ["open_store", "open_scheduler"])
 async def test_a_loop_of_the_users_own_is_marked_when_its_store_is_left(
     virtual_clock: VirtualClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, within: str
 ) -> None:
-    noted: list[int] = []
+    marked: list[int] = []
     note = StopMarks.note
-    monkeypatch.setattr(StopMarks, "note", lambda self, owner: (noted.append(owner), note(self, owner)))
+    monkeypatch.setattr(StopMarks, "note", lambda self, owner: (marked.append(owner), note(self, owner)))
     if within == "open_store":
         async with open_store(tmp_path / "a.db") as store:
             job_id = await store.add_job("job", "it", Interval(3_600_000))
             await store.record_run_start(job_id)
-        assert noted == [1]
+        assert marked == [1]
     else:
         async with open_scheduler(tmp_path / "a.db", nothing) as scheduler:
             job_id = await scheduler.store.add_job("job", "it", Interval(3_600_000))
             await scheduler.store.record_run_start(job_id)
-        assert noted == [2]  # the scheduler itself runs nothing
+        assert marked == [2]  # the scheduler itself runs nothing
     assert marks(tmp_path) == []
 
 
-async def test_a_mark_that_cannot_be_made_is_told_and_the_stop_goes_on(
+async def test_a_mark_that_cannot_be_created_is_logged_and_the_stop_continues(
     virtual_clock: VirtualClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(StopMarks, "note", raising(OSError(28, "No space left on device")))
@@ -253,10 +255,10 @@ async def test_a_mark_that_cannot_be_made_is_told_and_the_stop_goes_on(
     assert "No space left on device" in caplog.text
 
 
-async def test_a_disk_that_stalls_does_not_keep_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    go_on = threading.Event()
+async def test_a_disk_that_stalls_does_not_block_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    proceed = threading.Event()
     monkeypatch.setattr(stopping, "MARK_LIMIT", 0.05)
-    monkeypatch.setattr(StopMarks, "note", lambda self, owner: go_on.wait(20))
+    monkeypatch.setattr(StopMarks, "note", lambda self, owner: proceed.wait(20))
     before = set(threading.enumerate())
     beats = 0
 
@@ -276,7 +278,7 @@ async def test_a_disk_that_stalls_does_not_keep_the_loop(tmp_path: Path, monkeyp
                 beats = 0
         assert beats >= 2
         nursery.cancel_scope.cancel()
-    go_on.set()
+    proceed.set()
     for thread in set(threading.enumerate()) - before:
         thread.join(20)
 
@@ -297,7 +299,7 @@ needs_kill = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs si
 
 
 async def next_start(file: Path) -> tuple[list[CronRun], CronJob, int]:
-    """What the next scheduler finds: the runs that it recovers, the job, and how many crashes of it are counted."""
+    """Start a scheduler again: the runs that it recovers, the job, and how many crashes are counted for it."""
     async with open_scheduler(file, nothing) as scheduler:
         (job,) = await scheduler.store.list_jobs()
         recovered = list(scheduler.recovered)
@@ -311,7 +313,7 @@ async def next_start(file: Path) -> tuple[list[CronRun], CronJob, int]:
 @pytest.mark.slow
 @pytest.mark.parametrize("lock", [False, True], ids=["free", "locked"])
 def test_docker_stop_is_no_crash(start: Callable[..., Command], tmp_path: Path, lock: bool) -> None:
-    """SIGTERM, and SIGKILL 10 s later, of a command that ignores its own SIGTERM: it has ended by then, also if the file is locked."""
+    """The command ignores SIGTERM. The scheduler has ended within 10 s, before the SIGKILL, even if the file is locked."""
     (tmp_path / "agent.toml").write_text(AGENT)
     command = start("run")
     command.wait_for("started")

@@ -185,7 +185,7 @@ async def test_heartbeats_are_given_while_the_loop_is_blocked(often):
         seen = heartbeat.count
         until = time.monotonic() + 20
         while heartbeat.count < seen + 3 and time.monotonic() < until:
-            time.sleep(0.005)  # the loop is what blocks here
+            time.sleep(0.005)  # blocks the event loop
         assert heartbeat.count >= seen + 3
 
 
@@ -278,7 +278,7 @@ async def test_a_log_handler_that_raises_on_a_blocked_loop_ends_neither_thread_n
     try:
         until = time.monotonic() + 20
         while not broken_sink.calls and time.monotonic() < until:
-            time.sleep(0.005)  # the loop is what blocks here
+            time.sleep(0.005)  # blocks the event loop
         time.sleep(0.05)
         assert broken_sink.calls == 1, "logged once"
         assert storage_threads()

@@ -1,4 +1,4 @@
-"""What a run costs: transactions and hops to the storage, counted. They do not depend on the machine."""
+"""The cost of a run in transactions, hops and reads of the storage. They do not depend on the machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import trio
 from cronactors import CronConfig, JobContext, JobSpec, OneShot, Overlap, RunStatus, open_scheduler
 from cronactors.actors import store_lifetime
 from cronactors.actors.storage_thread import T, in_place
-from tests.asked_store import CountedSqlite, opened
+from tests.store_under_test import CountedSqlite, opened
 
 
 class Costs:
@@ -19,22 +19,22 @@ class Costs:
     def __init__(self) -> None:
         self.hops = 0
         self._from = 0
-        self._asked = 0
+        self._reads_before = 0
 
     async def hop(self, function: Callable[[], T], /) -> T:
         self.hops += 1
         return await in_place(function)
 
     def start(self) -> None:
-        self.hops, self._from, self._asked = 0, len(opened[-1].log), opened[-1].questions
+        self.hops, self._from, self._reads_before = 0, len(opened[-1].log), opened[-1].reads
 
     @property
     def log(self) -> list[str]:
         return opened[-1].log[self._from :]
 
     @property
-    def questions(self) -> int:
-        return opened[-1].questions - self._asked
+    def reads(self) -> int:
+        return opened[-1].reads - self._reads_before
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def costs(monkeypatch):
     ("slots", "overlap", "finishes"),
     [
         pytest.param(1, Overlap.SKIP, 48, id="one slot: one commit a run"),
-        pytest.param(8, Overlap.SKIP, 6, id="eight slots whose runs end together: one commit for eight"),
+        pytest.param(8, Overlap.SKIP, 6, id="eight slots whose runs finish together: one commit for eight"),
         pytest.param(8, Overlap.ALLOW_ALL, 6, id="the same where jobs hold no run"),
     ],
 )
@@ -68,13 +68,13 @@ async def test_a_run_under_load_costs_one_commit_and_one_hop(virtual_clock, cost
         log, hops = costs.log, costs.hops
         runs = await scheduler.store.list_runs(limit=100)
     assert [run.status for run in runs] == [RunStatus.SUCCESS] * 48
-    # The claim that fills the slots, then the ends: each begins the next run of its slot.
+    # The claim that fills the slots, then the finishes: each claims the next run for its slot.
     assert log == ["write", "commit"] * (1 + finishes)
     assert hops == 1 + finishes
 
 
 @pytest.mark.parametrize("slots", [4, 64])
-async def test_what_a_commit_reads_does_not_grow_with_its_runs(virtual_clock, costs, tmp_path, slots):
+async def test_the_reads_of_a_commit_do_not_grow_with_its_runs(virtual_clock, costs, tmp_path, slots):
     async def executor(ctx: JobContext) -> None:
         await trio.sleep(1)
 
@@ -85,8 +85,8 @@ async def test_what_a_commit_reads_does_not_grow_with_its_runs(virtual_clock, co
         costs.start()
         await trio.sleep(1)
         assert costs.log == ["write", "commit"]
-        # Nothing of what ends as its claim has left it; the queue, jobs and the last id for what begins; one for the clock.
-        assert costs.questions == 3 + 1
+        # None for plain finishes; the queue, jobs and the last id for the runs that start; one for the clock.
+        assert costs.reads == 3 + 1
 
 
 async def test_an_idle_scheduler_on_virtual_time_does_nothing(virtual_clock, costs, tmp_path):

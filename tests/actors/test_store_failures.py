@@ -1,4 +1,4 @@
-"""The store actor when the file is locked, when there is a bug, and at its end: whoever waits gets an answer."""
+"""The store actor on a locked file, after a bug, and at its end: every caller gets a reply."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from cronactors.actors import mailbox as mailbox_module, store as store_module
 from cronactors.actors.storage_thread import StorageThread, T
 from cronactors.errors import CronError, SchedulerClosed, SchedulerCrashed, StoreUnavailable
 from cronactors.storage.protocol import Storage
-from tests.asked_store import (
-    Asked,
+from tests.store_under_test import (
     Bug,
+    Callers,
     CountedFake,
     CountedSqlite,
     GatedHop,
@@ -26,7 +26,7 @@ from tests.asked_store import (
     Put,
     RefusedInBatch,
     WaitsForever,
-    asking,
+    calling,
     serving,
 )
 
@@ -44,96 +44,96 @@ def storage(request):
 # Locked files
 
 
-async def test_a_request_for_a_locked_file_is_answered_after_its_release(autojump_clock):
+async def test_a_request_for_a_locked_file_is_carried_out_after_the_release(autojump_clock):
     storage = CountedFake()
     storage.locked = True
-    async with asking(storage) as asked:
-        await asked.call(Put("a"), Put("b"))
+    async with calling(storage) as callers:
+        await callers.call(Put("a"), Put("b"))
         await trio.sleep(store_module.LOCK_TIMEOUT - 1)
-        assert asked.answers == {}
+        assert callers.replies == {}
         storage.locked = False
         await trio.sleep(1)
-        assert asked.answers == {"a": "A", "b": "B"}
+        assert callers.replies == {"a": "A", "b": "B"}
 
 
-async def test_after_its_patience_a_request_is_answered_and_has_no_effect(autojump_clock):
+async def test_a_request_for_a_locked_file_times_out_without_effect(autojump_clock):
     storage = CountedFake()
     storage.locked = True
     async with serving(storage) as (mailbox, actor):
-        begun = trio.current_time()
+        started = trio.current_time()
         with pytest.raises(StoreUnavailable, match="locked by another process for 30 s"):
             await mailbox.call(Put("a"))
-        assert store_module.LOCK_TIMEOUT <= trio.current_time() - begun < store_module.LOCK_TIMEOUT + 1
+        assert store_module.LOCK_TIMEOUT <= trio.current_time() - started < store_module.LOCK_TIMEOUT + 1
         assert actor.last_error is not None
         storage.locked = False
         assert await mailbox.call(Put("b")) == "B"
         assert await mailbox.call(Names()) == ["b"]
 
 
-async def test_a_patient_request_waits_as_long_as_it_takes(autojump_clock):
+async def test_a_request_that_waits_forever_does_not_time_out(autojump_clock):
     storage = CountedFake()
     storage.locked = True
-    async with asking(storage) as asked:
-        await asked.call(Put("a"), WaitsForever("p"))
+    async with calling(storage) as callers:
+        await callers.call(Put("a"), WaitsForever("p"))
         await trio.sleep(10 * store_module.LOCK_TIMEOUT)
-        assert list(asked.answers) == ["a"]
-        assert isinstance(asked.answers["a"], StoreUnavailable)
+        assert list(callers.replies) == ["a"]
+        assert isinstance(callers.replies["a"], StoreUnavailable)
         storage.locked = False
         await trio.sleep(1)
-        assert asked.answers["p"] == "P"
+        assert callers.replies["p"] == "P"
 
 
-async def test_behind_a_patient_request_others_still_lose_their_patience(autojump_clock):
+async def test_other_requests_time_out_behind_one_that_waits_forever(autojump_clock):
     storage = CountedFake()
     storage.locked = True
-    async with asking(storage) as asked:
-        await asked.call(WaitsForever("p"))
+    async with calling(storage) as callers:
+        await callers.call(WaitsForever("p"))
         await trio.sleep(1)
-        await asked.call(Put("a"))
+        await callers.call(Put("a"))
         await trio.sleep(2 * store_module.LOCK_TIMEOUT)
-        answer = asked.answers.get("a")
+        reply = callers.replies.get("a")
         storage.locked = False
-    assert isinstance(answer, StoreUnavailable)
+    assert isinstance(reply, StoreUnavailable)
 
 
-async def test_a_write_that_waits_for_the_lock_keeps_no_read_waiting(autojump_clock):
+async def test_a_write_that_waits_for_the_lock_does_not_delay_reads(autojump_clock):
     storage = CountedFake()
     storage.locked = True
-    async with asking(storage) as asked:
-        await asked.call(Put("a"))
+    async with calling(storage) as callers:
+        await callers.call(Put("a"))
         await trio.sleep(1)
-        await asked.call(Names())
+        await callers.call(Names())
         await trio.sleep(1)
-        answer = asked.answers.get("names")
+        reply = callers.replies.get("names")
         storage.locked = False
-    assert answer == []
+    assert reply == []
 
 
-async def test_behind_more_patient_requests_than_share_a_commit_nobody_starves(autojump_clock, monkeypatch):
+async def test_more_waiting_requests_than_a_batch_holds_delay_neither_reads_nor_timeouts(autojump_clock, monkeypatch):
     monkeypatch.setattr(store_module, "BATCH", 5)
     monkeypatch.setattr(mailbox_module, "CAPACITY", 10)
     storage = CountedFake()
     storage.locked = True
     waits_forever = [WaitsForever(f"p{number:02}") for number in range(23)]
     async with serving(storage) as (mailbox, actor), trio.open_nursery() as nursery:
-        asked = Asked(nursery, mailbox)
-        await asked.call(*waits_forever)
+        callers = Callers(nursery, mailbox)
+        await callers.call(*waits_forever)
         await trio.sleep(1)
-        await asked.call(Names(), Put("a"), Put("b"))
+        await callers.call(Names(), Put("a"), Put("b"))
         await trio.sleep(1)
-        assert asked.answers == {"names": []}
+        assert callers.replies == {"names": []}
         assert actor.postponed == 25
-        asked.scopes["b"].cancel()
+        callers.scopes["b"].cancel()
         await trio.sleep(store_module.LOCK_TIMEOUT)
-        assert asked.scopes["b"].cancelled_caught
-        assert isinstance(asked.answers.pop("a"), StoreUnavailable)
+        assert callers.scopes["b"].cancelled_caught
+        assert isinstance(callers.replies.pop("a"), StoreUnavailable)
         storage.locked = False
         await trio.sleep(1)
-        await asked.call(Names())
-    kept = asked.answers.pop("names")
-    assert kept == [request.name for request in waits_forever]
-    told = list(asked.answers)
-    assert [sorted(told[n : n + 5]) for n in range(0, 23, 5)] == [kept[n : n + 5] for n in range(0, 23, 5)]
+        await callers.call(Names())
+    stored = callers.replies.pop("names")
+    assert stored == [request.name for request in waits_forever]
+    order = list(callers.replies)
+    assert [sorted(order[n : n + 5]) for n in range(0, 23, 5)] == [stored[n : n + 5] for n in range(0, 23, 5)]
     assert storage.log.count("write") == 5  # 5 + 5 + 5 + 5 + 3
 
 
@@ -144,7 +144,7 @@ async def locked_file(path: Path) -> AsyncIterator[sqlite3.Connection]:
         yield other
 
 
-async def test_a_file_that_another_connection_has_locked(tmp_path, monkeypatch):
+async def test_a_file_that_another_connection_has_locked_is_tried_again_until_the_timeout(tmp_path, monkeypatch):
     hops = 0
     attempt = StorageThread.__call__
 
@@ -178,43 +178,43 @@ async def test_a_file_that_another_connection_has_locked(tmp_path, monkeypatch):
 
 
 def bug_of(error: BaseException) -> BaseException | None:
-    """The bug in what leaves the nursery of a store actor."""
+    """The bug in the exception of a store actor's nursery."""
     while isinstance(error, BaseExceptionGroup):
         (error,) = error.exceptions
     assert isinstance(error, SchedulerCrashed)
     return error.__cause__
 
 
-async def test_after_a_bug_everybody_who_waits_is_answered(storage, monkeypatch):
-    """In the batch, in the mailbox, and in front of the full mailbox."""
+async def test_after_a_bug_every_caller_gets_an_error(storage, monkeypatch):
+    """Those in the batch, those in the mailbox, and those that wait for room in it."""
     monkeypatch.setattr(mailbox_module, "CAPACITY", 4)
     monkeypatch.setattr(store_module, "BATCH", 3)
     hop = GatedHop()
     hop.before = trio.Event()
     with trio.fail_after(60), pytest.raises(BaseExceptionGroup) as caught:
-        async with trio.open_nursery() as callers, serving(storage, hop) as (mailbox, _):
-            asked = Asked(callers, mailbox)
-            await asked.call(Put("first"), Put("a"), Bug("bug"), Put("b"), Put("in the mailbox"), Put("in front"))
-            asked.scopes["b"].cancel()
-            await asked.call(Put("in front too"))
+        async with trio.open_nursery() as tasks, serving(storage, hop) as (mailbox, _):
+            callers = Callers(tasks, mailbox)
+            await callers.call(Put("first"), Put("a"), Bug("bug"), Put("b"), Put("in the mailbox"), Put("in front"))
+            callers.scopes["b"].cancel()
+            await callers.call(Put("in front too"))
             assert mailbox._send.statistics().current_buffer_used == 4
-            callers.cancel_scope.shield = True  # the callers see the end of the store, not of the test
+            tasks.cancel_scope.shield = True  # the tasks wait for the end of the store, not of the test
             hop.open()
             await trio.sleep_forever()
     assert isinstance(bug_of(caught.value), ZeroDivisionError)
-    answers = asked.answers
-    assert answers.pop("first") == "FIRST"
-    assert sorted(answers) == ["a", "bug", "in front", "in front too", "in the mailbox"]
-    assert asked.scopes["b"].cancelled_caught
-    for error in answers.values():
+    replies = callers.replies
+    assert replies.pop("first") == "FIRST"
+    assert sorted(replies) == ["a", "bug", "in front", "in front too", "in the mailbox"]
+    assert callers.scopes["b"].cancelled_caught
+    for error in replies.values():
         assert isinstance(error, SchedulerCrashed)
-    assert isinstance(answers["a"].__cause__, ZeroDivisionError)
+    assert isinstance(replies["a"].__cause__, ZeroDivisionError)
     assert storage.begin(write=False)
     assert [row.machine for row in storage.owners()] == ["first"]
     storage.rollback()
 
 
-async def test_a_certain_request_that_refuses_is_a_bug(storage):
+async def test_a_batch_request_that_refuses_is_a_bug(storage):
     with pytest.raises(BaseExceptionGroup) as caught:
         async with serving(storage) as (mailbox, _):
             with pytest.raises(SchedulerCrashed):
@@ -225,7 +225,7 @@ async def test_a_certain_request_that_refuses_is_a_bug(storage):
 
 
 @pytest.mark.parametrize("opened_by", ["open_store", "open_scheduler"])
-async def test_a_bug_of_the_store_leaves_a_block_as_scheduler_crashed(tmp_path, monkeypatch, opened_by):
+async def test_a_bug_in_the_store_is_raised_as_scheduler_crashed(tmp_path, monkeypatch, opened_by):
     async def executor(ctx: JobContext) -> None:
         pass
 
@@ -252,20 +252,20 @@ async def test_a_bug_of_the_store_leaves_a_block_as_scheduler_crashed(tmp_path, 
 # The end
 
 
-async def test_closing_answers_what_is_asked_already_and_refuses_the_rest(storage):
+async def test_closing_carries_out_the_requests_in_the_mailbox_and_refuses_later_ones(storage):
     hop = GatedHop()
     hop.before = trio.Event()
-    async with trio.open_nursery() as callers:
+    async with trio.open_nursery() as tasks:
         async with serving(storage, hop) as (mailbox, _):
-            asked = Asked(callers, mailbox)
-            await asked.call(Put("a"), Put("b"), Put("c"))
+            callers = Callers(tasks, mailbox)
+            await callers.call(Put("a"), Put("b"), Put("c"))
         with pytest.raises(SchedulerClosed):
             await mailbox.call(Put("late"))
-    assert asked.answers == {"a": "A", "b": "B", "c": "C"}
+    assert callers.replies == {"a": "A", "b": "B", "c": "C"}
     assert storage.log == ["write", "commit"] * 2
 
 
-async def test_a_closed_store_says_so(tmp_path):
+async def test_a_closed_store_names_its_file_in_the_error(tmp_path):
     async with open_store(tmp_path / "agent.db") as store:
         await store.list_jobs()
     with pytest.raises(SchedulerClosed, match=r"agent\.db"):

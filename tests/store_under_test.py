@@ -1,4 +1,4 @@
-"""A store actor to ask: storages that count, requests of each kind, and a hop that a test can stop."""
+"""A store actor under test: storages that count, requests of each kind, and a hop that a test can hold up."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from tests.fake_storage import FakeStorage
 
 
 class _Counts:
-    """Counts what a storage is asked for. ``log`` has one word for each transaction that began, and for each that ended."""
+    """Logs transactions: ``log`` has one word for each that started, and one for each that ended."""
 
     log: list[str]
 
     def begin(self, *, write: bool) -> bool:
-        begun = super().begin(write=write)  # type: ignore[misc]  # the storage mixed in
-        self.log.append(("write" if write else "read") if begun else "locked")
-        return begun
+        started = super().begin(write=write)  # type: ignore[misc]  # the storage mixed in
+        self.log.append(("write" if write else "read") if started else "locked")
+        return started
 
     def commit(self) -> None:
         length = len(self.log)
@@ -51,21 +51,21 @@ class CountedSqlite(_Counts, SqliteStorage):
     def __init__(self, path: str = ":memory:", *, wall: Callable[[], Millis] = lambda: 0, create: bool = True) -> None:
         SqliteStorage.__init__(self, path, wall=wall, create=create)
         self.log = []
-        self.questions = 0
+        self.reads = 0
         opened.append(self)
 
-    def _fetch(self, statement: str, parameters: object = ()) -> list[tuple[object, ...]]:
-        self.questions += 1
-        return super()._fetch(statement, parameters)  # type: ignore[arg-type, return-value]  # as it is given
+    def _all(self, statement: str, parameters: object = ()) -> list[tuple[object, ...]]:
+        self.reads += 1
+        return super()._all(statement, parameters)  # type: ignore[arg-type, return-value]  # as it is given
 
 
 opened: list[CountedSqlite] = []
 
 
-# Requests: names are kept as owners, the simplest rows there are
+# Requests: they store names as owners, the simplest rows
 
 
-def keep(storage: Storage, name: str) -> None:
+def store_name(storage: Storage, name: str) -> None:
     storage.insert_owner(OwnerRow(0, name, 1, "", heartbeat_at=0, lease_until=0))
 
 
@@ -74,7 +74,7 @@ class Put(Request[str]):
     name: str
 
     def apply(self, storage: Storage) -> str:
-        keep(storage, self.name)
+        store_name(storage, self.name)
         return self.name.upper()
 
 
@@ -125,7 +125,7 @@ class Names(ReadRequest[list[str]]):
 
 
 class GatedHop:
-    """A hop in place that stops before the transaction, or between its end and the answer, for as long as a test wants."""
+    """A hop in place that waits before the transaction, or between its end and the reply, until a test opens it."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -149,7 +149,7 @@ class GatedHop:
 async def serving(storage: Storage, hop: Hop = in_place) -> AsyncIterator[tuple[Mailbox, StoreActor]]:
     mailbox = Mailbox()
     actor = StoreActor(mailbox, storage, hop)
-    with trio.fail_after(600):  # virtual seconds, mostly: a caller who hangs is to fail
+    with trio.fail_after(600):  # virtual seconds, mostly: a caller that hangs fails the test
         async with trio.open_nursery() as nursery:
             nursery.start_soon(actor.run)
             try:
@@ -160,36 +160,36 @@ async def serving(storage: Storage, hop: Hop = in_place) -> AsyncIterator[tuple[
                 mailbox.close(SchedulerClosed("closed"))
 
 
-class Asked:
-    """Asks, each in a task of its own, and what came of them in the order of their ends."""
+class Callers:
+    """Makes calls, each in a task of its own, and collects the replies in the order in which they arrive."""
 
     def __init__(self, nursery: trio.Nursery, mailbox: Mailbox) -> None:
         self.scopes: dict[str, trio.CancelScope] = {}
-        self.answers: dict[str, object] = {}
+        self.replies: dict[str, object] = {}
         self._nursery = nursery
         self._mailbox = mailbox
 
     async def call(self, *requests: Put | Names) -> None:
-        """Hand in, one after the other."""
+        """Send the requests, one after the other."""
         for request in requests:
             name = request.name if isinstance(request, Put) else "names"
             self.scopes[name] = trio.CancelScope()
-            self._nursery.start_soon(self._ask, name, request)
+            self._nursery.start_soon(self._call, name, request)
             await trio.testing.wait_all_tasks_blocked()
 
-    async def _ask(self, name: str, request: Request[object]) -> None:
+    async def _call(self, name: str, request: Request[object]) -> None:
         with self.scopes[name]:
             try:
-                self.answers[name] = await self._mailbox.call(request)
+                self.replies[name] = await self._mailbox.call(request)
             except Exception as error:
-                self.answers[name] = error
+                self.replies[name] = error
 
 
 @asynccontextmanager
-async def asking(storage: Storage, hop: Hop = in_place) -> AsyncIterator[Asked]:
+async def calling(storage: Storage, hop: Hop = in_place) -> AsyncIterator[Callers]:
     async with serving(storage, hop) as (mailbox, _), trio.open_nursery() as nursery:
         try:
-            yield Asked(nursery, mailbox)
+            yield Callers(nursery, mailbox)
         finally:
             if isinstance(hop, GatedHop):
                 hop.open()
