@@ -1,4 +1,7 @@
-"""Checks of values that users give: each names the field and the value, and raises the error class it is told."""
+"""Checks of values that users pass in.
+
+Each takes the name of the field, the value and the class of the error to raise, whose message names field and value.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ _E = TypeVar("_E", bound=StrEnum)
 def text(field: str, value: object, error: type[CronError], *, limit: int, empty: bool = False) -> str:
     """Check text: a str of 1 (or 0) to ``limit`` characters, without NUL and without lone surrogates.
 
-    Text itself stays out of the message, since it may be secret; its length says enough.
+    The message never shows the text, which may be a secret, only its length.
     """
     if not isinstance(value, str):
         raise error(f"{field} must be text, not {type(value).__name__} ({shorten(value)})")
@@ -33,7 +36,7 @@ def text(field: str, value: object, error: type[CronError], *, limit: int, empty
 
 
 def whole(field: str, value: object, error: type[CronError], *, least: int, most: int) -> int:
-    """Check a whole number from ``least`` to ``most``; a bool is none."""
+    """Check a whole number from ``least`` to ``most``; a bool is refused."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise error(f"{field} must be a whole number, not {type(value).__name__} ({shorten(value)})")
     if not least <= value <= most:
@@ -42,21 +45,21 @@ def whole(field: str, value: object, error: type[CronError], *, least: int, most
 
 
 def number(field: str, value: object, error: type[CronError], *, least: float, most: float) -> float:
-    """Check a finite int or float from ``least`` to ``most``; a bool is none."""
+    """Check a finite int or float from ``least`` to ``most``; a bool is refused."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise error(f"{field} must be a number, not {type(value).__name__} ({shorten(value)})")
-    if not least <= value <= most:  # so is NaN
+    if not least <= value <= most:  # also refuses NaN
         raise error(f"{field} must be {least:,} to {most:,}, not {shorten(value)}")
     return value
 
 
 def instant(field: str, value: object, error: type[CronError]) -> Millis:
-    """Check an aware datetime; a tzinfo of the user's may do anything."""
+    """Check an aware datetime, and return its instant (ms)."""
     if not isinstance(value, datetime):
         raise error(f"{field} must be a datetime, not {shorten(value)}")
     try:
         return to_millis(value)
-    except Exception:  # noqa: BLE001 - no zone, or a tzinfo that raises
+    except Exception:  # noqa: BLE001 - it has no zone, or a user's tzinfo raises
         raise error(f"{field} must be an aware datetime (one with a zone), not {shorten(value)}") from None
 
 
@@ -68,9 +71,9 @@ def flag(field: str, value: object, error: type[CronError]) -> bool:
 
 
 def member(field: str, value: object, error: type[CronError], kind: type[_E]) -> _E:
-    """Check a member of an enumeration, given as itself or as its text."""
+    """Check a member of an enumeration or its text, and return the member."""
     try:
-        return kind(value)  # type: ignore[arg-type]  # whatever it is, the lookup decides
-    except Exception:  # noqa: BLE001 - the lookup asks the value for its hash, and a user's object may do anything
+        return kind(value)  # type: ignore[arg-type]  # the lookup refuses other types
+    except Exception:  # noqa: BLE001 - the lookup hashes the value, and a user's object can raise anything
         allowed = ", ".join(kind)
         raise error(f"{field} must be one of {allowed}, not {shorten(value)}") from None

@@ -1,4 +1,7 @@
-"""agent.toml: the settings and jobs of one file, checked so that a mistake is named with its file, key and value."""
+"""agent.toml: read the settings and jobs of one file.
+
+The message of an error names the file, the key and the value. To know where it is, each level of the file wraps its checks in `_naming`.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +28,13 @@ if TYPE_CHECKING:
     from _typeshed import StrPath
 
 MAX_FILE = 10_000_000
-"""Largest file that is read, in bytes."""
+"""Largest file that is read (bytes)."""
 
-_SHOWN_PATH = 120
+_MAX_SHOWN_PATH = 120
 
 
 class _Settings(TypedDict, total=False):
-    """Keys of ``[cron]`` that are fields of `CronConfig` as they are."""
+    """Keys of ``[cron]`` that are fields of `CronConfig` of the same name and type."""
 
     default_max_retries: int
     default_timeout_secs: float
@@ -46,7 +49,8 @@ class _Settings(TypedDict, total=False):
 _SETTINGS: Final = tuple(_Settings.__annotations__)
 _CRON_KEYS: Final = (*_SETTINGS, "database", "retry_delays", "shell", "jobs")
 _SCHEDULES: Final = ("cron", "every_ms", "at", "in_secs")
-_OPTIONS: Final = ("delete_after_run", "timezone", "max_retries", "timeout_secs", "session_mode", "user_id", "overlap")
+_OPTIONS: Final = tuple(key for key in JobOptions.__annotations__ if key not in ("misfire", "executor_options"))
+"""Keys of a job that are fields of `JobSpec` of the same name and type."""
 _MISFIRE_KEYS: Final = ("window_secs", "coalesce", "max_runs")
 _JOB_KEYS: Final = ("name", "prompt", *_SCHEDULES, *_OPTIONS, "misfire", "shell")
 
@@ -54,26 +58,27 @@ _JOB_KEYS: Final = ("name", "prompt", *_SCHEDULES, *_OPTIONS, "misfire", "shell"
 def load_config(path: StrPath) -> CronConfig:
     """Read settings and jobs from a TOML file.
 
-    Of the top level ``timezone`` and the table ``[cron]`` with its list ``[[cron.jobs]]`` are ours; every other key there belongs
-    to the agent and is ignored. Inside ours an unknown key is an error. A path in ``database`` is relative to the file's folder.
+    We read ``timezone`` at the top level and the table ``[cron]`` with its list ``[[cron.jobs]]``. Every other key at the top level
+    belongs to the agent and is ignored; an unknown key inside ``[cron]`` is an error. A path in ``database`` is relative to the folder of
+    the file.
 
     ``shell``, of a job or else of ``[cron]``, becomes an executor option of each job. If the file names the executor ``shell``, the
-    prompts are checked too: Linux hands no more than 131,071 bytes to a program.
+    prompts are checked too: Linux passes at most 131,071 bytes to a program.
 
     Args:
-        path: The file.
+        path: The path of the file.
 
     Returns:
         The configuration; ``file`` is the absolute path of the file, and ``database`` is absolute if there is one. ``origin`` is None
         unless the file names one.
 
     Raises:
-        InvalidConfig: The file cannot be read, is no TOML, or a setting is wrong. The message names file, key and value.
-        InvalidJob: A job's field is wrong. The message names file, job, key and value.
-        InvalidSchedule: A job's schedule is wrong. The message names the same.
+        InvalidConfig: The file cannot be read, is no TOML, or has a wrong setting. The message names file, key and value.
+        InvalidJob: A field of a job is wrong. The message names file, job, key and value.
+        InvalidSchedule: A schedule is wrong. The message names file, job, key and value.
     """
     file = _absolute(path)
-    with _naming(_shown(file)):
+    with _naming(_printable(file)):
         top = _parse(_read(file))
         cron = top.get("cron", {})
         if not isinstance(cron, dict):
@@ -85,7 +90,7 @@ def load_config(path: StrPath) -> CronConfig:
             database = _database(cron["database"], file) if "database" in cron else None
             config = CronConfig(**settings, retry=retry, database=database, file=str(file))
             if "shell" in cron:
-                _refuse_shell_of_others(config.executor)
+                _refuse_shell_for_other_executor(config.executor)
                 check_shell("shell", cron["shell"], InvalidConfig)
         zone = cast(str, top.get("timezone", config.timezone))
         jobs = _jobs(cron.get("jobs", []), config.executor, cast(str | None, cron.get("shell")))
@@ -93,13 +98,13 @@ def load_config(path: StrPath) -> CronConfig:
 
 
 def check_jobs_for_shell(config: CronConfig) -> None:
-    """Check that the executor ``shell`` can run the jobs of a file; `load_config` does if the file names that executor.
+    """Check that the executor ``shell`` can run the jobs of a file. `load_config` calls it itself if the file names that executor.
 
     Raises:
         InvalidJob: An option is unknown or a prompt is too long. The message names file and job.
     """
     for job in config.jobs:
-        with _naming(_shown(Path(config.file or ""))), _naming(f"job {shorten(job.name)}"):
+        with _naming(_printable(Path(config.file or ""))), _naming(f"job {shorten(job.name)}"):
             _check_for_shell(job)
 
 
@@ -108,34 +113,34 @@ def _check_for_shell(job: JobSpec) -> None:
     check_shell_prompt(job.prompt)
 
 
-def _refuse_shell_of_others(executor: str | None) -> None:
-    """Refuse the key ``shell`` where the file names another executor, which would not obey it."""
+def _refuse_shell_for_other_executor(executor: str | None) -> None:
+    """Refuse the key ``shell`` if the file names another executor, which would ignore it."""
     if executor not in (None, "shell"):
         raise InvalidConfig(f'shell is for executor = "shell", not for executor {shorten(executor)}')
 
 
 def _absolute(path: StrPath) -> Path:
-    """Make a path absolute without following links: a link that is moved to a new version is still the same file."""
+    """Make a path absolute without following links: a link whose target is replaced by a new version is still the same file."""
     try:
         text = os.fspath(path)
     except Exception as problem:  # a user's object may do anything
         raise InvalidConfig(f"path must be a path, not {shorten(path)}") from problem
     checks.text("path", text, InvalidConfig, limit=MAX_PATH)
     try:
-        return Path(_plain(os.path.join(os.getcwd(), text)))  # noqa: PTH109, PTH118
+        return Path(_normalised(os.path.join(os.getcwd(), text)))  # noqa: PTH109, PTH118
     except OSError as problem:
         raise InvalidConfig(f"path {shorten(text)} has no folder: {problem.strerror}") from None
 
 
-def _shown(file: Path) -> str:
-    """Show a path, of a long one the end: the name of the file is there."""
+def _printable(file: Path) -> str:
+    """Write a path on one line; of a long one the end, as the name of the file is there."""
     text = str(file)
-    return one_line(text if len(text) <= _SHOWN_PATH else f"…{text[1 - _SHOWN_PATH :]}", 2 * _SHOWN_PATH)
+    return one_line(text if len(text) <= _MAX_SHOWN_PATH else f"…{text[1 - _MAX_SHOWN_PATH :]}", 2 * _MAX_SHOWN_PATH)
 
 
 @contextmanager
 def _naming(where: str) -> Iterator[None]:
-    """Put the place in front of what an error says."""
+    """Prefix the message of an error with the place in the file."""
     try:
         yield
     except CronError as problem:
@@ -144,7 +149,7 @@ def _naming(where: str) -> Iterator[None]:
 
 def _read(file: Path) -> str:
     try:
-        if not stat.S_ISREG(file.stat().st_mode):  # to open a pipe could wait for ever
+        if not stat.S_ISREG(file.stat().st_mode):  # opening a pipe could block for ever
             raise InvalidConfig("is not a file")
         with file.open("rb") as opened:
             content = opened.read(MAX_FILE + 1)
@@ -163,9 +168,9 @@ def _parse(text: str) -> Mapping[str, object]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as problem:
-        # Its message ends with the line, but at the end.
-        said = str(problem).replace("at end of document", f"at line {text.rstrip().count(chr(10)) + 1}, the end of the file")
-        raise InvalidConfig(f"is not TOML: {said}") from None
+        # The message ends with the number of the line, except for a mistake at the end of the file.
+        message = str(problem).replace("at end of document", f"at line {text.rstrip().count(chr(10)) + 1}, the end of the file")
+        raise InvalidConfig(f"is not TOML: {message}") from None
     except (ValueError, OverflowError, RecursionError):
         raise InvalidConfig("is not TOML that can be read: a number is too long, or brackets are too deep") from None
 
@@ -191,11 +196,11 @@ def _retry_delays(value: object) -> tuple[float, ...]:
 
 def _database(value: object, file: Path) -> str:
     name = checks.text("database", value, InvalidConfig, limit=MAX_PATH)
-    return name if name == ":memory:" else _plain(os.path.join(file.parent, name))  # noqa: PTH118 - Path drops a trailing slash
+    return name if name == ":memory:" else _normalised(os.path.join(file.parent, name))  # noqa: PTH118 - Path drops a trailing slash
 
 
-def _plain(path: str) -> str:
-    """Write an absolute path without ``..`` where that leaves its meaning: not behind a symbolic link, nor with a slash at its end."""
+def _normalised(path: str) -> str:
+    """Remove ``..`` from an absolute path if it names the same file without: not behind a symbolic link, nor with a slash at its end."""
     plain = os.path.abspath(path)  # noqa: PTH100 - resolve() follows links
     same = os.path.basename(path) not in ("", ".", "..") and os.path.realpath(plain) == os.path.realpath(path)  # noqa: PTH119
     return plain if same else path
@@ -205,7 +210,7 @@ def _jobs(value: object, executor: str | None, shell: str | None) -> tuple[JobSp
     if not isinstance(value, list):
         raise InvalidConfig(f"jobs must be a list of tables: write [[cron.jobs]], not {shorten(value)}")
     if len(value) > MAX_JOBS:
-        raise InvalidConfig(f"jobs are too many: {len(value):,}, at most {MAX_JOBS:,} are allowed")
+        raise InvalidConfig(f"jobs has too many items: {len(value):,} (at most {MAX_JOBS:,})")
     specs: list[JobSpec] = []
     seen: dict[tuple[str | None, str], int] = {}
     for number, table in enumerate(value, 1):
@@ -221,7 +226,7 @@ def _jobs(value: object, executor: str | None, shell: str | None) -> tuple[JobSp
 
 
 def _job(table: Mapping[str, object], executor: str | None, shell: str | None) -> JobSpec:
-    """Make a job of its table; what the values are is checked by `JobSpec` itself."""
+    """Make the specification of a job from its table. `JobSpec` checks the values."""
     _refuse_unknown(table, _JOB_KEYS)
     for key in ("name", "prompt"):
         if key not in table:
@@ -235,7 +240,7 @@ def _job(table: Mapping[str, object], executor: str | None, shell: str | None) -
     if "misfire" in table:
         options["misfire"] = _misfire(table["misfire"])
     if "shell" in table:
-        _refuse_shell_of_others(executor)
+        _refuse_shell_for_other_executor(executor)
         shell = check_shell("shell", table["shell"])
     if shell is not None:
         options["executor_options"] = {"shell": shell}
@@ -260,7 +265,7 @@ def _misfire(value: object) -> Misfire:
 def _schedule(key: str, value: object) -> Schedule | Delay:
     match key:
         case "cron":
-            with _naming("cron"):  # the field has another name in code
+            with _naming("cron"):  # the field of `Cron` has another name
                 return Cron(cast(str, value))
         case "every_ms":
             return Interval(cast(int, value))

@@ -1,9 +1,9 @@
-"""Every error that the library raises: one base, one line, field and value named, no secret in it."""
+"""All errors of the library. A message is one line that names the field and the value, and shows no secret."""
 
 from __future__ import annotations
 
 MAX_MESSAGE = 500
-"""Longest message of an error, in characters."""
+"""Longest message of an error (characters)."""
 
 _MAX_VALUE = 80
 
@@ -14,7 +14,7 @@ def shorten(value: object) -> str:
         value = value[: _MAX_VALUE + 1]
     try:
         text = repr(value)
-    except Exception:  # noqa: BLE001 - a user's repr may raise anything, and the error at hand matters more
+    except Exception:  # noqa: BLE001 - a user's repr can raise anything, and must not replace the error that we report
         text = f"<{type(value).__name__}>"
     text = ascii(text)[1:-1] if not text.isprintable() else text
     return text if len(text) <= _MAX_VALUE else text[: _MAX_VALUE - 1] + "…"
@@ -63,21 +63,21 @@ class AlreadyClaimed(CronError):
 
 
 class JobBusy(CronError):
-    """The job has an open run and its overlap policy does not let another start."""
+    """The job has an open run, and its overlap policy does not allow another."""
 
 
 class RunClosed(CronError):
-    """The run has ended already, or was taken over because its owner seemed dead."""
+    """The run has finished already, or was taken over because its owner seemed dead."""
 
 
 class WouldDeadlock(CronError):
-    """Waiting for a run inside a run or a notifier could wait for ever: ask with ``wait=False``."""
+    """Waiting for a run inside a run or a notifier could wait for ever: pass ``wait=False``."""
 
 
 class StoreUnavailable(CronError):
     """The file is locked, full, read-only or out of reach.
 
-    Nothing is half done. If the error came from the commit itself the request may have been carried out: look, then try again.
+    Nothing is half done. If the commit itself failed, the change may be on disk: read before you try again.
     """
 
 
@@ -90,15 +90,15 @@ class SchedulerClosed(CronError):
 
 
 class SchedulerCrashed(CronError):
-    """An actor ended by a bug, which is the ``__cause__``. What ran is marked and run again at the next start."""
+    """A bug ended an actor; the bug is the ``__cause__``. The next start marks the interrupted runs and runs them again."""
 
 
 class Retry(Exception):
-    """Raised by an executor: this attempt failed, try again after ``after`` seconds instead of the policy's delay.
+    """Raised by an executor: this attempt failed; retry it after ``after`` seconds instead of the delay of the retry policy.
 
     Args:
-        reason: What went wrong, for the history.
-        after: Seconds until the next attempt, 0 or more. None: the retry policy's delay.
+        reason: The error, for the history.
+        after: The delay (s) until the retry, 0 or more. None: the delay of the retry policy.
 
     Raises:
         InvalidJob: ``after`` is something else.
@@ -113,8 +113,8 @@ class Retry(Exception):
 
 
 class GiveUp(Exception):
-    """Raised by an executor: this moment has failed for good, no further attempt makes sense.
+    """Raised by an executor: this moment has failed for good, and is not retried.
 
     Args:
-        reason: What went wrong, for the history.
+        reason: The error, for the history.
     """

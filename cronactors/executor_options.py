@@ -1,4 +1,4 @@
-"""Options that a job carries for its executor: a small, immutable mapping of JSON values."""
+"""The options of a job for its executor: a small, immutable mapping of JSON values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | Non
 """A value of JSON."""
 
 MAX_OPTIONS = 4_096
-"""Longest executor options of a job, in bytes of JSON."""
+"""Longest executor options of a job (bytes of JSON)."""
 _MAX_DEPTH = 20
 
 
@@ -20,11 +20,11 @@ _MAX_DEPTH = 20
 class ExecutorOptions(Mapping[str, Json]):
     """The options of a job for its executor.
 
-    They are kept as JSON text and read at each access: lists and dicts that a caller gets are copies, so no run changes them, and
-    a run whose executor has no options pays nothing. They may hold a secret: neither repr nor errors show values.
+    We store JSON text and parse it at each access. So a caller gets copies of lists and dicts, which no run can change for the others,
+    and a run without options costs nothing. Options may hold a secret: neither repr nor errors show values.
 
     Args:
-        text: A JSON object, such as a storage keeps.
+        text: A JSON object.
     """
 
     __slots__ = ("text",)
@@ -33,10 +33,10 @@ class ExecutorOptions(Mapping[str, Json]):
         self.text: Final = text
 
     def _read(self) -> dict[str, Json]:
-        """Read the text.
+        """Parse the text.
 
         Raises:
-            InvalidJob: It is not a JSON object: the file is damaged.
+            InvalidJob: It is not a JSON object, as the file is damaged.
         """
         if self.text == "{}":
             return {}
@@ -49,19 +49,19 @@ class ExecutorOptions(Mapping[str, Json]):
         return found
 
     def __getitem__(self, key: str) -> Json:
-        """The value of a key."""
+        """Return the value of a key."""
         return self._read()[key]
 
     def __iter__(self) -> Iterator[str]:
-        """The keys."""
+        """Iterate over the keys."""
         return iter(self._read())
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of options."""
         return len(self._read())
 
     def __eq__(self, other: object) -> bool:
-        """Whether the other has equal keys and values; among options 1 and 1.0 differ, as JSON text does."""
+        """Whether the other has equal keys and values. Compared with other options 1 and 1.0 differ, as their JSON text does."""
         if isinstance(other, ExecutorOptions):
             return self.text == other.text
         return isinstance(other, Mapping) and self._read() == dict(other)
@@ -71,7 +71,7 @@ class ExecutorOptions(Mapping[str, Json]):
         return hash(self.text)
 
     def __repr__(self) -> str:
-        """Show that there are options, and none of them."""
+        """Show whether there are options, and none of them."""
         return "<executor options>" if self.text != "{}" else "{}"
 
 
@@ -79,10 +79,10 @@ NO_OPTIONS: Final = ExecutorOptions()
 
 
 def check_executor_options(field: str, value: object) -> ExecutorOptions:
-    """Check options, and copy them: a mapping of text to JSON values, at most 4,096 bytes as JSON.
+    """Check and copy options: a mapping of text to JSON values, at most 4,096 bytes as JSON.
 
     Raises:
-        InvalidJob: It is something else; the message names the key, never a value.
+        InvalidJob: The value is refused; the message names the key, never the value of an option.
     """
     if isinstance(value, ExecutorOptions):
         return value
@@ -93,7 +93,7 @@ def check_executor_options(field: str, value: object) -> ExecutorOptions:
         text = json.dumps(copied, allow_nan=False, sort_keys=True, separators=(",", ":"))
     except InvalidJob:
         raise
-    except Exception as problem:  # a user's mapping may do anything
+    except Exception as problem:  # a user's mapping can raise anything
         raise InvalidJob(f"{field} must be a mapping of JSON values: it cannot be read ({type(problem).__name__})") from problem
     if len(text) > MAX_OPTIONS:
         raise InvalidJob(f"{field} is too long: {len(text):,} bytes of JSON, at most {MAX_OPTIONS:,} are allowed")
@@ -117,7 +117,7 @@ def _check_text(field: str, text: str) -> None:
 
 
 def _copy(field: str, value: object, depth: int) -> Json:
-    """Copy one JSON value; the depth also ends a value that holds itself."""
+    """Copy one JSON value; the limit on depth also stops at a value that contains itself."""
     if depth > _MAX_DEPTH:
         raise InvalidJob(f"{field} is too deep: at most {_MAX_DEPTH} levels are allowed")
     match value:

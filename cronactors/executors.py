@@ -1,4 +1,4 @@
-"""Executors by name: ``"shell"``, or a function of a module."""
+"""Find an executor by its name: ``"shell"``, or ``"package.module:function"``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def find_executor(name: str, folder: StrPath) -> JobExecutor:
 
     Args:
         name: ``"shell"`` or ``"package.module:function"``.
-        folder: Where commands of the shell run.
+        folder: The working directory of shell commands.
 
     Raises:
         InvalidConfig: There is no such executor.
@@ -36,10 +36,10 @@ def find_executor(name: str, folder: StrPath) -> JobExecutor:
 
 
 def load_executor(name: str) -> JobExecutor:
-    """Import an executor by its name, ``"package.module:function"``; the function may be an attribute of something, ``a:b.c``.
+    """Import an executor by its name, ``"package.module:function"``; ``"package.module:object.method"`` works too.
 
     Raises:
-        InvalidConfig: The name is malformed, its module cannot be imported, or what it names is no async function of one argument.
+        InvalidConfig: The name is malformed, its module cannot be imported, or the object is no async function of one argument.
     """
     checks.text("executor", name, InvalidConfig, limit=4096)
     module_name, colon, path = name.partition(":")
@@ -59,14 +59,14 @@ def load_executor(name: str) -> JobExecutor:
 
 
 def _import(name: str, module_name: str, path: str) -> object:
-    """Import what a user names; importing may raise anything, or try to end the process."""
+    """Import the object that a user names. Importing a module can raise anything, SystemExit too."""
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as problem:
         frames = [frame for frame in traceback.extract_tb(problem.__traceback__) if "importlib" not in frame.filename]
         place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if len(frames) > 1 else ""
-        what = one_line(f"{type(problem).__name__}: {problem}", 300)
-        raise InvalidConfig(f"executor {shorten(name)}: cannot import {module_name}: {what}{place}") from problem
+        error = one_line(f"{type(problem).__name__}: {problem}", 300)
+        raise InvalidConfig(f"executor {shorten(name)}: cannot import {module_name}: {error}{place}") from problem
     try:
         return reduce(getattr, path.split("."), cast(object, module))
     except Exception as problem:
@@ -74,21 +74,21 @@ def _import(name: str, module_name: str, path: str) -> object:
 
 
 def _is_async(found: Callable[..., object]) -> bool:
-    """Whether calling it gives a coroutine: an async function, partial or method, decorated or not, or an async ``__call__``."""
+    """Whether a call returns a coroutine: an async function, partial or method, decorated or not, or an object with async ``__call__``."""
     if isinstance(found, type):
         return False
     return any(map(inspect.iscoroutinefunction, (found, inspect.unwrap(found), type(found).__call__)))
 
 
 def _signature(found: Callable[..., object]) -> inspect.Signature:
-    """The parameters of a function.
+    """Return the signature of a function.
 
-    Annotations may name types that only type checkers import, and Python 3.14 evaluates them here unless it is asked for their text
-    (PEP 649, and the documentation of `inspect.signature`).
+    Annotations may name types that only type checkers import. From Python 3.14 on `inspect.signature` evaluates annotations unless we
+    request their text (PEP 649).
     """
     if sys.version_info >= (3, 14):
-        from annotationlib import Format  # noqa: PLC0415 - older versions have no such module
+        from annotationlib import Format  # noqa: PLC0415 - new in 3.14
 
         return inspect.signature(found, annotation_format=Format.STRING)
-    else:  # noqa: RET505 - type checkers of 3.14 would find it unreachable
+    else:  # noqa: RET505 - type checkers for 3.14 would report unreachable code
         return inspect.signature(found)

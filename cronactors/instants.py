@@ -1,4 +1,4 @@
-"""Instants inside the library are whole milliseconds since 1970 UTC; outside they are aware UTC datetimes."""
+"""Instants: whole milliseconds since 1970 UTC inside the library, aware UTC datetimes in its public values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LATEST: Millis = (datetime(9998, 1, 1, tzinfo=UTC) - EPOCH) // _MILLISECOND
 
 
 def to_millis(moment: datetime) -> Millis:
-    """Turn an aware datetime of any zone into an instant; parts of a millisecond are cut off.
+    """Convert an aware datetime of any zone to an instant, without the part below a millisecond.
 
     Raises:
         ValueError: The datetime has no zone.
@@ -29,7 +29,7 @@ def to_millis(moment: datetime) -> Millis:
 
 
 def from_millis(instant: Millis) -> datetime:
-    """Turn an instant into an aware UTC datetime of whole milliseconds."""
+    """Convert an instant to an aware UTC datetime."""
     return EPOCH + timedelta(milliseconds=instant)
 
 

@@ -1,4 +1,7 @@
-"""The values that users see: jobs, runs, contexts, results. All frozen; keyword-only, so that they are easy to make in a test."""
+"""Values that users read: jobs, runs, contexts, results, and the enumerations that they use.
+
+All are frozen. They are keyword-only, which makes them easy to create in a test.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from cronactors.executor_options import NO_OPTIONS, ExecutorOptions, Json, check
 from cronactors.schedules.schedule import Schedule
 
 MAX_COALESCED: Final = 1_000
-"""How far moments that one run or one skipped row stands for are counted."""
+"""How far the moments of one run, or of one skipped row, are counted."""
 MAX_WINDOW: Final = timedelta(days=3_660)
 """Longest misfire window."""
 
@@ -28,11 +31,11 @@ class SessionMode(StrEnum):
 
 
 class Overlap(StrEnum):
-    """What becomes of moments that come due while the job's own last run goes on; the words are Temporal's.
+    """The policy for moments that come due while the job's own last run is still running; the words are Temporal's.
 
-    SKIP: they are skipped. BUFFER_ONE: the first of them runs when the run has ended, the others are skipped. BUFFER_ALL: all of
-    them run, one after the other. CANCEL_OTHER: the run is cancelled, and the new one starts when its task has really ended.
-    ALLOW_ALL: they run at once, beside it.
+    SKIP: skip them. BUFFER_ONE: run the first of them when the run has finished, and skip the others. BUFFER_ALL: run all of them, one
+    after the other. CANCEL_OTHER: cancel the run, and start the new one once the task of the old one has exited. ALLOW_ALL: run them
+    at once, concurrently.
     """
 
     SKIP = "skip"
@@ -43,7 +46,7 @@ class Overlap(StrEnum):
 
 
 class RunStatus(StrEnum):
-    """Where a run stands. It only moves forward; a further attempt is a run of its own."""
+    """The status of a run. It only moves forward; a retry is a run of its own."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -59,7 +62,7 @@ class RunStatus(StrEnum):
 
 
 class Trigger(StrEnum):
-    """What brought a run about."""
+    """Why a run was created."""
 
     SCHEDULE = "schedule"
     RETRY = "retry"
@@ -68,7 +71,7 @@ class Trigger(StrEnum):
 
 
 class Cause(StrEnum):
-    """Why a run ended other than by success, or why it is about to."""
+    """Why a run did not succeed, or is being stopped."""
 
     ERROR = "error"
     TIMEOUT = "timeout"
@@ -82,7 +85,7 @@ class Cause(StrEnum):
 
 
 class Fate(StrEnum):
-    """What became of a moment, or what will: see `Explanation`."""
+    """The fate of a moment, past or future: see `Explanation`."""
 
     RUN = "run"
     MERGED = "merged"
@@ -100,11 +103,11 @@ class AllUsers(Enum):
 
 
 ALL: Final = AllUsers.ALL
-"""Everybody's jobs or runs, where ``None`` means those of the agent itself."""
+"""The jobs or runs of all users, where ``None`` means those of the agent itself."""
 
 
 class Coalesce(StrEnum):
-    """Which run a number of missed moments makes: one at the latest of them, one at the earliest, or one for each."""
+    """Which runs missed moments make: one at the latest of them, one at the earliest, or one for each."""
 
     LATEST = "latest"
     EARLIEST = "earliest"
@@ -121,7 +124,13 @@ def _coalesce(value: object) -> Coalesce:
     return checks.member("misfire coalesce", value, InvalidJob, Coalesce)
 
 
-def _options(value: Mapping[str, Json]) -> ExecutorOptions:
+def show_length(prompt: str) -> str:
+    """Return the repr of a prompt: its length, as the text may hold a secret."""
+    return f"<{len(prompt):,} characters>"
+
+
+def convert_options(value: Mapping[str, Json]) -> ExecutorOptions:
+    """Convert and check the field ``executor_options``."""
     return check_executor_options("executor_options", value)
 
 
@@ -131,13 +140,13 @@ def _max_runs(value: object) -> int:
 
 @attrs.frozen(kw_only=True)
 class Misfire:
-    """What becomes of moments that were missed because nothing was running, or because every slot was taken.
+    """The policy for moments that were missed because no scheduler was running, or because every slot was taken.
 
     Args:
-        window: Moments later than this are skipped, and recorded so; retries and interrupted runs that could start only later are
-            cancelled. None: however late, they count. Whole milliseconds.
-        coalesce: ``"latest"``, ``"earliest"``: they make one run. ``"all"``: each makes one, in order.
-        max_runs: With ``"all"``: at most so many runs, 1 to 1,000; the moments before them are skipped.
+        window: Moments that are late by more than this are recorded as skipped, and retries and interrupted runs that could start only
+            later are cancelled. A timedelta of 0 to ten years, in whole milliseconds. None: moments run however late they are.
+        coalesce: ``"latest"`` or ``"earliest"``: they make one run. ``"all"``: each makes one, in order.
+        max_runs: With ``"all"``: how many runs at most, 1 to 1,000; the moments before them are skipped.
 
     Raises:
         InvalidJob: A field has a wrong type or value.
@@ -153,31 +162,31 @@ class CronJob:
     """A stored job, as it was when it was read.
 
     Attributes:
-        id: Made when the job is added, never used again.
+        id: Made when the job is added, and never reused.
         name: Unique among the jobs of one user.
-        prompt: What the executor is to do.
-        schedule: When.
+        prompt: The text for the executor.
+        schedule: When it runs.
         timezone: IANA name of the zone in which the schedule is meant.
         enabled: False while paused, and once a one-shot is done.
-        delete_after_run: Whether the job goes after its first moment succeeded or its retries are spent.
-        created_at: UTC.
+        delete_after_run: Whether the job is removed once its first moment has succeeded or used up its retries.
+        created_at: When it was added, UTC.
         last_run_at: Start of the last run, UTC.
-        next_run_at: The next moment that is not decided yet, UTC; None while paused and when none is left.
+        next_run_at: The next moment, UTC; None while paused and when none is left.
         retry_count: Failures and timeouts of the moment whose retry is pending or running.
-        max_retries: How many failures and timeouts of one moment are tried again.
+        max_retries: How many failures and timeouts of one moment are retried.
         last_error: Why the last attempt failed; None after a success.
         retry_at: When the pending retry may start, UTC.
-        timeout_secs: Seconds after which a run is cancelled.
+        timeout_secs: How long (s) a run may take before it is cancelled.
         session_mode: Own session, or the user's main session.
         user_id: Whose job it is; None for the agent's own.
-        overlap: What becomes of a moment that comes due while a run of this job goes on.
-        misfire: What becomes of missed moments.
-        executor_options: What the job says to its executor besides the prompt.
+        overlap: The policy for a moment that comes due while a run of this job is still running.
+        misfire: The policy for missed moments.
+        executor_options: Options for the executor, besides the prompt.
     """
 
     id: str
     name: str
-    prompt: str = attrs.field(repr=False)  # it may hold a secret
+    prompt: str = attrs.field(repr=show_length)
     schedule: Schedule
     timezone: str = "UTC"
     enabled: bool = True
@@ -194,27 +203,29 @@ class CronJob:
     user_id: str | None = None
     overlap: Overlap = Overlap.SKIP
     misfire: Misfire = Misfire()
-    executor_options: ExecutorOptions = attrs.field(default=NO_OPTIONS, repr=False, converter=_options)  # it may hold a secret
+    executor_options: ExecutorOptions = attrs.field(
+        default=NO_OPTIONS, repr=False, converter=convert_options
+    )  # it may hold a secret
 
 
 @attrs.frozen(kw_only=True)
 class JobContext:
-    """What an executor is told about the run that it carries out.
+    """Describes a run to the executor that carries it out.
 
     Attributes:
-        prompt: What to do.
+        prompt: The text of the job.
         session_mode: Own session, or the user's main session.
         job_name: The job's name.
         job_id: The job's id.
         user_id: Whose job it is; None for the agent's own.
         run_id: This attempt's id in the history.
-        scheduled_at: The moment this run stands for, UTC; it may have been missed and be long past.
+        scheduled_at: The moment of this run, UTC; if it was missed it may be long past.
         attempt: 1 for the first start of the moment; interruptions count.
-        executor_options: What the job says to its executor besides the prompt: a mapping of JSON values. A list or a dict that is
-            read from it is a copy.
+        executor_options: The options of the job for its executor: a mapping of JSON values. A list or a dict that is read from it is
+            a copy.
     """
 
-    prompt: str = attrs.field(repr=False)  # it may hold a secret
+    prompt: str = attrs.field(repr=show_length)
     session_mode: SessionMode
     job_name: str
     job_id: str
@@ -222,16 +233,18 @@ class JobContext:
     run_id: str
     scheduled_at: datetime
     attempt: int
-    executor_options: ExecutorOptions = attrs.field(default=NO_OPTIONS, repr=False, converter=_options)  # it may hold a secret
+    executor_options: ExecutorOptions = attrs.field(
+        default=NO_OPTIONS, repr=False, converter=convert_options
+    )  # it may hold a secret
 
 
 @attrs.frozen(kw_only=True)
 class JobResult:
-    """What an executor returns on success.
+    """The result of a successful run, returned by an executor.
 
     Attributes:
-        session_id: The session that the job made or used, for routing notifications.
-        summary: What came of it.
+        session_id: The session that the run created or used, for routing notifications.
+        summary: A summary of the result, for the history and for notifications.
     """
 
     session_id: str = ""
@@ -240,7 +253,7 @@ class JobResult:
 
 @attrs.frozen(kw_only=True)
 class CronRun:
-    """One attempt of one moment, as it stands in the history.
+    """One attempt of one moment, as the history has it.
 
     Attributes:
         id: Also the fencing token: later runs have greater numbers.
@@ -249,15 +262,15 @@ class CronRun:
         user_id: Whose job it was.
         scheduled_at: The moment, UTC.
         attempt: From 1, interruptions included.
-        trigger: What brought the run about.
-        started_at: UTC; None if it has not started, or never did.
-        completed_at: UTC; None while it is open.
-        status: Where it stands.
-        cause: Why it ended other than by success; of a run still RUNNING, why it is being stopped.
-        result_summary: What the executor returned.
-        error: What went wrong.
+        trigger: Why the run was created.
+        started_at: UTC; None if it has not started.
+        completed_at: UTC; None until it has finished.
+        status: Its status.
+        cause: Why it did not succeed; of a run that is still RUNNING, why it is being stopped.
+        result_summary: The summary that the executor returned.
+        error: The error that ended it.
         session_id: The session that the executor named.
-        coalesced: How many moments the run stands for, counted to 1,000.
+        coalesced: How many moments the row stands for, counted to 1,000.
     """
 
     id: str
@@ -279,10 +292,10 @@ class CronRun:
 
 @attrs.frozen(kw_only=True)
 class Explanation:
-    """What became of a moment of a job, or what will.
+    """The fate of one moment of a job, past or future.
 
     Attributes:
-        outcome: In a word.
+        outcome: The fate.
         cause: Why it was skipped, or did not succeed.
         run_id: The run or the skipped row that stands for the moment.
         next: The job's next moment, UTC; None while paused and when none is left.
@@ -297,10 +310,10 @@ class Explanation:
 
 
 JobExecutor: TypeAlias = Callable[[JobContext], Awaitable[JobResult | str | None]]
-"""Carries out one run. Returning is success; raising is failure; cancellation means timeout, cancel or shutdown."""
+"""Carries out one run. To return is success, to raise is failure. Cancellation means timeout, cancellation of the run, or shutdown."""
 
 NotificationSender: TypeAlias = Callable[[str, str, str, bool], Awaitable[None]]
-"""Told job name, session id ("" on failure), result (at most 500 characters) and success, after the record is durable."""
+"""Called with job name, session id ("" on failure), result (at most 500 characters) and success, once the outcome is on disk."""
 
 RunObserver: TypeAlias = Callable[[CronJob, CronRun], Awaitable[None]]
-"""Told the records of a finished run, under the same rules as a `NotificationSender`."""
+"""Called with the job and the finished run, under the same rules as a `NotificationSender`."""

@@ -1,8 +1,8 @@
-"""Origins, the names by which lists of jobs are known: how a file gets one, what a start upserts, and what is said of it.
+"""Origins: the names of lists of jobs. Upserts the lists of a scheduler at its start, and reports lists whose file is gone.
 
-A list is found again by its origin, so that jobs which are taken out of it are removed. By default that is the path of the file relative
-to the folder of the database: both may be moved together, and two files never share a name. A file that is moved alone leaves jobs
-behind, which keep running; so each start names the lists whose file is gone.
+A start finds its list by the origin, and removes the jobs that the list no longer names. By default the origin is the path of the file
+relative to the folder of the database: both can be moved together, and two files never share an origin. If a file is moved alone, the
+jobs of its old origin keep running; so each start logs the lists whose file is gone.
 """
 
 from __future__ import annotations
@@ -25,38 +25,38 @@ from cronactors.storage.file_state import MEMORY
 
 logger = logging.getLogger("cronactors.lists")
 
-_MOST_NAMES = 10
+_MAX_NAMES = 10
 
 
 @attrs.frozen
 class LostOrigin:
-    """A list that no file keeps any more, and whose jobs keep running.
+    """A list whose file is gone or has another origin now, while its jobs keep running.
 
     Attributes:
         name: Its origin.
         jobs: How many jobs it has.
-        why: What has become of its file.
+        reason: Why no file updates it, as a relative clause.
     """
 
     name: str
     jobs: int
-    why: str
+    reason: str
 
     def line(self, *, adopt: str = "cronactors run", remove: str = "cronactors remove") -> str:
-        """Say which jobs keep running, and the commands that take them over or remove them."""
+        """Return a line with the jobs that keep running and the commands that take them over or remove them."""
         name = shlex.quote(one_line(self.name))
-        jobs = f"{self.jobs:,} {'job' if self.jobs == 1 else 'jobs'} of {one_line(self.name)}, {self.why}"
+        jobs = f"{self.jobs:,} {'job' if self.jobs == 1 else 'jobs'} of {one_line(self.name)}, {self.reason}"
         them = "it" if self.jobs == 1 else "them"
         return f"{jobs}: `{adopt} --adopt {name}` takes {them} over, `{remove} --origin {name}` removes {them}"
 
 
 @attrs.frozen
 class StartReport:
-    """What a start has found in its lists.
+    """A report on the lists of jobs at a start.
 
     Attributes:
-        lines: What has changed in jobs that were there before, a line each.
-        lost: Lists that no file keeps any more.
+        lines: One line for each default that now applies to jobs which were there before, and one for one-shots that have passed.
+        lost: Lists whose jobs keep running without a file.
     """
 
     lines: tuple[str, ...] = ()
@@ -64,12 +64,12 @@ class StartReport:
 
 
 def origin_of(config: CronConfig, database: str) -> str | None:
-    """The name of a configuration's list in a database; None if it has none."""
+    """Return the origin of a configuration's list in a database; None if it names neither an origin nor a file."""
     return config.origin or (None if config.file is None else default_origin(database, config.file))
 
 
 def default_origin(database: str, file: str) -> str:
-    """The path of a file relative to the folder of a database, with "/" between its parts; its name alone if the database has no folder."""
+    """Return the path of a file relative to the folder of a database, with "/" between its parts; without a folder its name alone."""
     folder = _folder_of(database)
     if folder is None:
         return os.path.basename(file)  # noqa: PTH119 - text in, text out
@@ -85,7 +85,10 @@ def _folder_of(database: str) -> str | None:
 
 
 def _list_of(config: CronConfig, database: str) -> JobList:
-    """The list of a configuration. A file had its absolute path for an origin once, and may have had its default one before it named one."""
+    """Return the list of a configuration.
+
+    Its former origins are the default one, which a file had before it named one, and its absolute path, which was the default once.
+    """
     specs, origin = with_ids(config.jobs), origin_of(config, database)
     if config.file is None:
         return JobList(specs=specs, origin=origin, keeps_passed=True)
@@ -97,14 +100,17 @@ def _list_of(config: CronConfig, database: str) -> JobList:
 async def upsert_at_start(
     mailbox: Mailbox, config: CronConfig, specs: tuple[JobSpec, ...], *, defaults: Defaults, database: str
 ) -> StartReport:
-    """Upsert the jobs of a configuration and those of a call, all of them or none, and report and log what is worth knowing.
+    """Upsert the jobs of a configuration and those of a call, all of them or none, and log the report.
 
     Args:
-        mailbox: The store's.
-        config: Its ``jobs`` are a list with an origin, if it has one.
+        mailbox: The mailbox of the store.
+        config: The configuration; its ``jobs`` are a list, with an origin if it has one.
         specs: The jobs of the call; they have no origin.
-        defaults: What entries leave open.
+        defaults: Values for fields that jobs leave at None.
         database: The path of the store.
+
+    Returns:
+        The report.
 
     Raises:
         CronError: A job was refused, and nothing has changed; or the store failed.
@@ -116,21 +122,21 @@ async def upsert_at_start(
         lists.append(JobList(specs=with_ids(specs), keeps_passed=True))
     if not lists:
         return StartReport()
-    done = await mailbox.call(UpsertJobs(tuple(lists), defaults))
-    lines = tuple(line for each in done for line in log_upserted(each, defaults))
+    upserted = await mailbox.call(UpsertJobs(tuple(lists), defaults))
+    lines = tuple(line for each in upserted for line in log_upserted(each, defaults))
     lost = () if origin is None else await _lost(mailbox, origin, file, _folder_of(database))
     return StartReport(lines, lost)
 
 
 async def _lost(mailbox: Mailbox, origin: str, file: str | None, folder: str | None) -> tuple[LostOrigin, ...]:
-    """Find the lists that no file keeps any more, and log each."""
+    """Find the lists whose jobs keep running without a file, and log each."""
     lost = []
     for row, gone in await mailbox.call(ListOrigins(folder)):
         if row.file is None or row.name == origin:
             continue
-        shown = "which" if row.file == row.name else f"whose file {one_line(row.file)}"
+        subject = "which" if row.file == row.name else f"whose file {one_line(row.file)}"
         if gone:
-            lost.append(LostOrigin(row.name, row.jobs, f"{shown} is gone"))
+            lost.append(LostOrigin(row.name, row.jobs, f"{subject} is gone"))
         elif row.file == file:
             lost.append(LostOrigin(row.name, row.jobs, f"whose file {one_line(row.file)} has another origin now"))
     for each in lost:
@@ -138,27 +144,31 @@ async def _lost(mailbox: Mailbox, origin: str, file: str | None, folder: str | N
     return tuple(lost)
 
 
-def log_upserted(done: Upserted, defaults: Defaults) -> list[str]:
-    """Log which jobs follow other defaults than before and which one-shots have passed, and give the lines."""
+def log_upserted(upserted: Upserted, defaults: Defaults) -> list[str]:
+    """Log which jobs follow other defaults than before and which one-shots have passed.
+
+    Returns:
+        The lines that were logged.
+    """
     followed = [
-        f"{what} now applies to {len(names):,} {'job' if len(names) == 1 else 'jobs'}: {_first_of(names)}"
-        for what, names in (
-            (f"timezone {defaults.timezone}", done.zone),
-            (f"default_max_retries {defaults.max_retries}", done.retries),
-            (f"default_timeout_secs {defaults.timeout_secs:g}", done.timeout),
+        f"{default} now applies to {len(names):,} {'job' if len(names) == 1 else 'jobs'}: {_first_of(names)}"
+        for default, names in (
+            (f"timezone {defaults.timezone}", upserted.zone),
+            (f"default_max_retries {defaults.max_retries}", upserted.retries),
+            (f"default_timeout_secs {defaults.timeout_secs:g}", upserted.timeout),
         )
         if names
     ]
     for line in followed:
         logger.info("%s", line)
-    if not done.passed:
+    if not upserted.passed:
         return followed
-    have = "one-shot has" if len(done.passed) == 1 else "one-shots have"
-    line = f"{len(done.passed):,} {have} passed, recorded as skipped: {_first_of(done.passed)}"
+    have = "one-shot has" if len(upserted.passed) == 1 else "one-shots have"
+    line = f"{len(upserted.passed):,} {have} passed, recorded as skipped: {_first_of(upserted.passed)}"
     logger.warning("%s", line)
     return [*followed, line]
 
 
 def _first_of(names: Sequence[str]) -> str:
-    listed = ", ".join(one_line(name, 60) for name in names[:_MOST_NAMES])
-    return f"{listed} and {len(names) - _MOST_NAMES:,} more" if len(names) > _MOST_NAMES else listed
+    listed = ", ".join(one_line(name, 60) for name in names[:_MAX_NAMES])
+    return f"{listed} and {len(names) - _MAX_NAMES:,} more" if len(names) > _MAX_NAMES else listed

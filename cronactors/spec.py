@@ -1,10 +1,13 @@
-"""What users hand in: the specification of a job, the retry policy, the configuration. Checked when they are made."""
+"""Values that users write: the specification of a job, the retry policy, the configuration.
+
+Each checks its fields when it is created, so that a mistake is found where it was made.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
-from typing import TypedDict, TypeVar
+from typing import Final, TypedDict, TypeVar
 
 import attrs
 
@@ -12,38 +15,28 @@ from cronactors import checks
 from cronactors.errors import CronError, InvalidConfig, InvalidJob, shorten
 from cronactors.executor_options import NO_OPTIONS, ExecutorOptions, Json, check_executor_options
 from cronactors.instants import EARLIEST, LATEST, Millis
-from cronactors.model import Misfire, Overlap, SessionMode
+from cronactors.model import Misfire, Overlap, SessionMode, convert_options, show_length
 from cronactors.schedules.schedule import Cron, Interval, OneShot, Schedule
 from cronactors.schedules.zones import check_zone
 
 MAX_NAME = 200
 """Longest name of a job, user or session, in characters."""
 MAX_JOBS = 10_000
-"""How many jobs one call, or one file, takes."""
+"""Most jobs in one call, or in one file."""
 MAX_PATH = 4_096
 """Longest path of a file, in characters."""
 MAX_PROMPT = 1_000_000
 """Longest prompt, in characters."""
 MAX_RETRIES = 1_000
+"""Most retries of one moment."""
 MAX_TIMEOUT = 10 * 366 * 86_400
-"""Longest timeout, in seconds: ten years."""
+"""Longest timeout (s): ten years."""
 MAX_SLOTS = 10_000
+"""Most runs at a time."""
 MAX_DELAY = 366 * 86_400
-"""Longest delay of a retry, in seconds: a year."""
+"""Longest delay of a retry (s): a year."""
 
 _T = TypeVar("_T")
-
-
-def _checked(
-    check: Callable[[str, object], object], *, optional: bool = False
-) -> Callable[[object, attrs.Attribute[_T], _T], None]:
-    """Make an attrs validator of a check; ``optional`` lets None pass."""
-
-    def validate(_self: object, attribute: attrs.Attribute[_T], value: _T) -> None:
-        if not (optional and value is None):
-            check(attribute.name, value)
-
-    return validate
 
 
 def check_name(field: str, value: object) -> str:
@@ -60,26 +53,30 @@ def check_user(field: str, value: object) -> str:
 
 
 def check_prompt(field: str, value: object) -> str:
-    """Check a prompt: 1 to 1,000,000 characters. It may hold a secret, whatever it is."""
+    """Check a prompt: 1 to 1,000,000 characters. As it may hold a secret, no error shows the value, even one of a wrong type."""
     if not isinstance(value, str):
         raise InvalidJob(f"{field} must be text, not {type(value).__name__}")
     return checks.text(field, value, InvalidJob, limit=MAX_PROMPT)
 
 
 def check_delay(field: str, value: object) -> float:
-    """Check a delay in seconds: 0 to a year."""
+    """Check a delay (s): 0 to a year."""
     return checks.number(field, value, InvalidJob, least=0, most=MAX_DELAY)
+
+
+def _check_delay(_delay: object, attribute: attrs.Attribute[_T], value: _T) -> None:
+    check_delay(attribute.name, value)
 
 
 @attrs.frozen
 class Delay:
-    """A one-shot given as a delay: its moment is settled when the job is first added (``in_secs`` of agent.toml)."""
+    """A one-shot that is due ``in_secs`` seconds after the job is first added (``in_secs`` of agent.toml)."""
 
-    in_secs: float = attrs.field(validator=_checked(check_delay))
+    in_secs: float = attrs.field(validator=_check_delay)
 
 
 def check_schedule(field: str, value: object) -> Schedule | Delay:
-    """Check that a value is one of the kinds of schedule; its contents were checked when it was made."""
+    """Check that a value is a schedule; its own fields were checked when it was created."""
     if not isinstance(value, OneShot | Interval | Cron | Delay):
         raise InvalidJob(f"{field} must be OneShot, Interval or Cron, not {shorten(value)}")
     return value
@@ -115,17 +112,13 @@ def _overlap(value: Overlap) -> Overlap:
     return check_overlap("overlap", value)
 
 
-def _options(value: Mapping[str, Json]) -> ExecutorOptions:
-    return check_executor_options("executor_options", value)
-
-
 def check_retries(field: str, value: object, error: type[CronError] = InvalidJob) -> int:
     """Check a number of retries: 0 to 1,000."""
     return checks.whole(field, value, error, least=0, most=MAX_RETRIES)
 
 
 def check_timeout(field: str, value: object, error: type[CronError] = InvalidJob) -> float:
-    """Check a timeout in seconds: from a millisecond to ten years."""
+    """Check a timeout (s): a millisecond to ten years."""
     return checks.number(field, value, error, least=0.001, most=MAX_TIMEOUT)
 
 
@@ -134,49 +127,68 @@ def check_flag(field: str, value: object) -> bool:
     return checks.flag(field, value, InvalidJob)
 
 
-def _show_length(text: str) -> str:
-    return f"<{len(text)} characters>"
+_FIELD_CHECKS: Final[Mapping[str, Callable[[str, object], object]]] = {
+    "name": check_name,
+    "prompt": check_prompt,
+    "schedule": check_schedule,
+    "delete_after_run": check_flag,
+    "timezone": check_job_zone,
+    "max_retries": check_retries,
+    "timeout_secs": check_timeout,
+    "session_mode": check_session_mode,
+    "user_id": check_user,
+    "overlap": check_overlap,
+    "misfire": check_misfire,
+    "executor_options": check_executor_options,
+}
+"""The fields of a job, each with its check: `JobSpec` and `check_changes` use it."""
+
+
+def _check_field(_spec: object, attribute: attrs.Attribute[_T], value: _T) -> None:
+    """Check a field of `JobSpec`; a field whose default is None may be None."""
+    if value is not None or attribute.default is not None:
+        _FIELD_CHECKS[attribute.name](attribute.name, value)
 
 
 @attrs.frozen
 class JobSpec:
-    """What a job is to be. None stands for the default of the handle or its configuration when the job is added.
+    """The specification of a job. A field that is None takes the default of the store or scheduler to which the job is added.
 
     Args:
         name: 1 to 200 printable characters, unique among the user's jobs.
-        prompt: 1 to 1,000,000 characters: what the executor is to do.
+        prompt: The text for the executor: 1 to 1,000,000 characters.
         schedule: `Cron`, `Interval` or `OneShot`.
-        delete_after_run: Remove the job after its first moment succeeded or its retries are spent.
+        delete_after_run: Whether to remove the job once its first moment has succeeded or used up its retries.
         timezone: IANA name of the zone in which the schedule is meant.
-        max_retries: 0 to 1,000: how many failures and timeouts of one moment are tried again.
-        timeout_secs: Seconds after which a run is cancelled.
+        max_retries: How many failures and timeouts of one moment are retried: 0 to 1,000.
+        timeout_secs: How long (s) a run may take before it is cancelled: a millisecond to ten years.
         session_mode: Own session, or the user's main session: runs of one main session never overlap.
         user_id: Whose job it is; None for the agent's own.
-        overlap: What becomes of a moment that comes due while a run of this job goes on.
-        misfire: What becomes of missed moments.
-        executor_options: What to say to the executor besides the prompt: a mapping of JSON values, at most 4,096 bytes as JSON. It is
-            copied. The executor ``shell`` knows ``shell``, the absolute path of the shell to use.
+        overlap: The policy for a moment that comes due while a run of this job is still running.
+        misfire: The policy for missed moments.
+        executor_options: Options for the executor besides the prompt: a mapping of JSON values, at most 4,096 bytes as JSON. It is
+            copied. The executor ``shell`` takes the option ``shell``, the absolute path of the shell to use.
 
     Raises:
         InvalidJob: A field has a wrong type or value; the message names both.
     """
 
-    name: str = attrs.field(validator=_checked(check_name))
-    prompt: str = attrs.field(validator=_checked(check_prompt), repr=_show_length)
-    schedule: Schedule | Delay = attrs.field(validator=_checked(check_schedule))
-    delete_after_run: bool = attrs.field(default=False, kw_only=True, validator=_checked(check_flag))
-    timezone: str | None = attrs.field(default=None, kw_only=True, validator=_checked(check_job_zone, optional=True))
-    max_retries: int | None = attrs.field(default=None, kw_only=True, validator=_checked(check_retries, optional=True))
-    timeout_secs: float | None = attrs.field(default=None, kw_only=True, validator=_checked(check_timeout, optional=True))
+    name: str = attrs.field(validator=_check_field)
+    prompt: str = attrs.field(validator=_check_field, repr=show_length)
+    schedule: Schedule | Delay = attrs.field(validator=_check_field)
+    delete_after_run: bool = attrs.field(default=False, kw_only=True, validator=_check_field)
+    timezone: str | None = attrs.field(default=None, kw_only=True, validator=_check_field)
+    max_retries: int | None = attrs.field(default=None, kw_only=True, validator=_check_field)
+    timeout_secs: float | None = attrs.field(default=None, kw_only=True, validator=_check_field)
     session_mode: SessionMode = attrs.field(default=SessionMode.ISOLATED, kw_only=True, converter=_session_mode)
-    user_id: str | None = attrs.field(default=None, kw_only=True, validator=_checked(check_user, optional=True))
+    user_id: str | None = attrs.field(default=None, kw_only=True, validator=_check_field)
     overlap: Overlap = attrs.field(default=Overlap.SKIP, kw_only=True, converter=_overlap)
-    misfire: Misfire = attrs.field(default=Misfire(), kw_only=True, validator=_checked(check_misfire))
-    executor_options: ExecutorOptions = attrs.field(default=NO_OPTIONS, kw_only=True, repr=False, converter=_options)
+    misfire: Misfire = attrs.field(default=Misfire(), kw_only=True, validator=_check_field)
+    executor_options: ExecutorOptions = attrs.field(default=NO_OPTIONS, kw_only=True, repr=False, converter=convert_options)
 
 
 class JobOptions(TypedDict, total=False):
-    """The optional fields of a new job; see `JobSpec`."""
+    """The optional fields of `JobSpec`, for type checkers."""
 
     delete_after_run: bool
     timezone: str | None
@@ -190,7 +202,7 @@ class JobOptions(TypedDict, total=False):
 
 
 class JobChanges(TypedDict, total=False):
-    """What `CronStore.update_job` can change."""
+    """The fields of a job that `CronStore.update_job` can change."""
 
     name: str
     prompt: str
@@ -208,20 +220,19 @@ class JobChanges(TypedDict, total=False):
 def _delays(value: Iterable[float]) -> tuple[float, ...]:
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
         raise InvalidConfig(f"delays must be a list of seconds, not {shorten(value)}")
-    delays = tuple(islice(value, MAX_RETRIES + 1))  # it may be without end
+    delays = tuple(islice(value, MAX_RETRIES + 1))  # the iterable may be infinite
     if len(delays) > MAX_RETRIES:
-        raise InvalidConfig(f"delays are too many: at most {MAX_RETRIES:,} are allowed, as retries are")
+        raise InvalidConfig(f"delays has too many items (at most {MAX_RETRIES:,})")
     return tuple(checks.number("delays", delay, InvalidConfig, least=0, most=MAX_DELAY) for delay in delays)
 
 
 @attrs.frozen
 class RetryPolicy:
-    """How long to wait before a failed moment is tried again.
+    """How long to wait before a failed moment is retried.
 
     Args:
-        delays: Seconds before the first, second, ... retry; the last is repeated.
-        jitter: Share of a delay, 0 to 1, by which it is lengthened at random, so that jobs which failed together do not return
-            together.
+        delays: The delays (s) before the first, second, ... retry, 0 to a year each; the last is repeated.
+        jitter: The greatest share of a delay, 0 to 1, that is added to it at random: jobs that failed together are not retried together.
 
     Raises:
         InvalidConfig: A field has a wrong type or value.
@@ -231,7 +242,7 @@ class RetryPolicy:
     jitter: float = 0.0
 
     def __attrs_post_init__(self) -> None:
-        """Check what the types leave open."""
+        """Check the ranges of the fields."""
         if not self.delays:
             raise InvalidConfig("delays must hold at least one number of seconds, not ()")
         checks.number("jitter", self.jitter, InvalidConfig, least=0, most=1)
@@ -241,7 +252,7 @@ def check_specs(field: str, value: object) -> tuple[JobSpec, ...]:
     """Check a list of job specifications."""
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
         raise InvalidJob(f"{field} must be a list of JobSpec, not {shorten(value)}")
-    specs = tuple(islice(value, MAX_JOBS + 1))  # it may be without end
+    specs = tuple(islice(value, MAX_JOBS + 1))  # the iterable may be infinite
     if len(specs) > MAX_JOBS:
         raise InvalidJob(f"{field} holds {len(specs):,} jobs or more, at most {MAX_JOBS:,} are allowed in one call")
     for index, spec in enumerate(specs):
@@ -259,19 +270,19 @@ class CronConfig:
     """Settings of a scheduler, and the defaults that are stored with each new job.
 
     Args:
-        timezone: IANA name of the zone of jobs that name none.
-        default_max_retries: Retries of jobs that name no number, 0 to 1,000.
-        default_timeout_secs: Seconds after which a run is cancelled, of jobs that name none.
-        max_concurrent_runs: How many runs go on at a time in this scheduler, 1 to 10,000.
-        max_concurrent_runs_total: How many runs go on at a time over all schedulers of the file; None: no limit.
-        retry: Delays of retries.
-        cancel_grace: Seconds a cancelled run has to end before it is reported.
-        shutdown_grace: Seconds that runs have to end by themselves when the scheduler closes.
+        timezone: IANA name of the zone of jobs that give none.
+        default_max_retries: ``max_retries`` of jobs that give none, 0 to 1,000.
+        default_timeout_secs: ``timeout_secs`` of jobs that give none: a millisecond to ten years.
+        max_concurrent_runs: Most runs at a time in this scheduler, 1 to 10,000.
+        max_concurrent_runs_total: Most runs at a time in all schedulers of the file, 1 to 10,000; None: no limit.
+        retry: The delays of retries.
+        cancel_grace: How long (s) a cancelled run may take to exit before it is reported as stuck.
+        shutdown_grace: How long (s) runs may continue when the scheduler closes, before they are interrupted.
         jobs: Jobs that are upserted when the scheduler opens; jobs of the same origin that are not among them are removed.
         origin: The name of the list ``jobs``; None: the path of ``file`` relative to the folder of the database, and without a file
             the jobs are upserted and never removed.
-        file: The file that lists the jobs; `load_config` sets it to its absolute path.
-        database: The file to keep jobs in, for the command line.
+        file: The absolute path of the file that lists the jobs, set by `load_config`.
+        database: The path of the database, for the command line.
         executor: ``"shell"`` or ``"package.module:function"``, for the command line.
 
     Raises:
@@ -309,34 +320,24 @@ class CronConfig:
                 checks.text(field, value, InvalidConfig, limit=MAX_PATH)
 
 
-_CHANGES: dict[str, Callable[[str, object], object]] = {
-    "name": check_name,
-    "prompt": check_prompt,
-    "schedule": check_schedule,
-    "timezone": check_job_zone,
-    "delete_after_run": check_flag,
-    "max_retries": check_retries,
-    "timeout_secs": check_timeout,
-    "session_mode": check_session_mode,
-    "overlap": check_overlap,
-    "misfire": check_misfire,
-    "executor_options": check_executor_options,
-}
+_CHANGEABLE: Final = tuple(JobChanges.__annotations__)
 
 
 def check_changes(changes: JobChanges) -> JobChanges:
-    """Check the fields of an update; executor options are copied.
+    """Check the fields of an update.
+
+    Returns:
+        The changes, with a copy of the executor options.
 
     Raises:
         InvalidJob: A field is unknown or has a wrong type or value.
     """
     for field, value in changes.items():
-        check = _CHANGES.get(field)
-        if check is None:
-            raise InvalidJob(f"{shorten(field)} is no field that can be changed; those are {', '.join(_CHANGES)}")
-        check(field, value)
+        if field not in _CHANGEABLE:
+            raise InvalidJob(f"{shorten(field)} is no field that can be changed; those are {', '.join(_CHANGEABLE)}")
+        _FIELD_CHECKS[field](field, value)
     if "executor_options" in changes:
-        changes = {**changes, "executor_options": _options(changes["executor_options"])}
+        changes = {**changes, "executor_options": convert_options(changes["executor_options"])}
     return changes
 
 

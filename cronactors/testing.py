@@ -8,8 +8,8 @@
             await trio.sleep(7 * 86400)       # a week, in milliseconds
 
 The app's own `cronactors.open_scheduler` call is unchanged. Time jumps to the next deadline whenever every task waits and no thread of
-`trio.to_thread` is at work. The store is used without its thread, so that a commit takes no time, and two
-schedulers on one file do not see each other's work before their own next moment.
+`trio.to_thread` is running. The store works without its thread, so that a commit takes no virtual time; two schedulers on one file do not
+see each other's changes before their own next moment.
 """
 
 from __future__ import annotations
@@ -40,15 +40,16 @@ __all__ = ["MOST_RUNS", "Report", "VirtualClock", "hold", "make_context", "simul
 logger = logging.getLogger("cronactors.testing")
 
 MOST_RUNS = 1_000_000
-"""How many runs a simulation reports: the latest."""
+"""Most runs that a simulation reports; of more it reports the latest."""
 _START: Millis = to_millis(datetime.fromisoformat("2026-01-01T00:00:00+00:00"))
 STALLED_AFTER = 5.0
-"""Seconds of real time after which a clock that is held, or waits for a thread, says so once."""
-_POLL = 0.005  # seconds of real time between two looks at a thread, or at a run in which nothing has a deadline
+"""How long (s of real time) a clock is held, or waits for a thread, before it logs a warning, once."""
+_POLL = 0.005
+"""How often (s of real time) we check for the end of a thread, or for a deadline if there is none."""
 
 
 class VirtualClock(VirtualTime):
-    """Virtual time for one trio run, from 2026-01-01T00:00:00Z on unless it is set."""
+    """Virtual time for one trio run. It begins at 2026-01-01T00:00:00Z unless it is set."""
 
     def __init__(self) -> None:
         self._mono = 0.0
@@ -59,7 +60,7 @@ class VirtualClock(VirtualTime):
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Let no time pass while the block runs: for subprocesses and sockets, which a clock cannot see at work."""
+        """Stop time while the block runs: for subprocesses and sockets, whose work the clock cannot detect."""
         self._holds += 1
         try:
             yield
@@ -67,13 +68,13 @@ class VirtualClock(VirtualTime):
             self._holds -= 1
 
     def set_wall(self, moment: datetime | str) -> None:
-        """Set the wall clock, before or while the scheduler runs; trio's own time, and so timeouts and sleeps, do not move.
+        """Set the wall clock, before a scheduler runs or while it does. Trio's own time does not change, and so timeouts and sleeps don't.
 
         Args:
             moment: An aware datetime, or ISO 8601 text with an offset.
 
         Raises:
-            CronError: It has no offset, or cannot be read; or a scheduler runs, and this is a thread.
+            CronError: ``moment`` has no offset or cannot be read, or a scheduler runs and the caller is in a thread.
         """
         if self.set_listeners and not trio.lowlevel.in_trio_task():
             raise CronError("set_wall must be called in a task while a scheduler runs: use trio.from_thread.run_sync")
@@ -83,53 +84,53 @@ class VirtualClock(VirtualTime):
             listener()
 
     def now(self) -> datetime:
-        """The virtual wall clock, UTC."""
+        """Return the virtual wall clock, UTC."""
         return from_millis(self.wall())
 
     def wall(self) -> Millis:
-        """The virtual wall clock, in milliseconds; it stops at the end of the year 9997."""
+        """Return the virtual wall clock (ms); it stops at the end of the year 9997."""
         return min(self._wall_at + round((self._mono - self._wall_from) * 1000), LATEST - 1)
 
     # trio.abc.Clock
 
     def start_clock(self) -> None:
-        """Begin to drive the run."""
+        """Start the task that moves time."""
         trio.lowlevel.current_trio_token().run_sync_soon(self._start_driver)
 
     def current_time(self) -> float:
-        """Seconds of virtual time since the run began."""
+        """Return the virtual time (s) since the run began."""
         return self._mono
 
     def deadline_to_sleep_time(self, deadline: float) -> float:
-        """How long trio may wait for I/O: until the driver lets time jump."""
+        """Return how long (s) trio may wait for I/O: until `_drive` moves time."""
         return 0.0 if deadline <= self._mono else math.inf
 
     def _start_driver(self) -> None:
         trio.lowlevel.spawn_system_task(self._drive, name="cronactors virtual time")
 
     async def _drive(self) -> None:
-        stands_since: float | None = None
+        stalled_since: float | None = None
         warned = False
         while True:
-            # Twice, so that a test which waits for the same itself goes first. A cushion above 0 costs a millisecond of real time.
+            # Twice: a test that waits for all tasks itself has to wake first. A cushion above 0 would cost a millisecond of real time.
             await trio.testing.wait_all_tasks_blocked()
             await trio.testing.wait_all_tasks_blocked()
             wait = trio.lowlevel.current_statistics().seconds_to_next_deadline
             if math.isinf(wait) or not (self._holds or trio.testing.active_thread_count()):
-                stands_since = None
-            elif stands_since is None:
-                stands_since = time.monotonic()
-            elif not warned and time.monotonic() - stands_since > STALLED_AFTER:
+                stalled_since = None
+            elif stalled_since is None:
+                stalled_since = time.monotonic()
+            elif not warned and time.monotonic() - stalled_since > STALLED_AFTER:
                 warned = True
                 self._warn(wait)
-            if math.isinf(wait) or stands_since is not None:
+            if math.isinf(wait) or stalled_since is not None:
                 await trio.testing.wait_all_tasks_blocked(_POLL)
             else:
                 self._mono = max(self._mono + wait, math.nextafter(self._mono, math.inf))
 
     def _warn(self, wait: float) -> None:
         logger.warning(
-            "virtual time stands still: %d blocks hold it and %d threads are at work; the next deadline is %.3f s away, and a thread "
+            "virtual time is stalled: %d blocks hold it and %d threads are running; the next deadline is %.3f s away, and a thread "
             "or a block that waits for it waits for ever",
             self._holds,
             trio.testing.active_thread_count(),
@@ -151,12 +152,12 @@ def _instant(field: str, moment: object) -> Millis:
 
 @attrs.frozen(kw_only=True)
 class Report:
-    """What a simulation did.
+    """The result of a simulation.
 
     Attributes:
-        runs: The runs, every attempt, in order of their start; those that wait or go on at the end too.
-        skipped: The moments that were skipped, in order; ``coalesced`` tells for how many a row stands.
-        jobs: The jobs as they are at the end.
+        runs: Every attempt, in order of start; also those that are pending or running at the end.
+        skipped: The moments that were skipped, in order; ``coalesced`` counts the moments of a row.
+        jobs: The jobs at the end.
     """
 
     runs: tuple[CronRun, ...]
@@ -164,15 +165,15 @@ class Report:
     jobs: tuple[CronJob, ...]
 
     def __str__(self) -> str:
-        """A line for each run and each skipped row, times in UTC, and one that counts them."""
-        rows = sorted((*self.runs, *self.skipped), key=_place)
+        """Return a line for each run and each skipped row, times in UTC, and one that counts them."""
+        rows = sorted((*self.runs, *self.skipped), key=_sort_key)
         counted = Counter(f"{run.status}" if run.cause is None else f"{run.status}/{run.cause}" for run in rows)
         total = ", ".join(f"{count:,} {status}" for status, count in sorted(counted.items())) or "nothing happened"
         return "\n".join([*map(_line, rows), total])
 
 
-def _place(run: CronRun) -> tuple[datetime, datetime, str, int, int]:
-    """Where a run stands in a report; ids alone would depend on the order of trio's tasks."""
+def _sort_key(run: CronRun) -> tuple[datetime, datetime, str, int, int]:
+    """Return the sort key of a run in a report; ids alone would depend on the order of trio's tasks."""
     return run.started_at or run.scheduled_at, run.scheduled_at, run.job_name, run.attempt, int(run.id)
 
 
@@ -180,8 +181,8 @@ def _line(run: CronRun) -> str:
     at = (run.started_at or run.scheduled_at).isoformat(sep=" ", timespec="seconds").removesuffix("+00:00")
     status = run.status if run.cause is None else f"{run.status} ({run.cause})"
     several = f", {run.coalesced:,} moments" if run.coalesced > 1 else ""
-    said = one_line(run.error or run.result_summary or "", 100)
-    return f"{at}  {run.job_name}  attempt {run.attempt}  {status}{several}  {said}".rstrip()
+    result = one_line(run.error or run.result_summary or "", 100)
+    return f"{at}  {run.job_name}  attempt {run.attempt}  {status}{several}  {result}".rstrip()
 
 
 def simulate(
@@ -193,20 +194,23 @@ def simulate(
     config: CronConfig | None = None,
     timezone: str | None = None,
 ) -> Report:
-    """Run jobs from ``start`` to ``end`` on virtual time, with the real scheduler, and tell what happened. Runs its own trio.
+    """Run jobs from ``start`` to ``end`` on virtual time, with the real scheduler, and report the runs. Runs its own trio.
 
-    What falls on the same instant has no order of its own. Of more than a million runs the latest are reported.
+    Runs of the same instant may start in any order. Of more than a million runs the latest are reported.
 
     Args:
         specs: The jobs, added at the start.
-        executor: Carries out each run; it may sleep, use threads and fail.
+        executor: Called for each run; it may sleep, use threads and fail.
         start: An aware datetime, or ISO 8601 text with an offset.
-        end: The same; what is due at it or later does not run.
+        end: The same; moments at it or later do not run.
         config: Settings of the scheduler.
-        timezone: IANA name of the zone of jobs that name none.
+        timezone: IANA name of the zone of jobs that give none.
+
+    Returns:
+        The runs, the skipped moments and the jobs.
 
     Raises:
-        CronError: An argument is wrong, or trio runs already.
+        CronError: An argument is wrong, or the caller is in a trio run.
     """
     if trio.lowlevel.in_trio_run():
         raise CronError("simulate runs its own trio: in an async test use the fixture virtual_clock")
@@ -224,10 +228,10 @@ async def _simulate(
     specs: tuple[JobSpec, ...], executor: JobExecutor, config: CronConfig | None, timezone: str | None, length: float
 ) -> Report:
     async with open_scheduler(":memory:", executor, config=config, timezone=timezone, jobs=specs, shutdown_grace=0) as scheduler:
-        await trio.sleep(length - 0.0005)  # the moment at the end itself is left out
+        await trio.sleep(length - 0.0005)  # leave out moments at ``end`` itself
         rows = await scheduler.store.list_runs(limit=MOST_RUNS)
         jobs = await scheduler.store.list_jobs()
-    rows.sort(key=_place)
+    rows.sort(key=_sort_key)
     skipped = tuple(run for run in rows if run.status is RunStatus.SKIPPED)
     return Report(runs=tuple(run for run in rows if run.status is not RunStatus.SKIPPED), skipped=skipped, jobs=tuple(jobs))
 
@@ -247,7 +251,7 @@ def make_context(
     """Make a `JobContext` to call an executor with.
 
     Args:
-        prompt: What to do.
+        prompt: The text of the job.
         session_mode: Own session, or the user's main session.
         job_name: The job's name.
         job_id: The job's id.
@@ -255,7 +259,7 @@ def make_context(
         run_id: The run's id.
         scheduled_at: The moment; None: 2026-01-01T00:00:00Z.
         attempt: From 1.
-        executor_options: What the job says to its executor besides the prompt.
+        executor_options: Options for the executor, besides the prompt.
     """
     return JobContext(
         prompt=prompt,
@@ -282,5 +286,5 @@ else:
 
     @pytest.fixture
     def virtual_clock() -> VirtualClock:
-        """Virtual time for a test: pytest-trio takes it as the clock of the test's run."""
+        """Virtual time for a test: pytest-trio uses it as the clock of the test's trio run."""
         return VirtualClock()

@@ -236,7 +236,7 @@ MISUSE = [
     ("[cron]\njobs = [3]", InvalidConfig, "job 1 must be a table"),
     ("[[cron.job]]", InvalidConfig, "unknown key 'job': did you mean jobs?"),
     (f"{JOB}every_ms = 1\n" * 2, InvalidConfig, "job 'a': name 'a' is given twice, to the jobs 1 and 2"),
-    ("[cron]\njobs = [" + "{}," * 10_001 + "]", InvalidConfig, "jobs are too many: 10,001"),
+    ("[cron]\njobs = [" + "{}," * 10_001 + "]", InvalidConfig, "jobs has too many items: 10,001"),
     # a job
     ("[[cron.jobs]]", InvalidJob, "job 1: name is missing"),
     (f"{JOB}every_ms = 1\n[[cron.jobs]]\nname = ''", InvalidJob, "job 2: prompt is missing"),

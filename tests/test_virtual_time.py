@@ -257,7 +257,7 @@ async def test_a_clock_that_stands_still_says_so(
         nursery.start_soon(trio.sleep, 3600)
         await trio.to_thread.run_sync(time.sleep, 0.4)  # real time, in which nothing else may happen
         assert trio.current_time() == 0
-    assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["virtual time stands still"]
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["virtual time is stalled"]
 
 
 async def test_hold_finds_the_clock_of_the_run(virtual_clock: VirtualClock) -> None:

@@ -1,4 +1,4 @@
-"""The verbs and their options."""
+"""The verbs and their options. Each imports what it needs when it runs."""
 
 from __future__ import annotations
 
@@ -16,26 +16,28 @@ from cronactors.errors import InvalidConfig
 _F = TypeVar("_F", bound=Callable[..., None])
 
 _db = click.option(
-    "--db", metavar="FILE", help="The database. Default: what --config names, CRONACTORS_DB, or what ./agent.toml names."
+    "--db",
+    metavar="FILE",
+    help="The database. Default: the one that --config names, CRONACTORS_DB, or the one that ./agent.toml names.",
 )
 _config = click.option("--config", metavar="FILE", help="An agent.toml that names the database.")
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON, times in UTC.")
 
 
-def _as_text(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
-    """Read an argument that the locale could not decode (PEP 383) as UTF-8, which names are stored in."""
-    return None if value is None else os.fsencode(value).decode("utf-8", "replace") if _undecoded(value) else value
+def _decode(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """Decode an argument as UTF-8, as stored names are, if the locale could not decode it (PEP 383)."""
+    return os.fsencode(value).decode("utf-8", "replace") if value is not None and _is_undecoded(value) else value
 
 
-def _undecoded(text: str) -> bool:
+def _is_undecoded(text: str) -> bool:
     return any("\udc80" <= character <= "\udcff" for character in text)
 
 
-_user = click.option("--user", metavar="ID", callback=_as_text, help="The job of this user, not of the agent itself.")
+_user = click.option("--user", metavar="ID", callback=_decode, help="The job of this user. Default: the agent's own job.")
 
 
-def _where(function: _F) -> _F:
-    """Add the options by which a verb finds its database."""
+def _database_options(function: _F) -> _F:
+    """Add the options that a verb finds its database by, and --json."""
     return _db(_config(_json(function)))
 
 
@@ -45,7 +47,7 @@ class _Seconds(click.ParamType[float]):
     name = "seconds"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Check a number."""
+        """Convert an argument, or fail with a usage error."""
         try:
             return checks.number("SECONDS", float(str(value)), InvalidConfig, least=0, most=1e9)
         except ValueError as problem:
@@ -55,26 +57,33 @@ class _Seconds(click.ParamType[float]):
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def cronactors() -> None:
-    """Durable scheduled jobs, kept in one SQLite file."""
+    """Run scheduled jobs that are stored in one SQLite file."""
 
 
 @cronactors.command()
 @click.argument("file", default="agent.toml")
-@click.option("--db", metavar="FILE", help="The database. Default: what FILE names, CRONACTORS_DB, or agent.db beside FILE.")
-@click.option("--executor", metavar="NAME", help='"shell" or "package.module:function". Default: what FILE names.')
-@click.option("--for", "seconds", type=_Seconds(), metavar="SECONDS", help="End by itself after so many seconds.")
+@click.option(
+    "--db",
+    metavar="FILE",
+    help="The database. Default: the one that FILE names, CRONACTORS_DB, or agent.db in the folder of FILE.",
+)
+@click.option("--executor", metavar="NAME", help='"shell" or "package.module:function". Default: the one that FILE names.')
+@click.option("--for", "seconds", type=_Seconds(), metavar="SECONDS", help="Stop after this many seconds.")
 @click.option(
     "--shutdown-grace",
     "grace",
     type=_Seconds(),
     metavar="SECONDS",
-    help="How long runs may go on after a signal. Default: what FILE says, or 5.",
+    help="How long runs may continue after a signal. Default: shutdown_grace of FILE, or 5.",
 )
-@click.option("--adopt", metavar="ORIGIN", help="First take over the jobs of another list, such as of a file that was renamed.")
+@click.option("--adopt", metavar="ORIGIN", help="First take over the jobs of another list, such as a file that was renamed.")
 def run(
     file: str, *, db: str | None, executor: str | None, seconds: float | None, grace: float | None, adopt: str | None
 ) -> None:
-    """Run the jobs of FILE (default: agent.toml) until Ctrl-C or SIGTERM; a second one ends at once."""
+    """Run the jobs of FILE (default: agent.toml).
+
+    Ctrl-C or SIGTERM stops it in order, a second one at once.
+    """
     from cronactors.cli.run import run_file
 
     status = run_file(Path(file), db=db, executor_name=executor, seconds=seconds, shutdown_grace=grace, adopt=adopt)
@@ -83,19 +92,19 @@ def run(
 
 
 @cronactors.command("list")
-@_where
+@_database_options
 def list_jobs(db: str | None, config: str | None, *, as_json: bool) -> None:
-    """List the jobs and when they run next."""
+    """List the jobs and when each starts next."""
     from cronactors.cli import listing
 
     listing.list_jobs(find_database(db, config), as_json=as_json)
 
 
 @cronactors.command()
-@click.argument("name", callback=_as_text)
-@click.option("--limit", type=click.IntRange(1, 1000), default=10, show_default=True, help="How many, newest first.")
+@click.argument("name", callback=_decode)
+@click.option("--limit", type=click.IntRange(1, 1000), default=10, show_default=True, help="How many runs, newest first.")
 @_user
-@_where
+@_database_options
 def runs(name: str, *, limit: int, user: str | None, db: str | None, config: str | None, as_json: bool) -> None:
     """List the last runs of the job NAME."""
     from cronactors.cli import listing
@@ -104,12 +113,17 @@ def runs(name: str, *, limit: int, user: str | None, db: str | None, config: str
 
 
 @cronactors.command()
-@click.option("--origin", metavar="ORIGIN", required=True, help="The list whose jobs are removed, as cronactors run names it.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--origin", metavar="ORIGIN", required=True, help="The list whose jobs are removed, by the name that cronactors run prints."
+)
+@click.option("--yes", is_flag=True, help="Remove without confirmation.")
 @_db
 @_config
 def remove(origin: str, *, yes: bool, db: str | None, config: str | None) -> None:
-    """Remove the jobs of a list that no file keeps any more. Their history stays."""
+    """Remove the jobs of a list, such as one whose file is gone.
+
+    Their history stays.
+    """
     from cronactors.cli.remove import remove_list
 
     remove_list(find_database(db, config), origin, yes=yes)
@@ -117,27 +131,36 @@ def remove(origin: str, *, yes: bool, db: str | None, config: str | None) -> Non
 
 @cronactors.command("next")
 @click.argument("expr")
-@click.option("--timezone", "zone", metavar="ZONE", default="UTC", show_default=True, help="The zone in which EXPR is meant.")
+@click.option("--timezone", "zone", metavar="ZONE", default="UTC", show_default=True, help="The time zone of EXPR.")
 @click.option("-n", "count", type=click.IntRange(1, 1000), default=5, show_default=True, help="How many moments.")
-@click.option("--after", metavar="TIME", help="Moments after this date or time, in the zone if it has no offset. Default: now.")
+@click.option(
+    "--after",
+    metavar="TIME",
+    help="Print moments after this date or time, which is in the zone of EXPR unless it has an offset. Default: now.",
+)
 @_json
 def next_moments(expr: str, *, zone: str, count: int, after: str | None, as_json: bool) -> None:
-    """Print the next moments of EXPR, a cron expression in quotes, and what clock changes do to them."""
+    """Print the next moments of EXPR, a cron expression in quotes.
+
+    A note says how a clock change affects a moment.
+    """
     from cronactors.cli.schedules import show_next
 
     show_next(expr, zone=zone, count=count, after=after, as_json=as_json)
 
 
 @cronactors.command()
-@click.argument("what", metavar="EXPR|FILE")
-@click.option("--timezone", "zone", metavar="ZONE", help="The zone in which EXPR is meant.  [default: UTC]")
+@click.argument("source", metavar="EXPR|FILE")
+@click.option("--timezone", "zone", metavar="ZONE", help="The time zone of EXPR.  [default: UTC]")
 @_json
-def lint(what: str, *, zone: str | None, as_json: bool) -> None:
-    """Look for mistakes in EXPR, a cron expression in quotes, or in the jobs of FILE, an agent.toml.
+def lint(source: str, *, zone: str | None, as_json: bool) -> None:
+    """Find likely mistakes in a cron expression or in a file of jobs.
 
-    Exit status: 0 nothing found; 1 something found, or refused; 2 wrong usage.
+    EXPR is a cron expression in quotes, FILE an agent.toml.
+
+    Exit status: 0 no findings; 1 findings, or EXPR or FILE is refused; 2 wrong usage.
     """
     from cronactors.cli.schedules import show_findings
 
-    if show_findings(what, zone=zone, as_json=as_json):
+    if show_findings(source, zone=zone, as_json=as_json):
         raise SystemExit(1)

@@ -1,4 +1,4 @@
-"""Which database a verb works on."""
+"""Find the database of a verb."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from cronactors.spec import CronConfig
 DATABASE_VARIABLE = "CRONACTORS_DB"
 """The environment variable that names a database."""
 DEFAULT_FILE = "agent.toml"
+"""The file that is read if none is named."""
 _DEFAULT_NAME = "agent.db"
 
 
 def find_database(db: str | None, config: str | None) -> str:
-    """Find the database of a verb that only looks: ``--db``, ``--config``, CRONACTORS_DB, ``./agent.toml``, in this order.
+    """Find the database of a verb other than ``run``: ``--db``, ``--config``, CRONACTORS_DB, ``./agent.toml``, in this order.
 
     Raises:
-        click.UsageError: There is none of them.
-        CronError: The file that is to name it cannot be read.
+        click.UsageError: None of them is there.
+        CronError: The agent.toml cannot be read.
     """
-    if db is not None:  # an empty one is refused when it is opened
+    if db is not None:  # an empty path is refused when it is opened
         return db
     if config is not None:
         return database_of(load_config(config))
@@ -31,10 +32,12 @@ def find_database(db: str | None, config: str | None) -> str:
         return found
     if Path(DEFAULT_FILE).exists():
         return database_of(load_config(DEFAULT_FILE))
-    raise click.UsageError(f"no database: give --db or --config, set {DATABASE_VARIABLE}, or go where an {DEFAULT_FILE} is")
+    raise click.UsageError(
+        f"no database: give --db or --config, set {DATABASE_VARIABLE}, or change to a folder with an {DEFAULT_FILE}"
+    )
 
 
 def database_of(config: CronConfig) -> str:
-    """Find the database of a file: what it names, CRONACTORS_DB, or agent.db beside it."""
+    """Find the database of an agent.toml: the one that it names, CRONACTORS_DB, or agent.db in its folder."""
     assert config.file is not None
     return config.database or os.environ.get(DATABASE_VARIABLE) or str(Path(config.file).with_name(_DEFAULT_NAME))

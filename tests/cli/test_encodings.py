@@ -117,7 +117,7 @@ def test_json_stays_json(folder: Path, name: str) -> None:
 def test_findings_moments_and_help_are_printed(folder: Path, name: str) -> None:
     assert answer(folder, name, "lint", file_of(name)).startswith(f"{visible(NAME, name)}: short-interval: ")
     assert len(answer(folder, name, "next", "@daily").splitlines()) == 5
-    assert "Durable scheduled jobs" in answer(folder, name, "--help")
+    assert "Run scheduled jobs" in answer(folder, name, "--help")
 
 
 @pytest.mark.slow

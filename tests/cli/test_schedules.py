@@ -118,7 +118,7 @@ def test_lint_of_a_file_names_the_jobs(call, write):
         (["next"], 2, "Error: Missing argument 'EXPR'"),
         (["next", "0", "9", "*", "*", "*"], 2, "Error: Got unexpected extra arguments"),
         (["next", "@daily", "-n", "0"], 2, "Error: Invalid value for '-n'"),
-        (["next", "@daily", "--after", "soon"], 2, "Error: Invalid value for --after: 'soon' is no date or time"),
+        (["next", "@daily", "--after", "soon"], 2, "Error: Invalid value for --after: 'soon' is not a date or time"),
         (["next", "@daily", "--timezone", "Rome"], 1, "cronactors: timezone 'Rome' is not the name of an IANA time zone"),
         (["next", "@daily", "--after", "9998-01-01"], 1, "cronactors: expr '@daily' does not fire in UTC from then"),
         (["next", "0 0 30 2 *"], 1, "cronactors: expr '0 0 30 2 \\*': there is no such date"),
