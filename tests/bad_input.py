@@ -1,4 +1,4 @@
-"""Bad values for each field of the public API, and what an error about one must look like."""
+"""Bad values for each field of the public API, and a check of the error that one gives."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def cases(fields: Mapping[str, Sequence[object]]) -> list[Any]:
 
 
 def check(error: CronError, field: str, value: object) -> None:
-    """The message names the field and, unless it is a text, a prompt or options, which may hold anything, the value; on one printable line."""
+    """The message is one printable line with the field and the value; texts, prompts and options may be secret, so it shows no value."""
     message = str(error)
     assert field in message
     assert message.isprintable()

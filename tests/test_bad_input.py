@@ -1,4 +1,4 @@
-"""Bad input to a store: an error of ours that names field and value on one line, and nothing is stored."""
+"""Bad input to a store: a CronError of one line names field and value, and nothing is stored."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CHANGEABLE = set(SPEC_FIELDS) - {"user_id"}
 
 
 def dump(store: CronStore) -> list[str]:
-    """Everything that is stored; on virtual time the storage is used in place."""
+    """Return all that is stored; on virtual time the storage has no thread of its own."""
     storage: Any = store._service.actor.storage
     return list(storage._db.iterdump())
 
@@ -122,7 +122,7 @@ async def test_an_unknown_field_is_named(virtual_clock: VirtualClock) -> None:
             await refused(store, lambda: store.update_job(job_id, **unknown), key, "")  # noqa: B023
 
 
-async def test_names_that_are_taken_or_given_twice(virtual_clock: VirtualClock) -> None:
+async def test_names_that_exist_already_or_are_given_twice(virtual_clock: VirtualClock) -> None:
     async with open_store(":memory:") as store:
         await store.add_job("old", "it", Cron("@daily"))
         other = await store.add_job("other", "it", Cron("@daily"))
@@ -137,7 +137,7 @@ async def test_names_that_are_taken_or_given_twice(virtual_clock: VirtualClock) 
             await refused(store, call, f"'{name}'", "", DuplicateJob)
 
 
-async def test_lists_that_are_none(virtual_clock: VirtualClock) -> None:
+async def test_values_that_are_not_lists_of_specifications(virtual_clock: VirtualClock) -> None:
     good = JobSpec("new", "it", Cron("@daily"))
     junk: Any
     async with open_store(":memory:") as store:
@@ -239,7 +239,7 @@ async def test_a_job_made_by_hand_is_refused(virtual_clock: VirtualClock, change
         assert await store.list_runs() == []
 
 
-# Anything at all
+# Arbitrary values
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=20)
 ANYTHING = st.one_of(
@@ -282,7 +282,7 @@ DEFAULTS: dict[str, Any] = {"name": "new", "prompt": "it", "schedule": Cron("@da
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(CALL, min_size=1, max_size=5))
-def test_whatever_is_handed_in_only_errors_of_ours_come_out(calls: list[Any]) -> None:
+def test_any_arguments_raise_only_cron_errors(calls: list[Any]) -> None:
     async def main() -> None:
         async with open_store(":memory:") as store:
             ids = {"old": await store.add_job("old", "it", Cron("@daily"))}

@@ -1,4 +1,4 @@
-"""Bad input outside of a store: opening one, settings, schedules. An error of ours names field and value; no file is made."""
+"""Bad input outside a store: opening one, settings, schedules. A CronError names field and value; no file is created."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ async def test_bad_flags(virtual_clock: VirtualClock, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [OSError(5, "gone"), TypeError("no"), ZeroDivisionError()])
-async def test_a_path_that_cannot_be_asked_for(virtual_clock: VirtualClock, error: Exception) -> None:
+async def test_a_path_object_that_raises(virtual_clock: VirtualClock, error: Exception) -> None:
     class Broken(os.PathLike[str]):
         def __fspath__(self) -> str:
             raise error

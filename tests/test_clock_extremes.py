@@ -35,7 +35,7 @@ RHYTHMS = (JobSpec("interval", "it", Interval.every(minutes=1)), JobSpec("cron",
 
 
 async def moments_of(scheduler: CronScheduler, name: str) -> list[datetime]:
-    """The moments of a job that were run, in order of their start; no moment has two rows unless it was tried again."""
+    """Return the moments of a job that were run, in order of start; no moment has two rows unless it was retried."""
     job = await scheduler.store.get_job_by_name(name)
     assert job is not None
     rows = await scheduler.store.list_runs(job.id, 100_000)
@@ -132,7 +132,7 @@ async def test_a_start_in_1970_works_and_the_right_time_later_repeats_nothing(
             found = (await moments_of(scheduler, name))[before:]
             assert len(found) == 3, "minutes of 1970 are minutes too"
             assert all(moment < BOOT + timedelta(minutes=4) for moment in found)
-        virtual_clock.set_wall(after(2.9 * HOUR + 10))  # the network is there at last
+        virtual_clock.set_wall(after(2.9 * HOUR + 10))  # the network has come up
         await trio.sleep(0.4 * HOUR)
         for name in ("interval", "cron"):
             found = (await moments_of(scheduler, name))[before + 3 :]
@@ -153,7 +153,7 @@ async def test_a_start_in_1970_works_and_the_right_time_later_repeats_nothing(
 
 @pytest.mark.parametrize("down", [0, 5], ids=["at once", "after 5 minutes"])
 @pytest.mark.parametrize("hours", [1, 6])
-async def test_an_interval_longer_than_the_time_between_restarts_is_kept(
+async def test_an_interval_longer_than_the_time_between_restarts_still_runs(
     virtual_clock: VirtualClock, tmp_path: Path, hours: int, down: int
 ) -> None:
     worker = Worker()
@@ -226,7 +226,7 @@ async def test_a_one_shot_that_is_moved_while_it_runs_runs_again_at_its_new_time
         assert not (await scheduler.store.get_job(job_id)).enabled
 
 
-async def test_a_one_shot_that_is_moved_at_each_instant_around_its_moment_runs_at_the_last_place(
+async def test_a_one_shot_that_is_moved_around_its_own_moment_runs_at_its_last_time(
     virtual_clock: VirtualClock,
 ) -> None:
     """Moved 200 times, a millisecond before, at, or a millisecond after it comes due: it runs once or twice, never thrice or not."""

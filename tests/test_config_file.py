@@ -1,4 +1,4 @@
-"""Reading agent.toml: what it means, and that each mistake is named."""
+"""Reading agent.toml: every key, and an error for every mistake."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def write(tmp_path):
     return write
 
 
-def test_everything(write, tmp_path):
+def test_every_key_is_read(write, tmp_path):
     config = load_config(write(FULL))
     assert config == CronConfig(
         timezone="Europe/Rome",
@@ -124,11 +124,11 @@ def test_everything(write, tmp_path):
 @pytest.mark.parametrize(
     "text", ["", "# nothing", "[cron]", "[[cron.jobs]]\n"[:0], 'timezone = "UTC"', "[crom]\nx = 1", "\ufeff[cron]\n"]
 )
-def test_defaults(write, tmp_path, text):
+def test_an_empty_file_gives_the_defaults(write, tmp_path, text):
     assert load_config(write(text)) == CronConfig(file=str(tmp_path / "agent.toml"))
 
 
-def test_paths_are_of_the_file_whatever_the_current_folder(write, tmp_path, monkeypatch):
+def test_paths_are_relative_to_the_file_in_any_working_directory(write, tmp_path, monkeypatch):
     write('[cron]\ndatabase = "../x.db"')
     (tmp_path / "sub").mkdir()
     monkeypatch.chdir(tmp_path / "sub")
@@ -137,17 +137,17 @@ def test_paths_are_of_the_file_whatever_the_current_folder(write, tmp_path, monk
     assert config.database == str(tmp_path.parent / "x.db")
 
 
-def test_database_may_be_absolute_or_in_memory(write, tmp_path):
+def test_the_database_may_be_absolute_or_in_memory(write, tmp_path):
     assert load_config(write(f'[cron]\ndatabase = "{tmp_path}/y.db"')).database == f"{tmp_path}/y.db"
     assert load_config(write('[cron]\ndatabase = ":memory:"')).database == ":memory:"
 
 
-def test_link_keeps_its_own_name(write, tmp_path):
+def test_a_link_keeps_its_own_name(write, tmp_path):
     (tmp_path / "linked.toml").symlink_to(write("[cron]"))
     assert load_config(tmp_path / "linked.toml").file == str(tmp_path / "linked.toml")
 
 
-def test_same_name_of_two_users(write):
+def test_two_users_may_have_jobs_of_the_same_name(write):
     assert len(load_config(write(f'{JOB}every_ms = 1\n{JOB}user_id = "u"\nevery_ms = 1')).jobs) == 2
 
 
@@ -166,7 +166,7 @@ SHELL = '[cron]\nexecutor = "shell"\n'
 
 
 @pytest.mark.parametrize("character", ["x", "ü", "名"])
-def test_prompt_that_linux_can_hand_to_a_shell(write, character):
+def test_a_prompt_is_at_most_as_long_as_linux_passes_to_a_shell(write, character):
     most = 131_071 // len(character.encode())
     fits, too_long = (
         f"{JOB.replace(chr(34) + 'p' + chr(34), chr(34) + character * size + chr(34))}every_ms = 1" for size in (most, most + 1)
@@ -184,7 +184,7 @@ def test_prompt_that_linux_can_hand_to_a_shell(write, character):
 
 
 MISUSE = [
-    # what the file is
+    # the file as a whole
     ("[cron", InvalidConfig, "is not TOML: .*line 1"),
     ("a = 1\n\n[cron]\nb = ", InvalidConfig, "is not TOML: .*line 4"),
     (b"# \xff", InvalidConfig, r"is not UTF-8 text \(line 1\)"),
@@ -287,7 +287,7 @@ MISUSE = [
 
 
 @pytest.mark.parametrize(("text", "error", "message"), MISUSE)
-def test_misuse_names_file_key_and_value(write, text, error, message):
+def test_an_error_names_file_key_and_value(write, text, error, message):
     with pytest.raises(error, match=message) as caught:
         load_config(write(text))
     assert "agent.toml: " in str(caught.value)
@@ -296,7 +296,7 @@ def test_misuse_names_file_key_and_value(write, text, error, message):
     assert type(caught.value) is error
 
 
-def test_files_that_cannot_be_read(tmp_path):
+def test_a_file_that_cannot_be_read(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to("loop")
     for path, message in [
@@ -316,7 +316,7 @@ def test_files_that_cannot_be_read(tmp_path):
             load_config(path)
 
 
-def test_long_path_shows_its_end(tmp_path):
+def test_an_error_shows_the_end_of_a_long_path(tmp_path):
     folder = tmp_path / ("x" * 100) / ("y" * 100)
     folder.mkdir(parents=True)
     (folder / "agent.toml").write_text("[cron]\nzzz = 1")
@@ -364,7 +364,7 @@ FILES = st.lists(st.tuples(HEADS, TABLES).map("".join), max_size=3).map("".join)
 )
 @example(b"x = 0000-00-00T00:00:00Z")
 @example(b'"\\ud800" = 1')
-def test_whatever_the_file_holds_only_our_errors_come_out(write, content):
+def test_any_content_gives_a_config_or_a_cron_error(write, content):
     outcome: CronConfig | Exception
     try:
         outcome = load_config(write(content))
@@ -377,7 +377,7 @@ def test_whatever_the_file_holds_only_our_errors_come_out(write, content):
     assert type(outcome) is InvalidConfig or "job " in str(outcome)
 
 
-def test_misfire_and_overlap_of_a_job(tmp_path):
+def test_misfire_and_overlap_of_a_job_are_read(tmp_path):
     file = tmp_path / "agent.toml"
     misfire = 'misfire = { window_secs = 90.5, coalesce = "all", max_runs = 5 }'
     file.write_text(f'{JOB}every_ms = 1\noverlap = "cancel_other"\n{misfire}\n', encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Options that a job carries for its executor: what they may be, where they are kept, and who sees them."""
+"""The options of a job for its executor: checks, storage, and that no log or error shows them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def spec(options: Mapping[str, object]) -> JobSpec:
 
 
 @pytest.mark.parametrize("options", [{}, {"shell": "/bin/bash"}, NESTED, {"deep": [[[[]]]]}, {"x": "y" * (MAX_OPTIONS - 8)}])
-def test_options_are_kept_as_they_were(options):
+def test_options_are_stored_unchanged(options):
     kept = spec(options).executor_options
     assert kept == options
     assert dict(kept) == options
@@ -54,7 +54,7 @@ def test_options_are_a_copy_and_cannot_be_changed():
         job.executor_options = {}
 
 
-def test_options_show_no_values():
+def test_repr_shows_no_options():
     secret = {"token": "SECRET"}
     for value in (spec(secret), make_context(executor_options=secret), spec(secret).executor_options):
         assert "SECRET" not in repr(value)
@@ -90,7 +90,7 @@ def test_bad_options_are_refused_without_their_values(options, message):
     assert str(caught.value).isprintable()
 
 
-def test_mapping_that_raises():
+def test_a_mapping_that_raises():
     class Broken(Mapping[str, str]):
         def __getitem__(self, key: str) -> str:
             raise RuntimeError("SECRET")
@@ -166,6 +166,6 @@ async def test_damaged_options_fail_their_own_run_only(virtual_clock, tmp_path, 
         assert (await scheduler.run_now(good)).result_summary == "2"
 
 
-def test_checked_options_are_taken_as_they_are():
+def test_checked_options_are_not_copied_again():
     options = ExecutorOptions('{"a":1}')
     assert check_executor_options("executor_options", options) is options

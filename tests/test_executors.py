@@ -52,7 +52,7 @@ async def wait_for(condition: Callable[[], object]) -> None:
 
 
 def gone(pid: int) -> bool:
-    """Whether a process has ended; a zombie has."""
+    """Whether a process has exited; a zombie has."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
     except OSError:
@@ -64,7 +64,7 @@ async def pid_in(file: Path) -> int:
     return int(file.read_text())
 
 
-async def test_output_is_the_summary(tmp_path):
+async def test_standard_output_is_the_summary(tmp_path):
     assert await shell("echo one; echo two; echo no >&2", tmp_path) == "one\ntwo"
 
 
@@ -80,7 +80,7 @@ async def test_runs_in_its_folder_with_empty_input_and_its_own_variables(tmp_pat
     assert text.splitlines() == [str(folder.resolve()), f'naïve "$(x)" 名|7|2026-03-29T01:30:00.000Z|{home}']
 
 
-async def test_moment_is_told_in_utc(tmp_path):
+async def test_the_moment_in_the_environment_is_in_utc(tmp_path):
     rome = datetime(2026, 7, 1, 9, 0, 0, 5000, tzinfo=timezone(timedelta(hours=2)))
     result = await shell_executor(tmp_path)(context("echo $CRON_SCHEDULED_AT", at=rome))
     assert isinstance(result, JobResult)
@@ -97,13 +97,13 @@ async def test_moment_is_told_in_utc(tmp_path):
         ("no-such-command-anywhere 2>/dev/null", "exit status 127"),
     ],
 )
-async def test_failure_names_status_and_the_last_of_the_errors(tmp_path, prompt, message):
+async def test_a_failure_shows_the_status_and_the_end_of_standard_error(tmp_path, prompt, message):
     with pytest.raises(CommandFailed) as caught:
         await shell(prompt, tmp_path)
     assert str(caught.value) == message
 
 
-async def test_long_errors_are_cut_in_front(tmp_path):
+async def test_long_errors_keep_their_end(tmp_path):
     with pytest.raises(CommandFailed) as caught:
         await shell("i=0; while [ $i -lt 3000 ]; do echo line $i >&2; i=$((i+1)); done; echo why >&2; exit 9", tmp_path)
     text = str(caught.value)
@@ -112,11 +112,11 @@ async def test_long_errors_are_cut_in_front(tmp_path):
     assert len(text) < 450
 
 
-async def test_bytes_that_are_no_text(tmp_path):
+async def test_bytes_that_are_not_text(tmp_path):
     assert await shell(r"printf 'a\000b\377c\n\n'", tmp_path) == "ab\N{REPLACEMENT CHARACTER}c"
 
 
-async def test_much_output_keeps_both_ends_and_little_memory(tmp_path):
+async def test_long_output_keeps_both_ends_in_little_memory(tmp_path):
     text = await shell("echo first; head -c 30000000 /dev/zero | tr '\\0' x; echo; echo last", tmp_path)
     assert text.startswith("first\nxxx")
     assert text.endswith("xxx\nlast")
@@ -124,21 +124,21 @@ async def test_much_output_keeps_both_ends_and_little_memory(tmp_path):
     assert len(text) < SHELL_OUTPUT + 100
 
 
-async def test_output_that_just_fits_is_whole(tmp_path):
+async def test_output_of_the_greatest_length_is_kept_whole(tmp_path):
     assert await shell(f"head -c {SHELL_OUTPUT} /dev/zero | tr '\\0' x", tmp_path) == "x" * SHELL_OUTPUT
 
 
-async def test_folder_that_is_gone(tmp_path):
+async def test_a_folder_that_is_gone(tmp_path):
     with pytest.raises(CommandFailed, match=r"/bin/sh cannot be started in .*nowhere.*No such file"):
         await shell("true", tmp_path / "nowhere")
 
 
-async def test_prompt_too_long_for_the_system(tmp_path):
+async def test_a_prompt_too_long_for_the_system(tmp_path):
     with pytest.raises(CommandFailed, match="Argument list too long"):
         await shell("# " + "x" * 900_000, tmp_path)
 
 
-async def test_cancelled_ends_the_whole_group(tmp_path):
+async def test_cancellation_ends_the_whole_process_group(tmp_path):
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(shell, "sleep 1000 & echo $! >child; echo $$ >shell; wait", tmp_path)
@@ -148,7 +148,7 @@ async def test_cancelled_ends_the_whole_group(tmp_path):
         await wait_for(lambda: gone(child) and gone(leader))
 
 
-async def test_deaf_group_is_killed_after_the_grace(tmp_path):
+async def test_a_group_that_ignores_sigterm_is_killed_after_the_grace(tmp_path):
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
             # The shell obeys SIGTERM at once; the child it leaves behind does not.
@@ -161,7 +161,7 @@ async def test_deaf_group_is_killed_after_the_grace(tmp_path):
         await wait_for(lambda: gone(child))
 
 
-async def test_stopped_group_is_ended(tmp_path):
+async def test_a_stopped_process_group_is_ended(tmp_path):
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(shell, "echo $$ >shell; exec sleep 1000", tmp_path)
@@ -171,7 +171,7 @@ async def test_stopped_group_is_ended(tmp_path):
         await wait_for(lambda: gone(leader))
 
 
-async def test_command_may_tidy_up_when_it_is_cancelled(tmp_path):
+async def test_a_cancelled_command_may_clean_up(tmp_path):
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(shell, "trap 'echo tidy >tidied; exit' TERM; echo $$ >shell; sleep 1000 & wait", tmp_path)
@@ -180,20 +180,20 @@ async def test_command_may_tidy_up_when_it_is_cancelled(tmp_path):
     assert (tmp_path / "tidied").read_text() == "tidy\n"
 
 
-async def test_timeout_belongs_to_the_scope_outside(tmp_path):
+async def test_a_timeout_of_an_outer_scope_is_not_an_error_of_the_command(tmp_path):
     with trio.move_on_after(0.2) as scope:
         await shell("sleep 1000", tmp_path)
     assert scope.cancelled_caught
 
 
-async def test_cancelled_before_it_starts(tmp_path):
+async def test_cancelled_before_the_command_starts(tmp_path):
     with trio.CancelScope() as scope:
         scope.cancel()
         await shell("touch ran; sleep 1000", tmp_path)
     assert scope.cancelled_caught
 
 
-async def test_what_is_left_in_the_background_ends_with_the_run(tmp_path):
+async def test_background_processes_end_with_the_run(tmp_path):
     with trio.fail_after(5):
         assert (await shell("sleep 1000 & echo $! >child; echo done", tmp_path)).endswith("\ndone")
     child = await pid_in(tmp_path / "child")
@@ -201,7 +201,7 @@ async def test_what_is_left_in_the_background_ends_with_the_run(tmp_path):
 
 
 @pytest.mark.slow
-async def test_process_that_left_the_group_does_not_hold_the_run(tmp_path):
+async def test_a_process_that_left_the_group_does_not_hold_the_run(tmp_path):
     code = "import os, time; os.setsid(); print(os.getpid(), file=open('child', 'w')); time.sleep(1000)"
     detach = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)}"
     with trio.fail_after(10):
@@ -209,7 +209,7 @@ async def test_process_that_left_the_group_does_not_hold_the_run(tmp_path):
     os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
 
 
-async def test_many_at_once(tmp_path):
+async def test_many_commands_at_once(tmp_path):
     answers: list[str] = []
 
     async def one(number: int) -> None:
@@ -295,7 +295,7 @@ def modules(tmp_path, monkeypatch):
         ("my_executors:agent.run", "method"),
     ],
 )
-async def test_executor_by_name(modules, name, answer):
+async def test_an_executor_is_loaded_by_name(modules, name, answer):
     assert await load_executor(name)(context("p")) == answer
 
 
@@ -320,7 +320,7 @@ async def test_annotations_that_only_type_checkers_understand_are_not_evaluated(
 
 
 def test_a_signature_that_3_14_cannot_evaluate_is_read_as_text(modules, monkeypatch):
-    """In place of 3.14: its `inspect.signature` fails in the same way unless it is asked for text."""
+    """A substitute for 3.14, whose `inspect.signature` fails in the same way unless text is requested."""
     real = inspect.signature
 
     def signature(found, *, annotation_format="evaluated"):
@@ -361,13 +361,13 @@ def test_a_signature_that_3_14_cannot_evaluate_is_read_as_text(modules, monkeypa
         ("my_executors:two", "must take one argument"),
     ],
 )
-def test_misuse_names_the_executor(modules, name, message):
+def test_an_error_names_the_executor(modules, name, message):
     with pytest.raises(InvalidConfig, match=message) as caught:
         load_executor(name)
     assert name in str(caught.value) or not name.isprintable()
 
 
-async def test_find_executor(modules):
+async def test_find_executor_knows_shell_and_functions(modules):
     result = await find_executor("shell", modules)(context("echo $((6 * 7))"))
     assert isinstance(result, JobResult)
     assert result.summary == "42"

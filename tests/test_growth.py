@@ -1,4 +1,4 @@
-"""What has grown once becomes small again: the log of the file, and what the library keeps in memory."""
+"""The log of the file and the memory of the library become small again after they have grown."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def add_large(storage, first: int, count: int) -> None:
         storage.commit()
 
 
-def test_the_log_is_cut_when_a_long_reader_has_gone(path: str) -> None:
+def test_the_log_is_truncated_when_a_long_reader_has_finished(path: str) -> None:
     log = Path(f"{path}-wal")
     with closing(opened(path)) as storage:
         with closing(sqlite3.connect(path, isolation_level=None)) as reader:
@@ -35,8 +35,8 @@ def test_the_log_is_cut_when_a_long_reader_has_gone(path: str) -> None:
         assert storage.check() is None
 
 
-def test_the_log_of_a_scheduler_without_readers_is_never_cut(path: str) -> None:
-    """It is written from its beginning again; to cut it, and let it grow anew, would cost a write of the folder each time."""
+def test_the_log_of_a_scheduler_without_readers_is_never_truncated(path: str) -> None:
+    """SQLite writes it from its beginning again. To truncate it each time would cost a write of the folder."""
     log = Path(f"{path}-wal")
     with closing(opened(path)) as storage:
         sizes = []
@@ -48,7 +48,7 @@ def test_the_log_of_a_scheduler_without_readers_is_never_cut(path: str) -> None:
 
 
 @pytest.mark.parametrize("again", [False, True])
-def test_the_log_of_a_batch_larger_than_the_limit_is_cut_after_it(path: str, again: bool) -> None:
+def test_the_log_is_truncated_after_a_batch_larger_than_the_limit(path: str, again: bool) -> None:
     log = Path(f"{path}-wal")
     with closing(opened(path)) as storage:
         for batch in range(1 + again):

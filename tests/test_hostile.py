@@ -1,4 +1,4 @@
-"""Executors that misbehave in every way there is: one final status with a readable cause each, and nobody else is affected."""
+"""Hostile executors: each run gets one final status with a readable cause, and other jobs are not affected."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Unshowable:
 
 
 class Unbound:
-    """As a proxy whose object is missing: even isinstance raises."""
+    """A proxy without its object: even isinstance raises."""
 
     @property
     def __class__(self) -> NoReturn:  # type: ignore[misc, override]
@@ -67,14 +67,14 @@ class Unbound:
 
 
 class Foreign:
-    """Awaits something that trio does not know, as a future of another framework."""
+    """Awaits an object that trio does not know, such as a future of another framework."""
 
     def __await__(self) -> Generator[str, None, None]:
         yield "foreign"
 
 
 class LyingText(str):
-    """Text whose length cannot be told."""
+    """Text whose length raises."""
 
     __slots__ = ()
 
@@ -137,7 +137,7 @@ def raises_at_once(context: JobContext) -> NoReturn:
 
 @asynccontextmanager
 async def beside_a_neighbour(act: Act) -> AsyncIterator[tuple[CronScheduler, str, str]]:
-    """A scheduler with a job that ``act`` carries out at 00:01:00 and no retries, and a well-behaved one at the same time."""
+    """Open a scheduler with a job of ``act`` at 00:01:00 without retries, and a well-behaved job at the same time."""
 
     def executor(context: JobContext) -> object:
         return act(context) if context.job_name == "bad" else good(context)
@@ -155,7 +155,7 @@ async def beside_a_neighbour(act: Act) -> AsyncIterator[tuple[CronScheduler, str
 
 
 async def twice(act: Act) -> CronRun:
-    """Let a job run twice, check that both came to the same end and that the neighbour did well, and answer the second run."""
+    """Let a job run twice, check that both have the same outcome and that the neighbour succeeded, and return the second run."""
     async with beside_a_neighbour(act) as (scheduler, bad, neighbour):
         await trio.sleep(150)
         second, first = await scheduler.store.list_runs(bad)
@@ -197,7 +197,9 @@ async def twice(act: Act) -> CronRun:
         pytest.param(leaves_a_scope_open, "RuntimeError: Cancel scope stack corrupted", id="open scope"),
     ],
 )
-async def test_every_mischief_is_one_failure_with_a_readable_cause(virtual_clock: VirtualClock, act: Act, text: str) -> None:
+async def test_each_hostile_executor_is_one_failure_with_a_readable_cause(
+    virtual_clock: VirtualClock, act: Act, text: str
+) -> None:
     run = await twice(act)
     assert (run.status, run.cause, run.result_summary, run.session_id) == (RunStatus.FAILED, Cause.ERROR, None, "")
     assert run.error
@@ -209,7 +211,7 @@ def test_a_group_nested_deeper_than_python_can_follow_is_one_failure() -> None:
     async def main() -> CronRun:
         return await twice(raiser(nested(3000)))
 
-    try:  # not even pytest could show what would leave
+    try:  # not even pytest could show the exception
         error = trio.run(main, clock=VirtualClock()).error
     except BaseException as leaving:
         error = type(leaving).__name__
@@ -220,12 +222,12 @@ def test_a_group_nested_deeper_than_python_can_follow_is_one_failure() -> None:
     ("kind", "bad"),
     [
         (SystemExit, [(1, RunStatus.FAILED, Cause.ERROR, "SystemExit: stop")]),
-        # Ctrl-C is meant for the program and lands wherever the program is: the run is not to blame, and is put back.
+        # Ctrl-C is meant for the program and is raised wherever it is: the run is interrupted, and runs again.
         (KeyboardInterrupt, [(2, RunStatus.PENDING, None, None), (1, RunStatus.FAILED, Cause.INTERRUPTED, INTERRUPTED.error)]),
     ],
 )
 @pytest.mark.parametrize("grouped", [False, True])
-async def test_what_is_meant_for_the_whole_program_ends_it_in_order(
+async def test_exceptions_for_the_whole_program_stop_it_in_order(
     virtual_clock: VirtualClock, tmp_path: Path, kind: type[BaseException], grouped: bool, bad: object
 ) -> None:
     error = kind("stop")
@@ -248,7 +250,7 @@ async def test_what_is_meant_for_the_whole_program_ends_it_in_order(
     assert [run.status for run in runs if run.job_name == "neighbour"] == [RunStatus.SUCCESS]
 
 
-async def test_an_error_whose_text_wants_to_end_the_program_does_not(virtual_clock: VirtualClock) -> None:
+async def test_an_error_whose_str_raises_system_exit_does_not_stop_the_program(virtual_clock: VirtualClock) -> None:
     assert (await twice(raiser(BadText(SystemExit(3))))).error == "BadText: (its text cannot be shown)"
 
 
@@ -265,17 +267,17 @@ async def test_an_error_whose_text_wants_to_end_the_program_does_not(virtual_clo
     ],
     ids=["None", "empty", "text", "10 MB", "NUL and surrogates", "NUL in a result", "subclass of str"],
 )
-async def test_odd_texts_are_kept_as_far_as_they_can_be(virtual_clock: VirtualClock, value: object, summary: str) -> None:
+async def test_odd_results_are_stored_as_far_as_possible(virtual_clock: VirtualClock, value: object, summary: str) -> None:
     run = await twice(returner(value))
     assert (run.status, run.result_summary, run.error) == (RunStatus.SUCCESS, summary, None)
 
 
-async def test_an_error_of_10_megabytes_is_cut(virtual_clock: VirtualClock) -> None:
+async def test_an_error_of_10_megabytes_is_truncated(virtual_clock: VirtualClock) -> None:
     run = await twice(raiser(ValueError("x" * 10_000_000)))
     assert run.error == "ValueError: " + "x" * 1987 + "…"
 
 
-async def test_a_session_id_is_kept_and_cut(virtual_clock: VirtualClock) -> None:
+async def test_a_long_session_id_is_truncated(virtual_clock: VirtualClock) -> None:
     run = await twice(returner(JobResult(session_id="s\0" * 10_000)))
     assert (run.status, len(run.session_id)) == (RunStatus.SUCCESS, 200)
     assert "\0" not in run.session_id
@@ -304,7 +306,7 @@ async def test_hiding_a_cancellation_does_not_hide_the_timeout(virtual_clock: Vi
         assert (run.completed_at - START).total_seconds() == 80
 
 
-async def test_what_returns_after_its_timeout_has_returned(virtual_clock: VirtualClock) -> None:
+async def test_an_executor_that_returns_after_its_timeout_has_timed_out(virtual_clock: VirtualClock) -> None:
     async def act(context: JobContext) -> str:
         with trio.CancelScope(shield=True):
             await trio.sleep(30)
@@ -320,7 +322,7 @@ async def test_what_returns_after_its_timeout_has_returned(virtual_clock: Virtua
     ("error", "cause", "again"),
     [(GiveUp("no use"), Cause.GAVE_UP, None), (Retry("busy", after=7), Cause.ERROR, 7), (ValueError("no"), Cause.ERROR, 30)],
 )
-async def test_what_is_raised_in_a_nursery_counts_as_if_it_was_raised_alone(
+async def test_an_exception_in_a_nursery_counts_like_a_bare_one(
     virtual_clock: VirtualClock, error: Exception, cause: Cause, again: float | None
 ) -> None:
     async def executor(context: JobContext) -> None:

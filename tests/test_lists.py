@@ -1,4 +1,4 @@
-"""Lists of jobs: one-shots whose time has passed, defaults that entries follow, mistakes that refuse a list as a whole."""
+"""Lists of jobs: one-shots whose time has passed, defaults that jobs follow, mistakes that refuse a list as a whole."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def count(world: World) -> int:
 
 
 @pytest.mark.parametrize("delete", [False, True])
-def test_a_one_shot_that_has_passed_is_entered_as_done_and_the_others_run(world, delete):
+def test_a_one_shot_that_has_passed_is_added_as_done_and_the_others_run(world, delete):
     specs = world.spec(at(T0 - HOUR), name="late", delete_after_run=delete), world.spec(at(T0), name="now")
     done = world.upsert_list(*specs, origin=LIST, keeps_passed=True)
     late, now = done.ids
@@ -82,12 +82,12 @@ def test_a_done_one_shot_stays_done_and_an_edit_to_a_passed_time_is_recorded(wor
         assert world.upsert_list(other, origin=LIST, keeps_passed=True).passed == passed
         assert (world.job(job).enabled, world.job(job).next_run_at, world.claim()) == (0, None, [])
         assert [row[:3] for row in world.summary(job)] == [("success", None, 0), ("skipped", "misfire", HOUR)]
-    back = world.upsert_list(spec, origin=LIST, keeps_passed=True)  # it has run then
+    back = world.upsert_list(spec, origin=LIST, keeps_passed=True)  # moved back, it has run
     assert back.passed == []
     assert len(world.history(job)) == 2
 
 
-def test_the_time_of_one_that_waits_is_accounted_for_when_its_list_moves_it_into_the_past(world):
+def test_a_waiting_one_shot_that_its_list_moves_into_the_past_is_recorded_as_skipped(world):
     (job,) = world.upsert_list(world.spec(at(T0 + HOUR), name="a"), origin=LIST, keeps_passed=True).ids
     world.pass_time(2 * HOUR)
     assert world.upsert_list(world.spec(at(T0), name="a"), origin=LIST, keeps_passed=True).passed == ["a"]
@@ -95,7 +95,7 @@ def test_the_time_of_one_that_waits_is_accounted_for_when_its_list_moves_it_into
     assert sorted(row[:3] for row in world.summary(job)) == [("skipped", "misfire", 0), ("skipped", "replaced", HOUR)]
 
 
-def test_a_run_goes_on_when_its_one_shot_is_moved_into_the_past_and_its_retry_too(world):
+def test_a_run_and_its_retry_continue_when_their_one_shot_is_moved_into_the_past(world):
     (job,) = world.upsert_list(world.spec(at(T0), name="a"), origin=LIST, keeps_passed=True).ids
     run = world.claim_one()
     world.pass_time(HOUR)
@@ -170,10 +170,10 @@ async def test_lists_of_the_call_and_of_the_configuration_start_with_one_warning
             await store.upsert_job("strict", "it", old)
 
 
-# Defaults that entries follow
+# Defaults that jobs follow
 
 
-def test_a_new_default_zone_moves_what_depends_on_it_and_nothing_else(world):
+def test_a_new_default_zone_moves_only_moments_that_depend_on_it(world):
     specs = [
         world.spec(NINE, name="cron"),
         world.spec(HOURLY, name="interval"),
@@ -200,7 +200,7 @@ def test_a_new_default_zone_moves_what_depends_on_it_and_nothing_else(world):
     assert world.upsert_list(*specs, origin=LIST, defaults=ROME).zone == []
 
 
-def test_what_was_due_before_the_zone_changed_is_accounted_for(world):
+def test_moments_that_were_due_before_the_zone_changed_are_recorded(world):
     specs = world.spec(Cron("0 * * * *"), name="cron"), world.spec(OneShot("2026-03-02 06:00"), name="once")
     cron, once = world.upsert(*specs, origin=LIST)
     world.pass_time(3 * HOUR + MINUTE)
@@ -217,7 +217,7 @@ def test_what_was_due_before_the_zone_changed_is_accounted_for(world):
     assert world.job(once).enabled == 0
 
 
-def test_attempts_that_wait_stay_waiting_when_the_default_zone_changes(world):
+def test_pending_runs_stay_pending_when_the_default_zone_changes(world):
     specs = (
         world.spec(NINE, name="retries"),
         world.spec(NINE, name="crashed"),
@@ -240,7 +240,7 @@ def test_attempts_that_wait_stay_waiting_when_the_default_zone_changes(world):
     assert world.job(retries).next_run_at == T0 + DAY + 8 * HOUR
 
 
-def test_a_job_that_ends_its_process_each_time_stays_held_when_the_default_zone_changes(world):
+def test_a_job_in_a_crash_loop_stays_held_when_the_default_zone_changes(world):
     spec = world.spec(Cron("* * * * *"), name="a")
     (job,) = world.upsert(spec, origin=LIST)
     world.pass_time(MINUTE)
@@ -254,7 +254,7 @@ def test_a_job_that_ends_its_process_each_time_stays_held_when_the_default_zone_
     assert (row.held_by, row.crashes, row.timezone) == (before.held_by, 3, "Europe/Rome")
 
 
-def test_a_zone_that_the_user_gives_begins_anew_only_where_moments_depend_on_it(world):
+def test_a_zone_of_the_user_restarts_only_schedules_that_depend_on_it(world):
     job = world.add(HOURLY)
     world.pass_time(HOUR)
     world.finish(world.claim_one(), FAILURE)
@@ -271,7 +271,7 @@ def test_a_zone_that_the_user_gives_begins_anew_only_where_moments_depend_on_it(
     assert [row[:2] for row in world.summary(nine)] == [("failed", "error"), ("cancelled", "replaced")]
 
 
-def test_default_retries_and_timeout_change_in_place_for_waiting_attempts_too(world):
+def test_new_default_retries_and_timeout_apply_to_pending_runs_too(world):
     specs = world.spec(HOURLY, name="a"), world.spec(HOURLY, name="own", max_retries=2, timeout_secs=5)
     a, own = world.upsert(*specs, origin=LIST)
     world.pass_time(HOUR)
@@ -289,7 +289,7 @@ def test_default_retries_and_timeout_change_in_place_for_waiting_attempts_too(wo
     assert [row[0] for row in world.summary(a)] == ["failed", "failed"]  # and no third attempt
 
 
-def test_a_paused_job_of_a_list_follows_and_stays_paused(world):
+def test_a_paused_job_follows_new_defaults_and_stays_paused(world):
     spec = world.spec(NINE, name="a")
     (job,) = world.upsert(spec, origin=LIST)
     world.pause(job)
@@ -298,7 +298,7 @@ def test_a_paused_job_of_a_list_follows_and_stays_paused(world):
     assert world.resume(job).next_run_at == T0 + 8 * HOUR
 
 
-def test_a_call_without_an_origin_leaves_settled_what_a_list_has(world):
+def test_a_call_without_an_origin_keeps_the_defaults_that_a_list_has_stored(world):
     spec = world.spec(NINE, name="a")
     (job,) = world.upsert(spec, origin=LIST, defaults=ROME)
     before = world.job(job)
@@ -306,7 +306,7 @@ def test_a_call_without_an_origin_leaves_settled_what_a_list_has(world):
     assert world.job(job) == before
 
 
-async def test_the_start_says_which_jobs_follow(
+async def test_the_start_logs_which_jobs_follow_new_defaults(
     virtual_clock: VirtualClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "cronactors.lists")
@@ -330,10 +330,10 @@ async def test_the_start_says_which_jobs_follow(
     ]
 
 
-# Whose a job is
+# The list that a job belongs to
 
 
-def test_a_name_that_two_lists_share_belongs_to_the_one_that_was_upserted_last(world):
+def test_a_job_named_in_two_lists_belongs_to_the_list_that_was_upserted_last(world):
     shared = world.spec(HOURLY, name="shared")
     (job,) = world.upsert(shared, origin="a")
     own = world.add(HOURLY, name="own")
@@ -341,18 +341,18 @@ def test_a_name_that_two_lists_share_belongs_to_the_one_that_was_upserted_last(w
     assert (world.job(job).origin, world.job(own).origin) == ("b", "b")
     world.upsert(origin="a")
     assert world.exists(job)
-    world.upsert(shared)  # a call without an origin takes nothing
+    world.upsert(shared)  # a call without an origin takes over no job
     assert world.job(job).origin == "b"
 
 
-def test_a_list_takes_what_it_had_under_a_former_name_and_nobody_else_s(world):
+def test_a_list_takes_over_the_jobs_of_its_former_origins_only(world):
     def upsert(origin: str, file: str, *specs: object) -> list[str]:
         former = (file, f"/srv/{file}")
         return world.do(upsert_jobs, JobList(specs=specs, origin=origin, file=file, former=former), DEFAULTS).ids  # type: ignore[arg-type]
 
     specs = {name: world.spec(HOURLY, name=name) for name in ("kept", "dropped", "library")}
     kept, dropped = world.upsert(specs["kept"], specs["dropped"], origin="/srv/a.toml")
-    (library,) = world.upsert(specs["library"], origin="b.toml")  # a name that its program gave it
+    (library,) = world.upsert(specs["library"], origin="b.toml")  # an origin that its program named
     assert upsert("a.toml", "a.toml", specs["kept"]) == [kept]
     assert (world.job(kept).origin, world.exists(dropped)) == ("a.toml", False)
     other = upsert("b", "b.toml", world.spec(HOURLY, name="other"))

@@ -1,4 +1,4 @@
-"""Origins: how a file's list is found again, what a start says of lists whose file is gone, taking over and removing them."""
+"""Origins: finding the list of a file again, reports of lists whose file is gone, taking them over and removing them."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def test_the_origin_of_a_file_is_its_path_from_the_folder_of_the_database(databa
     assert origin_of(CronConfig(), database) is None
 
 
-def test_a_database_named_from_the_current_folder(tmp_path, monkeypatch):
+def test_a_relative_path_of_the_database(tmp_path, monkeypatch):
     (tmp_path / "sub").mkdir()
     monkeypatch.chdir(tmp_path / "sub")
     assert default_origin("a.db", f"{tmp_path}/agent.toml") == "../agent.toml"
 
 
-def test_the_file_may_name_its_list(tmp_path):
+def test_a_file_may_name_its_origin(tmp_path):
     file = tmp_path / "agent.toml"
     file.write_text('[cron]\norigin = "my agent"')
     assert (load_config(file).origin, load_config(file).file) == ("my agent", str(file))
@@ -69,7 +69,7 @@ async def names_in(database: Path) -> list[str]:
 
 
 async def begin(database: Path, config: CronConfig) -> tuple[str, ...]:
-    """Start and end; what the start says of lists that are lost."""
+    """Start and stop a scheduler; return the reports of lists whose file is gone."""
     async with open_scheduler(database, Worker(), config=config) as scheduler:
         return tuple(lost.line() for lost in scheduler._start_report.lost)
 
@@ -83,7 +83,7 @@ async def test_a_file_that_is_moved_with_its_database_is_the_same_list(virtual_c
     assert await names_in(second / "a.db") == ["a"]
 
 
-async def test_a_file_that_is_renamed_is_said_to_be_gone_until_its_jobs_are_taken_over(
+async def test_each_start_reports_a_renamed_file_until_its_jobs_are_taken_over(
     virtual_clock: VirtualClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     database, old, new = tmp_path / "a.db", tmp_path / "old.toml", tmp_path / "new list.toml"
@@ -111,7 +111,7 @@ async def test_a_file_that_is_renamed_is_said_to_be_gone_until_its_jobs_are_take
     assert await names_in(database) == ["d"]
 
 
-async def test_two_files_with_one_database_never_take_each_other_s_jobs(virtual_clock: VirtualClock, tmp_path: Path) -> None:
+async def test_two_files_with_one_database_keep_their_own_jobs(virtual_clock: VirtualClock, tmp_path: Path) -> None:
     database = tmp_path / "a.db"
     (tmp_path / "other").mkdir()
     for _ in range(2):
@@ -140,7 +140,7 @@ async def test_the_absolute_path_of_a_file_was_its_origin_once(
         assert [job.id for job in await store.list_jobs() if job.name == "a"] == [kept]
 
 
-async def test_a_file_that_gets_a_name_keeps_its_jobs_and_one_whose_name_changes_says_so(
+async def test_a_file_that_gets_an_origin_keeps_its_jobs_and_a_changed_origin_is_reported(
     virtual_clock: VirtualClock, tmp_path: Path
 ) -> None:
     database, file = tmp_path / "a.db", tmp_path / "agent.toml"
@@ -154,7 +154,7 @@ async def test_a_file_that_gets_a_name_keeps_its_jobs_and_one_whose_name_changes
     assert await names_in(database) == ["a", "c"]
 
 
-async def test_a_program_s_own_list_has_no_file_that_could_be_gone(virtual_clock: VirtualClock, tmp_path: Path) -> None:
+async def test_a_list_without_a_file_is_never_reported(virtual_clock: VirtualClock, tmp_path: Path) -> None:
     database = tmp_path / "a.db"
     async with open_store(database) as store:
         await store.upsert_jobs([JobSpec("a", "p", EVERY)], origin="program")
@@ -162,7 +162,7 @@ async def test_a_program_s_own_list_has_no_file_that_could_be_gone(virtual_clock
     assert await names_in(database) == ["a", "b"]
 
 
-async def test_a_list_in_memory(virtual_clock: VirtualClock, tmp_path: Path) -> None:
+async def test_a_list_in_a_database_in_memory(virtual_clock: VirtualClock, tmp_path: Path) -> None:
     async with open_scheduler(":memory:", Worker(), config=list_in(tmp_path / "agent.toml", "a")) as scheduler:
         assert [job.name for job in await scheduler.store.list_jobs()] == ["a"]
 
@@ -182,7 +182,7 @@ cron = "0 9 * * *"
 
 
 @pytest.mark.slow
-def test_a_renamed_file_is_named_and_its_jobs_are_taken_over(start, write, tmp_path):
+def test_the_header_names_a_renamed_file_and_adopt_takes_its_jobs_over(start, write, tmp_path):
     write(JOBS).rename(tmp_path / "old.toml")
     assert start("run", "old.toml", "--for", "0").end()[0] == 0
     (tmp_path / "old.toml").unlink()
@@ -194,12 +194,12 @@ def test_a_renamed_file_is_named_and_its_jobs_are_taken_over(start, write, tmp_p
     code, text = start("run", "--for", "0", "--adopt", "old.toml").end()
     assert (code, lines_of(text, "old.toml")) == (0, ["took over 1 job of old.toml"])
     assert not lines_of(text, "^  b ")
-    code, text = start("run", "--for", "0", "--adopt", "old.toml").end()  # as a service is started again
+    code, text = start("run", "--for", "0", "--adopt", "old.toml").end()  # as after the restart of a service
     assert (code, lines_of(text, "old.toml")) == (0, ["took over 0 jobs of old.toml"])
 
 
 @pytest.mark.slow
-def test_the_header_says_what_follows_and_what_has_passed(start, write, tmp_path):
+def test_the_header_lists_jobs_with_new_defaults_and_one_shots_that_have_passed(start, write, tmp_path):
     file = write(JOBS)
     assert start("run", "--for", "0").end()[0] == 0
     file.write_text(
@@ -220,7 +220,7 @@ def test_the_header_says_what_follows_and_what_has_passed(start, write, tmp_path
 
 
 @pytest.mark.slow
-def test_removing_a_list(start, write, tmp_path):
+def test_remove_removes_the_jobs_of_a_list(start, write, tmp_path):
     write(JOBS)
     assert start("run", "--for", "0").end()[0] == 0
     code, text = start("remove", "--origin", "agent.toml").end()
@@ -240,7 +240,7 @@ def test_removing_a_list(start, write, tmp_path):
 
 
 def asked(folder: Path, answer: bytes) -> tuple[int, str]:
-    """The exit status and the text of a removal on a terminal where that is typed."""
+    """Return exit status and output of a removal on a terminal, with that typed."""
     leader, follower = pty.openpty()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "dumb"}
     with subprocess.Popen(

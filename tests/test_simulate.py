@@ -1,4 +1,4 @@
-"""Simulations: a stretch of time in one call; every moment of many jobs, compared with brute force."""
+"""Simulations, and every moment of many jobs compared with brute force."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests import oracle
 START, END = "2026-03-28T00:00Z", "2026-03-30T00:00Z"
 ZONES = ["Europe/Rome", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe", "Africa/Casablanca", "UTC"]
 DAYS = int(os.environ.get("CRONACTORS_DAYS", "5"))
-"""How long the comparison with brute force simulates; 365 is a year."""
+"""How long the comparison with brute force simulates (days)."""
 
 
 async def work(context: JobContext) -> str:
@@ -31,7 +31,7 @@ async def work(context: JobContext) -> str:
     return f"{context.prompt} done"
 
 
-def test_a_simulation_tells_what_happened() -> None:
+def test_a_simulation_reports_runs_skips_and_jobs() -> None:
     specs = [
         JobSpec("night", "back up", Cron("30 2 * * *"), timezone="Europe/Rome"),
         JobSpec("bad", "it", OneShot("2026-03-29T12:00Z"), max_retries=1),
@@ -58,19 +58,19 @@ def test_a_simulation_tells_what_happened() -> None:
     ]
 
 
-def test_what_is_due_at_the_end_does_not_run() -> None:
+def test_a_moment_at_the_end_does_not_run() -> None:
     report = simulate([JobSpec("hourly", "it", Interval.every(hours=1))], work, start=START, end="2026-03-28T02:00Z")
     assert len(report.runs) == 1
     assert str(simulate([], work, start=START, end=END)) == "nothing happened"
 
 
 @pytest.mark.parametrize(("start", "end"), [(END, START), (START, START), ("yesterday", END), (datetime(2026, 1, 1), END)])
-def test_bad_stretches_of_time(start: str, end: str) -> None:
+def test_a_bad_start_or_end(start: str, end: str) -> None:
     with pytest.raises(CronError):
         simulate([], work, start=start, end=end)
 
 
-async def test_a_simulation_runs_no_second_trio_inside_of_one() -> None:
+async def test_a_simulation_inside_a_trio_run_is_refused() -> None:
     with pytest.raises(CronError, match="virtual_clock"):
         simulate([], work, start=START, end=END)
 
@@ -84,7 +84,7 @@ def test_a_zone_that_raises() -> None:
         simulate([], work, start=datetime(2026, 1, 1, tzinfo=Broken()), end=END)
 
 
-def test_a_report_stands_in_an_order_of_its_own() -> None:
+def test_a_report_is_sorted_by_start_moment_and_job() -> None:
     async def minute(context: JobContext) -> None:
         await trio.sleep(60)
 
@@ -94,13 +94,13 @@ def test_a_report_stands_in_an_order_of_its_own() -> None:
     assert len(texts) == 1
 
 
-def test_commands_of_the_shell_take_no_virtual_time(tmp_path: Path) -> None:
+def test_shell_commands_take_no_virtual_time(tmp_path: Path) -> None:
     spec = JobSpec("job", "sleep 0.05; echo hi", Interval.every(hours=1), max_retries=0, timeout_secs=1)
     report = simulate([spec], shell_executor(tmp_path), start=START, end="2026-03-28T02:30Z")
     assert [(run.status, run.result_summary) for run in report.runs] == [(RunStatus.SUCCESS, "hi")] * 2
 
 
-async def test_time_is_held_for_what_a_clock_cannot_see(virtual_clock: VirtualClock) -> None:
+async def test_hold_stops_virtual_time(virtual_clock: VirtualClock) -> None:
     command = [sys.executable, "-c", "import time; time.sleep(0.05)"]
     with virtual_clock.hold(), trio.fail_after(0.001):  # virtual seconds
         began = time.monotonic()
@@ -119,7 +119,7 @@ def expression(draw: random.Random) -> str:
     return f"{minute} {hour} {draw.choice(['*', '*', '1,15', 'L'])} * {draw.choice(['*', '*', '1-5', '0'])}"
 
 
-def test_every_moment_of_a_hundred_jobs_is_the_one_that_brute_force_finds() -> None:
+def test_every_moment_of_a_hundred_jobs_matches_brute_force() -> None:
     draw = random.Random(20260301)
     start = datetime(2026, 3, 20, tzinfo=UTC)
     end = start + timedelta(days=DAYS)

@@ -17,7 +17,7 @@ SOURCE = Path(__file__).with_name("typing_api.py")
 
 
 def mypy(source: Path, cache: Path) -> str:
-    """What mypy says, with the project's own settings; "" if it finds nothing."""
+    """Return the output of mypy with the project's own settings; "" without errors."""
     process = subprocess.run(
         [
             *(sys.executable, "-m", "mypy", "--strict", "--no-error-summary"),
@@ -37,7 +37,7 @@ def mypy(source: Path, cache: Path) -> str:
 @pytest.mark.slow
 def test_types_of_the_public_api(tmp_path):
     assert mypy(SOURCE, tmp_path / "cache") == ""
-    # The same with two mistakes, so that a mypy which looks at nothing is found out.
+    # With two mistakes, to notice a mypy that checks nothing.
     wrong = tmp_path / "wrong_api.py"
     wrong.write_text(
         SOURCE.read_text(encoding="utf-8").replace("unknown=1)  # type: ignore[call-arg]", "unknown=1)")
@@ -50,12 +50,12 @@ def test_types_of_the_public_api(tmp_path):
     assert 'Unused "type: ignore" comment' in said
 
 
-def test_everything_public_is_looked_at():
+def test_every_public_name_is_used_in_the_typing_module():
     tree = ast.parse(SOURCE.read_text(encoding="utf-8"))
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     used |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     assert set(cronactors.__all__) - used == set()
 
 
-def test_the_package_says_that_it_has_types():
+def test_the_package_is_marked_as_typed():
     assert (Path(cronactors.__file__).parent / "py.typed").exists()

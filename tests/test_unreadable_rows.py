@@ -1,4 +1,4 @@
-"""A stored row that cannot be read never stops its neighbours: wherever many rows are read, it is shown, left alone or paused."""
+"""A stored row that cannot be read never stops other jobs: wherever many rows are read it is shown, skipped or paused."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_it_can_be_removed_and_does_not_disturb_a_clock_that_is_set_back(world, 
 
 @settings
 @pytest.mark.parametrize("outcome", [SUCCESS, FAILURE, INTERRUPTED])
-def test_what_became_unreadable_during_a_run_does_not_keep_it_from_ending(world, columns, outcome):
+def test_a_run_finishes_although_its_job_has_become_unreadable(world, columns, outcome):
     bad = world.add(Cron("* * * * *"))
     world.pass_time(MINUTE)
     run = world.claim_one()
@@ -111,7 +111,7 @@ def test_a_crash_of_its_run_is_found_and_so_are_those_of_others(world, columns):
 
 
 @settings
-def test_a_run_that_was_asked_for_fails_and_says_why(world, columns):
+def test_a_requested_run_fails_with_the_reason(world, columns):
     bad, good = world.add(HOURLY), world.add(HOURLY)
     world.damage(bad, **columns)
     asked = world.request(bad)
@@ -131,7 +131,7 @@ def test_a_job_that_cancels_its_runs(world, columns):
     world.pass_time(MINUTE)
     world.do(cancel_overlapped)
     assert not world.do(cancel_overlapped)
-    assert world.job(bad).enabled == ("overlap" in columns)  # then it cancels nothing, and its next claim stops it
+    assert world.job(bad).enabled == ("overlap" in columns)  # it cancels nothing, and its next claim pauses it
 
 
 @settings
@@ -180,7 +180,7 @@ def test_a_delay_that_cannot_be_read_is_the_same_one_shot_again(world):
     assert (world.job(job).schedule, world.job(job).next_run_at) == (before.schedule, before.next_run_at)
 
 
-def test_a_settled_zone_that_cannot_be_read_is_settled_anew(world):
+def test_a_stored_default_zone_that_cannot_be_read_is_replaced(world):
     (job,) = world.upsert(world.spec(HOURLY, name="a"))
     world.damage(job, timezone="Atlantis/Capital")
     world.upsert(world.spec(Cron("0 9 * * *"), name="a"))
@@ -204,7 +204,7 @@ def test_a_job_that_cannot_be_read_is_shown_among_the_others(world, columns):
     json.dumps([listing.job_as_json(job) for job in jobs])
 
 
-def test_times_that_are_none_are_not_taken_for_a_clock_that_was_ahead(world):
+def test_unreadable_times_are_not_taken_for_a_clock_that_was_ahead(world):
     bad = world.add()
     world.damage(bad, created_at=FAR, anchor_at=FAR)
     found = world.do(clock_set_back.latest_added_at)
@@ -266,7 +266,7 @@ SQL = [
 async def test_a_scheduler_starts_and_runs_the_others(
     virtual_clock: VirtualClock, tmp_path: Path, statement: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """All that a start, a tick, a run and its notification read."""
+    """Covers all reads of a start, a tick, a run and its notification."""
     caplog.set_level(logging.ERROR)
     file = tmp_path / "a.db"
     async with open_store(file) as store:
@@ -300,14 +300,14 @@ async def test_a_scheduler_starts_and_runs_the_others(
         assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
-def test_an_unreadable_misfire_is_an_error_of_ours():
+def test_an_unreadable_misfire_is_a_cron_error():
     for text in ("{", "[1]", "null", '{"x": 1}', '{"window_ms": "a"}', '{"window_ms": 1e999}', '{"coalesce": 5}', "[" * 100_000):
         with pytest.raises(InvalidJob, match="misfire .*"):
             misfire_from_text(text)
     assert misfire_from_text('{"coalesce": "all"}').coalesce is Coalesce.ALL
 
 
-def test_a_loop_of_its_own_pauses_a_job_again_that_cannot_be_read_still(world):
+def test_an_own_loop_pauses_an_unreadable_job_again(world):
     job_id = world.add()
     world.damage(job_id, misfire="x")
     world.pass_time(MINUTE)

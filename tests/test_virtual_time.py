@@ -1,4 +1,4 @@
-"""Virtual time: when it jumps and when it waits, the wall clock being set, and that nothing spins."""
+"""Virtual time: when it jumps and when it waits, setting the wall clock, and that nothing spins."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tests.workers import START, Worker, after, history
 # Trio's time
 
 
-async def test_sleeps_jump_to_their_end_one_after_the_other(virtual_clock: VirtualClock) -> None:
+async def test_sleeps_end_in_order_without_waiting(virtual_clock: VirtualClock) -> None:
     woke: list[tuple[str, float]] = []
 
     async def sleep(name: str, seconds: float) -> None:
@@ -48,7 +48,7 @@ async def test_sleeps_jump_to_their_end_one_after_the_other(virtual_clock: Virtu
             nursery.start_soon(sleep, name, seconds)
     assert [name for name, _ in woke] == ["moment", "hour", "year"]
     assert [at for _, at in woke] == pytest.approx([0.001, 3600, 365 * 86_400])
-    assert time.monotonic() - began < 60  # it was no real sleep
+    assert time.monotonic() - began < 60  # no real sleep
     assert virtual_clock.now() == cronactors.now() == START + timedelta(days=365)
 
 
@@ -67,11 +67,11 @@ async def test_deadlines_are_met_exactly(virtual_clock: VirtualClock) -> None:
     assert trio.current_time() == pytest.approx(15)
 
 
-async def test_no_time_passes_while_a_thread_works(virtual_clock: VirtualClock) -> None:
+async def test_no_time_passes_while_a_thread_runs(virtual_clock: VirtualClock) -> None:
     order: list[str] = []
 
     async def work() -> None:
-        await trio.to_thread.run_sync(time.sleep, 0.03)  # real: time for a clock that overlooks threads to jump
+        await trio.to_thread.run_sync(time.sleep, 0.03)  # real: a clock that ignores threads would jump
         order.append(f"thread at {trio.current_time():g}")
 
     async def sleep() -> None:
@@ -99,7 +99,7 @@ async def test_an_executor_in_a_thread_is_waited_for(virtual_clock: VirtualClock
         assert (run.status, run.result_summary, run.completed_at) == (RunStatus.SUCCESS, "blocked", after(5))
 
 
-async def test_with_nothing_to_do_it_does_not_spin(virtual_clock: VirtualClock) -> None:
+async def test_an_idle_clock_does_not_spin(virtual_clock: VirtualClock) -> None:
     async with open_scheduler(":memory:", Worker()):
         done = trio.Event()
         token = trio.lowlevel.current_trio_token()
@@ -148,14 +148,14 @@ async def test_a_mock_clock_that_does_not_jump_by_itself_is_fine(mock_clock: tri
 # The wall clock
 
 
-def test_now_outside_of_trio_is_the_systems() -> None:
+def test_now_outside_trio_is_the_system_clock() -> None:
     found = cronactors.now()
     assert found.tzinfo is UTC
     assert found.microsecond % 1000 == 0
     assert abs(found - datetime.now(UTC)) < timedelta(minutes=1)
 
 
-async def test_now_in_real_time_is_the_systems() -> None:
+async def test_now_in_real_time_is_the_system_clock() -> None:
     assert abs(cronactors.now() - datetime.now(UTC)) < timedelta(minutes=1)
 
 
@@ -202,7 +202,7 @@ async def test_a_run_that_takes_longer_than_a_lease_is_not_taken_from_a_schedule
 # Contexts
 
 
-def test_make_context_fills_in_what_is_not_given() -> None:
+def test_make_context_has_defaults() -> None:
     context = make_context()
     assert context == JobContext(
         prompt="prompt",
@@ -221,14 +221,14 @@ def test_make_context_fills_in_what_is_not_given() -> None:
         given.prompt = "other"  # type: ignore[misc]
 
 
-def test_the_clock_says_how_long_to_wait() -> None:
+def test_trio_may_wait_until_the_clock_moves() -> None:
     clock = VirtualClock()
     assert (clock.current_time(), clock.wall(), clock.now()) == (0.0, 1_767_225_600_000, START)
     assert clock.deadline_to_sleep_time(0.0) == 0.0
     assert clock.deadline_to_sleep_time(5.0) == math.inf
 
 
-async def test_a_thread_of_an_executor_is_told_the_virtual_time(virtual_clock: VirtualClock) -> None:
+async def test_now_in_a_thread_of_an_executor_is_virtual(virtual_clock: VirtualClock) -> None:
     told = []
 
     async def executor(context: JobContext) -> None:
@@ -249,7 +249,7 @@ async def test_a_thread_cannot_set_the_wall_clock_under_a_scheduler(virtual_cloc
         assert virtual_clock.now() == START
 
 
-async def test_a_clock_that_stands_still_says_so(
+async def test_a_stalled_clock_logs_a_warning_once(
     virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(testing, "STALLED_AFTER", 0.05)
@@ -260,7 +260,7 @@ async def test_a_clock_that_stands_still_says_so(
     assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["virtual time is stalled"]
 
 
-async def test_hold_finds_the_clock_of_the_run(virtual_clock: VirtualClock) -> None:
+async def test_hold_uses_the_clock_of_the_trio_run(virtual_clock: VirtualClock) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.sleep, 3600)
         with hold():
@@ -281,7 +281,7 @@ async def test_the_clock_stops_at_the_end_of_time(virtual_clock: VirtualClock) -
     assert cronactors.now().year == 9997
 
 
-def test_without_pytest_the_fixture_says_what_it_needs() -> None:
+def test_without_pytest_the_error_names_the_packages_to_install() -> None:
     code = "import sys; sys.modules['pytest'] = None; from cronactors.testing import make_context, virtual_clock"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.splitlines()[-1] == (

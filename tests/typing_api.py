@@ -1,4 +1,4 @@
-"""What type checkers make of the public API. Never run: ``test_typing.py`` gives it to mypy --strict.
+"""Uses of the public API for type checkers. Never run: ``test_typing.py`` checks it with mypy --strict.
 
 A line that must be refused ends in a type: ignore with its error code; one that is not needed is an error by itself.
 """

@@ -22,7 +22,7 @@ from tests.cli_command import ROOT, start
 __all__ = ["start"]
 
 
-def test_version_is_quick_and_imports_nothing_heavy():
+def test_version_imports_nothing_heavy():
     code = "import sys; sys.argv[1:] = ['--version']; from cronactors.cli import main; main()"
     code += "; assert not {'click', 'rich', 'sqlite_utils', 'asyncio'} & set(sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
@@ -61,14 +61,14 @@ def test_wrong_usage_is_one_line_without_traceback(start, tmp_path, args, status
         ("os:getcwd", "executor 'os:getcwd' must be an async function"),
     ],
 )
-def test_wrong_executor(start, tmp_path, executor, message):
+def test_a_wrong_executor(start, tmp_path, executor, message):
     (tmp_path / "agent.toml").write_text("[cron]")
     code, text = start("run", *(["--executor", executor] if executor else [])).end()
     assert (code, text.startswith(f"cronactors: {message}")) == (1, True)
     assert not (tmp_path / "agent.db").exists()
 
 
-def test_database_is_found_in_order(tmp_path, monkeypatch):
+def test_the_database_is_found_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("CRONACTORS_DB", raising=False)
     other = tmp_path / "other"
@@ -94,15 +94,15 @@ def standard_output_in_a_pipe() -> Iterator[io.FileIO]:
     reader, writer = os.pipe()
     with os.fdopen(writer, "w", encoding="utf-8") as stream, pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "stdout", stream)
-        with os.fdopen(reader, "rb", buffering=0) as reading:  # closed first: that wakes a writer which still waits
+        with os.fdopen(reader, "rb", buffering=0) as reading:  # closed first, which wakes a writer that waits
             yield reading
 
 
 def never() -> None:
-    pytest.fail("nobody reads?")
+    pytest.fail("the reader is gone?")
 
 
-async def test_printer_holds_nobody_up_and_leaves_out_what_is_too_much():
+async def test_a_slow_reader_does_not_block_the_printer_and_misses_lines():
     received = bytearray()
 
     async def read(reader: io.FileIO) -> None:
@@ -124,7 +124,7 @@ async def test_printer_holds_nobody_up_and_leaves_out_what_is_too_much():
     assert lines[-2:] == ["9999", "… 10,000 lines left out …"]
 
 
-async def test_printer_gives_up_on_a_reader_that_stands_still(autojump_clock):
+async def test_the_printer_gives_up_on_a_blocked_reader_after_2_seconds(autojump_clock):
     with standard_output_in_a_pipe():
         printer = Printer(never)
         async with trio.open_nursery() as nursery:
@@ -135,7 +135,7 @@ async def test_printer_gives_up_on_a_reader_that_stands_still(autojump_clock):
     assert trio.current_time() == 2
 
 
-async def test_printer_tells_when_nobody_reads():
+async def test_the_printer_reports_a_reader_that_is_gone():
     lost = trio.Event()
     with standard_output_in_a_pipe() as reader, trio.fail_after(10):
         reader.close()

@@ -118,22 +118,22 @@ def test_orphans_are_reaped(contain):
     for _ in range(20):
         try:
             counts.append(len(zombies([container.first, *children(container.first)])))
-        except OSError:  # one of them was reaped while we looked
+        except OSError:  # one of them was reaped meanwhile
             continue
         time.sleep(0.02)
     assert len(counts) >= 5
-    assert min(counts) == 0, counts  # those that have just exited may be seen, and never pile up
+    assert min(counts) == 0, counts  # those that have just exited may be there, and never pile up
     assert max(counts) < 10, counts
 
 
-def test_statuses_of_commands_stay_known(contain):
+def test_exit_statuses_of_commands_are_not_lost(contain):
     code, text = contain(FAILS, "--for", "1").end()
     assert code == 0, text
     assert lines_of(text, "fails .*failed .*exit status 3")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_signal_is_passed_on(contain, number):
+def test_a_signal_is_passed_on(contain, number):
     container = contain(ORPHANS)
     container.wait_for_line("orphans .*success")
     os.kill(container.first, number)
@@ -143,7 +143,7 @@ def test_signal_is_passed_on(contain, number):
     assert text.splitlines()[-1].startswith("ended: ")
 
 
-def test_second_signal_ends_at_once_with_its_status(contain):
+def test_a_second_signal_stops_at_once_with_its_status(contain):
     container = contain(SLOW)
     container.wait_for_line("slow .*started")
     os.kill(container.first, signal.SIGTERM)
@@ -152,29 +152,29 @@ def test_second_signal_ends_at_once_with_its_status(contain):
     assert container.end()[0] == 128 + signal.SIGTERM
 
 
-def test_exit_status_of_a_child_that_was_killed(contain):
+def test_the_exit_status_of_a_child_that_was_killed(contain):
     container = contain(ORPHANS)
     container.wait_for_line("orphans .*success")
     os.kill(container.runner, signal.SIGKILL)
     assert container.process.wait(20) == 128 + signal.SIGKILL
 
 
-def test_exit_status_of_an_error(contain):
+def test_the_exit_status_of_an_error(contain):
     code, text = contain("[[cron.jobs]]\nname = 5\n").end()
     assert code == 1
     assert re.search("^cronactors: .*prompt is missing", text, re.MULTILINE)
 
 
 @pytest.mark.skipif(shutil.which("setsid") is None, reason="there is no setsid")
-def test_signal_of_the_terminal_arrives_once(tmp_path):
-    """The terminal signals the whole process group; passed on as well it would be the second, which ends at once."""
+def test_a_signal_of_the_terminal_arrives_once(tmp_path):
+    """The terminal signals the whole process group. If we passed the signal on too, it would be a second one, which stops at once."""
     (tmp_path / "agent.toml").write_text(FILE + '[[cron.jobs]]\nname = "slow"\nprompt = "sleep 1.5"\nin_secs = 0\n')
     ours, theirs = pty.openpty()
     container = Container(tmp_path, "run", terminal=theirs)
     os.close(theirs)
     try:
         container.wait_for_line("slow .*started")
-        os.kill(container.first, signal.SIGSTOP)  # so that what it passes on is no part of the first signal
+        os.kill(container.first, signal.SIGSTOP)  # so that a signal which it passes on arrives later
         os.write(ours, b"\x03")
         container.wait_for_line("waiting at most 5 s for 1 run;")
         os.kill(container.first, signal.SIGCONT)

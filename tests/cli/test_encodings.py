@@ -1,4 +1,4 @@
-"""Every verb prints whatever is stored, in whatever encoding standard output has."""
+"""Every verb prints any stored text in any encoding of standard output."""
 
 from __future__ import annotations
 
@@ -76,17 +76,17 @@ def answer(folder: Path, name: str, *args: str) -> str:
 
 
 def file_of(name: str) -> str:
-    """Without the coercion of PEP 538 Python cannot decode another name, and we refuse it."""
+    """Return the name of the file. Without the coercion of PEP 538 Python cannot decode the other one, and we refuse it."""
     return "agent.toml" if "coerced" in name else "ägent.toml"
 
 
 def visible(text: str, name: str) -> str:
-    """The text with escapes for what the encoding lacks."""
+    """Escape characters that the encoding lacks."""
     return text.encode(encoding_of(name), "backslashreplace").decode(encoding_of(name))
 
 
 @each_encoding
-def test_tables_show_what_the_encoding_lacks_as_escapes(folder: Path, name: str) -> None:
+def test_tables_escape_characters_that_the_encoding_lacks(folder: Path, name: str) -> None:
     trio.run(fill, folder)
     jobs = answer(folder, name, "list", "--db", "jobs.db").splitlines()
     assert len(jobs) == 3
@@ -122,7 +122,7 @@ def test_findings_moments_and_help_are_printed(folder: Path, name: str) -> None:
 
 @pytest.mark.slow
 @each_encoding
-def test_a_scheduler_says_what_it_does(folder: Path, name: str) -> None:
+def test_run_prints_in_any_encoding(folder: Path, name: str) -> None:
     text = answer(folder, name, "run", file_of(name), "--for", "0.7")
     assert "\ufeff" not in text
     assert f"file      {visible(f'{folder}/{file_of(name)}', name)}\n" in text

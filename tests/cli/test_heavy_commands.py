@@ -1,4 +1,4 @@
-"""Shell commands that will not end or say too much, run by a scheduler: its slot, its memory and its neighbours. In real time."""
+"""Shell commands that do not end or print too much, and the slot, the memory and the other jobs of their scheduler. In real time."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ pytestmark = [posix, pytest.mark.slow]
 
 GRACE = 0.3
 DEAF = "trap '' TERM INT HUP; echo $$ >pid; while :; do sleep 0.05; done"
-"""It traps SIGTERM, and so does each child that inherits it."""
+"""A command that traps SIGTERM, as do its children."""
 YEARLY = Interval.every(hours=8760)
 MEGABYTES = 50
-KEPT = 4_000_000
-"""What such an output may cost in memory (bytes): pieces that are read and the ends that are kept."""
+MAX_MEMORY = 4_000_000
+"""How much memory (bytes) a long output may take: pieces that are read, and both ends of it."""
 
 
 async def test_a_command_that_traps_sigterm_is_killed_at_its_timeout_and_its_slot_is_free_again(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ async def test_50_megabytes_of_output_are_cut_and_take_little_memory(
         with trio.fail_after(60):
             run = await scheduler.run_now(job_id)
         _, peak = tracemalloc.get_traced_memory()
-    assert peak - before < KEPT
+    assert peak - before < MAX_MEMORY
     if ending == "exit 3":
         assert run.status is RunStatus.FAILED
         assert run.error is not None
@@ -97,12 +97,12 @@ async def test_four_floods_at_once_take_little_memory_and_do_not_hold_up_a_neigh
             async with trio.open_nursery() as nursery:
                 for job_id in ids:
                     nursery.start_soon(scheduler.run_now, job_id)
-            await trio.sleep(0.3)  # real time, so that the neighbour's next moment comes
+            await trio.sleep(0.3)  # real time, until the neighbour's next moment
         _, peak = tracemalloc.get_traced_memory()
-    assert peak - before < 4 * KEPT
+    assert peak - before < 4 * MAX_MEMORY
     runs = await runs_in(tmp_path / "a.db")
     assert [run.status for run in runs if run.job_id in ids] == [RunStatus.SUCCESS] * 4
     neighbours = [run for run in runs if run.job_name == "neighbour" and run.status is not RunStatus.SKIPPED]
     assert neighbours
     assert {run.result_summary for run in neighbours if run.status is RunStatus.SUCCESS} == {"here"}
-    assert SHELL_OUTPUT * 4 < KEPT
+    assert SHELL_OUTPUT * 4 < MAX_MEMORY

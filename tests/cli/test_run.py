@@ -1,4 +1,4 @@
-"""The command with a scheduler: what it says, signals, kill -9, and looking at it from a second process."""
+"""The command with a scheduler: its output, signals, kill -9, and reading its file from a second process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["start", "write"]
 
 
 @pytest.mark.slow
-def test_run_says_what_it_does(start, write, tmp_path):
+def test_run_prints_header_runs_and_summary(start, write, tmp_path):
     write(QUICK)
     code, text = start("run", "--for", "2.5").end()
     assert code == 0, text
@@ -37,12 +37,12 @@ def test_run_says_what_it_does(start, write, tmp_path):
     assert len(lines_of(text, "seconds .*success .* six fields")) >= 2
     assert len(lines_of(text, "once .*success .* hello")) == 1
     assert re.search(rf"fails    attempt 1  failed     \d\.\d\d s  .*exit status 3: bad(; retry at {TIME})?$", text, re.MULTILINE)
-    assert not lines_of(text, "WARNING"), "a failed run is told once"
+    assert not lines_of(text, "WARNING"), "a failed run is printed once"
     assert re.match(r"ended: \d+ runs \(.*\)\. Nothing is lost: start it again to continue\.", text.splitlines()[-1])
 
 
 @pytest.mark.slow
-def test_second_start_goes_on_and_does_not_repeat_the_one_shot(start, write, tmp_path):
+def test_a_second_start_continues_and_does_not_repeat_the_one_shot(start, write, tmp_path):
     write(QUICK)
     assert start("run", "--for", "0.7").end()[0] == 0
     code, text = start("run", "--for", "0.7").end()
@@ -82,7 +82,7 @@ def test_list_and_runs_while_a_scheduler_has_the_file_open(start, write):
 
 
 @pytest.mark.slow
-def test_kill_9_on_the_line_that_says_started(start, write, tmp_path):
+def test_kill_9_after_a_run_has_started(start, write, tmp_path):
     write(SLOW)
     first = start("run")
     first.wait_for("slow .*started")
@@ -103,7 +103,7 @@ def test_kill_9_on_the_line_that_says_started(start, write, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_ends_in_order(start, write, number):
+def test_a_signal_stops_in_order(start, write, number):
     write(QUICK)
     running = start("run")
     running.wait_for("every .*success")
@@ -116,7 +116,7 @@ def test_signal_ends_in_order(start, write, number):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_second_signal_ends_at_once(start, write, tmp_path, number):
+def test_a_second_signal_stops_at_once(start, write, tmp_path, number):
     write(SLOW)
     running = start("run")
     running.wait_for("slow .*started")
@@ -136,7 +136,7 @@ def test_second_signal_ends_at_once(start, write, tmp_path, number):
 
 
 @pytest.mark.slow
-def test_job_taken_out_of_the_file_is_gone_and_its_runs_are_kept(start, write):
+def test_a_job_removed_from_the_file_is_removed_and_its_runs_stay(start, write):
     write(QUICK)
     first = start("run")
     first.wait_for("once .*success")
@@ -149,7 +149,7 @@ def test_job_taken_out_of_the_file_is_gone_and_its_runs_are_kept(start, write):
 
 
 @pytest.mark.slow
-def test_executor_beside_the_file_beats_the_one_in_it(start, write, tmp_path):
+def test_the_option_executor_overrides_the_file(start, write, tmp_path):
     write(QUICK)
     (tmp_path / "my_agent.py").write_text("async def execute(context):\n    return f'agent did {context.prompt!r}'\n")
     running = start("run", "--executor", "my_agent:execute", "--db", "other.db", PYTHONDONTWRITEBYTECODE="1")
@@ -161,7 +161,7 @@ def test_executor_beside_the_file_beats_the_one_in_it(start, write, tmp_path):
 
 
 @pytest.mark.slow
-def test_what_a_terminal_would_obey_is_made_harmless(start, write):
+def test_control_characters_are_escaped(start, write):
     write('[[cron.jobs]]\nname = "[bold]x[/]"\nprompt = "printf \'\\\\033]0;title\\\\007\\\\033[31mred[bold]\'"\nin_secs = 0')
     running = start("run")
     line = running.wait_for(r"\[bold\]x\[/\] .*success")
@@ -173,7 +173,7 @@ def test_what_a_terminal_would_obey_is_made_harmless(start, write):
 
 
 @pytest.mark.slow
-def test_reader_that_goes_away_ends_it_in_order(write, tmp_path):
+def test_it_stops_in_order_when_its_reader_goes_away(write, tmp_path):
     write(QUICK)
     with subprocess.Popen(
         [*COMMAND, "run"],
@@ -192,7 +192,7 @@ def test_reader_that_goes_away_ends_it_in_order(write, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("closed", ["<&-", "<&- >&- 2>&-"])
-def test_closed_standard_streams(write, tmp_path, closed):
+def test_closed_standard_streams_are_replaced(write, tmp_path, closed):
     write(QUICK)
     command = f'"$0" -c "from cronactors.cli import main; main()" run --for 0.5 {closed}'
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -201,7 +201,7 @@ def test_closed_standard_streams(write, tmp_path, closed):
 
 
 @pytest.mark.slow
-def test_terminal_gets_colours(write, tmp_path):
+def test_a_terminal_gets_colours(write, tmp_path):
     write(QUICK)
     leader, follower = pty.openpty()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "NO_COLOR": ""}

@@ -1,4 +1,4 @@
-"""The verbs `next` and `lint`: what they print, and with what they end."""
+"""The verbs `next` and `lint`: output and exit status."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_lint_of_a_file_names_the_jobs(call, write):
         (["lint", "@often"], 1, "cronactors: expr '@often': '@often' is unknown"),
     ],
 )
-def test_wrong_usage_and_what_is_refused(start, tmp_path, args, status, message):
+def test_wrong_usage_and_refused_input(start, tmp_path, args, status, message):
     code, text = start(*args).end()
     assert code == status
     assert re.match(message, text.splitlines()[-1])
@@ -140,7 +140,7 @@ def test_wrong_usage_and_what_is_refused(start, tmp_path, args, status, message)
     assert not list(tmp_path.iterdir())
 
 
-def test_the_present_is_now(start):
+def test_next_begins_now(start):
     code, text = start("next", "* * * * * *", "-n", "1").end()
     assert code == 0
     shown = datetime.strptime(text, "%a %Y-%m-%d %H:%M:%S +00:00").replace(tzinfo=UTC)

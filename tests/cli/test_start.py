@@ -1,4 +1,4 @@
-"""Signals while `run` starts: at once, though another process holds the file, and nothing has begun."""
+"""Signals while `run` starts: it stops at once, though another process holds the file, and no run has started."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="need
 
 @contextmanager
 def locked(file: Path, mode: str) -> Iterator[None]:
-    """Hold the lock, with EXCLUSIVE against readers too. Closing a connection may leave what stood in the log in the file."""
+    """Hold the lock, with EXCLUSIVE against readers too. Closing a connection may move the log into the file."""
     with closing(sqlite3.connect(file, isolation_level=None)) as db:
         db.execute(f"PRAGMA locking_mode = {mode}")
         db.execute("BEGIN IMMEDIATE")
@@ -35,7 +35,7 @@ def locked(file: Path, mode: str) -> Iterator[None]:
 
 
 def wait_until_it_has_opened(command: Command, file: Path) -> None:
-    """Wait until the file is open there, some of the time at least: it watches for signals before."""
+    """Wait until the command has opened the file; it receives signals before that."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         for descriptor in Path(f"/proc/{command.process.pid}/fd").iterdir():
@@ -52,7 +52,7 @@ def wait_until_it_has_opened(command: Command, file: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("mode", ["NORMAL", "EXCLUSIVE"])
-def test_a_signal_during_the_start_ends_it_at_once_and_leaves_the_file_as_it_was(
+def test_a_signal_during_the_start_stops_at_once_and_leaves_the_file_unchanged(
     start, write, tmp_path: Path, mode: str, number: signal.Signals
 ) -> None:
     file = tmp_path / "jobs.db"
@@ -62,7 +62,7 @@ def test_a_signal_during_the_start_ends_it_at_once_and_leaves_the_file_as_it_was
     with locked(file, mode):
         command = start("run")
         wait_until_it_has_opened(command, file)
-        time.sleep(0.5)  # so that it waits for the lock: there is nothing to be seen of that from here
+        time.sleep(0.5)  # until it waits for the lock, which cannot be seen from here
         asked = time.monotonic()
         command.process.send_signal(number)
         code, text = command.end()
@@ -79,7 +79,7 @@ def test_a_signal_during_the_start_ends_it_at_once_and_leaves_the_file_as_it_was
 
 @needs_proc
 @pytest.mark.slow
-def test_a_start_goes_on_when_the_file_is_free(start, write, tmp_path: Path) -> None:
+def test_a_start_continues_when_the_file_is_free(start, write, tmp_path: Path) -> None:
     file = tmp_path / "jobs.db"
     filled(str(file))
     write(QUICK)
@@ -95,7 +95,7 @@ def test_a_start_goes_on_when_the_file_is_free(start, write, tmp_path: Path) -> 
 
 
 class Session:
-    """The command in this process, with a scheduler whose store does not answer."""
+    """The command in this process, with a scheduler whose store never responds."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *, hangs: str) -> None:
         self.lines: list[str] = []
@@ -133,8 +133,8 @@ class Session:
 
 
 @pytest.mark.parametrize("hangs", ["start", "header"])
-@pytest.mark.parametrize("why", ["signal", "nobody reads"])
-async def test_whatever_it_waits_for_before_its_header_is_complete_it_can_be_ended(
+@pytest.mark.parametrize("why", ["signal", "reader gone"])
+async def test_it_can_be_stopped_before_its_header_is_complete(
     autojump_clock, write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hangs: str, why: str
 ) -> None:
     write(QUICK)
@@ -151,13 +151,13 @@ async def test_whatever_it_waits_for_before_its_header_is_complete_it_can_be_end
     assert world.left == (["in order"] if hangs == "header" else [])
     said = "stopping in order" if hangs == "header" else "stopped during the start, before any run started"
     assert (f"SIGTERM: {said}" in world.lines) == (why == "signal")
-    assert bool(lines_of("\n".join(world.lines), "early .*started")) == (hangs == "header"), "a run that began is shown"
+    assert bool(lines_of("\n".join(world.lines), "early .*started")) == (hangs == "header"), "a run that started is shown"
     assert world.lines[-1].startswith("ended: 0 runs")
     assert world.session._status == (0 if why == "signal" else 1)
 
 
 @pytest.mark.slow
-def test_a_job_whose_name_begins_with_a_dash_can_be_looked_at_as_the_header_says(start, write, tmp_path: Path) -> None:
+def test_the_header_quotes_a_name_that_begins_with_a_dash(start, write, tmp_path: Path) -> None:
     write('[[cron.jobs]]\nname = "--version"\nprompt = "echo hello"\nin_secs = 0')
     running = start("run")
     running.wait_for("success")
