@@ -1,9 +1,9 @@
-"""All scenarios, interleaved in one run, several times over: medians, ratios, and a table of what was to be reached.
+"""Run all scenarios in turn, several rounds: medians, ratios, and a table of goals.
 
-python benchmarks/bench.py                     what is possible, and ours (some 15 minutes)
-python benchmarks/bench.py --peers             the peers too; their environments are made first (see peers.py)
-python benchmarks/bench.py --only throughput   scenarios whose name has that in it
-python benchmarks/bench.py --rounds 1 --quick  a look: smaller sizes
+python benchmarks/bench.py                     the limits of this machine, and cronactors (some 15 minutes)
+python benchmarks/bench.py --peers             the peers too; their environments are created first (see peers.py)
+python benchmarks/bench.py --only throughput   scenarios with this in their name
+python benchmarks/bench.py --rounds 1 --quick  a quick check with smaller sizes
 
 Each scenario is a process of its own. The figures go to results.json, the table to the terminal.
 """
@@ -35,13 +35,13 @@ Figures = dict[str, dict[str, Any]]
 
 
 class Scenario(NamedTuple):
-    """What is started once a round.
+    """A process that is started once a round.
 
     Attributes:
-        name: What its figures are filed under.
+        name: The key of its figures.
         command: The script and its arguments.
-        pinned: On one processor only.
-        rounds: Only in so many of the last rounds: what is large, or leaves the machine busy for a while.
+        pinned: Whether it runs on one processor only.
+        rounds: In how many of the last rounds it runs: few if it is large, or leaves the machine busy for a while.
     """
 
     name: str
@@ -59,7 +59,7 @@ def limit(name: str, *numbers: int, label: str = "", pinned: bool = False) -> Sc
 
 
 def plan(*, quick: bool, peers: bool) -> Iterator[Scenario]:
-    """Pairs that are compared stand side by side, so that the machine is the same for both."""
+    """Yield the scenarios. Those that are compared follow each other, when the machine is in the same state."""
     for pinned in (True, False) if shutil.which("taskset") else (False,):
         where = " pinned" if pinned else ""
         for slots in (100, 1):
@@ -100,7 +100,7 @@ def measure(scenarios: list[Scenario], rounds: int) -> dict[str, list[dict[str, 
         for scenario in scenarios:
             if number < rounds - scenario.rounds:
                 continue
-            os.sync()  # what the one before has left to be written must not disturb this one
+            os.sync()  # or writes that the last scenario has left would disturb this one
             pin = ["taskset", "-c", "0"] if scenario.pinned else []
             began = time.perf_counter()
             figures = measuring.run([*pin, sys.executable, str(HERE / scenario.command[0]), *scenario.command[1:]])
@@ -111,12 +111,12 @@ def measure(scenarios: list[Scenario], rounds: int) -> dict[str, list[dict[str, 
 
 
 def medians(taken: dict[str, list[dict[str, Any]]]) -> Figures:
-    """Of each figure over the rounds; of what failed in all of them the reason."""
+    """Return the median of each figure over the rounds, or the error of a scenario that failed in all of them."""
     found: Figures = {}
     for name, rounds in taken.items():
         good = [figures for figures in rounds if "error" not in figures]
         if good:
-            numbers = [key for key, first in good[0].items() if isinstance(first, int | float)]  # not its notes
+            numbers = [key for key, first in good[0].items() if isinstance(first, int | float)]  # not the notes
             found[name] = {key: statistics.median(figures[key] for figures in good) for key in numbers}
         elif rounds:
             found[name] = rounds[0]
@@ -130,12 +130,12 @@ def show(value: object) -> str:
 
 
 class Goal(NamedTuple):
-    """A row of the table: what, the least that must be reached and what was aimed at, how to tell, and whether more is better."""
+    """A row of the table: a figure, the value that it must reach, the value to aim at, and whether more is better."""
 
-    what: str
+    name: str
     must: float
     aim: float | None
-    tell: Callable[[Figures], float]
+    measure: Callable[[Figures], float]
     more: bool = True
     unit: str = ""
 
@@ -153,11 +153,11 @@ def above(name: str, base: str, key: str) -> Callable[[Figures], float]:
 
 
 def _spread(key: str) -> Callable[[Figures], float]:
-    def tell(f: Figures) -> float:
+    def spread(f: Figures) -> float:
         sizes = [figures[key] for name, figures in f.items() if name.startswith("ours stored")]
         return max(sizes) - min(sizes)
 
-    return tell
+    return spread
 
 
 def _worst(key: str) -> Callable[[Figures], float]:
@@ -220,12 +220,12 @@ GOALS = (
 
 
 def table(figures: Figures) -> Iterator[str]:
-    """Goals, in Markdown; those whose scenarios were not run are left out."""
+    """Yield the goals whose scenarios were run, as lines of Markdown."""
     yield "| what | must | aim | measured | reached |"
     yield "|---|---|---|---|---|"
     for goal in GOALS:
         try:
-            got = goal.tell(figures)
+            got = goal.measure(figures)
         except (KeyError, ValueError):
             continue
         reached = [
@@ -234,7 +234,7 @@ def table(figures: Figures) -> Iterator[str]:
         word = "falls short" if goal.must not in reached else "aim" if goal.aim in reached else "must"
         unit = f" {goal.unit}" if goal.unit else ""
         aim = "" if goal.aim is None else f"{show(goal.aim)}{unit}"
-        yield f"| {goal.what} | {show(goal.must)}{unit} | {aim} | {show(got)}{unit} | {word} |"
+        yield f"| {goal.name} | {show(goal.must)}{unit} | {aim} | {show(got)}{unit} | {word} |"
 
 
 def peers_table(figures: Figures) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What is possible here: raw SQLite, timers of trio, and a bare group-committing store actor. Each answers a dict of figures.
+"""The limits of this machine: raw SQLite, timers of trio, a bare store actor with group commit. Each scenario returns its figures.
 
 python benchmarks/limits.py NAME [NUMBER]
 """
@@ -60,7 +60,7 @@ def finish(db: sqlite3.Connection, run: int) -> None:
 
 
 def raw_runs(count: int = 10_000) -> dict[str, float]:
-    """Claim and finish, 100 to a commit, in a plain loop."""
+    """Claim and finish 100 runs per commit, in a plain loop."""
     with tempfile.TemporaryDirectory() as folder:
         db = connect(folder)
         fill(db, count)
@@ -81,7 +81,7 @@ def add(db: sqlite3.Connection, number: int) -> None:
 
 
 def raw_commits(count: int = 3_000) -> dict[str, float]:
-    """One job a commit, one after the other."""
+    """Add one job per commit, one after the other."""
     with tempfile.TemporaryDirectory() as folder:
         db = connect(folder)
         began = time.perf_counter()
@@ -106,13 +106,13 @@ async def _hopped(folder: str, count: int) -> float:
 
 
 def hopped_commits(count: int = 3_000) -> dict[str, float]:
-    """The same from a loop that must not be blocked: each goes to the thread of a bare store actor, and back."""
+    """The same without blocking the event loop: each commit is a hop to the thread of a bare store actor, and back."""
     with tempfile.TemporaryDirectory() as folder:
         return {"adds_per_s": trio.run(_hopped, folder, count)}
 
 
 def raw_bulk(count: int = 10_000) -> dict[str, float]:
-    """All jobs in one commit."""
+    """Add all jobs in one commit."""
     with tempfile.TemporaryDirectory() as folder:
         db = connect(folder)
         began = time.perf_counter()
@@ -121,7 +121,7 @@ def raw_bulk(count: int = 10_000) -> dict[str, float]:
 
 
 class BareStore:
-    """Takes what waits, one transaction for all, then answers; on a thread of its own."""
+    """A store actor: one transaction, on its own thread, for all requests that are waiting; replies after the commit."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
@@ -144,17 +144,17 @@ class BareStore:
                 except trio.WouldBlock:
                     break
             self._work.put((batch, task, token))
-            answers = await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
-            for (_, asker), answer in zip(batch, answers, strict=True):
-                trio.lowlevel.reschedule(asker, outcome.Value(answer))
+            replies = await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
+            for (_, caller), reply in zip(batch, replies, strict=True):
+                trio.lowlevel.reschedule(caller, outcome.Value(reply))
 
     def _serve(self) -> None:
         while (work := self._work.get()) is not None:
             batch, task, token = work
             self._db.execute("BEGIN IMMEDIATE")
-            answers = [function(self._db) for function, _ in batch]
+            replies = [function(self._db) for function, _ in batch]
             self._db.execute("COMMIT")
-            token.run_sync_soon(trio.lowlevel.reschedule, task, outcome.Value(answers))
+            token.run_sync_soon(trio.lowlevel.reschedule, task, outcome.Value(replies))
 
     def close(self) -> None:
         self._work.put(None)
@@ -201,7 +201,7 @@ async def _bare(folder: str, count: int, slots: int) -> float:
 
 
 def bare_actor(slots: int = 100, count: int = 10_000) -> dict[str, float]:
-    """Due one-shots through a store actor without models, retries, scopes or timeouts; claim and finish apart."""
+    """Run due one-shots with a store actor that has no models, retries, scopes or timeouts; claim and finish are separate transactions."""
     with tempfile.TemporaryDirectory() as folder:
         return {"runs_per_s": trio.run(_bare, folder, count if slots > 1 else count // 5, slots)}
 
@@ -221,13 +221,13 @@ async def _timers(count: int, per_s: float) -> list[float]:
 
 
 def timers(count: int = 200) -> dict[str, float]:
-    """How late trio itself wakes a task, 50 a second, in milliseconds."""
+    """Measure how late (ms) trio itself wakes a task, 50 times a second."""
     late = trio.run(_timers, count, 50.0)
     return {"p50_ms": measuring.quantile(late, 0.5), "p99_ms": measuring.quantile(late, 0.99)}
 
 
 def trio_alone() -> dict[str, float]:
-    """Import and memory of a program with nothing but trio."""
+    """Measure import and memory of a program that only uses trio."""
     return {"import_ms": measuring.import_ms("trio"), "rss_mb": measuring.rss_of("import trio; trio.run(trio.sleep, 0.5)")}
 
 

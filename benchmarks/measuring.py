@@ -1,4 +1,4 @@
-"""What all benchmarks share: figures as JSON, quantiles, imports and memory of other processes."""
+"""Helpers of all benchmarks: figures as JSON, quantiles, imports and memory of other processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def answer(arguments: Sequence[str], *functions: Callable[..., dict[str, Any]]) -> None:
-    """Carry one scenario out, which goes by the name of its function, and print its figures as JSON; numbers are its arguments."""
+    """Call the function that the first argument names, with the other arguments as numbers, and print its figures as JSON."""
     scenarios = {function.__name__: function for function in functions}
     if not arguments or arguments[0] not in scenarios:
         sys.exit(f"one of: {', '.join(scenarios)}")
@@ -27,7 +27,7 @@ def quantile(values: Sequence[float], part: float) -> float:
 
 
 def import_ms(module: str, times: int = 11) -> float:
-    """The median of an import in a fresh process, less an empty one; with byte code, as in any installation."""
+    """Return the median time (ms) of an import in a fresh process, less that of an empty one. Byte code is there, as in any installation."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
 
     def once(code: str) -> float:
@@ -41,18 +41,18 @@ def import_ms(module: str, times: int = 11) -> float:
 
 
 def rss_of(code: str) -> float:
-    """The largest resident memory of a program, in MB."""
-    told = subprocess.run(
+    """Return the largest resident memory (MB) of a program."""
+    done = subprocess.run(
         [sys.executable, "-c", f"{code}\nimport resource\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"],
         check=True,
         capture_output=True,
         text=True,
     )
-    return int(told.stdout.split()[-1]) / 1024
+    return int(done.stdout.split()[-1]) / 1024
 
 
 def run(command: Sequence[str], *, limit: float = 900) -> Any:
-    """The figures that another process prints."""
+    """Return the figures that another process prints."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
     if done.returncode:
         return {"error": (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]}

@@ -1,4 +1,4 @@
-"""cronactors, measured: each scenario answers a dict of figures.
+"""Scenarios of cronactors. Each returns a dict of figures.
 
 python benchmarks/ours.py NAME [NUMBER ...]
 """
@@ -25,7 +25,7 @@ import trio
 
 from cronactors import Cron, CronConfig, CronJob, CronRun, Interval, JobContext, JobSpec, OneShot, open_scheduler, open_store
 
-TOGETHER = 10_000  # as many jobs as one call adds
+TOGETHER = 10_000  # jobs in one call
 
 
 async def nothing(_: JobContext) -> str:
@@ -37,7 +37,7 @@ def database(folder: str) -> Path:
 
 
 async def fill(file: Path, specs: Sequence[JobSpec]) -> float:
-    """Add jobs and answer how long it took."""
+    """Add jobs, and return how long (s) it took."""
     async with open_store(file) as store:
         began = time.perf_counter()
         for first in range(0, len(specs), TOGETHER):
@@ -96,7 +96,7 @@ async def _throughput(slots: int, count: int, stored: int = 0, *, heartbeat: boo
 
 
 def throughput(slots: int = 100, count: int = 10_000, stored: int = 0) -> dict[str, float]:
-    """Due one-shots executed and recorded; beside ``stored`` jobs that are not due."""
+    """Run due one-shots, with ``stored`` other jobs that are not due."""
     return trio.run(_throughput, slots, count if slots > 1 else count // 5, stored)
 
 
@@ -111,7 +111,7 @@ def throughput_with_on_finish(slots: int = 100, count: int = 10_000) -> dict[str
 
 
 def heartbeat(slots: int = 100, count: int = 10_000) -> dict[str, float]:
-    """The same beside a task of the embedding program that wants to wake every 10 ms."""
+    """The same while a task of the embedding program wakes every 10 ms."""
     return trio.run(partial(_throughput, slots, count, heartbeat=True))
 
 
@@ -137,14 +137,14 @@ async def _lateness(specs: Sequence[JobSpec], seconds: float, slots: int) -> dic
 
 
 def lateness(count: int = 200) -> dict[str, float]:
-    """How late one-shots start, 50 a second."""
+    """Measure how late one-shots start, 50 a second."""
     start = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=2)
     specs = [JobSpec(f"job {number}", "do it", OneShot(start + timedelta(milliseconds=20 * number))) for number in range(count)]
     return trio.run(_lateness, specs, 2.5 + count / 50, 4)
 
 
 def every_second(count: int = 1_000, slots: int = 100) -> dict[str, float]:
-    """Interval jobs that are all due each second, for 10 s."""
+    """Run interval jobs that are all due each second, for 10 s."""
     specs = [JobSpec(f"job {number}", "do it", Interval(1_000)) for number in range(count)]
     return trio.run(_lateness, specs, 10.9, slots)
 
@@ -166,24 +166,24 @@ async def _adding(count: int, together: int) -> float:
 
 
 def add_sequential(count: int = 2_000) -> dict[str, float]:
-    """One cron job a call, one call after the other."""
+    """Add one cron job per call, one call after the other."""
     return {"adds_per_s": trio.run(_adding, count, 1)}
 
 
 def add_concurrent(count: int = 10_000) -> dict[str, float]:
-    """One cron job a call, 100 callers at once."""
+    """Add one cron job per call, 100 callers at once."""
     return {"adds_per_s": trio.run(_adding, count, 100)}
 
 
 def add_bulk(count: int = 10_000) -> dict[str, float]:
-    """Cron jobs in one call."""
+    """Add cron jobs in one call."""
     specs = [JobSpec(f"job {number}", "do it", Cron(f"{number % 60} {number % 24} * * *")) for number in range(count)]
     with tempfile.TemporaryDirectory() as folder:
         return {"adds_per_s": count / trio.run(fill, database(folder), specs)}
 
 
 async def _burst(count: int) -> dict[str, float]:
-    """Set their next moment back by hand: nobody wants to wait for nine o'clock."""
+    """Set the next moments back in the file, rather than wait for nine o'clock."""
     specs = [JobSpec(f"job {number}", "do it", Cron("0 9 * * *"), timezone="Europe/Rome") for number in range(count)]
     with tempfile.TemporaryDirectory() as folder:
         file = database(folder)
@@ -197,7 +197,7 @@ async def _burst(count: int) -> dict[str, float]:
 
 
 def burst(count: int = 10_000) -> dict[str, float]:
-    """Cron jobs with one expression in one zone, all due at the same moment."""
+    """Run cron jobs with one expression in one zone, all due at the same moment."""
     return trio.run(_burst, count)
 
 
@@ -214,7 +214,7 @@ async def _stored(file: Path, seconds: float) -> dict[str, float]:
 
 
 def stored(count: int = 1_000, seconds: int = 20) -> dict[str, float]:
-    """A scheduler with nothing to do: how soon it is ready, what it costs. The file is filled by another process."""
+    """Measure when an idle scheduler is ready, its CPU and its memory. Another process fills the file."""
     with tempfile.TemporaryDirectory() as folder:
         file = database(folder)
         child = os.fork()
@@ -226,7 +226,7 @@ def stored(count: int = 1_000, seconds: int = 20) -> dict[str, float]:
 
 
 def past_runs(file: Path, count: int) -> None:
-    """Write a history by hand."""
+    """Write a history straight into the file."""
     with closing(sqlite3.connect(file)) as db, db:
         db.execute("PRAGMA synchronous = OFF")
         columns = [row[1] for row in db.execute("PRAGMA table_info(runs)") if row[1] != "id"]
@@ -253,13 +253,13 @@ async def _drained(file: Path, count: int, name: str) -> float:
 
 
 def history(count: int = 1_000_000, rounds: int = 3) -> dict[str, float]:
-    """Throughput beside a long history, and by turns beside none: medians."""
+    """Measure the throughput with a long history and with none, in turns: medians."""
     with tempfile.TemporaryDirectory() as folder:
         long, none = Path(folder) / "long.db", Path(folder) / "none.db"
         for file in (long, none):
             trio.run(fill, file, [])
         past_runs(long, count)
-        os.sync()  # else the system writes it to disk while we measure: 1.6 GB with 10,000,000 runs
+        os.sync()  # or the system would write it to disk while we measure: 1.6 GB with 10,000,000 runs
         rates: dict[Path, list[float]] = {long: [], none: []}
         for number in range(rounds):
             for file, measured in rates.items():
@@ -279,7 +279,7 @@ trio.run(main)
 
 
 def weight() -> dict[str, float]:
-    """Import, and memory of an idle scheduler."""
+    """Measure the import, and the memory of an idle scheduler."""
     return {"import_ms": measuring.import_ms("cronactors"), "rss_mb": measuring.rss_of(IDLE)}
 
 

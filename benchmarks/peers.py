@@ -1,11 +1,11 @@
-"""The peers, measured by the scenarios of ours.py, each in an environment of its own.
+"""Scenarios of other schedulers, the same as in ours.py, each in an environment of its own.
 
 python benchmarks/peers.py --prepare
 python benchmarks/peers.py PEER SCENARIO [NUMBER ...]
 
-The first makes all environments under benchmarks/.venvs; the second makes the one it needs if it is missing. Figures are one line
-of JSON with the keys of ours.py; ``note`` says in words what a figure is not, and ``error`` stands alone where the peer has no
-such thing. The settings of each peer are in the docstring of its module in benchmarks/peers. Versions are pinned here.
+The first creates all environments under benchmarks/.venvs; the second creates the one it needs if it is missing. Figures are one line
+of JSON with the keys of ours.py; ``note`` explains in words how a figure differs, and ``error`` is the only key where the peer has no
+such feature. The settings of each peer are in the docstring of its module in benchmarks/peers. Versions are pinned here.
 Procrastinate needs a PostgreSQL server and is left out.
 """
 
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-LIMIT_S = 120  # then a scenario and all its children are killed
+LIMIT_S = 120  # after this long (s) a scenario and all its children are killed
 
 REQUIREMENTS = {
     "apscheduler3": ["APScheduler==3.11.3", "SQLAlchemy==2.1.9", "tzlocal==5.4.5"],
@@ -33,7 +33,7 @@ REQUIREMENTS = {
         "aiosqlite==0.22.1",
         "anyio==4.16.0",
         "greenlet==3.5.6",  # SQLAlchemy's asynchronous engines
-        "sniffio==1.3.1",  # it imports it, and anyio no longer brings it
+        "sniffio==1.3.1",  # imported, and no longer a dependency of anyio
     ],
     "huey": ["huey==3.5.4"],
     "dbos": ["dbos==3.4.0", "SQLAlchemy==2.1.9", "croniter==7.0.0"],
@@ -45,7 +45,7 @@ def python_of(peer: str) -> Path:
 
 
 def prepare(peer: str) -> None:
-    """Make the environment of a peer, unless it is there with just these versions."""
+    """Create the environment of a peer, unless it is there with exactly these versions."""
     folder, wanted = HERE / ".venvs" / peer, "\n".join(REQUIREMENTS[peer])
     stamp = folder / "installed.txt"
     if stamp.exists() and stamp.read_text() == wanted:
@@ -58,7 +58,7 @@ def prepare(peer: str) -> None:
 
 
 def measure(peer: str, arguments: Sequence[str]) -> dict[str, Any]:
-    """The figures of one scenario, from a process of its own; its files are removed even if it is killed."""
+    """Return the figures of one scenario, which runs in a process of its own. Its files are removed even if it is killed."""
     with tempfile.TemporaryDirectory() as folder:
         return started(peer, arguments, folder)
 
@@ -74,19 +74,19 @@ def started(peer: str, arguments: Sequence[str], folder: str) -> dict[str, Any]:
         start_new_session=True,
     )
     try:
-        told, errors = child.communicate(timeout=LIMIT_S)
+        output, errors = child.communicate(timeout=LIMIT_S)
     except subprocess.TimeoutExpired:
         return {"error": f"not done after {LIMIT_S} s"}
     finally:
         end(child)
     if child.returncode:
         return {"error": (errors.strip().splitlines() or ["it ended without a word"])[-1]}
-    figures: dict[str, Any] = json.loads(told.splitlines()[-1])
+    figures: dict[str, Any] = json.loads(output.splitlines()[-1])
     return figures
 
 
 def end(child: subprocess.Popen[str]) -> None:
-    """Kill what is left of a scenario, its children too."""
+    """Kill all that is left of a scenario, its children too."""
     try:
         os.killpg(child.pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -107,5 +107,5 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and so the scenario ends too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # which ends the scenario too
     main(sys.argv[1:])

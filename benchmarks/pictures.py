@@ -1,4 +1,4 @@
-"""The pictures of docs/performance.md, drawn from what bench.py has measured last: python benchmarks/pictures.py"""
+"""Draw the pictures of docs/performance.md from the last figures of bench.py: python benchmarks/pictures.py"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RATE = "runs_per_s"
 
 
 def by_number(figures: Figures, prefix: str) -> tuple[list[int], list[float]]:
-    """The rates of scenarios that differ by the number at the end of their names."""
+    """Return the rates of scenarios that differ by the number at the end of their names."""
     found = {int(name.removeprefix(prefix)): each[RATE] for name, each in figures.items() if name.removeprefix(prefix).isdigit()}
     return sorted(found), [found[number] for number in sorted(found)]
 
