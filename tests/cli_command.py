@@ -49,7 +49,7 @@ in_secs = 0
 SLOW = """
 [[cron.jobs]]
 name = "slow"
-prompt = "echo begun >>begun.txt; while [ ! -e finish ]; do sleep 0.05; done; echo finished"
+prompt = "echo started >>started.txt; while [ ! -e finish ]; do sleep 0.05; done; echo finished"
 in_secs = 0
 """
 

@@ -159,8 +159,8 @@ async def test_an_interval_longer_than_the_time_between_restarts_still_runs(
     worker = Worker()
     specs = (JobSpec("long", "it", Interval.every(hours=hours)), JobSpec("by call", "it", Interval.every(hours=hours)))
     config = CronConfig(jobs=specs[:1], origin="agent.toml")
-    begun = trio.current_time()
-    while trio.current_time() < begun + 3.5 * hours * HOUR:
+    before = trio.current_time()
+    while trio.current_time() < before + 3.5 * hours * HOUR:
         async with open_scheduler(tmp_path / "agent.db", worker, config=config, jobs=specs[1:]):
             await trio.sleep(20 * MINUTE)
         await trio.sleep(down * MINUTE)
@@ -233,14 +233,14 @@ async def test_a_one_shot_that_is_moved_around_its_own_moment_runs_at_its_last_t
     worker = Worker()
     async with open_scheduler(":memory:", worker) as scheduler:
         for number in range(200):
-            begun = len(worker.seen)
+            before = len(worker.seen)
             due = cronactors.now() + timedelta(seconds=1)
             job_id = await scheduler.store.add_job(f"once {number}", "it", OneShot(due))
             await trio.sleep(1 + (number % 3 - 1) / 1000)
             moved = due + timedelta(seconds=5)
             await scheduler.store.update_job(job_id, schedule=OneShot(moved))
             await trio.sleep(10)
-            moments = [context.scheduled_at for _, context in worker.seen[begun:]]
+            moments = [context.scheduled_at for _, context in worker.seen[before:]]
             assert moments in ([moved], [due, moved])
             rows = {run.scheduled_at: run.status for run in await history(scheduler, job_id)}
             assert rows[moved] is RunStatus.SUCCESS

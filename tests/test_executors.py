@@ -285,7 +285,7 @@ def modules(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "answer"),
+    ("name", "result"),
     [
         ("my_executors:good", "p"),
         ("my_executors:optional", "optional"),
@@ -295,8 +295,8 @@ def modules(tmp_path, monkeypatch):
         ("my_executors:agent.run", "method"),
     ],
 )
-async def test_an_executor_is_loaded_by_name(modules, name, answer):
-    assert await load_executor(name)(context("p")) == answer
+async def test_an_executor_is_loaded_by_name(modules, name, result):
+    assert await load_executor(name)(context("p")) == result
 
 
 TYPED = """

@@ -283,15 +283,15 @@ async def test_a_long_session_id_is_truncated(virtual_clock: VirtualClock) -> No
     assert "\0" not in run.session_id
 
 
-@pytest.mark.parametrize("ending", ["raise", "group", "swallow forever"])
-async def test_hiding_a_cancellation_does_not_hide_the_timeout(virtual_clock: VirtualClock, ending: str) -> None:
+@pytest.mark.parametrize("way", ["raise", "group", "swallow forever"])
+async def test_hiding_a_cancellation_does_not_hide_the_timeout(virtual_clock: VirtualClock, way: str) -> None:
     async def act(context: JobContext) -> None:
         try:
             await trio.sleep_forever()
         except trio.Cancelled:
-            if ending == "raise":
+            if way == "raise":
                 raise ValueError("hidden") from None
-            if ending == "group":
+            if way == "group":
                 raise ExceptionGroup("hidden", [ValueError("a")]) from None
         for _ in range(5):  # each sleep is cancelled at once
             with suppress(trio.Cancelled):

@@ -68,7 +68,7 @@ async def names_in(database: Path) -> list[str]:
         return sorted(job.name for job in await store.list_jobs())
 
 
-async def begin(database: Path, config: CronConfig) -> tuple[str, ...]:
+async def start_and_stop(database: Path, config: CronConfig) -> tuple[str, ...]:
     """Start and stop a scheduler; return the reports of lists whose file is gone."""
     async with open_scheduler(database, Worker(), config=config) as scheduler:
         return tuple(lost.line() for lost in scheduler._start_report.lost)
@@ -77,9 +77,9 @@ async def begin(database: Path, config: CronConfig) -> tuple[str, ...]:
 async def test_a_file_that_is_moved_with_its_database_is_the_same_list(virtual_clock: VirtualClock, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     first.mkdir()
-    assert await begin(first / "a.db", list_in(first / "agent.toml", "a", "b")) == ()
+    assert await start_and_stop(first / "a.db", list_in(first / "agent.toml", "a", "b")) == ()
     first.rename(second)
-    assert await begin(second / "a.db", list_in(second / "agent.toml", "a")) == ()
+    assert await start_and_stop(second / "a.db", list_in(second / "agent.toml", "a")) == ()
     assert await names_in(second / "a.db") == ["a"]
 
 
@@ -87,27 +87,27 @@ async def test_each_start_reports_a_renamed_file_until_its_jobs_are_taken_over(
     virtual_clock: VirtualClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     database, old, new = tmp_path / "a.db", tmp_path / "old.toml", tmp_path / "new list.toml"
-    await begin(database, list_in(old, "a", "b", "c"))
+    await start_and_stop(database, list_in(old, "a", "b", "c"))
     old.unlink()
     adopt, remove = "cronactors run --adopt old.toml", "cronactors remove --origin old.toml"
-    said = (f"2 jobs of old.toml, which is gone: `{adopt}` takes them over, `{remove}` removes them",)
+    report = (f"2 jobs of old.toml, which is gone: `{adopt}` takes them over, `{remove}` removes them",)
     for _ in range(2):
         caplog.clear()
-        assert await begin(database, list_in(new, "a")) == said
-        assert [(record.levelno, record.message) for record in caplog.records] == [(logging.WARNING, said[0])]
+        assert await start_and_stop(database, list_in(new, "a")) == report
+        assert [(record.levelno, record.message) for record in caplog.records] == [(logging.WARNING, report[0])]
     async with open_store(database) as store:
         job = await store.get_job_by_name("b")
         assert await store.adopt_origin("old.toml", by="new list.toml") == 2
         assert await store.get_job_by_name("b") == job
         assert await store.adopt_origin("old.toml", by="new list.toml") == 0
-    assert await begin(database, list_in(new, "a", "b")) == ()
+    assert await start_and_stop(database, list_in(new, "a", "b")) == ()
     assert await names_in(database) == ["a", "b"]
     new.unlink()
-    assert "`cronactors run --adopt 'new list.toml'`" in (await begin(database, list_in(old, "d")))[0]
+    assert "`cronactors run --adopt 'new list.toml'`" in (await start_and_stop(database, list_in(old, "d")))[0]
     async with open_store(database) as store:
         assert await store.remove_origin("new list.toml") == 2
         assert await store.remove_origin("new list.toml") == 0
-    assert await begin(database, load_config(old)) == ()
+    assert await start_and_stop(database, load_config(old)) == ()
     assert await names_in(database) == ["d"]
 
 
@@ -115,9 +115,9 @@ async def test_two_files_with_one_database_keep_their_own_jobs(virtual_clock: Vi
     database = tmp_path / "a.db"
     (tmp_path / "other").mkdir()
     for _ in range(2):
-        assert await begin(database, list_in(tmp_path / "agent.toml", "a")) == ()
-        assert await begin(database, list_in(tmp_path / "other" / "agent.toml", "b")) == ()
-        assert await begin(database, list_in(tmp_path / "named.toml", "c", extra='origin = "agent"')) == ()
+        assert await start_and_stop(database, list_in(tmp_path / "agent.toml", "a")) == ()
+        assert await start_and_stop(database, list_in(tmp_path / "other" / "agent.toml", "b")) == ()
+        assert await start_and_stop(database, list_in(tmp_path / "named.toml", "c", extra='origin = "agent"')) == ()
         assert await names_in(database) == ["a", "b", "c"]
 
 
@@ -128,27 +128,27 @@ async def test_the_absolute_path_of_a_file_was_its_origin_once(
     database, file = tmp_path / "a.db", tmp_path / "agent.toml"
     async with open_store(database) as store:
         specs = [JobSpec(name, "p", EVERY) for name in ("a", "b")]
-        (kept, _) = await store.upsert_jobs(specs, origin=str(file))
+        (job_id, _) = await store.upsert_jobs(specs, origin=str(file))
         await store.upsert_jobs([JobSpec("c", "p", EVERY)], origin=str(tmp_path / "another.toml"))
     if migrated:  # from schema 1, as its migration notes absolute paths
         with closing(sqlite3.connect(database)) as connection, connection:
             connection.execute("INSERT INTO origins SELECT DISTINCT origin, origin FROM jobs")
         (tmp_path / "another.toml").touch()
-    assert await begin(database, list_in(file, "a")) == ()
+    assert await start_and_stop(database, list_in(file, "a")) == ()
     assert await names_in(database) == ["a", "c"]
     async with open_store(database) as store:
-        assert [job.id for job in await store.list_jobs() if job.name == "a"] == [kept]
+        assert [job.id for job in await store.list_jobs() if job.name == "a"] == [job_id]
 
 
 async def test_a_file_that_gets_an_origin_keeps_its_jobs_and_a_changed_origin_is_reported(
     virtual_clock: VirtualClock, tmp_path: Path
 ) -> None:
     database, file = tmp_path / "a.db", tmp_path / "agent.toml"
-    await begin(database, list_in(file, "a", "b"))
-    assert await begin(database, list_in(file, "a", extra='origin = "first"')) == ()
+    await start_and_stop(database, list_in(file, "a", "b"))
+    assert await start_and_stop(database, list_in(file, "a", extra='origin = "first"')) == ()
     assert await names_in(database) == ["a"]
-    (said,) = await begin(database, list_in(file, "c", extra='origin = "second"'))
-    assert said.startswith(
+    (report,) = await start_and_stop(database, list_in(file, "c", extra='origin = "second"'))
+    assert report.startswith(
         "1 job of first, whose file agent.toml has another origin now: `cronactors run --adopt first` takes it over"
     )
     assert await names_in(database) == ["a", "c"]
@@ -158,7 +158,7 @@ async def test_a_list_without_a_file_is_never_reported(virtual_clock: VirtualClo
     database = tmp_path / "a.db"
     async with open_store(database) as store:
         await store.upsert_jobs([JobSpec("a", "p", EVERY)], origin="program")
-    assert await begin(database, list_in(tmp_path / "agent.toml", "b")) == ()
+    assert await start_and_stop(database, list_in(tmp_path / "agent.toml", "b")) == ()
     assert await names_in(database) == ["a", "b"]
 
 
@@ -228,18 +228,18 @@ def test_remove_removes_the_jobs_of_a_list(start, write, tmp_path):
     code, text = start("remove", "--origin", "absent", "--yes").end()
     assert (code, text) == (1, "cronactors: no job has the origin absent; there are agent.toml (2)")
     assert start("remove", "--yes").end()[0] == 2
-    for answer, status, said in ((b"n\n", 1, "Aborted!"), (b"y\n", 0, "removed 2 jobs of agent.toml")):
-        code, text = asked(tmp_path, answer)
+    for typed, status, message in ((b"n\n", 1, "Aborted!"), (b"y\n", 0, "removed 2 jobs of agent.toml")):
+        code, text = remove_on_terminal(tmp_path, typed)
         assert code == status
         assert "Remove 2 jobs of agent.toml? [y/N]: " in text
         assert "agent.toml exists: as long as it lists jobs, its next start adds them as new ones" in text
-        assert said in text
+        assert message in text
     assert start("list").end() == (0, "no jobs")
     code, text = start("remove", "--origin", "agent.toml", "--yes").end()
     assert (code, text) == (1, "cronactors: no job has the origin agent.toml; no job has any")
 
 
-def asked(folder: Path, answer: bytes) -> tuple[int, str]:
+def remove_on_terminal(folder: Path, typed: bytes) -> tuple[int, str]:
     """Return exit status and output of a removal on a terminal, with that typed."""
     leader, follower = pty.openpty()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "dumb"}
@@ -252,7 +252,7 @@ def asked(folder: Path, answer: bytes) -> tuple[int, str]:
         stderr=follower,
     ) as process:
         os.close(follower)
-        os.write(leader, answer)
+        os.write(leader, typed)
         text = b""
         try:
             while piece := os.read(leader, 65536):

@@ -44,10 +44,10 @@ def test_types_of_the_public_api(tmp_path):
         + '\n\ndef ignored() -> Cron:\n    return Cron("@daily")  # type: ignore[arg-type]\n',
         encoding="utf-8",
     )
-    said = mypy(wrong, tmp_path / "cache")
-    assert said.count("error:") == 2
-    assert 'Unexpected keyword argument "unknown" for "update_job"' in said
-    assert 'Unused "type: ignore" comment' in said
+    output = mypy(wrong, tmp_path / "cache")
+    assert output.count("error:") == 2
+    assert 'Unexpected keyword argument "unknown" for "update_job"' in output
+    assert 'Unused "type: ignore" comment' in output
 
 
 def test_every_public_name_is_used_in_the_typing_module():

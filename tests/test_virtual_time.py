@@ -229,14 +229,14 @@ def test_trio_may_wait_until_the_clock_moves() -> None:
 
 
 async def test_now_in_a_thread_of_an_executor_is_virtual(virtual_clock: VirtualClock) -> None:
-    told = []
+    seen = []
 
     async def executor(context: JobContext) -> None:
-        told.append((cronactors.now(), await trio.to_thread.run_sync(cronactors.now)))
+        seen.append((cronactors.now(), await trio.to_thread.run_sync(cronactors.now)))
 
     async with open_scheduler(":memory:", executor) as scheduler:
         await scheduler.run_now(await scheduler.store.add_job("job", "it", Interval.every(hours=1)))
-    assert told == [(START, START)]
+    assert seen == [(START, START)]
 
 
 async def test_a_thread_cannot_set_the_wall_clock_under_a_scheduler(virtual_clock: VirtualClock) -> None:

@@ -25,8 +25,8 @@ __all__ = ["start"]
 def test_version_imports_nothing_heavy():
     code = "import sys; sys.argv[1:] = ['--version']; from cronactors.cli import main; main()"
     code += "; assert not {'click', 'rich', 'sqlite_utils', 'asyncio'} & set(sys.modules)"
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert answer.stdout == f"cronactors {cronactors.__version__}\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout == f"cronactors {cronactors.__version__}\n"
 
 
 @pytest.mark.parametrize(

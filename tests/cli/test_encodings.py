@@ -62,7 +62,7 @@ def encoding_of(name: str) -> str:
     return "ascii" if "coerced" in name else name.partition(":")[0]
 
 
-def answer(folder: Path, name: str, *args: str) -> str:
+def output(folder: Path, name: str, *args: str) -> str:
     done = subprocess.run(
         [*COMMAND, *args],
         cwd=folder,
@@ -88,12 +88,12 @@ def visible(text: str, name: str) -> str:
 @each_encoding
 def test_tables_escape_characters_that_the_encoding_lacks(folder: Path, name: str) -> None:
     trio.run(fill, folder)
-    jobs = answer(folder, name, "list", "--db", "jobs.db").splitlines()
+    jobs = output(folder, name, "list", "--db", "jobs.db").splitlines()
     assert len(jobs) == 3
     assert jobs[1].startswith(visible(NAME, name))
     assert visible("Ω", name) in jobs[1]
     assert jobs[2] == "1 job"
-    (heading, run) = answer(folder, name, "runs", NAME, "--user", "Ω", "--db", "jobs.db").splitlines()
+    (heading, run) = output(folder, name, "runs", NAME, "--user", "Ω", "--db", "jobs.db").splitlines()
     assert run.endswith(visible(RESULT, name))
     if name != "utf-8":
         assert heading.index("result") == run.index(visible(RESULT, name)), "the columns are aligned"
@@ -102,28 +102,28 @@ def test_tables_escape_characters_that_the_encoding_lacks(folder: Path, name: st
 @each_encoding
 def test_json_stays_json(folder: Path, name: str) -> None:
     trio.run(fill, folder)
-    text = answer(folder, name, "list", "--json", "--db", "jobs.db")
+    text = output(folder, name, "list", "--json", "--db", "jobs.db")
     (job,) = json.loads(text)
     assert (job["name"], job["user_id"]) == (NAME, "Ω")
     assert (NAME in text) == encoding_of(name).startswith("utf"), "readable where it can be"
-    (run,) = json.loads(answer(folder, name, "runs", NAME, "--user", "Ω", "--json", "--db", "jobs.db"))
+    (run,) = json.loads(output(folder, name, "runs", NAME, "--user", "Ω", "--json", "--db", "jobs.db"))
     assert run["result_summary"] == RESULT
-    findings = json.loads(answer(folder, name, "lint", file_of(name), "--json"))
+    findings = json.loads(output(folder, name, "lint", file_of(name), "--json"))
     assert [(finding["job"], finding["rule"]) for finding in findings] == [(NAME, "short-interval"), (NAME, "crontab-percent")]
-    assert len(json.loads(answer(folder, name, "next", "@daily", "--json"))) == 5
+    assert len(json.loads(output(folder, name, "next", "@daily", "--json"))) == 5
 
 
 @each_encoding
 def test_findings_moments_and_help_are_printed(folder: Path, name: str) -> None:
-    assert answer(folder, name, "lint", file_of(name)).startswith(f"{visible(NAME, name)}: short-interval: ")
-    assert len(answer(folder, name, "next", "@daily").splitlines()) == 5
-    assert "Run scheduled jobs" in answer(folder, name, "--help")
+    assert output(folder, name, "lint", file_of(name)).startswith(f"{visible(NAME, name)}: short-interval: ")
+    assert len(output(folder, name, "next", "@daily").splitlines()) == 5
+    assert "Run scheduled jobs" in output(folder, name, "--help")
 
 
 @pytest.mark.slow
 @each_encoding
 def test_run_prints_in_any_encoding(folder: Path, name: str) -> None:
-    text = answer(folder, name, "run", file_of(name), "--for", "0.7")
+    text = output(folder, name, "run", file_of(name), "--for", "0.7")
     assert "\ufeff" not in text
     assert f"file      {visible(f'{folder}/{file_of(name)}', name)}\n" in text
     assert re.search(rf"{re.escape(visible(NAME, name))} .* success .*{re.escape(visible(RESULT, name))}", text)

@@ -17,7 +17,7 @@ from tests.workers import runs_in
 pytestmark = [posix, pytest.mark.slow]
 
 GRACE = 0.3
-DEAF = "trap '' TERM INT HUP; echo $$ >pid; while :; do sleep 0.05; done"
+STUBBORN = "trap '' TERM INT HUP; echo $$ >pid; while :; do sleep 0.05; done"
 """A command that traps SIGTERM, as do its children."""
 YEARLY = Interval.every(hours=8760)
 MEGABYTES = 50
@@ -28,8 +28,8 @@ MAX_MEMORY = 4_000_000
 async def test_a_command_that_traps_sigterm_is_killed_at_its_timeout_and_its_slot_is_free_again(tmp_path: Path) -> None:
     config = CronConfig(max_concurrent_runs=1)
     async with open_scheduler(tmp_path / "a.db", shell_executor(tmp_path, grace=GRACE), config=config) as scheduler:
-        deaf = await scheduler.store.add_job("deaf", DEAF, YEARLY, timeout_secs=0.3, max_retries=0)
-        run = await scheduler.run_now(deaf)
+        stubborn = await scheduler.store.add_job("stubborn", STUBBORN, YEARLY, timeout_secs=0.3, max_retries=0)
+        run = await scheduler.run_now(stubborn)
         assert (run.status, run.cause) == (RunStatus.FAILED, Cause.TIMEOUT)
         assert gone(await pid_in(tmp_path / "pid"))
         good = await scheduler.run_now(await scheduler.store.add_job("good", "echo good", YEARLY))
@@ -42,7 +42,7 @@ async def test_a_command_that_traps_sigterm_is_killed_at_its_timeout_and_its_slo
 async def test_a_command_that_traps_sigterm_does_not_hold_up_the_shutdown_and_is_put_back(tmp_path: Path) -> None:
     with trio.fail_after(20):
         async with open_scheduler(tmp_path / "a.db", shell_executor(tmp_path, grace=GRACE), shutdown_grace=0.1) as scheduler:
-            await scheduler.run_now(await scheduler.store.add_job("deaf", DEAF, YEARLY), wait=False)
+            await scheduler.run_now(await scheduler.store.add_job("stubborn", STUBBORN, YEARLY), wait=False)
             process = await pid_in(tmp_path / "pid")
         await wait_for(lambda: gone(process))
     first, again = await runs_in(tmp_path / "a.db")
@@ -57,13 +57,13 @@ def traced() -> Iterator[None]:
     tracemalloc.stop()
 
 
-@pytest.mark.parametrize("ending", ["exit 0", "exit 3"])
+@pytest.mark.parametrize("exit_command", ["exit 0", "exit 3"])
 @pytest.mark.parametrize("stream", ["stdout", "stderr", "both"])
 async def test_50_megabytes_of_output_are_cut_and_take_little_memory(
-    traced: None, tmp_path: Path, stream: str, ending: str
+    traced: None, tmp_path: Path, stream: str, exit_command: str
 ) -> None:
     redirection = {"stdout": "", "stderr": ">&2", "both": "| tee /dev/stderr"}[stream]
-    flood = f"{{ echo first; head -c {MEGABYTES}000000 /dev/zero | tr '\\0' x; echo; echo last; }} {redirection}; {ending}"
+    flood = f"{{ echo first; head -c {MEGABYTES}000000 /dev/zero | tr '\\0' x; echo; echo last; }} {redirection}; {exit_command}"
     async with open_scheduler(tmp_path / "a.db", shell_executor(tmp_path, grace=GRACE)) as scheduler:
         job_id = await scheduler.store.add_job("flood", flood, YEARLY, max_retries=0)
         tracemalloc.reset_peak()
@@ -72,7 +72,7 @@ async def test_50_megabytes_of_output_are_cut_and_take_little_memory(
             run = await scheduler.run_now(job_id)
         _, peak = tracemalloc.get_traced_memory()
     assert peak - before < MAX_MEMORY
-    if ending == "exit 3":
+    if exit_command == "exit 3":
         assert run.status is RunStatus.FAILED
         assert run.error is not None
         assert run.error.startswith("CommandFailed: exit status 3")

@@ -96,7 +96,7 @@ def test_kill_9_after_a_run_has_started(start, write, tmp_path):
     code, text = second.end()
     assert code == 0
     assert len(lines_of(text, "slow .*started")) == 1
-    assert (tmp_path / "begun.txt").read_text().count("begun\n") in (1, 2)  # it may be killed before the shell has begun
+    assert (tmp_path / "started.txt").read_text().count("started\n") in (1, 2)  # it may be killed before the shell has started
     runs = json.loads(start("runs", "slow", "--json").end()[1])
     assert [(run["attempt"], run["status"], run["cause"]) for run in runs] == [(2, "success", None), (1, "failed", "interrupted")]
 
@@ -122,10 +122,10 @@ def test_a_second_signal_stops_at_once(start, write, tmp_path, number):
     running.wait_for("slow .*started")
     running.process.send_signal(number)
     running.wait_for("waiting at most 5 s for 1 run;")
-    asked = time.monotonic()
+    sent = time.monotonic()
     running.process.send_signal(number)
     code, text = running.end()
-    assert time.monotonic() - asked < 3
+    assert time.monotonic() - sent < 3
     assert code == 128 + number
     assert lines_of(text, "slow .*interrupted")
     (tmp_path / "finish").touch()

@@ -21,10 +21,10 @@ def call(monkeypatch):
     monkeypatch.setattr(schedules, "now", lambda: datetime(2026, 3, 28, 12, tzinfo=UTC))
 
     def call(*args: str):
-        answer = CliRunner().invoke(cronactors, args)
-        if answer.exception is not None and not isinstance(answer.exception, SystemExit):
-            raise answer.exception
-        return answer.exit_code, answer.output
+        result = CliRunner().invoke(cronactors, args)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result.exit_code, result.output
 
     return call
 

@@ -63,10 +63,10 @@ def test_a_signal_during_the_start_stops_at_once_and_leaves_the_file_unchanged(
         command = start("run")
         wait_until_it_has_opened(command, file)
         time.sleep(0.5)  # until it waits for the lock, which cannot be seen from here
-        asked = time.monotonic()
+        sent = time.monotonic()
         command.process.send_signal(number)
         code, text = command.end()
-        assert time.monotonic() - asked < 5
+        assert time.monotonic() - sent < 5
     assert (code, lines_of(text, "stopped during")) == (0, [f"{number.name}: stopped during the start, before any run started"])
     assert lines_of(text, "^ended: 0 runs")
     assert not lines_of(text, r"attempt 1  started|Traceback")
@@ -133,9 +133,9 @@ class Session:
 
 
 @pytest.mark.parametrize("hangs", ["start", "header"])
-@pytest.mark.parametrize("why", ["signal", "reader gone"])
+@pytest.mark.parametrize("reason", ["signal", "reader gone"])
 async def test_it_can_be_stopped_before_its_header_is_complete(
-    autojump_clock, write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hangs: str, why: str
+    autojump_clock, write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hangs: str, reason: str
 ) -> None:
     write(QUICK)
     world = Session(tmp_path, monkeypatch, hangs=hangs)
@@ -143,17 +143,17 @@ async def test_it_can_be_stopped_before_its_header_is_complete(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(world.session.run)
             await world.waits.wait()
-            if why == "signal":
+            if reason == "signal":
                 world.session.stop_in_order("SIGTERM")
             else:
                 world.session.stop_without_reader()
     assert trio.current_time() == 0
     assert world.left == (["in order"] if hangs == "header" else [])
-    said = "stopping in order" if hangs == "header" else "stopped during the start, before any run started"
-    assert (f"SIGTERM: {said}" in world.lines) == (why == "signal")
+    message = "stopping in order" if hangs == "header" else "stopped during the start, before any run started"
+    assert (f"SIGTERM: {message}" in world.lines) == (reason == "signal")
     assert bool(lines_of("\n".join(world.lines), "early .*started")) == (hangs == "header"), "a run that started is shown"
     assert world.lines[-1].startswith("ended: 0 runs")
-    assert world.session._status == (0 if why == "signal" else 1)
+    assert world.session._status == (0 if reason == "signal" else 1)
 
 
 @pytest.mark.slow
