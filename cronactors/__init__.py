@@ -59,8 +59,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Imported when they are first used (PEP 562): a program that only schedules needs none of them.
-_LATER = {
+# Imported when they are first used (PEP 562). A program that only schedules needs none of them, and import time has a budget: at most
+# 1.7 times that of trio (docs/performance.md).
+_LAZY = {
     "load_config": "config_file",
     "Finding": "schedules.finding",
     "lint": "schedules.lint",
@@ -127,15 +128,15 @@ __all__ = [
     "schedule_to_dict",
 ]
 
-if not TYPE_CHECKING:  # else a type checker would believe in any name
+if not TYPE_CHECKING:  # else a type checker would accept any name
 
     def __getattr__(name: str) -> object:
-        if name not in _LATER:
+        if name not in _LAZY:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from importlib import import_module  # noqa: PLC0415 - as little as possible before it is needed
+        from importlib import import_module  # noqa: PLC0415 - only these names need it
 
-        value = globals()[name] = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+        value = globals()[name] = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
         return value
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *_LATER})
+        return sorted({*globals(), *_LAZY})
