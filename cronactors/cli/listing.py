@@ -32,9 +32,9 @@ def list_jobs(database: str, *, as_json: bool) -> None:
     """
     jobs = trio.run(_read_jobs, database)
     if as_json:
-        print_json([_job_as_json(job) for job in jobs])
+        print_json([job_as_json(job) for job in jobs])
     else:
-        _print_jobs(jobs)
+        print_jobs(jobs)
 
 
 async def _read_jobs(database: str) -> list[CronJob]:
@@ -58,9 +58,9 @@ def list_runs(database: str, name: str, *, user_id: str | None, limit: int, as_j
     """
     job, runs = trio.run(_read_runs, database, name, user_id, limit)
     if as_json:
-        print_json([_run_as_json(run) for run in runs])
+        print_json([run_as_json(run) for run in runs])
     else:
-        _print_runs(name, job.timezone if job else "UTC", runs)
+        print_runs(name, job.timezone if job else "UTC", runs)
 
 
 async def _read_runs(database: str, name: str, user_id: str | None, limit: int) -> tuple[CronJob | None, list[CronRun]]:
@@ -74,7 +74,7 @@ async def _read_runs(database: str, name: str, user_id: str | None, limit: int) 
     return None, runs[:limit]
 
 
-def _print_jobs(jobs: Sequence[CronJob]) -> None:
+def print_jobs(jobs: Sequence[CronJob]) -> None:
     """Print a table of jobs, each in its own zone; a column of users if any job has one."""
     users = any(job.user_id is not None for job in jobs)
     rows = [
@@ -95,7 +95,7 @@ def _print_jobs(jobs: Sequence[CronJob]) -> None:
     print_line("no jobs" if not jobs else f"{len(jobs):,} jobs" if len(jobs) > 1 else "1 job")
 
 
-def _print_runs(name: str, zone: str, runs: Sequence[CronRun]) -> None:
+def print_runs(name: str, zone: str, runs: Sequence[CronRun]) -> None:
     """Print a table of runs in the zone of their job."""
     columns = ["started", "for the moment", "attempt", "trigger", "status", "took", "result"]
     rows = [
@@ -115,13 +115,15 @@ def _print_runs(name: str, zone: str, runs: Sequence[CronRun]) -> None:
         print_line(f"no runs of {one_line(name, 60)} yet")
 
 
-def _job_as_json(job: CronJob) -> dict[str, _JsonValue]:
+def job_as_json(job: CronJob) -> dict[str, _JsonValue]:
+    """Convert a job to values of JSON, without its executor options, which may hold a secret."""
     left_out = ("schedule", "misfire", "executor_options")  # the last may hold a secret
     fields = {key: _json_value(value) for key, value in attrs.asdict(job, recurse=False).items() if key not in left_out}
     return {**fields, "schedule": dict(schedule_to_dict(job.schedule))}
 
 
-def _run_as_json(run: CronRun) -> dict[str, _JsonValue]:
+def run_as_json(run: CronRun) -> dict[str, _JsonValue]:
+    """Convert a run to values of JSON."""
     return {key: _json_value(value) for key, value in attrs.asdict(run, recurse=False).items()}
 
 
