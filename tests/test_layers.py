@@ -15,7 +15,7 @@ PACKAGE = ROOT / "cronactors"
 
 # From the bottom to the top. A module imports modules of earlier lines only.
 LAYERS = """
-actors.async_value actors.exception_groups actors.forks actors.watchdog cli.container_init cli.signals cli.stdout errors instants owner schedules.cron_fields schedules.finding schedules.zone_advice shell.exit_status shell.output storage.creation storage.file_state storage.migrations storage.row_statement storage.stop_marks
+actors.async_value actors.exception_groups actors.forks actors.watchdog backoff cli.container_init cli.signals cli.stdout errors instants owner schedules.cron_fields schedules.finding schedules.zone_advice shell.exit_status shell.output storage.creation storage.file_state storage.migrations storage.row_statement storage.stop_marks
 actors.exits actors.tracebacks actors.user_code checks cli.printer cli.tables executor_options schedules.calendar shell.lint storage.errors storage.rows wallclock
 schedules.local_times schedules.zones shell.checks shell.process_group storage.execution storage.protocol storage.schema storage.statements
 actors.mailbox actors.stopping ledger.leases schedules.clock_changes schedules.cron_advice storage.connection
@@ -24,7 +24,7 @@ schedules.lint_cron schedules.schedule
 model schedules.fire_times schedules.schedule_json
 log_fields schedules.preview schedules.zone_rules shell.executor spec
 config_file executors ids policy schedules.lint
-actors.failure_log actors.outcomes cli.database cli.schedules ledger.new_rows ledger.open_runs ledger.stored_values own_loop
+actors.failure_log actors.outcomes cli.database cli.schedules ledger.job_fields ledger.new_rows ledger.open_runs ledger.stored_values
 ledger.after_run ledger.clock_set_back ledger.explain ledger.views ledger.waiting ledger.zone_changes
 actors.notifier actors.recompute ledger.damage ledger.due_moments ledger.finish ledger.jobs
 actors.store ledger.cancel_other ledger.recovery ledger.runs ledger.upsert
@@ -32,8 +32,8 @@ ledger.claim
 actors.actor_requests ledger.own_loop
 actors.finisher actors.leases actors.run_in_hand actors.user_requests
 actors.pool actors.store_lifetime actors.wall_clock_watch origins
-actors.clock actors.runner store
-actors.patrol
+actors.clock actors.runner own_loop
+actors.patrol store
 scheduler
 cronactors testing
 cli.describe cli.remove

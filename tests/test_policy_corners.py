@@ -18,9 +18,11 @@ from cronactors.policy import (
     is_outside_window,
     misfire_from_text,
     misfire_to_text,
+    retry_delay,
     truncated,
 )
 from cronactors.schedules.schedule import Cron, Interval
+from cronactors.spec import RetryPolicy
 
 T0: Millis = 1_772_409_600_000  # 2026-03-02T00:00:00Z
 SECOND, MINUTE = 1_000, 60_000
@@ -157,6 +159,9 @@ class Text(str):
 
     __slots__ = ()
 
+    def __getitem__(self, key) -> Text:
+        return Text(str.__getitem__(self, key))
+
 
 @pytest.mark.parametrize(
     ("text", "limit", "expected"),
@@ -185,3 +190,7 @@ def test_moments_are_counted_to_a_thousand():
     merged = Timing(schedule=Interval(1), zone="UTC", anchor=T0).merged(T0 + 1, T0 + 5_000)
     assert merged == Moments(T0 + 1, MAX_COALESCED, T0 + 5_000)
     assert MAX_COALESCED == 1000
+
+
+def test_without_a_spread_a_delay_is_not_lengthened():
+    assert retry_delay(RetryPolicy((30,), jitter=1), failures=1) == 30_000

@@ -76,6 +76,12 @@ def test_a_return_value_that_raises_when_it_is_examined_is_a_failure():
     assert failed(outcomes.success(Hostile())) == "KeyboardInterrupt: never mind"
 
 
+def test_how_much_is_kept():
+    assert len(outcomes.success("x" * 20_000).result or "") == 10_000
+    assert len(outcomes.failure(ValueError("x" * 20_000)).error or "") == 2_000
+    assert len(outcomes.success(JobResult(summary="", session_id="s" * 20_000)).session_id) == 200
+
+
 # Exceptions
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.resources
 import struct
 import zoneinfo
+from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 
@@ -13,6 +14,10 @@ import pytest
 from cronactors.errors import InvalidSchedule
 from cronactors.schedules import zones
 from cronactors.schedules.clock_changes import Segment, segment_at
+from cronactors.schedules.fire_times import count_moments, latest_moment, next_moment
+from cronactors.schedules.lint import lint
+from cronactors.schedules.preview import preview
+from cronactors.schedules.schedule import Cron
 from cronactors.schedules.zones import check_zone, is_zone
 
 ROME = resources.files("tzdata").joinpath("zoneinfo", "Europe", "Rome").read_bytes()
@@ -110,3 +115,50 @@ def test_changes_just_inside_both_ends_of_a_block_are_found(system):
     assert segment_at("Inside", start + 1) == Segment(start + 1, end - 1, 3600)
     assert segment_at("Inside", end - 1) == Segment(end - 1, end, -3600)
     assert segment_at("Inside", end).offset == -3600
+
+
+def test_a_rhythm_that_is_shown_again_soon_after_a_border_is_counted_both_times(system):
+    border = 60 << 24  # 2001-11-24T20:16:00Z: half an hour later the clock is set back by an hour
+    (system / "Soon").write_bytes(tzif((border + 1_800, 0, -3_600)))
+    minute = Cron("* 10 20 24 11 *")
+    first = (border - 360) * 1000
+    assert next_moment(minute, after=first - 1, zone="Soon", anchor=0) == first
+    assert count_moments(minute, first=first, until=first + 7_200_000, zone="Soon", anchor=0) == 120
+    assert next_moment(minute, after=first + 59_000, zone="Soon", anchor=0) == first + 3_600_000
+    assert latest_moment(minute, until=first + 3_599_999, zone="Soon", anchor=0) == first + 59_000
+
+
+def test_names_of_files_beside_the_zones_are_not_proposed():
+    with pytest.raises(InvalidSchedule) as caught:
+        check_zone("PosixRules")
+    assert str(caught.value).endswith("'PosixRules' is not the name of an IANA time zone")
+
+
+@pytest.mark.parametrize("after", [datetime(1960, 1, 1, tzinfo=UTC), datetime(1969, 12, 31, 23, 59, 59, tzinfo=UTC)])
+def test_a_clock_change_at_the_first_instant_of_all_is_noted(system, after):
+    (system / "Zero").write_bytes(tzif((0, 0, 3_600)))
+    (first, second) = preview(Cron("* * * * *"), after=after, timezone="Zero", count=2)
+    assert (first.at, first.note) == (datetime(1970, 1, 1, tzinfo=UTC), "00:00 to 01:00 does not exist: skipped")
+    assert (second.at, second.note) == (datetime(1970, 1, 1, 0, 1, tzinfo=UTC), None)
+
+
+@pytest.mark.parametrize(
+    "start", [datetime(2026, 1, 1, tzinfo=UTC), datetime(2031, 7, 5, 13, 57, 1, tzinfo=UTC), datetime(2000, 2, 29, tzinfo=UTC)]
+)
+@pytest.mark.parametrize(("late", "found"), [(-1, ["skipped-time"]), (0, []), (3_600, [])])
+def test_clock_changes_of_five_years_are_looked_for(system, start, late, found):
+    change = int(start.timestamp()) + 5 * 366 * 86_400 + late
+    (system / "Late").write_bytes(tzif((change, 0, 7_200)))
+    skipped = datetime.fromtimestamp(change + 3_600, UTC)  # local time was UTC until then
+    minute = Cron(f"{skipped.minute} {skipped.hour} * * *")
+    assert [finding.rule for finding in lint(minute, "Late", after=start)] == found
+
+
+@pytest.mark.parametrize("change", [1_000_000_000, 1_000_000_001])
+def test_a_skipped_time_is_noted_at_the_very_instant_of_the_change(system, change):
+    (system / "Exact").write_bytes(tzif((change, 0, 3_600)))
+    before = datetime.fromtimestamp(change - 2, UTC)
+    notes = [each.note for each in preview(Cron("* * * * * *"), after=before, timezone="Exact", count=3)]
+    assert (notes[0], notes[2]) == (None, None)
+    assert notes[1] is not None
+    assert notes[1].endswith("does not exist: skipped")
