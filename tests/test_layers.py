@@ -15,30 +15,43 @@ PACKAGE = ROOT / "cronactors"
 
 # From the bottom to the top. A module imports modules of earlier lines only.
 LAYERS = """
-actors.async_value actors.exception_groups actors.forks actors.watchdog backoff cli.container_init cli.signals cli.stdout errors instants owner schedules.cron_fields schedules.finding schedules.zone_advice shell.exit_status shell.output storage.creation storage.file_state storage.migrations storage.row_statement storage.stop_marks
-actors.exits actors.tracebacks actors.user_code checks cli.printer cli.tables executor_options schedules.calendar shell.lint storage.errors storage.rows wallclock
-schedules.local_times schedules.zones shell.checks shell.process_group storage.execution storage.protocol storage.schema storage.statements
-actors.mailbox actors.stopping ledger.leases schedules.clock_changes schedules.cron_advice storage.connection
-actors.storage_thread ledger.owners schedules.cron schedules.cron_in_zone schedules.timestamps storage.sqlite
-schedules.lint_cron schedules.schedule
-model schedules.fire_times schedules.schedule_json
-log_fields schedules.preview schedules.zone_rules shell.executor spec
-config_file executors ids policy schedules.lint
-actors.failure_log actors.outcomes cli.database cli.schedules ledger.job_fields ledger.new_rows ledger.open_runs ledger.stored_values
-ledger.after_run ledger.clock_set_back ledger.explain ledger.views ledger.waiting ledger.zone_changes
-actors.notifier actors.recompute ledger.damage ledger.due_moments ledger.finish ledger.jobs
-actors.store ledger.cancel_other ledger.recovery ledger.runs ledger.upsert
+backoff errors instants
+checks executor_options
+schedules.calendar schedules.cron_fields schedules.finding schedules.zone_advice
+schedules.local_times schedules.zones
+schedules.clock_changes schedules.cron_advice
+schedules.cron schedules.cron_in_zone schedules.timestamps
+schedules.schedule
+schedules.fire_times schedules.schedule_json
+model schedules.lint_cron schedules.preview schedules.zone_rules shell.checks shell.lint
+schedules.lint spec
+policy
+config_file ids owner wallclock
+storage.creation storage.errors storage.file_state storage.migrations storage.row_statement storage.rows storage.stop_marks
+log_fields storage.execution storage.protocol storage.schema storage.statements
+storage.connection
+storage.sqlite
+ledger.job_fields ledger.leases ledger.new_rows ledger.open_runs ledger.stored_values
+ledger.after_run ledger.clock_set_back ledger.explain ledger.owners ledger.views ledger.waiting ledger.zone_changes
+ledger.damage ledger.due_moments ledger.finish ledger.jobs
+ledger.cancel_other ledger.recovery ledger.runs ledger.upsert
 ledger.claim
-actors.actor_requests ledger.own_loop
-actors.finisher actors.leases actors.run_in_hand actors.user_requests
-actors.pool actors.store_lifetime actors.wall_clock_watch origins
-actors.clock actors.runner own_loop
-actors.patrol store
+ledger.own_loop
+actors.async_value actors.exception_groups actors.failure_log actors.forks actors.stopping actors.watchdog
+actors.exits actors.mailbox actors.storage_thread actors.tracebacks actors.user_code
+actors.actor_requests actors.notifier actors.outcomes actors.recompute actors.store actors.user_requests
+actors.finisher actors.leases actors.run_in_hand
+actors.pool actors.store_lifetime actors.wall_clock_watch
+actors.clock actors.runner
+actors.patrol
+origins own_loop shell.exit_status shell.output shell.process_group
+shell.executor store
+executors
 scheduler
 cronactors testing
-cli.describe cli.remove
-cli.listing cli.run_report
-cli.run
+cli.container_init cli.database cli.describe cli.remove cli.signals cli.stdout
+cli.printer cli.run_report cli.schedules cli.tables
+cli.listing cli.run
 cli.commands
 cli
 """
@@ -47,7 +60,7 @@ RANK = {module: rank for rank, line in enumerate(LAYERS.split("\n")) for module 
 # The wings as packages hold nothing but their docstrings.
 EMPTY = {"schedules", "shell", "storage", "ledger", "actors"}
 PURE = {
-    "errors", "instants", "checks", "executor_options", "model", "spec", "policy", "shell.checks", "shell.lint",
+    "errors", "instants", "backoff", "checks", "executor_options", "model", "spec", "policy", "shell.checks", "shell.lint",
     "schedules.zone_advice", "schedules.zones", "schedules.clock_changes", "schedules.calendar", "schedules.local_times",
     "schedules.cron_advice", "schedules.cron_fields", "schedules.cron", "schedules.cron_in_zone", "schedules.timestamps",
     "schedules.schedule", "schedules.fire_times", "schedules.schedule_json", "schedules.zone_rules", "schedules.preview",

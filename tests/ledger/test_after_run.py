@@ -20,7 +20,7 @@ def test_only_the_retry_of_a_crash_that_costs_one_holds_its_job(world):
     job = world.add()
     world.pass_time(MINUTE)
     for crash in range(1, FREE_CRASHES + 2):
-        run = world.begin()
+        run = world.claim_one()
         assert world.job(job).held_by == run.id
         world.crash()
         retry = world.history(job)[-1]
@@ -31,10 +31,10 @@ def test_only_the_retry_of_a_crash_that_costs_one_holds_its_job(world):
 def test_a_job_that_has_come_to_allow_all_is_held_by_no_run(world):
     job = world.add(overlap="skip")
     world.pass_time(MINUTE)
-    first = world.begin()
+    first = world.claim_one()
     world.update(job, {"overlap": "allow_all"})
     world.pass_time(MINUTE)
-    second = world.begin()
+    second = world.claim_one()
     assert world.job(job).held_by is None
     world.finish(first)
     assert world.run(second).status == "running"
@@ -46,7 +46,7 @@ def test_a_job_that_allows_all_no_more_is_held_by_its_latest_run(world):
     runs = []
     for _ in range(3):
         world.pass_time(MINUTE)
-        runs.append(world.begin())
+        runs.append(world.claim_one())
     world.update(job, {"overlap": "skip"})
     assert world.job(job).held_by == runs[2].id
     world.finish(runs[0])

@@ -50,8 +50,8 @@ def shown(field, value):
 def test_the_table_holds_every_field_that_users_set_but_the_schedule():
     assert set(OTHER) == NAMES
     assert {field.name for field in attrs.fields(JobSpec)} == NAMES | {"schedule"}
-    assert set(spec._CHANGES) == NAMES - {"user_id"} | {"schedule"}
-    assert set(JobChanges.__annotations__) == set(spec._CHANGES)
+    assert set(spec._FIELD_CHECKS) == NAMES | {"schedule"}
+    assert set(JobChanges.__annotations__) == set(spec._FIELD_CHECKS) - {"user_id"}
     assert {field.name for field in attrs.fields(CronJob)} >= NAMES | {"schedule"}
     assert set(JobRow._fields) >= NAMES | {"schedule"}
     assert {field.name for field in JOB_FIELDS if field.has_default} == {field.name for field in attrs.fields(Defaults)}

@@ -43,7 +43,7 @@ def world_rules(release: str, *hours: float, change: Millis = 0) -> Iterator[Non
     real = clock_changes.load_zone
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clock_changes, "load_zone", lambda zone: Zone() if zone == ZONE else real(zone))
-        for module in (zone_rules, cancel_other, claim, jobs, zone_changes, recompute):
+        for module in (zone_rules, claim, jobs, zone_changes, recompute):
             patch.setattr(module, "RULES", release)
         _forget()
         yield

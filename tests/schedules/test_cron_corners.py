@@ -70,7 +70,7 @@ def test_an_interval_of_go_is_written_in_milliseconds(duration, every_ms, rounde
     elif rounded is None:
         assert message.endswith(f"{why}Interval({every_ms}), in agent.toml every_ms = {every_ms}")
     else:
-        assert message.endswith(f"every_ms = {every_ms}, or {rounded} to keep whole seconds only, as Go's cron does")
+        assert message.endswith(f"every_ms = {every_ms}, or {rounded}: Go's cron rounds down to whole seconds")
 
 
 def test_seven_fields_without_a_year_are_not_those_of_quartz():

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cronactors.errors import InvalidSchedule
-from cronactors.schedules import zones
+from cronactors.schedules import clock_changes, zones
 from cronactors.schedules.clock_changes import Segment, segment_at
 from cronactors.schedules.fire_times import count_moments, latest_moment, next_moment
 from cronactors.schedules.lint import lint
@@ -24,7 +24,7 @@ ROME = resources.files("tzdata").joinpath("zoneinfo", "Europe", "Rome").read_byt
 
 
 def forget():
-    for function in vars(zones).values():
+    for function in (*vars(zones).values(), *vars(clock_changes).values()):
         if hasattr(function, "cache_clear"):
             function.cache_clear()
 
