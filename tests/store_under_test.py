@@ -54,9 +54,9 @@ class CountedSqlite(_Counts, SqliteStorage):
         self.reads = 0
         opened.append(self)
 
-    def _all(self, statement: str, parameters: object = ()) -> list[tuple[object, ...]]:
+    def _fetch(self, statement: str, parameters: object = ()) -> list[tuple[object, ...]]:
         self.reads += 1
-        return super()._all(statement, parameters)  # type: ignore[arg-type, return-value]  # as it is given
+        return super()._fetch(statement, parameters)  # type: ignore[arg-type, return-value]  # as it is given
 
 
 opened: list[CountedSqlite] = []
