@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import attrs
 import trio
@@ -114,8 +114,14 @@ class MayEndRuns(Put):
 
 
 @attrs.frozen
-class RefusedInBatch(Refused, BatchRequest[str]):
-    pass
+class RefusedInBatch(BatchRequest[str]):
+    name: str
+
+    @classmethod
+    def apply_all(cls, storage: Storage, requests: Sequence[Self]) -> list[str]:
+        for request in requests:
+            store_name(storage, request.name)
+        raise InvalidJob(requests[0].name)
 
 
 @attrs.frozen

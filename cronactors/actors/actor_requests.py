@@ -170,10 +170,15 @@ class ClaimDue(BatchRequest[Claims]):
     not_before: Millis
     cancel_overlapped: ClassVar[bool] = False
 
-    def apply(self, storage: Storage) -> Claims:
-        return claim.claim_due(
-            storage, owner=self.owner, limit=self.limit, total=self.total, cancel_overlapped=self.cancel_overlapped
-        )
+    @classmethod
+    def apply_all(cls, storage: Storage, requests: Sequence[Self]) -> list[Claims]:
+        """Carry out each of them; there is rarely more than one."""
+        return [
+            claim.claim_due(
+                storage, owner=each.owner, limit=each.limit, total=each.total, cancel_overlapped=each.cancel_overlapped
+            )
+            for each in requests
+        ]
 
 
 @attrs.frozen
@@ -186,12 +191,12 @@ class CancelAndClaim(ClaimDue):
 
 @attrs.frozen(kw_only=True)
 class Finished:
-    """The end of a run as it stands in the file.
+    """The reply to `FinishRun`.
 
     Attributes:
-        run: The finished run; None if the outcome has no effect, as another owner has taken the run over.
-        job: The job as it is now; None if it was removed, or not asked for.
-        following: The run that has begun in the same slot, in the same transaction.
+        run: The finished run; None if the outcome has no effect, because another owner has taken the run over.
+        job: The job after the run; None if it was removed, or `FinishSettings.shows_job` is False.
+        following: The run that was claimed for the same slot, in the same transaction.
     """
 
     run: RunRow | None
@@ -218,7 +223,7 @@ class FinishSettings:
 
 @attrs.frozen
 class FinishRun(BatchRequest[Finished]):
-    """End a run and, in the same transaction, begin the next one in its slot."""
+    """Finish a run and, in the same transaction, claim the next one for its slot."""
 
     waits_forever: ClassVar[bool] = True
     run_id: int
@@ -227,12 +232,9 @@ class FinishRun(BatchRequest[Finished]):
     settings: FinishSettings
     claimed: Claimed | None = None
 
-    def apply(self, storage: Storage) -> Finished:
-        return self.apply_all(storage, [self])[0]
-
     @classmethod
     def apply_all(cls, storage: Storage, requests: Sequence[Self]) -> list[Finished]:
-        """End all of them, then begin as many: what is read and written for many at a time costs a third."""
+        """Finish all of them, then claim as many runs: reading and writing for many at a time costs a third (docs/performance.md)."""
         finished = []
         for settings, group in groupby(requests, key=attrgetter("settings")):
             finished += _finish(storage, settings, list(group))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
-from typing import ClassVar, Generic, Self, TypeVar, cast
+from typing import ClassVar, Generic, Self, TypeVar, cast, final
 
 import attrs
 import outcome
@@ -69,7 +69,12 @@ class BatchRequest(Request[R_co]):
     @classmethod
     def apply_all(cls, storage: Storage, requests: Sequence[Self]) -> list[R_co]:
         """Carry out requests of one kind that follow each other in a batch; return their replies in the same order."""
-        return [request.apply(storage) for request in requests]
+        raise NotImplementedError
+
+    @final
+    def apply(self, storage: Storage) -> R_co:
+        """Carry out this request alone."""
+        return self.apply_all(storage, [self])[0]
 
 
 @attrs.frozen
