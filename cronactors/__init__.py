@@ -32,6 +32,7 @@ from cronactors.model import (
     CronRun,
     Explanation,
     Fate,
+    Health,
     JobContext,
     JobExecutor,
     JobResult,
@@ -43,7 +44,7 @@ from cronactors.model import (
     SessionMode,
     Trigger,
 )
-from cronactors.scheduler import CronScheduler, Health, open_scheduler
+from cronactors.scheduler import CronScheduler, open_scheduler
 from cronactors.schedules.fire_times import fire_times, next_run
 from cronactors.schedules.schedule import Cron, Interval, OneShot, Schedule
 from cronactors.schedules.schedule_json import schedule_from_dict, schedule_to_dict

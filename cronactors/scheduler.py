@@ -29,7 +29,7 @@ from cronactors.checks import flag, number
 from cronactors.errors import InvalidConfig, InvalidJob, SchedulerClosed, WouldDeadlock, shorten
 from cronactors.instants import from_millis
 from cronactors.ledger.zone_changes import RulesOfFile
-from cronactors.model import CronRun, Explanation, JobExecutor, NotificationSender, RunObserver
+from cronactors.model import CronRun, Explanation, Health, JobExecutor, NotificationSender, RunObserver
 from cronactors.origins import StartReport, upsert_at_start
 from cronactors.spec import MAX_TIMEOUT, CronConfig, JobSpec, check_id, check_instant, check_settings, check_specs
 from cronactors.store import CronStore
@@ -37,34 +37,6 @@ from cronactors.store import CronStore
 logger = logging.getLogger("cronactors.scheduler")
 
 _CHECK_EVERY = 1.0  # (s) how a task that waits for a run learns that another process has finished it
-
-
-@attrs.frozen(kw_only=True)
-class Health:
-    """How a scheduler is doing.
-
-    Attributes:
-        last_tick: When it last inspected the store, or saw that nobody had written to it, UTC.
-        next_wake: When the clock means to wake next, UTC; None: nothing is planned.
-        clock_lag: How much later (s) than planned it woke the last time: the event loop was busy or blocked.
-        runs_in_flight: How many runs are running in this scheduler.
-        free_slots: How many more could.
-        store_queue: How many requests wait for the store.
-        store_latency: How long (s) the store took for its last transaction, with the commit and the wait for a due moment; None before
-            the first.
-        last_store_error: The last error of the store; None once it works again.
-        notifier_queue: For how many runs the notifier's calls have not returned yet. From 1,000 on no run is claimed.
-    """
-
-    last_tick: datetime | None
-    next_wake: datetime | None
-    clock_lag: float
-    runs_in_flight: int
-    free_slots: int
-    store_queue: int
-    store_latency: float | None
-    last_store_error: str | None
-    notifier_queue: int
 
 
 @attrs.frozen(kw_only=True)

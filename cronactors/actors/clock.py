@@ -18,6 +18,7 @@ from cronactors.actors.pool import RunnerPool
 from cronactors.actors.store import Committed
 from cronactors.actors.store_lifetime import StoreService
 from cronactors.actors.wall_clock_watch import WallClockWatch
+from cronactors.backoff import backoff
 from cronactors.errors import StoreUnavailable
 from cronactors.instants import Millis
 from cronactors.ledger.claim import BlockedBy, Claims
@@ -27,7 +28,7 @@ logger = logging.getLogger("cronactors.clock")
 
 MOST_CLAIMS = 100
 """How many runs one request claims; with more free slots there are more requests."""
-_LONGEST_PAUSE = 1.0  # (s) between two tries while the store fails
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0  # (s) between two tries while the store fails
 _NOTHING = Claims([])
 _AGAIN = 0.05  # (s) after a claim without progress, and while the wall clock is held still
 
@@ -104,7 +105,7 @@ class Clock:
     @actor
     async def run(self) -> None:
         """Claim until cancelled. Runs that were claimed are always handed over."""
-        pause = 0.0
+        pauses = backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         next_tick = trio.current_time()
         with compose(self.queue, self._pool.slots.free, self._notifier.has_room) as changes:
             while True:
@@ -116,9 +117,9 @@ class Clock:
                         next_tick = trio.current_time() + self._tick_interval
                     before = self._pool.slots.free.value, self._notifier.has_room.value
                     claims = await self._claim()
-                    pause = 0.0
+                    pauses = backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
                 except StoreUnavailable as error:  # which the store has logged
-                    pause = min(2 * pause + 0.1, _LONGEST_PAUSE)
+                    pause = next(pauses)
                     logger.debug("claiming again in %.1f s: %s", pause, error)
                     await trio.sleep(pause)
                     continue

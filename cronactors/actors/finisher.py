@@ -15,6 +15,7 @@ from cronactors.actors.actor_requests import Finished, FinishRun, FinishSettings
 from cronactors.actors.mailbox import Mailbox
 from cronactors.actors.notifier import Notifier
 from cronactors.actors.stopping import StopDeadline
+from cronactors.backoff import backoff
 from cronactors.errors import StoreUnavailable, shorten
 from cronactors.ledger.views import job_view
 from cronactors.model import Cause
@@ -23,6 +24,8 @@ from cronactors.spec import RetryPolicy
 from cronactors.storage.rows import Claimed
 
 logger = logging.getLogger("cronactors.runner")
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0  # (s) between two tries while the store fails
 
 
 class Finisher:
@@ -117,8 +120,8 @@ class Finisher:
     async def _keep_trying(
         self, claimed: Claimed, outcome: Outcome, on_commit: Callable[[Finished], None] | None
     ) -> Finished | None:
-        """Try again, shielded, with pauses of 0.1 s to 1 s. Few runs come here, so that a scope of their own costs nothing."""
-        pause = 0.1
+        """Try again, shielded. Only the few runs that come here pay for a scope of their own (5 us)."""
+        pauses = backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         finished: Finished | None = None
         with self.limited(shield=True):
             while finished is None:
@@ -126,8 +129,7 @@ class Finisher:
                     finished = await self._mailbox.call(self._request(claimed, outcome), on_commit)
                 except StoreUnavailable as error:  # which the store has logged
                     logger.debug("the outcome of run %s will be stored later: %s", claimed.run.id, error)
-                    await trio.sleep(pause)
-                    pause = min(2 * pause, 1.0)
+                    await trio.sleep(next(pauses))
         return finished
 
     def _request(self, claimed: Claimed, outcome: Outcome) -> FinishRun:

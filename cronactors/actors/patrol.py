@@ -16,6 +16,7 @@ from cronactors.actors.outcomes import INTERRUPTED
 from cronactors.actors.pool import RunnerPool
 from cronactors.actors.store import Committed
 from cronactors.actors.store_lifetime import StoreService
+from cronactors.backoff import backoff
 from cronactors.errors import StoreUnavailable, shorten
 from cronactors.instants import Millis
 
@@ -23,7 +24,7 @@ logger = logging.getLogger("cronactors.clock")
 
 INSPECT_EVERY = 10.0
 """How long (s) a tick may trust the log file that nobody has written: a slow disk may show late what was."""
-_LONGEST_PAUSE = 1.0  # (s) between two tries while the store fails
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0  # (s) between two tries while the store fails
 
 
 class Patrol:
@@ -74,14 +75,14 @@ class Patrol:
     @actor
     async def run(self) -> None:
         """Patrol until cancelled."""
-        pause = 0.0
+        pauses = backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         with compose(self._requests, self._pool.in_flight.first_report) as changes:
             while True:
                 try:
                     await self._tick()
-                    pause = 0.0
+                    pauses = backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
                 except StoreUnavailable as error:  # which the store has logged
-                    pause = min(2 * pause + 0.1, _LONGEST_PAUSE)
+                    pause = next(pauses)
                     logger.debug("inspecting again in %.1f s: %s", pause, error)
                     await trio.sleep(pause)
                     continue

@@ -10,7 +10,7 @@ import trio
 from cronactors.actors.actor_requests import RecomputeAfterSetBack, Registered
 from cronactors.actors.leases import JUMP
 from cronactors.actors.mailbox import Mailbox
-from cronactors.instants import Millis, from_millis
+from cronactors.instants import Millis, iso_utc
 from cronactors.wallclock import Wall
 
 logger = logging.getLogger("cronactors.clock")
@@ -43,7 +43,7 @@ class WallClockWatch:
         self._virtual_set_to: Millis | None = None
         self._unfinished: RecomputeAfterSetBack | None = None
         if registered.latest_added_at is not None and registered.latest_added_at > now + JUMP:
-            entered_at = from_millis(registered.latest_added_at).isoformat()
+            entered_at = iso_utc(registered.latest_added_at)
             logger.warning("the wall clock was ahead when jobs or runs were entered, at %s", entered_at)
             if self._at_tick[0] <= now + JUMP:  # else the first comparison notices it, and by how much the clock was set
                 self._unfinished = RecomputeAfterSetBack(0, PAGE, self._owner, by=0, since=now, earliest=now)
@@ -79,7 +79,7 @@ class WallClockWatch:
         if tick or earliest_is_known or abs(drift) > JUMP:
             self._at_tick = now_wall, now_mono
         if abs(drift) > JUMP:
-            logger.warning("the wall clock was set by %+.1f s, to %s", drift / 1000, from_millis(now_wall).isoformat())
+            logger.warning("the wall clock was set by %+.1f s, to %s", drift / 1000, iso_utc(now_wall))
         if drift < -JUMP:
             new = RecomputeAfterSetBack(0, PAGE, self._owner, by=-drift, since=since - JUMP, earliest=earliest)
             self._unfinished = new if self._unfinished is None else _merge(self._unfinished, new)

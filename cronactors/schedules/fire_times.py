@@ -14,11 +14,11 @@ import attrs
 
 from cronactors import checks
 from cronactors.errors import InvalidSchedule, shorten
-from cronactors.instants import EARLIEST, LATEST, Millis, from_millis
+from cronactors.instants import EARLIEST, LATEST, Millis, from_millis, iso_utc
 from cronactors.schedules.cron import parse_cron
 from cronactors.schedules.cron_in_zone import count_instants, latest_instant, next_instant
 from cronactors.schedules.schedule import Cron, Interval, OneShot, Schedule, check_is_schedule
-from cronactors.schedules.timestamps import read_timestamp, utc_text
+from cronactors.schedules.timestamps import read_timestamp
 from cronactors.schedules.zones import check_zone
 
 ONE_SHOT_GRACE: Millis = 60_000
@@ -187,7 +187,9 @@ def first_moment(schedule: Schedule, *, now: Millis, zone: str) -> Millis:
         _check_exists(schedule, zone)
         at = _at(schedule, zone)
         if at < now - ONE_SHOT_GRACE:
-            raise InvalidSchedule(f"at {shorten(schedule.at)} is in the past: it was {utc_text(at)}, now it is {utc_text(now)}")
+            raise InvalidSchedule(
+                f"at {shorten(schedule.at)} is in the past: it was {iso_utc(at, short=True)}, now it is {iso_utc(now, short=True)}"
+            )
         if at < LATEST:
             return at
     found = next_moment(schedule, after=now, zone=zone, anchor=now)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from cronactors import checks
 from cronactors.errors import InvalidSchedule, shorten
-from cronactors.instants import EARLIEST, LATEST, Millis, to_millis
+from cronactors.instants import EARLIEST, LATEST, Millis, iso_utc, to_millis
 from cronactors.schedules.clock_changes import DAY, ClockChange, clock_changes, shown_twice
 from cronactors.schedules.cron import parse_cron, split_fields
 from cronactors.schedules.cron_fields import HOUR
@@ -17,7 +17,7 @@ from cronactors.schedules.lint_cron import Expression, lint_expression
 from cronactors.schedules.local_times import LocalTimes
 from cronactors.schedules.preview import local_text
 from cronactors.schedules.schedule import Cron, Interval, OneShot, Schedule, check_is_schedule
-from cronactors.schedules.timestamps import read_timestamp, utc_text
+from cronactors.schedules.timestamps import read_timestamp
 from cronactors.schedules.zones import check_zone
 
 LINT_PERIOD = 5 * 366 * DAY
@@ -129,4 +129,4 @@ def _check_one_shot(schedule: OneShot, zone: str, present: Millis | None) -> Ite
     if at >= LATEST:
         yield Finding("never-fires", f"{part} never fires in {zone} before the year 9998")
     if present is not None and at < present - ONE_SHOT_GRACE:
-        yield Finding("in-the-past", f"{part} is in the past, it was {utc_text(at)}: it is not run")
+        yield Finding("in-the-past", f"{part} is in the past, it was {iso_utc(at, short=True)}: it is not run")

@@ -10,7 +10,7 @@ import attrs
 
 from cronactors import checks
 from cronactors.errors import InvalidSchedule, shorten
-from cronactors.instants import Millis, from_millis, to_millis
+from cronactors.instants import Millis, to_millis
 from cronactors.schedules.clock_changes import instant_reaching, is_skipped
 
 _MAX_TEXT = 64
@@ -82,8 +82,3 @@ def read_timestamp(text: str) -> Timestamp:
     if found.tzinfo is not None:
         return Timestamp(to_millis(found), local=False)
     return Timestamp((found - _EPOCH) // timedelta(milliseconds=1), local=True)
-
-
-def utc_text(instant: Millis) -> str:
-    """Write an instant for a message, such as ``2026-03-29 07:00:00 UTC``."""
-    return f"{from_millis(instant):%Y-%m-%d %H:%M:%S} UTC"

@@ -144,12 +144,12 @@ def test_first_moment():
         (
             OneShot("2026-05-05 11:58:59.999"),
             "UTC",
-            "at '2026-05-05 11:58:59.999' is in the past: it was 2026-05-05 11:58:59 UTC",
+            "at '2026-05-05 11:58:59.999' is in the past: it was 2026-05-05T11:58:59.999Z",
         ),
         (
             OneShot("2026-05-05 12:00"),
             "Europe/Rome",
-            "is in the past: it was 2026-05-05 10:00:00 UTC, now it is 2026-05-05 12:00:00 UTC",
+            "is in the past: it was 2026-05-05T10:00:00Z, now it is 2026-05-05T12:00:00Z",
         ),
         (OneShot("2027-03-28 02:30"), "Europe/Rome", "at '2027-03-28 02:30' does not exist in Europe/Rome"),
         (OneShot("9997-12-31T23:00-05:00"), "UTC", "never fires in UTC before the year 9998"),
