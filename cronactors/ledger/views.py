@@ -15,16 +15,12 @@ from cronactors.instants import EARLIEST, Millis, from_millis
 from cronactors.ledger.job_fields import attributes_of_row, options_from_column
 from cronactors.ledger.stored_values import is_time, schedule_of, unreadable
 from cronactors.model import Cause, CronJob, CronRun, JobContext, RunStatus, SessionMode, Trigger
-from cronactors.schedules.schedule import OneShot, Schedule
+from cronactors.schedules.schedule import OneShot
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import JobRow, RunRow
 
 _T = TypeVar("_T")
-
-
 _V = TypeVar("_V")
-
-
 _E = TypeVar("_E", bound=StrEnum)
 
 
@@ -45,7 +41,10 @@ class _Reader:
         return instead
 
     def member(self, field: str, kind: type[_E], value: str, instead: _E) -> _E:
-        return self.read(lambda text: checks.member(field, text, InvalidJob, kind), value, instead)
+        try:
+            return kind(value)
+        except ValueError:  # the check words the error
+            return self.read(lambda text: checks.member(field, text, InvalidJob, kind), value, instead)
 
     def instant(self, field: str, value: Millis) -> datetime:
         if is_time(value):
@@ -63,8 +62,7 @@ def _read_job(job: JobRow, open_runs: Iterable[RunRow]) -> tuple[CronJob, list[C
     attempts = [run for run in open_runs if run.job_id == job.id and run.attempt > 1]
     retries = [run.ready_at for run in attempts if run.status == RunStatus.PENDING]
     created_at = reader.instant("created_at", job.created_at)
-    unknown: Schedule = OneShot(created_at)
-    schedule = reader.read(schedule_of, job, unknown)
+    schedule = reader.read(schedule_of, job, None) or OneShot(created_at)
     view = _make_job(
         id=job.id,
         schedule=schedule,
