@@ -77,7 +77,7 @@ class Runner:
                 run.task = sandbox.visible_task
                 return run
             await self._finish(run)
-            if sandbox.is_spent():
+            if sandbox.is_cancelled():
                 return run
             claimed = run.following
 

@@ -42,11 +42,12 @@ class Sandbox:
         was_cancelled: A function, or one of those tasks, had cancelled the nursery before the work returned.
     """
 
+    _nursery: trio.Nursery
+    _task: trio.lowlevel.Task
+
     def __init__(self) -> None:
         self.stray_error: BaseException | None = None
         self.was_cancelled = False
-        self._nursery: trio.Nursery | None = None
-        self._task: trio.lowlevel.Task | None = None
         self._abandoned: list[trio.Nursery] = []
         self._bug: BaseException | None = None
 
@@ -80,7 +81,6 @@ class Sandbox:
 
     @trio.lowlevel.enable_ki_protection
     async def _work(self, work: Callable[[Sandbox], Awaitable[R]], results: list[R]) -> None:
-        assert self._nursery is not None
         self._task = trio.lowlevel.current_task()
         try:
             results.append(await work(self))
@@ -118,19 +118,15 @@ class Sandbox:
 
     def is_cancelled(self) -> bool:
         """Whether a function, or an exception of a task that it started, has cancelled the nursery."""
-        return self._nursery is not None and self._nursery.cancel_scope.cancel_called
+        return self._nursery.cancel_scope.cancel_called
 
     def is_spent(self) -> bool:
         """Whether a function has left something behind, so that the work must return at once."""
-        assert self._nursery is not None
-        assert self._task is not None
         return bool(self._task.child_nurseries) or len(self._nursery.child_tasks) > 1 or self.is_cancelled()
 
     @property
     def visible_task(self) -> trio.lowlevel.Task:
         """The task whose stack shows what a function has left behind."""
-        assert self._nursery is not None
-        assert self._task is not None
         return self._task if self._task.child_nurseries else self._nursery.parent_task
 
 
