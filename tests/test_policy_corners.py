@@ -194,3 +194,11 @@ def test_moments_are_counted_to_a_thousand():
 
 def test_without_a_spread_a_delay_is_not_lengthened():
     assert retry_delay(RetryPolicy((30,), jitter=1), failures=1) == 30_000
+
+
+@pytest.mark.parametrize(("local", "days"), [(-2, 0), (-1, 0), (0, 1), (1, 1)])
+@pytest.mark.parametrize("second", [0, 1])
+def test_the_first_moment_after_a_local_time(local, days, second):
+    timing = Timing(schedule=Cron(f"{second} 0 9 * * *"), zone="Europe/Rome", anchor=T0)
+    nine = T0 // 1000 + 9 * 3_600 + second  # of the clock on the wall
+    assert timing.after_local(nine + local) == (nine + days * 86_400 - 3_600) * 1000

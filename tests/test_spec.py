@@ -199,3 +199,10 @@ def test_an_unknown_field_of_an_update_is_refused_with_those_that_there_are():
         "'user_id' is no field that can be changed; those are name, prompt, schedule, timezone, delete_after_run, max_retries, "
         "timeout_secs, session_mode, overlap, misfire, executor_options"
     )
+
+
+@pytest.mark.parametrize("value", [None, 5, b"SECRET", ["SECRET"]])
+def test_a_prompt_that_is_no_text_is_not_shown(value):
+    with pytest.raises(InvalidJob) as caught:
+        job(prompt=value)
+    assert str(caught.value) == f"prompt must be text, not {type(value).__name__}"

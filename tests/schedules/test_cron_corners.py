@@ -48,6 +48,8 @@ def test_a_long_name_is_shortened_if_the_rest_can_be_read(expr, why):
     [
         ("1ms", 1, 1000),
         ("1000us", 1, 1000),
+        ("1000000ns", 1, 1000),
+        ("2m", 120_000, None),
         ("500ms", 500, 1000),
         ("999ms", 999, 1000),
         ("1s", 1000, None),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from cronactors.instants import EARLIEST, LATEST, from_millis
-from cronactors.schedules.fire_times import count_moments, latest_moment, next_moment
+from cronactors.schedules.fire_times import count_moments, fire_times, latest_moment, next_moment, next_run
+from cronactors.schedules.lint import lint
+from cronactors.schedules.preview import preview
 from cronactors.schedules.schedule import Interval, OneShot
 
 ANCHOR = 1_772_409_600_000
@@ -77,3 +79,20 @@ def test_a_one_shot_is_a_single_moment(zone):
         for first, until in ((-1, -1), (-1, 0), (0, 0), (0, 1), (1, 1), (1, 0))
     ]
     assert counts == [0, 1, 1, 1, 0, 0]
+
+
+def test_instants_and_parts_are_named():
+    # Two instants, or hours and minutes, in a row could be swapped without anyone noticing.
+    now = from_millis(ANCHOR)
+    for call in (
+        lambda: Interval.every(1),  # type: ignore[misc]
+        lambda: next_run(Interval(1), now),  # type: ignore[misc]
+        lambda: fire_times(Interval(1), now),  # type: ignore[misc]
+        lambda: preview(Interval(1), now),  # type: ignore[misc]
+        lambda: lint(Interval(1), "UTC", now),  # type: ignore[misc]
+        lambda: next_moment(Interval(1), ANCHOR, "UTC", ANCHOR),  # type: ignore[misc]
+        lambda: latest_moment(Interval(1), ANCHOR, "UTC", ANCHOR),  # type: ignore[misc]
+        lambda: count_moments(Interval(1), ANCHOR, ANCHOR, "UTC", ANCHOR),  # type: ignore[misc]
+    ):
+        with pytest.raises(TypeError, match="positional argument"):
+            call()
