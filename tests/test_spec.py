@@ -9,9 +9,22 @@ import pytest
 
 from cronactors import spec
 from cronactors.errors import InvalidConfig, InvalidJob
+from cronactors.instants import EARLIEST, LATEST, from_millis
 from cronactors.model import Misfire, Overlap, SessionMode
 from cronactors.schedules.schedule import Cron, Interval, OneShot
-from cronactors.spec import CronConfig, Delay, JobSpec, RetryPolicy, check_changes, check_specs
+from cronactors.spec import (
+    CronConfig,
+    Delay,
+    JobSpec,
+    RetryPolicy,
+    check_changes,
+    check_id,
+    check_instant,
+    check_lookup_name,
+    check_specs,
+    check_user_id,
+    job_spec,
+)
 
 YEAR = 366 * 86_400
 
@@ -206,3 +219,33 @@ def test_a_prompt_that_is_no_text_is_not_shown(value):
     with pytest.raises(InvalidJob) as caught:
         job(prompt=value)
     assert str(caught.value) == f"prompt must be text, not {type(value).__name__}"
+
+
+def test_an_unknown_option_of_a_job_is_refused_with_those_that_there_are():
+    with pytest.raises(InvalidJob) as caught:
+        job_spec("a", "b", Interval(1), {"retries": 3, "colour": "red"})  # type: ignore[typeddict-unknown-key]
+    assert str(caught.value).startswith("'colour' is no field of a job; those are delete_after_run, executor_options, ")
+
+
+@pytest.mark.parametrize(("millis", "refused"), [(EARLIEST - 1, True), (EARLIEST, False), (LATEST - 1, False), (LATEST, True)])
+def test_instants_lie_in_the_years_1970_to_9997(millis, refused):
+    moment = from_millis(millis)
+    if refused:
+        with pytest.raises(InvalidJob, match=r"^at must lie in the years 1970 to 9997, not "):
+            check_instant("at", moment)
+    else:
+        assert check_instant("at", moment) == millis
+
+
+def test_none_is_the_agent_itself_in_rows():
+    assert check_user_id(None) == ""
+    assert check_user_id("ann") == "ann"
+    with pytest.raises(InvalidJob, match="user_id"):
+        check_user_id("")
+
+
+def test_names_and_ids_that_are_looked_up_are_text():
+    assert check_lookup_name("a") == check_id("job_id", "a") == "a"
+    for check in (check_lookup_name, lambda value: check_id("job_id", value)):
+        with pytest.raises(InvalidJob, match=r"^(name|job_id) must be text, not int"):
+            check(5)

@@ -7,7 +7,7 @@ import pytest
 from cronactors.errors import InvalidSchedule
 from cronactors.schedules.zones import check_zone
 
-ALWAYS = "Etc/GMT-2 is always 2 hours ahead of Greenwich, as its sign is that of POSIX"
+ALWAYS = "Etc/GMT-2 is always 2 hours ahead of Greenwich, since Etc zones have the sign of POSIX"
 
 
 @pytest.mark.parametrize(
@@ -17,13 +17,13 @@ ALWAYS = "Etc/GMT-2 is always 2 hours ahead of Greenwich, as its sign is that of
         ("+2", ALWAYS),
         ("UTC+2", f"{ALWAYS}: Etc/GMT+2 is 2 hours behind it"),
         ("GMT+02:00", f"{ALWAYS}: Etc/GMT+2 is 2 hours behind it"),
-        ("-01", "Etc/GMT+1 is always 1 hour behind Greenwich, as its sign is that of POSIX"),
-        ("UTC-1", "as its sign is that of POSIX: Etc/GMT-1 is 1 hour ahead of it"),
+        ("-01", "Etc/GMT+1 is always 1 hour behind Greenwich, since Etc zones have the sign of POSIX"),
+        ("UTC-1", "since Etc zones have the sign of POSIX: Etc/GMT-1 is 1 hour ahead of it"),
         (
             "UTC+14",
-            "Etc/GMT-14 is always 14 hours ahead of Greenwich, as its sign is that of POSIX",
+            "Etc/GMT-14 is always 14 hours ahead of Greenwich, since Etc zones have the sign of POSIX",
         ),  # no zone is 14 hours behind
-        ("-15", "an offset says nothing of summer time, so a zone is a place"),
+        ("-15", "an offset does not include summer time, so a zone is a place"),
         ("UTC+0", "write UTC, or Europe/London for a place with summer time"),
     ],
 )
