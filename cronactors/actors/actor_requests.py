@@ -112,13 +112,13 @@ class RecomputeAfterSetBack(Request[int | None]):
 
 @attrs.frozen
 class Snapshot:
-    """What the clock reads at a tick.
+    """What the patrol reads at a tick.
 
     Attributes:
         running: The scheduler's own running runs, each with the reason to cancel it, or None.
         idle: No owner has a running run.
         orphaned: There are running runs of a dead owner.
-        upcoming: When something is due next.
+        next_times: When something is due next.
     """
 
     running: dict[int, Cause | None]
@@ -169,6 +169,7 @@ class ClaimDue(BatchRequest[Claims]):
     total: int | None
     not_before: Millis
     cancel_overlapped: ClassVar[bool] = False
+    only_claims: ClassVar[bool] = True
 
     @classmethod
     def apply_all(cls, storage: Storage, requests: Sequence[Self]) -> list[Claims]:
@@ -187,6 +188,7 @@ class CancelAndClaim(ClaimDue):
 
     may_end_runs: ClassVar[bool] = True
     cancel_overlapped: ClassVar[bool] = True
+    only_claims: ClassVar[bool] = False
 
 
 @attrs.frozen(kw_only=True)

@@ -87,11 +87,14 @@ class Clock:
     # Called by others, in the loop
 
     def committed(self, commit: Committed) -> None:
-        """Note what a commit has changed in the queue."""
-        self.queue.value = Queue(*commit.next_times)
+        """Note the queue after a commit. A commit of claims alone frees nothing, and must not make two clocks wake each other."""
+        if commit.only_claims:
+            self.saw(commit.next_times)
+        else:
+            self.queue.value = Queue(*commit.next_times)
 
     def saw(self, next_times: NextTimes) -> None:
-        """Note what a snapshot shows as due next. Without a difference it wakes nothing."""
+        """Note the next times. Without a difference they wake nothing."""
         if next_times != (self.queue.value.due, self.queue.value.cancelling):
             self.queue.value = Queue(*next_times)
 
@@ -183,13 +186,13 @@ class Clock:
 
     def _until_due(self) -> float:
         """How long (s) until there is something to claim or to cancel."""
-        match self._blocked_by:
-            case BlockedBy.NO_PROGRESS:
-                return _AGAIN
-            case BlockedBy.TOTAL_LIMIT:
-                return math.inf  # a finish, here or elsewhere, or the tick
+        if self._blocked_by is BlockedBy.NO_PROGRESS:
+            return _AGAIN
         queue, wait = self.queue.value, math.inf
-        if queue.due is not None and self._pool.slots.free.value and self._pool.may_claim():
+        # What is due and exceeds the total waits for a finish, here or elsewhere, or for the tick; what is due later does not.
+        is_due = queue.due is not None and queue.due <= self._wall() + self._early
+        exceeds_total = self._blocked_by is BlockedBy.TOTAL_LIMIT and is_due
+        if queue.due is not None and not exceeds_total and self._pool.slots.free.value and self._pool.may_claim():
             wait = self._service.seconds_until(queue.due - self._early)
         if queue.cancelling is not None:
             wait = min(wait, self._service.seconds_until(queue.cancelling))

@@ -162,7 +162,7 @@ class Notifier:
         """End at once: cancel the call, drop what is queued."""
         self._scope.cancel()
         self._send.close()
-        if self._calling is not None:
+        if self._calling is not None and not self._calling.is_cancelled:
             self._calling.is_cancelled = True
             self._calling.check_at = self._alarm.deadline = trio.current_time() + STUCK_AFTER
 
@@ -178,6 +178,7 @@ class Notifier:
                     nursery.start_soon(self._watch)
                     with self._scope, self._receive:
                         while not self._is_drained:
+                            await trio.lowlevel.checkpoint_if_cancelled()
                             sandbox = Sandbox()
                             call = await sandbox.run(self._make_calls)
                             self._after_sandbox(sandbox, call)
@@ -237,6 +238,7 @@ class Notifier:
             self._returned(call)
         elif sandbox.stray_error is not None:
             logger.warning("a task that a notifier left in its nursery failed: %s", one_line(describe(sandbox.stray_error)))
+            self._let_escape(sandbox.stray_error)
 
     def _returned(self, call: _Call) -> None:
         """Count a run no longer whose last call has returned."""
@@ -247,7 +249,7 @@ class Notifier:
             self.expect_no_more()
 
     def _log(self, call: _Call) -> None:
-        """Log why a call did not return. A KeyboardInterrupt or SystemExit ends the program."""
+        """Log why a call did not return."""
         fields = log_fields.of_run(call.run)
         match call.result:
             case None if call.scope.cancel_called:
@@ -258,9 +260,13 @@ class Notifier:
                 logger.warning("%s was cancelled before it returned for run %s", call.name, call.run.id, extra=fields)
             case outcome.Error(error):
                 logger.warning("%s failed for run %s: %s", call.name, call.run.id, one_line(describe(error)), extra=fields)
-                escaped = find_exit(error)
-                if escaped is not None:
-                    self._escape(escaped)
+                self._let_escape(error)
+
+    def _let_escape(self, error: BaseException) -> None:
+        """Let a KeyboardInterrupt or SystemExit in an error end the program."""
+        escaped = find_exit(error)
+        if escaped is not None:
+            self._escape(escaped)
 
     @trio.lowlevel.enable_ki_protection
     async def _watch(self) -> None:

@@ -51,7 +51,7 @@ class Patrol:
         self._log = service.watch()
         self._nothing_ran = False
         self._inspect_by = 0.0
-        self._missing: set[int] = set()
+        self._without_runner: set[int] = set()
         self._requests = AsyncValue(1)  # how often an inspection was requested
         self._served = 0  # how many of these requests the last inspection served
         self.last_tick: Millis | None = None
@@ -60,7 +60,7 @@ class Patrol:
 
     def committed(self, commit: Committed) -> None:
         """Inspect after a commit that may have ended runs, or requested their end."""
-        shared = self._service.virtual is not None and len(self._service.actor.listeners) > 2  # noqa: PLR2004 - clock and patrol
+        shared = self._service.virtual is not None and len(self._service.owners) > 1
         if commit.may_have_ended_runs or shared:  # on virtual time, no tick shows a run that another scheduler finished
             self._pool.in_flight.wake_waiters()
         if commit.may_have_ended_runs:
@@ -126,13 +126,13 @@ class Patrol:
                 name = shorten(run.job_name)
                 logger.warning("run %s of job %s was interrupted: its process ended", run.id, name, extra=log_fields.of_run(run))
 
-    async def _put_back(self, missing: list[int]) -> None:
+    async def _put_back(self, without_runner: list[int]) -> None:
         """Put back runs of ours that no runner has, since the answer to their claim was lost. Only if two inspections show them so."""
-        for run_id in self._missing.intersection(missing):
+        for run_id in self._without_runner.intersection(without_runner):
             finish = FinishRun(run_id, INTERRUPTED, claim_next=False, settings=self._pool.finisher.settings)
             finished = await self._service.mailbox.call(finish)
             if finished.run is not None:  # else it started after one inspection and ended during the next
                 logger.warning(
                     "run %s was claimed and never started: it was put back", run_id, extra=log_fields.of_run_id(run_id)
                 )
-        self._missing = set(missing)
+        self._without_runner = set(without_runner)

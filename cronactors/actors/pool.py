@@ -118,7 +118,7 @@ class RunnerPool:
         """
         return await self._receive.receive()
 
-    def leave(self, run: RunInHand) -> None:
+    def end_run(self, run: RunInHand) -> None:
         """Take a run that has ended out of the runs in flight, and release its slot unless another run follows in it."""
         self.in_flight.remove(run)
         if run.following is None:
@@ -147,7 +147,8 @@ class RunnerPool:
     async def end(self) -> None:
         """After `interrupt`: wait until all runs have ended, however long that takes, and close the pool. The caller shields it."""
         while self._receive.statistics().current_buffer_used:  # left there by runners that were cancelled
-            await self.finisher.finish(self._receive.receive_nowait(), INTERRUPTED)
+            with self.finisher.limited():
+                await self.finisher.finish(self._receive.receive_nowait(), INTERRUPTED)
             self.slots.release()
         while self.slots.taken:
             with trio.move_on_after(max(self.settings.cancel_grace, 0.1)):

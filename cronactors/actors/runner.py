@@ -77,7 +77,7 @@ class Runner:
                 run.task = sandbox.visible_task
                 return run
             await self._finish(run)
-            if sandbox.is_cancelled():
+            if sandbox.is_cancelled():  # a task that appeared meanwhile belongs to the next run
                 return run
             claimed = run.following
 
@@ -102,7 +102,7 @@ class Runner:
             result = await sandbox.call(run.scope, self._pool.settings.executor, context_of(run.claimed.run, run.claimed.job))
             run.outcome = self._outcome_of(run, sandbox, result)
         except BaseException:  # a bug of ours, or a damaged file: it ends the scheduler, which must not wait for this run
-            self._pool.leave(run)
+            self._pool.end_run(run)
             raise
 
     def _outcome_of(self, run: RunInHand, sandbox: Sandbox, result: outcome.Maybe[object] | None) -> Outcome:
@@ -114,16 +114,12 @@ class Runner:
             return INTERRUPTED
         if sandbox.is_cancelled():  # `_judge_strays` replaces it if a task there raised an exception
             return failure(RuntimeError("the executor cancelled the nursery that it was called in"))
-        if run.scope.cancel_called:
-            return run.cancel_outcome if run.cancelled_before_timeout else timed_out(run.claimed.job.timeout_secs)
-        if error is None or cancelled_from_outside():
-            return INTERRUPTED
-        return self._failed(run, error)
+        return _why_cancelled(run) or (INTERRUPTED if error is None else self._failed(run, error))
 
     def _judge_strays(self, sandbox: Sandbox, run: RunInHand | None, error: BaseException) -> None:
         """Let an exception of tasks that an executor started around itself be the failure of its run."""
         escaped = self._let_escape(error)
-        if run is None or run.outcome is None:
+        if run is None or run.outcome is None or run.is_finishing:
             logger.warning("a task that an executor left in its nursery failed: %s", one_line(describe(error)))
         elif isinstance(escaped, KeyboardInterrupt):
             run.outcome = INTERRUPTED
@@ -157,4 +153,14 @@ class Runner:
             finished = await self._pool.finisher.finish(run.claimed, run.outcome)
             run.following = None if finished is None else finished.following
         finally:
-            self._pool.leave(run)
+            self._pool.end_run(run)
+
+
+def _why_cancelled(run: RunInHand) -> Outcome | None:
+    """Decide the outcome of an executor that was cancelled: what came first counts. None if it was not cancelled."""
+    if run.cancelled_before_timeout:
+        return run.cancel_outcome
+    timed_out_first = run.cancelled_on_request_at is not None
+    if cancelled_from_outside() and not timed_out_first:
+        return INTERRUPTED
+    return timed_out(run.claimed.job.timeout_secs) if run.scope.cancel_called else None

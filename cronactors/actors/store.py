@@ -44,12 +44,14 @@ class Committed:
     """What a commit changed, as far as the clock is concerned.
 
     Attributes:
-        upcoming: When something is due next.
+        next_times: When something is due next.
         may_have_ended_runs: Some of its requests can end runs, or request their cancellation.
+        only_claims: All of its requests start runs and do nothing else.
     """
 
     next_times: NextTimes
     may_have_ended_runs: bool = False
+    only_claims: bool = False
 
 
 @attrs.frozen
@@ -235,7 +237,11 @@ def run_batch(storage: Storage, requests: Sequence[Request[object]]) -> BatchRes
 
 
 def _committed(storage: Storage, requests: Sequence[Request[object]]) -> Committed:
-    return Committed(storage.next_times(), any(request.may_end_runs for request in requests))
+    return Committed(
+        storage.next_times(),
+        may_have_ended_runs=any(request.may_end_runs for request in requests),
+        only_claims=all(request.only_claims for request in requests),
+    )
 
 
 def _apply_group(storage: Storage, kind: type[Request[object]], requests: Sequence[Request[object]]) -> Sequence[object]:

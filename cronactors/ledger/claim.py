@@ -70,7 +70,7 @@ def claim_due(storage: Storage, *, owner: int, limit: int, total: int | None = N
         limit: How many slots are free; 0 only cancels.
         total: How many runs may be running at a time over all owners; None: any number.
         cancel_overlapped: Whether open runs are cancelled first that the next moment of their job replaces. That needs no free slot and
-            costs a query, so only the clock requests it, when `Upcoming.cancelling` is due.
+            costs a query, so only the clock requests it, when `NextTimes.cancelling` is due.
     """
     now = storage.now()
     cancelled = cancel_overlapped and cancel_other.cancel_overlapped(storage)
