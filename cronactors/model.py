@@ -314,7 +314,7 @@ class Health:
     """How a scheduler is doing.
 
     Attributes:
-        last_tick: When it last inspected the store, or saw that nobody had written to it, UTC.
+        last_tick: When it last inspected the store, or found it unchanged, UTC.
         next_wake: When the clock means to wake next, UTC; None: nothing is planned.
         clock_lag: How much later (s) than planned it woke the last time: the event loop was busy or blocked.
         runs_in_flight: How many runs are running in this scheduler.

@@ -7,7 +7,7 @@ import math
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
-from typing import final
+from typing import Never, final
 
 import attrs
 import trio
@@ -22,7 +22,7 @@ from cronactors.actors.pool import RunnerPool, RunnerSettings
 from cronactors.actors.recompute import recompute_moments
 from cronactors.actors.runner import Runner
 from cronactors.actors.store_lifetime import StoreService, StrPath, check_path, store_service
-from cronactors.actors.user_code import inside_callback
+from cronactors.actors.user_code import inside_user_code
 from cronactors.actors.user_requests import Explain
 from cronactors.actors.wall_clock_watch import WallClockWatch
 from cronactors.checks import flag, number
@@ -66,7 +66,7 @@ class CronScheduler:
     _actors: _Actors
     _closed: AsyncValue[bool]
 
-    def __init__(self) -> None:
+    def __init__(self, *_args: Never, **_kwargs: Never) -> None:
         raise TypeError("CronScheduler has no public constructor: use open_scheduler")
 
     @classmethod
@@ -185,7 +185,7 @@ class CronScheduler:
 
 
 def _refuse_inside(method: str, reason: str) -> None:
-    inside = inside_callback.get()
+    inside = inside_user_code.get()
     if inside is not None:
         raise WouldDeadlock(f"{method} inside {inside} {reason}")
 

@@ -110,7 +110,7 @@ class WaitsForever(Put):
 
 @attrs.frozen
 class MayEndRuns(Put):
-    may_end_runs: ClassVar[bool] = True
+    may_finish_runs: ClassVar[bool] = True
 
 
 @attrs.frozen

@@ -68,7 +68,7 @@ class Recover(Request[list[CronRun]]):
         requested_at: When the request was made.
     """
 
-    may_end_runs: ClassVar[bool] = True
+    may_finish_runs: ClassVar[bool] = True
     process: ProcessIdentity
     policy: RetryPolicy
     trust_leases: bool
@@ -112,13 +112,13 @@ class RecomputeAfterSetBack(Request[int | None]):
 
 @attrs.frozen
 class Snapshot:
-    """What the patrol reads at a tick.
+    """What one read of the store shows the patrol.
 
     Attributes:
         running: The scheduler's own running runs, each with the reason to cancel it, or None.
         idle: No owner has a running run.
         orphaned: There are running runs of a dead owner.
-        next_times: When something is due next.
+        next_times: When something is due next, and when an open run must be cancelled next.
     """
 
     running: dict[int, Cause | None]
@@ -162,7 +162,7 @@ def _cancel_cause(run: RunRow) -> Cause | None:
 
 @attrs.frozen
 class ClaimDue(BatchRequest[Claims]):
-    """Start due runs for free slots; its attributes are the arguments of `claim.claim_due`."""
+    """Start due runs for free slots; see `claim.claim_due`, and `Request.not_before`."""
 
     owner: int
     limit: int
@@ -186,7 +186,7 @@ class ClaimDue(BatchRequest[Claims]):
 class CancelAndClaim(ClaimDue):
     """Cancel the open runs that their job's next moment replaces, and start due runs. Possible without a free slot."""
 
-    may_end_runs: ClassVar[bool] = True
+    may_finish_runs: ClassVar[bool] = True
     cancel_overlapped: ClassVar[bool] = True
     only_claims: ClassVar[bool] = False
 
@@ -198,12 +198,12 @@ class Finished:
     Attributes:
         run: The finished run; None if the outcome has no effect, because another owner has taken the run over.
         job: The job after the run; None if it was removed, or `FinishSettings.shows_job` is False.
-        following: The run that was claimed for the same slot, in the same transaction.
+        next_claimed: The run that was claimed for the same slot, in the same transaction.
     """
 
     run: RunRow | None
     job: CronJob | None
-    following: Claimed | None
+    next_claimed: Claimed | None
 
 
 @attrs.frozen(kw_only=True)
@@ -251,12 +251,12 @@ def _finish(storage: Storage, settings: FinishSettings, requests: Sequence[Finis
         jobs = {job.id: job for job in views.job_views(storage, rows.values())}
     wanted = sum(request.claim_next for request in requests)
     started = claim.claim_due(storage, owner=settings.owner, limit=wanted, total=settings.total).runs if wanted else []
-    following = iter(started)
+    next_claimed = iter(started)
     return [
         Finished(
             run=run,
             job=jobs.get(run.job_id) if run is not None else None,
-            following=next(following, None) if request.claim_next else None,
+            next_claimed=next(next_claimed, None) if request.claim_next else None,
         )
         for request, run in zip(requests, finished, strict=True)
     ]

@@ -27,7 +27,7 @@ from cronactors.storage.rows import NextTimes
 logger = logging.getLogger("cronactors.clock")
 
 MOST_CLAIMS = 100
-"""How many runs one request claims; with more free slots there are more requests."""
+"""How many runs one request claims at most; with more free slots there are more requests."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0  # (s) between two tries while the store fails
 _NOTHING = Claims([])
 _AGAIN = 0.05  # (s) after a claim without progress, and while the wall clock is held still
@@ -51,7 +51,7 @@ class Clock:
 
     Before it sleeps it has claimed all that it could, so one sleep ends when time passes (a moment is due, or the tick comes, at which
     the wall clock is compared with trio's) or when something changes: a commit brings an earlier moment, a slot is released, the
-    notifier has room again. Changes are values that it waits for, and no events, so that one that comes before the sleep is not missed.
+    notifier has room again. Changes are values, not events, so one that comes before the sleep is not missed.
 
     Args:
         service: The store.
@@ -64,7 +64,7 @@ class Clock:
         queue: What is due next.
         next_wake: When it means to wake, None while nothing is planned.
         lag: How much later (s) than planned it woke the last time.
-        wakes: How often it has looked for due runs.
+        wakes: How often it has checked for due runs.
     """
 
     def __init__(
@@ -89,11 +89,11 @@ class Clock:
     def committed(self, commit: Committed) -> None:
         """Note the queue after a commit. A commit of claims alone frees nothing, and must not make two clocks wake each other."""
         if commit.only_claims:
-            self.saw(commit.next_times)
+            self.update_queue(commit.next_times)
         else:
             self.queue.value = Queue(*commit.next_times)
 
-    def saw(self, next_times: NextTimes) -> None:
+    def update_queue(self, next_times: NextTimes) -> None:
         """Note the next times. Without a difference they wake nothing."""
         if next_times != (self.queue.value.due, self.queue.value.cancelling):
             self.queue.value = Queue(*next_times)
@@ -131,7 +131,7 @@ class Clock:
                     await self._sleep(changes, next_tick, free=before[0] - len(claims.runs), has_room=before[1])
 
     async def _claim(self) -> Claims:
-        """Claim for the free slots if something is due, and cancel what next moments replace, for which no slot is needed."""
+        """Claim for the free slots if something is due. Also cancel the open runs that a due moment replaces, which needs no slot."""
         queue, now = self.queue.value, self._wall()
         may_claim = queue.due is not None and queue.due <= now + self._early and self._pool.may_claim()
         must_cancel = queue.cancelling is not None and queue.cancelling <= now
@@ -153,7 +153,7 @@ class Clock:
     async def _sleep(self, changes: AsyncValue[tuple[Queue, int, bool]], next_tick: float, *, free: int, has_room: bool) -> None:
         """Sleep until the next moment or tick, or until something changes that lets us claim earlier.
 
-        What is due although the claim did not start it does not end the sleep: only a change can help.
+        A moment that is due, but that the last claim could not start, does not end the sleep: only a change can help.
 
         Args:
             changes: Queue, free slots, and whether the notifier has room.
@@ -161,7 +161,7 @@ class Clock:
             free: How many slots are free if none has been released since the claim began.
             has_room: Whether the notifier had room then.
         """
-        seen = self.queue.value
+        queue_before = self.queue.value
         wait = min(next_tick - trio.current_time(), self._until_due())
         shown = time.time_ns()
         if shown == self._slept_at and self._service.virtual is None:  # it would spin
@@ -173,7 +173,7 @@ class Clock:
             queue, free_now, has_room_now = state
             if self._watch.must_compare:
                 return True
-            if queue is seen and free_now <= free and has_room_now <= has_room:
+            if queue is queue_before and free_now <= free and has_room_now <= has_room:
                 return False
             if self._blocked_by is not None:
                 return True

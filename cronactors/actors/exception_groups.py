@@ -9,7 +9,7 @@ import trio
 _MOST_PARTS = 100_000
 
 
-def leaves(error: BaseException) -> Iterator[BaseException]:
+def single_exceptions(error: BaseException) -> Iterator[BaseException]:
     """Yield the exceptions in a group, however deep it is nested, or a single exception itself; of a monstrous group only the first.
 
     Classes are compared with `type`, since ``__class__`` of a user's exception may be a property that raises.
@@ -34,4 +34,4 @@ def split_cancelled(error: BaseException) -> tuple[BaseException | None, BaseExc
 
 def find_exit(error: BaseException) -> BaseException | None:
     """Find the KeyboardInterrupt or SystemExit in an exception, alone or in a group: it is meant for the whole program."""
-    return next((leaf for leaf in leaves(error) if issubclass(type(leaf), KeyboardInterrupt | SystemExit)), None)
+    return next((leaf for leaf in single_exceptions(error) if issubclass(type(leaf), KeyboardInterrupt | SystemExit)), None)

@@ -16,7 +16,7 @@ from typing import ParamSpec, TypeVar
 
 import trio
 
-from cronactors.actors.exception_groups import find_exit, leaves, split_cancelled
+from cronactors.actors.exception_groups import find_exit, single_exceptions, split_cancelled
 from cronactors.actors.forks import end_child, generation
 from cronactors.errors import CronError, SchedulerCrashed, StoreCorrupt
 
@@ -76,7 +76,7 @@ def actor(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
             return await protected(*args, **kwargs)
         except BaseException as error:
             crash = split_cancelled(error)[1]
-            parts = [] if crash is None else list(leaves(crash))
+            parts = [] if crash is None else list(single_exceptions(crash))
             if not parts or any(isinstance(part, CronError | KeyboardInterrupt | SystemExit) for part in parts):
                 raise
             crashed = SchedulerCrashed(f"a bug ended an actor: {type(parts[0]).__name__}; please report it")
@@ -183,13 +183,13 @@ class BlockExit:
 
 def _same_failure(reasons: list[BaseException]) -> bool:
     """Whether all of them are one crash, one damaged file, or Ctrl-C pressed twice: the body often meets the failure too."""
-    kinds = {type(leaf) for reason in reasons for leaf in leaves(reason)} - {trio.Cancelled}
+    kinds = {type(leaf) for reason in reasons for leaf in single_exceptions(reason)} - {trio.Cancelled}
     return kinds in ({SchedulerCrashed}, {StoreCorrupt}, {KeyboardInterrupt})
 
 
 def _unwrap(crash: BaseException) -> BaseException:
     """Take the exception for users out of the group from our nurseries: an error of ours or an exit first, else the only leaf."""
-    parts = list(leaves(crash))
+    parts = list(single_exceptions(crash))
     for part in parts:
         if isinstance(part, CronError | KeyboardInterrupt | SystemExit):
             return part

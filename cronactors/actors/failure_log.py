@@ -26,7 +26,7 @@ logger = logging.getLogger("cronactors.failures")
 REPEAT_EVERY = 60.0
 """How long (s) until an equal line is logged again."""
 REMEMBERED = 1_000
-"""How many failing jobs, and how many of their lines, are kept."""
+"""How many failing jobs, and how many of their lines, are remembered."""
 
 _LONGEST = 200
 _HEAD = 24  # characters that count as the start of the prompt; fewer may be a word that is in both by chance

@@ -38,7 +38,7 @@ class Finisher:
         notifier: Notified of each finished run.
         owner: The scheduler's number in the store.
         policy: The delays of retries.
-        total: How many runs may run at a time over all schedulers; None: any number.
+        total: How many runs may be running at a time over all owners of the file; None: no limit.
         may_claim: Whether a finish may claim the next run for its slot.
 
     Attributes:
@@ -101,16 +101,16 @@ class Finisher:
         finally:
             if finished is None:
                 if on_commit is not None:
-                    self._notifier.expect_no_more()
+                    self._notifier.expect_one_less()
                 logger.warning(
-                    "the outcome of run %s (%s) could not be stored: the store did not reply",
+                    "the outcome of run %s (%s) could not be stored",
                     claimed.run.id,
                     outcome.status,
                     extra=log_fields.of_run(claimed.run),
                 )
         if finished is not None and finished.run is None:
             logger.warning(
-                "run %s of job %s was taken over: its outcome has no effect",
+                "the outcome of run %s of job %s has no effect: the run was taken over, or finished otherwise",
                 claimed.run.id,
                 shorten(claimed.job.name),
                 extra=log_fields.of_run(claimed.run),
@@ -140,7 +140,7 @@ class Finisher:
         """Hand a finished run to the notifier. Called by the store actor, in the order of its commits."""
         run = finished.run
         if run is None or not self._notifier.wants(run):
-            self._notifier.expect_no_more()
+            self._notifier.expect_one_less()
             return
         job = (finished.job or job_view(claimed.job_now, ())) if self._notifier.shows_jobs else None
         self._notifier.notify(run, job)

@@ -40,7 +40,7 @@ class Request(Generic[R_co]):
 
     Attributes:
         waits_forever: Never times out while another process holds the lock.
-        may_end_runs: Committing it can end a run, so tasks that wait for a run check again.
+        may_finish_runs: Committing it can finish a run or request a cancellation, so tasks that wait for a run check again.
         only_claims: It starts runs and does nothing else, so it frees nothing that a clock may wait for.
         not_before: The moment that it waits for; its transaction starts no earlier. The caller sends it up to `EARLY` ahead, and
             the storage thread sleeps for the rest: that thread wakes some 0.1 ms late, a timer of trio's one or two. 0: start at
@@ -48,7 +48,7 @@ class Request(Generic[R_co]):
     """
 
     waits_forever: ClassVar[bool] = False
-    may_end_runs: ClassVar[bool] = False
+    may_finish_runs: ClassVar[bool] = False
     only_claims: ClassVar[bool] = False
     not_before: Millis = 0
 

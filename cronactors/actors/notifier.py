@@ -22,7 +22,7 @@ from cronactors.actors.async_value import AsyncValue
 from cronactors.actors.exception_groups import find_exit
 from cronactors.actors.exits import actor
 from cronactors.actors.tracebacks import describe, stack_of
-from cronactors.actors.user_code import Sandbox, inside_callback
+from cronactors.actors.user_code import Sandbox, inside_user_code
 from cronactors.errors import one_line
 from cronactors.ledger.views import run_view
 from cronactors.model import Cause, CronJob, NotificationSender, RunObserver, RunStatus
@@ -45,8 +45,8 @@ _Function: TypeAlias = Callable[[], Awaitable[None]]
 
 
 @attrs.frozen
-class _Finished:
-    """A finished run that is durable; and its job, if anybody wants it."""
+class _Notification:
+    """A finished run that is durable, and its job if there is an ``on_finish``."""
 
     run: RunRow
     job: CronJob | None
@@ -61,7 +61,7 @@ class _Call:
         name: ``notifier`` or ``on_finish``.
         function: The function, with its arguments.
         scope: The watch cancels it if the call takes too long.
-        check_at: When the watch looks at the call next, on trio's clock: to cancel it, and then to report it.
+        check_at: When the watch checks the call next, on trio's clock: to cancel it, and then to report it.
         is_cancelled: The call has been cancelled, because it took too long or because the notifier was closed.
         result: What the function returned or raised; None: it was cancelled, or is still running.
     """
@@ -95,9 +95,9 @@ class Notifier:
         self._notifier = notifier
         self._on_finish = on_finish
         self._escape = escape
-        self._send, self._receive = trio.open_memory_channel[_Finished](math.inf)  # bounded by `has_room`
+        self._send, self._receive = trio.open_memory_channel[_Notification](math.inf)  # bounded by `has_room`
         self._scope = trio.CancelScope(shield=True)
-        self._calls: list[_Call] = []  # what is left to call for the run at hand
+        self._calls: list[_Call] = []  # the calls that are left for the current run
         self._calling: _Call | None = None
         self._turn = 0
         self._alarm = trio.CancelScope()
@@ -119,21 +119,21 @@ class Notifier:
         return self._on_finish is not None
 
     def wants(self, run: RunRow) -> bool:
-        """Whether the user's functions are called for such a run: a skipped or an interrupted one notifies nobody."""
+        """Whether the user's functions are called for such a run: not for a skipped or an interrupted one."""
         return self.listens and run.status != RunStatus.SKIPPED and run.cause != Cause.INTERRUPTED
 
     # Called by the runners
 
     def expect(self) -> None:
-        """Count a run before it is finished, so that runs which finish in one transaction find the same room."""
+        """Count a run before it is finished, so that all runs of one transaction see the same room."""
         self.pending += 1
         if self.pending == 1:
             self.is_idle.value = False
         if self.pending == CAPACITY:
             self.has_room.value = False
 
-    def expect_no_more(self) -> None:
-        """Count a run no longer that was expected: its calls have returned, or it needs none."""
+    def expect_one_less(self) -> None:
+        """Stop counting a run: its calls have returned, or it needs none."""
         self.pending -= 1
         if self.pending == 0:
             self.is_idle.value = True
@@ -143,9 +143,9 @@ class Notifier:
     def notify(self, run: RunRow, job: CronJob | None) -> None:
         """Put a finished run, which was expected, into the queue. After the end of the notifier it is dropped, with a warning."""
         try:
-            self._send.send_nowait(_Finished(run, job))
+            self._send.send_nowait(_Notification(run, job))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self.expect_no_more()
+            self.expect_one_less()
             logger.warning("no notification of run %s: the notifier has ended", run.id, extra=log_fields.of_run(run))
 
     # Stopping
@@ -156,7 +156,7 @@ class Notifier:
         with trio.move_on_at(until):
             await self._ended.wait()
         if self.pending:
-            logger.warning("%d notifications dropped at shutdown", self.pending)
+            logger.warning("notifications of %d runs dropped at shutdown", self.pending)
 
     def close(self) -> None:
         """End at once: cancel the call, drop what is queued."""
@@ -171,7 +171,7 @@ class Notifier:
     @actor
     async def run(self) -> None:
         """Call until drained or closed. Shielded: runs that finish while everything is being cancelled still find it."""
-        inside_callback.set("a notifier")
+        inside_user_code.set("a notifier")
         try:
             with trio.CancelScope(shield=True):
                 async with trio.open_nursery() as nursery:
@@ -204,7 +204,7 @@ class Notifier:
             self._returned(call)
             await trio.lowlevel.checkpoint_if_cancelled()
 
-    async def _next(self) -> _Finished:
+    async def _next(self) -> _Notification:
         """Wait for a finished run.
 
         A wait in trio costs 7 us even if there is one already; so only every `_RUNS_A_TURN`-th does, that other tasks get a turn.
@@ -215,7 +215,7 @@ class Notifier:
                 return self._receive.receive_nowait()
         return await self._receive.receive()
 
-    def _calls_for(self, finished: _Finished) -> list[_Call]:
+    def _calls_for(self, finished: _Notification) -> list[_Call]:
         calls = []
         if self._notifier is not None:
             calls.append(_Call(finished.run, "notifier", partial(self._notifier, *notification(finished.run))))
@@ -226,12 +226,12 @@ class Notifier:
     async def _make(self, call: _Call, sandbox: Sandbox) -> None:
         call.check_at = trio.current_time() + CALL_LIMIT
         self._calling = call
-        if self._alarm.deadline == math.inf:  # else the watch wakes earlier, for a call that has returned, and looks at this one
+        if self._alarm.deadline == math.inf:  # else the watch wakes earlier, for a call that has returned, and checks this one
             self._alarm.deadline = call.check_at
         call.result = await sandbox.call(call.scope, call.function)
 
     def _after_sandbox(self, sandbox: Sandbox, call: _Call | None) -> None:
-        """Once all that a function left behind has ended: an exception of its tasks is its own."""
+        """Record the call for which a sandbox was thrown away. An exception of tasks that the function left behind counts as its own."""
         if call is not None:
             if sandbox.stray_error is not None:
                 call.result = outcome.Error(sandbox.stray_error)
@@ -241,12 +241,12 @@ class Notifier:
             self._let_escape(sandbox.stray_error)
 
     def _returned(self, call: _Call) -> None:
-        """Count a run no longer whose last call has returned."""
+        """Note that a call has returned. After the last call of a run, stop counting the run."""
         self._calling = None
         if not isinstance(call.result, outcome.Value):
             self._log(call)
         if not self._calls:
-            self.expect_no_more()
+            self.expect_one_less()
 
     def _log(self, call: _Call) -> None:
         """Log why a call did not return."""
@@ -273,7 +273,7 @@ class Notifier:
         """Cancel a call that takes too long. Report one that is still running afterwards, once, with its stack.
 
         A deadline for each call would cost it 5 us. So there is one alarm, which is not stopped when a call returns: it wakes us, and
-        we look at the call that is running by then.
+        we check the call that is running by then.
         """
         while True:
             with self._alarm:

@@ -6,7 +6,7 @@ import random
 
 import trio
 
-from cronactors.actors.exception_groups import leaves
+from cronactors.actors.exception_groups import single_exceptions
 from cronactors.actors.tracebacks import describe, name_of
 from cronactors.errors import GiveUp, Retry
 from cronactors.model import Cause, JobResult, RunStatus
@@ -56,7 +56,7 @@ def failure(error: BaseException) -> Outcome:
     """Return the outcome of an executor that raised."""
     text = truncated(describe(error), MAX_ERROR)
     # A nursery wraps even a single exception in a group.
-    parts = [leaf for leaf in leaves(error) if not issubclass(type(leaf), trio.Cancelled)]
+    parts = [leaf for leaf in single_exceptions(error) if not issubclass(type(leaf), trio.Cancelled)]
     if any(issubclass(type(part), GiveUp) for part in parts):
         return Outcome(status=RunStatus.FAILED, cause=Cause.GAVE_UP, error=text)
     after = _requested_delay(parts[0]) if len(parts) == 1 and issubclass(type(parts[0]), Retry) else None

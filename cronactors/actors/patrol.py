@@ -23,15 +23,15 @@ from cronactors.instants import Millis
 logger = logging.getLogger("cronactors.clock")
 
 INSPECT_EVERY = 10.0
-"""How long (s) a tick may trust the log file that nobody has written: a slow disk may show late what was."""
+"""How long (s) a tick may trust an unchanged log file: a slow disk may show a write late."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0  # (s) between two tries while the store fails
 
 
 class Patrol:
     """Finds what no commit of this process shows: other processes' changes, requests to cancel, dead owners, stuck runs.
 
-    Where nothing ran at the last inspection, and the log file shows that nobody has written since, a tick costs two calls of `os.stat`
-    and no request: an idle process uses less than 0.1 % of a CPU.
+    Where nothing was running at the last inspection, and the log file was not written to since, a tick costs three calls of
+    `os.stat` and no request: an idle process uses less than 0.1 % of a CPU.
 
     Args:
         service: The store.
@@ -40,7 +40,7 @@ class Patrol:
         tick: How often (s) it wakes; infinite on virtual time, where nothing happens outside of this process.
 
     Attributes:
-        last_tick: When it last inspected the store, or saw that nobody had written.
+        last_tick: When it last inspected the store, or found it unchanged.
     """
 
     def __init__(self, service: StoreService, pool: RunnerPool, clock: Clock, *, tick: float) -> None:
@@ -59,11 +59,11 @@ class Patrol:
     # Called by others, in the loop
 
     def committed(self, commit: Committed) -> None:
-        """Inspect after a commit that may have ended runs, or requested their end."""
+        """Inspect after a commit that may have finished runs, or requested their cancellation."""
         shared = self._service.virtual is not None and len(self._service.owners) > 1
-        if commit.may_have_ended_runs or shared:  # on virtual time, no tick shows a run that another scheduler finished
+        if commit.may_have_finished_runs or shared:  # on virtual time, no tick shows a run that another scheduler finished
             self._pool.in_flight.wake_waiters()
-        if commit.may_have_ended_runs:
+        if commit.may_have_finished_runs:
             self.request()
 
     def request(self) -> None:
@@ -102,7 +102,7 @@ class Patrol:
                 await changes.wait_value(is_early)
 
     async def _tick(self) -> None:
-        """Inspect the store, unless there is nothing to see."""
+        """Inspect the store, unless nothing can have changed."""
         unchanged = (
             self._log.unchanged() and self._nothing_ran and self._requests.value == self._served and not self._pool.in_flight
         )
@@ -118,7 +118,7 @@ class Patrol:
         self._inspect_by = trio.current_time() + INSPECT_EVERY
         self.last_tick = self._service.wall()
         if self._clock.queue.value is queue:  # else a later commit has shown the queue better
-            self._clock.saw(snapshot.next_times)
+            self._clock.update_queue(snapshot.next_times)
         await self._put_back(self._pool.in_flight.reconcile(snapshot.running))
         await self._pool.in_flight.report_stuck()
         if snapshot.orphaned:
@@ -127,11 +127,11 @@ class Patrol:
                 logger.warning("run %s of job %s was interrupted: its process ended", run.id, name, extra=log_fields.of_run(run))
 
     async def _put_back(self, without_runner: list[int]) -> None:
-        """Put back runs of ours that no runner has, since the answer to their claim was lost. Only if two inspections show them so."""
+        """Put back runs of this scheduler that no runner has, since the answer to their claim was lost. Only if two inspections show them so."""
         for run_id in self._without_runner.intersection(without_runner):
             finish = FinishRun(run_id, INTERRUPTED, claim_next=False, settings=self._pool.finisher.settings)
             finished = await self._service.mailbox.call(finish)
-            if finished.run is not None:  # else it started after one inspection and ended during the next
+            if finished.run is not None:  # else it started after one inspection and finished before the next
                 logger.warning(
                     "run %s was claimed and never started: it was put back", run_id, extra=log_fields.of_run_id(run_id)
                 )

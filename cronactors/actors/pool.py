@@ -26,7 +26,7 @@ class RunnerSettings:
         executor: The user's function that executes runs.
         policy: The delays of retries.
         slots: How many runs may run at a time in this scheduler.
-        total: How many runs may run at a time over all schedulers of the store; None: any number.
+        total: How many runs may be running at a time over all owners of the file; None: no limit.
         cancel_grace: How long (s) a cancelled run may still be running before it is reported as stuck.
     """
 
@@ -43,7 +43,7 @@ class Slots:
 
     Attributes:
         count: How many there are.
-        free: How many nothing runs in.
+        free: How many the clock can take: no run has them, and no claim.
     """
 
     def __init__(self, count: int) -> None:
@@ -98,7 +98,7 @@ class RunnerPool:
         self._send, self._receive = trio.open_memory_channel[Claimed](settings.slots)
 
     def may_claim(self) -> bool:
-        """Whether runs may be claimed now: not once the scheduler stops, nor while the notifier has no room for their news.
+        """Whether runs may be claimed now: not once the scheduler is stopping, nor while the notifier has no room.
 
         The one place that decides this, for the clock's claims and for those that come with a finish.
         """
@@ -121,7 +121,7 @@ class RunnerPool:
     def end_run(self, run: RunInHand) -> None:
         """Take a run that has ended out of the runs in flight, and release its slot unless another run follows in it."""
         self.in_flight.remove(run)
-        if run.following is None:
+        if run.next_claimed is None:
             self.slots.release()
 
     # Stopping
@@ -140,7 +140,7 @@ class RunnerPool:
         self.in_flight.cancel_all()
 
     def interrupt_if_stopping(self) -> None:
-        """End the grace of a stop, if there is one: Ctrl-C was pressed again."""
+        """End the grace of a stop, if there is one: an executor raised KeyboardInterrupt or SystemExit."""
         if self._stop is not None:
             self.interrupt()
 

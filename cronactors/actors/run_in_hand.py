@@ -1,4 +1,4 @@
-"""The runs of one scheduler that are being carried out: each as a `RunInHand`, all of them as `RunsInFlight`."""
+"""The runs that the runners of one scheduler have: one is a `RunInHand`, all are the `RunsInFlight`."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class RunInHand:
         task: The task whose stack shows where the executor is.
         scope: The scope around the executor. Its deadline is the timeout; `cancel` cancels it earlier.
         outcome: How the executor ended; None while it is still running.
-        is_finishing: Everything that the executor has started has ended too, and the outcome is being made durable, or is.
-        following: The run that the same transaction claimed for this slot, if any.
+        is_finishing: The executor and all that it started have ended; the outcome is being stored, or has been.
+        next_claimed: The run that the same transaction claimed for this slot, if any.
         cancel_outcome: The outcome if `cancel` ends the run.
-        cancelled_on_request_at: When `cancel` was called, on trio's clock.
+        cancel_called_at: When `cancel` was called, on trio's clock.
         is_reported: The run has been reported as stuck.
         times_missing: How many snapshots in a row did not show it.
     """
@@ -50,9 +50,9 @@ class RunInHand:
     scope: trio.CancelScope
     outcome: Outcome | None = None
     is_finishing: bool = False
-    following: Claimed | None = None
+    next_claimed: Claimed | None = None
     cancel_outcome: Outcome = INTERRUPTED
-    cancelled_on_request_at: float | None = None
+    cancel_called_at: float | None = None
     is_reported: bool = False
     times_missing: int = 0
 
@@ -64,20 +64,20 @@ class RunInHand:
 
     def cancel(self, outcome: Outcome) -> None:
         """Cancel the executor with this outcome; if it was cancelled before, the first outcome stays."""
-        if self.cancelled_on_request_at is None:
+        if self.cancel_called_at is None:
             self.cancel_outcome = outcome
-            self.cancelled_on_request_at = trio.current_time()
+            self.cancel_called_at = trio.current_time()
             self.scope.cancel()
 
     @property
-    def cancelled_before_timeout(self) -> bool:
+    def cancel_called_before_timeout(self) -> bool:
         """Whether `cancel` was called before the timeout was over."""
-        return self.cancelled_on_request_at is not None and self.cancelled_on_request_at < self.scope.deadline
+        return self.cancel_called_at is not None and self.cancel_called_at < self.scope.deadline
 
     @property
     def cancelled_at(self) -> float:
         """When it was, or will be, cancelled by `cancel` or by its timeout, on trio's clock."""
-        requested_at = self.cancelled_on_request_at
+        requested_at = self.cancel_called_at
         return self.scope.deadline if requested_at is None else min(requested_at, self.scope.deadline)
 
 
@@ -176,7 +176,7 @@ class RunsInFlight:
             if run.is_finishing or run.is_reported or now < run.cancelled_at + self._cancel_grace:
                 continue
             run.is_reported = True
-            cause = (run.cancel_outcome.cause or Cause.CANCELLED) if run.cancelled_before_timeout else Cause.TIMEOUT
+            cause = (run.cancel_outcome.cause or Cause.CANCELLED) if run.cancel_called_before_timeout else Cause.TIMEOUT
             stuck[run_id] = cause
             logger.error(
                 "run %s of job %s is still running %.1f s after it was cancelled (%s); it keeps its slot. Its task is at:\n%s",

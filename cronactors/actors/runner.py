@@ -11,8 +11,8 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
-import outcome
 import trio
+from outcome import Maybe, Value
 
 from cronactors import log_fields
 from cronactors.actors.exception_groups import find_exit
@@ -22,7 +22,7 @@ from cronactors.actors.outcomes import INTERRUPTED, failure, success, timed_out
 from cronactors.actors.pool import RunnerPool
 from cronactors.actors.run_in_hand import RunInHand
 from cronactors.actors.tracebacks import describe, traceback_of
-from cronactors.actors.user_code import Sandbox, cancelled_from_outside, inside_callback
+from cronactors.actors.user_code import Sandbox, cancelled_from_outside, inside_user_code
 from cronactors.errors import one_line, shorten
 from cronactors.ledger.views import context_of
 from cronactors.model import Cause, RunStatus
@@ -50,7 +50,7 @@ class Runner:
     @actor
     async def run(self) -> None:
         """Carry out runs until the pool is closed. Cancelled, the run in hand is still finished."""
-        inside_callback.set("a run")
+        inside_user_code.set("a run")
         claimed: Claimed | None = None
         with self._pool.finisher.limited():
             while not self._is_closed:
@@ -79,17 +79,17 @@ class Runner:
             await self._finish(run)
             if sandbox.is_cancelled():  # a task that appeared meanwhile belongs to the next run
                 return run
-            claimed = run.following
+            claimed = run.next_claimed
 
     async def _after_sandbox(self, sandbox: Sandbox, run: RunInHand | None) -> Claimed | None:
         """Finish the run for which a sandbox was thrown away. Return the run that follows it in this slot, if any."""
         if sandbox.stray_error is not None:
-            self._judge_strays(sandbox, run, sandbox.stray_error)
+            self._apply_stray_error(sandbox, run, sandbox.stray_error)
         if run is None:
             return None
         if not run.is_finishing:
             await self._finish(run)
-        return run.following
+        return run.next_claimed
 
     # Executing
 
@@ -101,23 +101,23 @@ class Runner:
         try:
             result = await sandbox.call(run.scope, self._pool.settings.executor, context_of(run.claimed.run, run.claimed.job))
             run.outcome = self._outcome_of(run, sandbox, result)
-        except BaseException:  # a bug of ours, or a damaged file: it ends the scheduler, which must not wait for this run
+        except BaseException:  # a bug of this package, or a damaged file: it ends the scheduler, which must not wait for this run
             self._pool.end_run(run)
             raise
 
-    def _outcome_of(self, run: RunInHand, sandbox: Sandbox, result: outcome.Maybe[object] | None) -> Outcome:
-        """Decide the outcome of an executor. One that returned a value was successful, even if its timeout had passed."""
-        if isinstance(result, outcome.Value):
+    def _outcome_of(self, run: RunInHand, sandbox: Sandbox, result: Maybe[object] | None) -> Outcome:
+        """Decide the outcome of a run from what its executor returned or raised. A value is success, even after the timeout."""
+        if isinstance(result, Value):
             return success(result.value)
         error = None if result is None else result.error
         if error is not None and isinstance(self._let_escape(error), KeyboardInterrupt):
             return INTERRUPTED
-        if sandbox.is_cancelled():  # `_judge_strays` replaces it if a task there raised an exception
+        if sandbox.is_cancelled():  # `_apply_stray_error` replaces it if a task there raised an exception
             return failure(RuntimeError("the executor cancelled the nursery that it was called in"))
         return _why_cancelled(run) or (INTERRUPTED if error is None else self._failed(run, error))
 
-    def _judge_strays(self, sandbox: Sandbox, run: RunInHand | None, error: BaseException) -> None:
-        """Let an exception of tasks that an executor started around itself be the failure of its run."""
+    def _apply_stray_error(self, sandbox: Sandbox, run: RunInHand | None, error: BaseException) -> None:
+        """Make an exception of tasks that an executor started around itself the failure of its run."""
         escaped = self._let_escape(error)
         if run is None or run.outcome is None or run.is_finishing:
             logger.warning("a task that an executor left in its nursery failed: %s", one_line(describe(error)))
@@ -151,16 +151,16 @@ class Runner:
         self._failures.note(run.claimed, run.outcome)
         try:
             finished = await self._pool.finisher.finish(run.claimed, run.outcome)
-            run.following = None if finished is None else finished.following
+            run.next_claimed = None if finished is None else finished.next_claimed
         finally:
             self._pool.end_run(run)
 
 
 def _why_cancelled(run: RunInHand) -> Outcome | None:
     """Decide the outcome of an executor that was cancelled: what came first counts. None if it was not cancelled."""
-    if run.cancelled_before_timeout:
+    if run.cancel_called_before_timeout:
         return run.cancel_outcome
-    timed_out_first = run.cancelled_on_request_at is not None
+    timed_out_first = run.cancel_called_at is not None
     if cancelled_from_outside() and not timed_out_first:
         return INTERRUPTED
     return timed_out(run.claimed.job.timeout_secs) if run.scope.cancel_called else None

@@ -41,16 +41,16 @@ _LOCK_PAUSES = (0.005, 0.1)  # seconds between attempts at a locked file, the fi
 
 @attrs.frozen
 class Committed:
-    """What a commit changed, as far as the clock is concerned.
+    """What a commit changed, as far as clock and patrol are concerned.
 
     Attributes:
-        next_times: When something is due next.
-        may_have_ended_runs: Some of its requests can end runs, or request their cancellation.
+        next_times: When something is due next, and when an open run must be cancelled next.
+        may_have_finished_runs: Some of its requests can finish runs, or request their cancellation.
         only_claims: All of its requests start runs and do nothing else.
     """
 
     next_times: NextTimes
-    may_have_ended_runs: bool = False
+    may_have_finished_runs: bool = False
     only_claims: bool = False
 
 
@@ -239,7 +239,7 @@ def run_batch(storage: Storage, requests: Sequence[Request[object]]) -> BatchRes
 def _committed(storage: Storage, requests: Sequence[Request[object]]) -> Committed:
     return Committed(
         storage.next_times(),
-        may_have_ended_runs=any(request.may_end_runs for request in requests),
+        may_have_finished_runs=any(request.may_finish_runs for request in requests),
         only_claims=all(request.only_claims for request in requests),
     )
 

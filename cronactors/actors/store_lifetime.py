@@ -17,7 +17,7 @@ import attrs
 import trio
 
 from cronactors.actors.actor_requests import Inspect, Recover, Register, Registered, SignOff, Snapshot
-from cronactors.actors.exception_groups import leaves
+from cronactors.actors.exception_groups import single_exceptions
 from cronactors.actors.leases import Heartbeats, LeaseTrust
 from cronactors.actors.mailbox import Mailbox
 from cronactors.actors.stopping import mark_stopping
@@ -200,7 +200,7 @@ async def _serving(hop: Hop, path: str, wall: Wall, *, create: bool, virtual: Vi
             finally:
                 mailbox.close(SchedulerClosed(f"{path} has been closed"))
     except BaseException as error:
-        if any(_may_be_damage(leaf) for leaf in leaves(error)):
+        if any(_may_be_damage(leaf) for leaf in single_exceptions(error)):
             damage = await hop(partial(find_damage, storage))
             if damage is not None:
                 raise damage from error

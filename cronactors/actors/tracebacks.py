@@ -8,7 +8,7 @@ from itertools import islice
 
 import trio
 
-from cronactors.actors.exception_groups import leaves
+from cronactors.actors.exception_groups import single_exceptions
 from cronactors.errors import one_line
 
 _MOST_TASKS = 20
@@ -19,7 +19,7 @@ _MOST_DESCRIBED = 10
 
 def describe(error: BaseException) -> str:
     """Format an exception for the history: its type and text, of a group those of its first ten parts."""
-    return "; ".join(_describe(leaf) for leaf in islice(leaves(error), _MOST_DESCRIBED))
+    return "; ".join(_describe(leaf) for leaf in islice(single_exceptions(error), _MOST_DESCRIBED))
 
 
 def _describe(error: BaseException) -> str:
@@ -44,7 +44,7 @@ def traceback_of(error: BaseException) -> str:
     """
     lines: list[str] = []
     try:
-        for leaf in islice(leaves(error), _MOST_TRACEBACKS):
+        for leaf in islice(single_exceptions(error), _MOST_TRACEBACKS):
             for link in islice(_chain(leaf), _MOST_TRACEBACKS):
                 lines += traceback.StackSummary.extract(traceback.walk_tb(link.__traceback__)).format()
                 lines.append(f"{one_line(_describe(link))}\n")

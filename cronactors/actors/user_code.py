@@ -16,7 +16,7 @@ from typing import TypeVar, TypeVarTuple
 import outcome
 import trio
 
-from cronactors.actors.exception_groups import find_exit, leaves, split_cancelled
+from cronactors.actors.exception_groups import find_exit, single_exceptions, split_cancelled
 from cronactors.actors.forks import end_child, generation
 
 T = TypeVar("T")
@@ -25,14 +25,14 @@ Ts = TypeVarTuple("Ts")
 
 _POLL = 0.1  # (s) how often we check whether tasks that were left behind have ended
 
-inside_callback: ContextVar[str | None] = ContextVar("inside_callback", default=None)
+inside_user_code: ContextVar[str | None] = ContextVar("inside_user_code", default=None)
 """Which kind of user code this task runs, "a run" or "a notifier"; None outside. Waiting for a run in there could wait for ever."""
 
 
 class Sandbox:
     """A nursery with one task, the *work*, in which functions of users are called one after another.
 
-    The work is ours: it is a loop around `call`. After each call it looks at `is_spent`. If a function has left something behind, the
+    The work is code of this package: a loop around `call`. After each call it checks `is_spent`. If a function has left something behind, the
     work returns at once, without another checkpoint: a generator that holds an open nursery could otherwise be closed first by
     trio's garbage collection hooks, in a task of trio's own, which would wait for ever. Then `run` cancels what was left, waits until
     it has ended, and the caller opens the next sandbox.
@@ -141,7 +141,7 @@ async def _call(function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> outcome.
     """Call a function and return what it returned or raised; None if it was cancelled by a scope around us.
 
     What else is in a group with such a cancellation was raised while the function was being cancelled, and is dropped, unless it is
-    meant for the whole program. A Cancelled that no scope asked for is an error of the function. A child that the function forks ends
+    meant for the whole program. A Cancelled that no cancelled scope explains is an error of the function. A child that the function forks ends
     when the function ends, see `forks`.
     """
     here = generation()
@@ -167,8 +167,8 @@ async def _unprotected(function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T
 
 
 def _was_requested(error: BaseException) -> bool:
-    """Whether an exception holds a cancellation that a scope around us asked for."""
-    return cancelled_from_outside() and any(issubclass(type(leaf), trio.Cancelled) for leaf in leaves(error))
+    """Whether an exception holds a cancellation by a scope around us."""
+    return cancelled_from_outside() and any(issubclass(type(leaf), trio.Cancelled) for leaf in single_exceptions(error))
 
 
 def cancelled_from_outside() -> bool:

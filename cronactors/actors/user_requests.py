@@ -37,7 +37,7 @@ class AddJobs(Request[list[str]]):
 class UpsertJobs(Request[list[Upserted]]):
     """Add or edit the jobs of lists, all or none, and remove jobs of their origins that are no longer listed."""
 
-    may_end_runs: ClassVar[bool] = True
+    may_finish_runs: ClassVar[bool] = True
     lists: tuple[JobList, ...]
     defaults: Defaults
 
@@ -82,7 +82,7 @@ class AdoptOrigin(Request[int]):
 class RemoveOrigin(Request[int]):
     """Remove the jobs of an origin, and return how many."""
 
-    may_end_runs: ClassVar[bool] = True
+    may_finish_runs: ClassVar[bool] = True
     origin: str
 
     def apply(self, storage: Storage) -> int:
@@ -128,7 +128,7 @@ class PageOfJobs(ReadRequest[tuple[list[CronJob], int | None]]):
 class UpdateJob(Request[CronJob]):
     """Change fields of a job, and return the job."""
 
-    may_end_runs: ClassVar[bool] = True
+    may_finish_runs: ClassVar[bool] = True
     job_id: str
     changes: JobChanges
 
@@ -160,7 +160,7 @@ class ResumeJob(Request[CronJob]):
 class RemoveJob(Request[None]):
     """Remove a job."""
 
-    may_end_runs: ClassVar[bool] = True
+    may_finish_runs: ClassVar[bool] = True
     job_id: str
 
     def apply(self, storage: Storage) -> None:
@@ -171,7 +171,7 @@ class RemoveJob(Request[None]):
 class RemoveJobByName(Request[None]):
     """Remove the user's job of a name."""
 
-    may_end_runs: ClassVar[bool] = True
+    may_finish_runs: ClassVar[bool] = True
     name: str
     user_id: str
 
@@ -208,7 +208,7 @@ class StartOwnRun(Request[Claimed | AlreadyClaimed | JobBusy]):
 class FinishOwnRun(Request[CronRun]):
     """Finish a run of a loop of the caller's own, and return it."""
 
-    may_end_runs: ClassVar[bool] = True
+    may_finish_runs: ClassVar[bool] = True
     run_id: str
     outcome: Outcome
     policy: RetryPolicy
@@ -231,7 +231,7 @@ class RequestRun(Request[CronRun]):
 class RequestCancel(Request[CronRun]):
     """Cancel a pending run, or mark a running one for its owner to cancel, and return it."""
 
-    may_end_runs: ClassVar[bool] = True
+    may_finish_runs: ClassVar[bool] = True
     run_id: str
     policy: RetryPolicy
 

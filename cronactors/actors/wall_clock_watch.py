@@ -20,7 +20,7 @@ PAGE = 500
 
 
 class WallClockWatch:
-    """Compares the wall clock with trio's, which nobody sets.
+    """Compares the wall clock with trio's, which cannot be set.
 
     While the wall clock was ahead, moments of that time may have been decided; set back, it shows these times again. So next moments
     are computed again, from the earliest time to which the clock can have been set: a moment that has passed since then has no row
@@ -43,8 +43,8 @@ class WallClockWatch:
         self._virtual_set_to: Millis | None = None
         self._unfinished: RecomputeAfterSetBack | None = None
         if registered.latest_added_at is not None and registered.latest_added_at > now + JUMP:
-            entered_at = iso_utc(registered.latest_added_at)
-            logger.warning("the wall clock was ahead when jobs or runs were entered, at %s", entered_at)
+            added_at = iso_utc(registered.latest_added_at)
+            logger.warning("the wall clock was ahead when jobs or runs were added, at %s", added_at)
             if self._at_tick[0] <= now + JUMP:  # else the first comparison notices it, and by how much the clock was set
                 self._unfinished = RecomputeAfterSetBack(0, PAGE, self._owner, by=0, since=now, earliest=now)
 

@@ -137,7 +137,7 @@ class RunReport:
         if self._running:
             runs = f"{len(self._running)} {'run' if len(self._running) == 1 else 'runs'}"
             grace = f"{self._config.shutdown_grace:g} s"
-            self._print(f"waiting at most {grace} for {runs}; a second Ctrl-C stops at once")
+            self._print(f"waiting at most {grace} for {runs}; Ctrl-C twice stops at once")
 
     def summary(self) -> None:
         """Print the runs that were interrupted, and count all of them."""

@@ -30,7 +30,7 @@ class JobAction(Enum):
     HOLD_FOR_RETRY: It starts nothing before the retry.
     DISABLE: It crashed on every retry that it had.
     DELETE: It was to be deleted after this run.
-    MARK_DONE: The same of a job that a file lists: it stays, disabled, since the next start would add it again.
+    MARK_DONE: As DELETE, but a file lists the job: it stays, disabled, since the next start would add it again.
     """
 
     CONTINUE = auto()
@@ -80,7 +80,7 @@ def after_run(
     held_by = holder(job, others) if held_job else job.held_by
     state = JobState.of(job)._replace(held_by=held_by, last_error=_last_error(job, run, outcome), crashes=crashes)
     rows: list[RunRow] = []
-    if held_job and held_by is None and _may_have_overlapped(job, run, outcome):
+    if held_job and held_by is None and _decides_overlapped(job, run, outcome):
         state, rows = _decide_overlapped(job, run, state, others, now)
     if retry is None:
         return Consequences(state, rows, _action_without_retry(job, run, outcome))
@@ -98,7 +98,7 @@ def _plan_retry(
     job: JobRow, run: RunRow, outcome: Outcome, *, crashes: int, policy: RetryPolicy, now: Millis
 ) -> RetryPlan | None:
     if run.cancel_requested and not outcome.crashed:
-        return None  # a user, or the next moment, wanted it to finish: it failed before it could be cancelled
+        return None  # cancelled by a user or by the next moment: it failed before the cancellation reached it
     return plan_retry(
         outcome,
         failures=run.failures,
@@ -116,7 +116,7 @@ def _last_error(job: JobRow, run: RunRow, outcome: Outcome) -> str | None:
     return run.error if outcome.status is RunStatus.FAILED and run.error else job.last_error
 
 
-def _may_have_overlapped(job: JobRow, run: RunRow, outcome: Outcome) -> bool:
+def _decides_overlapped(job: JobRow, run: RunRow, outcome: Outcome) -> bool:
     """Return whether moments that came due during the run are decided now.
 
     Not after a crash: how long the run was running, and so what it overlapped, is not known. Not for ALLOW_ALL and CANCEL_OTHER, which

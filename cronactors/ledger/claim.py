@@ -52,8 +52,8 @@ class Claims:
         runs: The runs that it started, in order of time.
         cancelled_overlapped: Whether it decided moments of `Overlap.CANCEL_OTHER`: it may have finished runs that were pending, and have
             requested that running ones are cancelled.
-        blocked_by: Why another claim would start nothing now; None: if this one started or cancelled something, more may be due, else
-            nothing is due or every slot is used.
+        blocked_by: Why another claim would start nothing now. None otherwise: if this claim started or cancelled something, more may
+            be due; if not, nothing is due, or no slot is left.
     """
 
     runs: list[Claimed]
@@ -68,7 +68,7 @@ def claim_due(storage: Storage, *, owner: int, limit: int, total: int | None = N
         storage: Inside a transaction.
         owner: The owner that executes them.
         limit: How many slots are free; 0 only cancels.
-        total: How many runs may be running at a time over all owners; None: any number.
+        total: How many runs may be running at a time over all owners of the file; None: no limit.
         cancel_overlapped: Whether open runs are cancelled first that the next moment of their job replaces. That needs no free slot and
             costs a query, so only the clock requests it, when `NextTimes.cancelling` is due.
     """

@@ -83,7 +83,7 @@ class LogWatch:
     (docs/performance.md).
 
     A watch is only a hint. Another process writes to the ``-wal`` first, and its commit counts once the disk has it, which may
-    take longer than `LOG_AGE`. So the clock also reads the file every ten seconds.
+    take longer than `LOG_AGE`. So the patrol also reads the file every ten seconds.
 
     Args:
         files: The files of the database.

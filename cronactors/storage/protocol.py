@@ -283,7 +283,7 @@ class Storage(Protocol):
     # Stop marks
 
     def mark_stopping(self, owner: int) -> None:
-        """Mark an owner as asked to stop: at once, on any thread, inside or outside of a transaction.
+        """Mark an owner as stopping: at once, on any thread, inside or outside of a transaction.
 
         Raises:
             OSError: The mark cannot be made.

@@ -1,4 +1,4 @@
-"""Stop marks: empty files beside the database, one for each owner that was asked to stop.
+"""Stop marks: empty files beside the database, one for each owner that is stopping.
 
 Platforms kill a container some seconds after they asked it to stop. If its process could not store the outcome of its runs until
 then, the mark lets the next start see that they were interrupted by a stop, and that no job has crashed its process. We cannot

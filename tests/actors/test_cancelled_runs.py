@@ -14,6 +14,7 @@ from cronactors import Cause, CronConfig, JobContext, OneShot, RunStatus, open_s
 from cronactors.actors.actor_requests import FinishRun
 from cronactors.actors.mailbox import Mailbox
 from cronactors.actors.stopping import STOP_LIMIT
+from cronactors.storage import connection
 from cronactors.testing import VirtualClock
 from tests.workers import after, history
 
@@ -44,8 +45,10 @@ async def test_a_run_cancelled_from_outside_before_its_timeout_is_interrupted(
 
 
 async def test_a_claimed_run_that_no_runner_takes_does_not_hold_up_the_stop_while_the_file_is_locked(
-    virtual_clock: VirtualClock, tmp_path: Path
+    virtual_clock: VirtualClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(connection, "_BUSY_MS", 0)
+
     async def executor(context: JobContext) -> None:
         await trio.sleep(1)
 

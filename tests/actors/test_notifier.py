@@ -306,7 +306,7 @@ async def test_leaving_waits_for_calls_but_not_without_bound(
         await trio.sleep(1.5)
     assert len(listener.names) == 2
     assert trio.current_time() == pytest.approx(1.5 + STOP_LIMIT - SIGN_OFF_SHARE)
-    assert "4 notifications dropped at shutdown" in caplog.text
+    assert "notifications of 4 runs dropped at shutdown" in caplog.text
 
 
 async def test_leaving_tells_of_runs_that_end_in_the_grace(virtual_clock: VirtualClock) -> None:

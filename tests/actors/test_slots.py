@@ -360,5 +360,5 @@ async def test_a_run_that_two_looks_have_not_found_was_taken_over_unless_it_is_o
     in_flight.add(running)
     for _ in range(3):
         in_flight.reconcile({})
-    assert (running.cancelled_on_request_at is None) == over
+    assert (running.cancel_called_at is None) == over
     assert ("was taken over" in caplog.text) != over

@@ -113,8 +113,8 @@ async def test_listeners_are_called_after_commits_that_changed_something(storage
         with pytest.raises(StoreUnavailable):
             await mailbox.call(Fails("c", StoreUnavailable("no")))
     assert commits == [
-        Committed(NextTimes(None, None), may_have_ended_runs=False),
-        Committed(NextTimes(None, None), may_have_ended_runs=True),
+        Committed(NextTimes(None, None), may_have_finished_runs=False),
+        Committed(NextTimes(None, None), may_have_finished_runs=True),
     ]
 
 
