@@ -31,6 +31,7 @@ from cronactors import (
     scheduler as scheduler_module,
 )
 from cronactors.actors.clock import Clock
+from cronactors.actors.patrol import Patrol
 from cronactors.testing import VirtualClock
 from tests.chaos.faults import Faults, watching
 from tests.chaos.judge import Ledger
@@ -103,16 +104,19 @@ def clock_at(moment: datetime) -> VirtualClock:
 
 @contextmanager
 def ticking() -> Iterator[None]:
-    """Give the clock ticks on virtual time too, where it has none otherwise."""
+    """Give clock and patrol ticks on virtual time too, where they have none otherwise."""
 
     def clock(*args: Any, tick: float, **options: Any) -> Clock:
         return Clock(*args, tick=TICK, **options)
 
-    scheduler_module.Clock = clock  # type: ignore[assignment, misc]
+    def patrol(*args: Any, tick: float, **options: Any) -> Patrol:
+        return Patrol(*args, tick=TICK, **options)
+
+    scheduler_module.Clock, scheduler_module.Patrol = clock, patrol  # type: ignore[assignment, misc]
     try:
         yield
     finally:
-        scheduler_module.Clock = Clock  # type: ignore[misc]
+        scheduler_module.Clock, scheduler_module.Patrol = Clock, Patrol  # type: ignore[misc]
 
 
 @contextmanager
