@@ -147,7 +147,7 @@ async def test_a_store_that_is_handed_in_keeps_its_settings_when_only_the_zone_i
     ):
         job = await scheduler.store.get_job(await scheduler.store.add_job("a", "it", MINUTE))
         assert (job.max_retries, job.timezone) == (7, "Asia/Tokyo")
-        assert scheduler._actors.pool.slots.free.value == 3
+        assert scheduler._actors.pool.slots.count == 3
 
 
 async def test_an_opening_that_fails_leaves_no_owner_behind(virtual_clock: VirtualClock) -> None:
