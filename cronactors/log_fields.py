@@ -14,11 +14,6 @@ from cronactors.storage.rows import RunRow
 Fields: TypeAlias = dict[str, object]
 
 
-def of_job(job_id: str) -> Fields:
-    """Return the fields of a record about a job."""
-    return {"cron_job": job_id}
-
-
 def of_run(run: RunRow | CronRun) -> Fields:
     """Return the fields of a record about a run: its job, its id and its attempt."""
     return {"cron_job": run.job_id, "cron_run": str(run.id), "cron_attempt": run.attempt}

@@ -196,7 +196,8 @@ class Finished:
     """The reply to `FinishRun`.
 
     Attributes:
-        run: The finished run; None if the outcome has no effect, because another owner has taken the run over.
+        run: The finished run; None if the outcome has no effect: another owner has taken the run over, or it was finished with
+            another outcome.
         job: The job after the run; None if it was removed, or `FinishSettings.shows_job` is False.
         next_claimed: The run that was claimed for the same slot, in the same transaction.
     """

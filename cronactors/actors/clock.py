@@ -12,7 +12,7 @@ import trio
 from cronactors.actors.actor_requests import CancelAndClaim, ClaimDue
 from cronactors.actors.async_value import AsyncValue, compose
 from cronactors.actors.exits import actor
-from cronactors.actors.mailbox import EARLY
+from cronactors.actors.mailbox import EARLY, RETRY_PAUSES
 from cronactors.actors.notifier import Notifier
 from cronactors.actors.pool import RunnerPool
 from cronactors.actors.store import Committed
@@ -28,7 +28,6 @@ logger = logging.getLogger("cronactors.clock")
 
 MOST_CLAIMS = 100
 """How many runs one request claims at most; with more free slots there are more requests."""
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0  # (s) between two tries while the store fails
 _NOTHING = Claims([])
 _AGAIN = 0.05  # (s) after a claim without progress, and while the wall clock is held still
 
@@ -49,9 +48,9 @@ class Queue:
 class Clock:
     """Claims due runs and hands them to the pool. It never waits for a run.
 
-    Before it sleeps it has claimed all that it could, so one sleep ends when time passes (a moment is due, or the tick comes, at which
-    the wall clock is compared with trio's) or when something changes: a commit brings an earlier moment, a slot is released, the
-    notifier has room again. Changes are values, not events, so one that comes before the sleep is not missed.
+    Before it sleeps it has claimed all that it could, so one sleep ends when time passes (a moment is due, or the tick comes, at
+    which the wall clock is compared with trio's) or when something changes: a commit brings an earlier moment, a slot is
+    released, the notifier has room again. Changes are values, not events, so one that comes before the sleep is not missed.
 
     Args:
         service: The store.
@@ -108,7 +107,7 @@ class Clock:
     @actor
     async def run(self) -> None:
         """Claim until cancelled. Runs that were claimed are always handed over."""
-        pauses = backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
+        pauses = backoff(*RETRY_PAUSES)
         next_tick = trio.current_time()
         with compose(self.queue, self._pool.slots.free, self._notifier.has_room) as changes:
             while True:
@@ -120,7 +119,7 @@ class Clock:
                         next_tick = trio.current_time() + self._tick_interval
                     before = self._pool.slots.free.value, self._notifier.has_room.value
                     claims = await self._claim()
-                    pauses = backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
+                    pauses = backoff(*RETRY_PAUSES)
                 except StoreUnavailable as error:  # which the store has logged
                     pause = next(pauses)
                     logger.debug("claiming again in %.1f s: %s", pause, error)

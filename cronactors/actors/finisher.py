@@ -12,7 +12,7 @@ import trio
 
 from cronactors import log_fields
 from cronactors.actors.actor_requests import Finished, FinishRun, FinishSettings
-from cronactors.actors.mailbox import Mailbox
+from cronactors.actors.mailbox import RETRY_PAUSES, Mailbox
 from cronactors.actors.notifier import Notifier
 from cronactors.actors.stopping import StopDeadline
 from cronactors.backoff import backoff
@@ -24,8 +24,6 @@ from cronactors.spec import RetryPolicy
 from cronactors.storage.rows import Claimed
 
 logger = logging.getLogger("cronactors.runner")
-
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0  # (s) between two tries while the store fails
 
 
 class Finisher:
@@ -63,13 +61,13 @@ class Finisher:
         self._scopes: set[trio.CancelScope] = set()
 
     @contextmanager
-    def limited(self, *, shield: bool = False) -> Iterator[trio.CancelScope]:
+    def limited(self, *, shield: bool = False) -> Iterator[None]:
         """Open a scope that `limit` gives a deadline."""
         deadline = math.inf if self._stop is None else self._stop.at
         with trio.CancelScope(shield=shield, deadline=deadline) as scope:
             self._scopes.add(scope)
             try:
-                yield scope
+                yield
             finally:
                 self._scopes.discard(scope)
 
@@ -84,7 +82,8 @@ class Finisher:
         """Finish a run. Cancelled, it is still finished; the next checkpoint raises the cancellation.
 
         Returns:
-            The run as it is now, and the run that was claimed for its slot; None if a stop was over before the store worked again.
+            The run as it is now, and the run that was claimed for its slot; None if a stop was over before the store worked
+            again.
         """
         finished: Finished | None = None
         on_commit = None
@@ -121,7 +120,7 @@ class Finisher:
         self, claimed: Claimed, outcome: Outcome, on_commit: Callable[[Finished], None] | None
     ) -> Finished | None:
         """Try again, shielded. Only the few runs that come here pay for a scope of their own (5 us)."""
-        pauses = backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
+        pauses = backoff(*RETRY_PAUSES)
         finished: Finished | None = None
         with self.limited(shield=True):
             while finished is None:

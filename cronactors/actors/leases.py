@@ -45,8 +45,8 @@ class LeaseTrust:
 class Heartbeats:
     """Gives the heartbeats of some owners. The storage thread calls it every `leases.HEARTBEAT_EVERY`, also while the loop is blocked.
 
-    While an owner has open runs, each call is a heartbeat. Else one every `leases.HEARTBEAT_WHEN_IDLE` is enough, so that an idle process
-    commits once a minute.
+    While an owner has open runs, each call is a heartbeat. Else one every `leases.HEARTBEAT_WHEN_IDLE` is enough, so that an idle
+    process commits once a minute.
 
     Args:
         storage: Where the leases are.

@@ -28,6 +28,8 @@ R = TypeVar("R")
 
 EARLY: Millis = 2
 """How far ahead of its moment a request may be sent: the delay of trio's timers, and of the way to the storage thread."""
+RETRY_PAUSES = (0.1, 1.0)
+"""The first and the longest pause (s) of an actor between two tries while the store fails."""
 CAPACITY = 1_000
 """How many requests a mailbox holds; when it is full, callers wait for room."""
 

@@ -1,7 +1,7 @@
 """The notifier actor: calls the user's ``notifier`` and ``on_finish`` for each finished run, in order, one call at a time.
 
-Its queue is bounded without dropping anything: while it is full, no run is claimed, so that at most `CAPACITY` finished runs and one for
-each slot wait. The calls share a `Sandbox`, since a nursery for each would cost more than all the rest of a run.
+Its queue is bounded without dropping anything: while it is full, no run is claimed, so that at most `CAPACITY` finished runs and
+one for each slot wait. The calls share a `Sandbox`, since a nursery for each would cost more than all the rest of a run.
 """
 
 from __future__ import annotations
@@ -178,7 +178,6 @@ class Notifier:
                     nursery.start_soon(self._watch)
                     with self._scope, self._receive:
                         while not self._is_drained:
-                            await trio.lowlevel.checkpoint_if_cancelled()
                             sandbox = Sandbox()
                             call = await sandbox.run(self._make_calls)
                             self._after_sandbox(sandbox, call)
@@ -190,6 +189,7 @@ class Notifier:
         """Make one call after another. Return the one that left something behind in the sandbox; None once drained."""
         self._task = trio.lowlevel.current_task()
         while True:
+            await trio.lowlevel.checkpoint_if_cancelled()
             if not self._calls:
                 try:
                     self._calls = self._calls_for(await self._next())
@@ -202,7 +202,6 @@ class Notifier:
                 self._task = sandbox.visible_task
                 return call
             self._returned(call)
-            await trio.lowlevel.checkpoint_if_cancelled()
 
     async def _next(self) -> _Notification:
         """Wait for a finished run.
@@ -272,8 +271,8 @@ class Notifier:
     async def _watch(self) -> None:
         """Cancel a call that takes too long. Report one that is still running afterwards, once, with its stack.
 
-        A deadline for each call would cost it 5 us. So there is one alarm, which is not stopped when a call returns: it wakes us, and
-        we check the call that is running by then.
+        A deadline for each call would cost it 5 us. So there is one alarm, which is not stopped when a call returns: it wakes us,
+        and we check the call that is running by then.
         """
         while True:
             with self._alarm:

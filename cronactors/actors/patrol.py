@@ -12,6 +12,7 @@ from cronactors.actors.actor_requests import FinishRun
 from cronactors.actors.async_value import AsyncValue, compose
 from cronactors.actors.clock import Clock
 from cronactors.actors.exits import actor
+from cronactors.actors.mailbox import RETRY_PAUSES
 from cronactors.actors.outcomes import INTERRUPTED
 from cronactors.actors.pool import RunnerPool
 from cronactors.actors.store import Committed
@@ -24,7 +25,6 @@ logger = logging.getLogger("cronactors.clock")
 
 INSPECT_EVERY = 10.0
 """How long (s) a tick may trust an unchanged log file: a slow disk may show a write late."""
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0  # (s) between two tries while the store fails
 
 
 class Patrol:
@@ -75,12 +75,12 @@ class Patrol:
     @actor
     async def run(self) -> None:
         """Patrol until cancelled."""
-        pauses = backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
+        pauses = backoff(*RETRY_PAUSES)
         with compose(self._requests, self._pool.in_flight.first_report) as changes:
             while True:
                 try:
                     await self._tick()
-                    pauses = backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
+                    pauses = backoff(*RETRY_PAUSES)
                 except StoreUnavailable as error:  # which the store has logged
                     pause = next(pauses)
                     logger.debug("inspecting again in %.1f s: %s", pause, error)

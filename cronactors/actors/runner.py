@@ -1,8 +1,8 @@
 """A runner actor: carries out one run after another, in one task.
 
-We do not open a nursery for each run: that would cost 33 us of the some 55 that a run takes (docs/performance.md). Instead the runs of
-a runner share a `Sandbox`, a nursery and a task that are thrown away as soon as an executor leaves something behind in them. Nor do
-we return to the clock between two runs: the transaction that finishes a run claims the next one for the same slot.
+We do not open a nursery for each run: that would cost 33 us of the some 55 that a run takes (docs/performance.md). Instead the
+runs of a runner share a `Sandbox`, a nursery and a task that are thrown away as soon as an executor leaves something behind in
+them. Nor do we return to the clock between two runs: the transaction that finishes a run claims the next one for the same slot.
 """
 
 from __future__ import annotations

@@ -46,8 +46,8 @@ class StorageThread:
     """A thread that calls one function at a time, in the order of the calls.
 
     Attributes:
-        heartbeat: Called at least every `leases.HEARTBEAT_EVERY`, whether or not there are functions to call. It returns False if it
-            failed.
+        heartbeat: Called at least every `leases.HEARTBEAT_EVERY`, whether or not there are functions to call. It returns False if
+            it failed.
     """
 
     def __init__(self) -> None:

@@ -1,9 +1,10 @@
 """Calling functions of users: executors and notifiers. Whatever they raise becomes a value, whatever they leave behind ends.
 
 A user's function can leave more behind than an exception. It may start tasks in the nursery around its task, open a nursery or a
-cancel scope that it never closes, or cancel that nursery; all of it is reached through `trio.lowlevel`. If we opened a nursery for
-each call, everything would end with the nursery; but that costs 33 us of the some 55 us that a run takes (docs/performance.md). So
-a `Sandbox`, a nursery with one task, is shared by call after call, and thrown away as soon as a function leaves something behind.
+cancel scope that it never closes, or cancel that nursery; all of it is reached through `trio.lowlevel`. If we opened a nursery
+for each call, everything would end with the nursery; but that costs 33 us of the some 55 us that a run takes
+(docs/performance.md). So a `Sandbox`, a nursery with one task, is shared by call after call, and thrown away as soon as a
+function leaves something behind.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ inside_user_code: ContextVar[str | None] = ContextVar("inside_user_code", defaul
 class Sandbox:
     """A nursery with one task, the *work*, in which functions of users are called one after another.
 
-    The work is code of this package: a loop around `call`. After each call it checks `is_spent`. If a function has left something behind, the
-    work returns at once, without another checkpoint: a generator that holds an open nursery could otherwise be closed first by
-    trio's garbage collection hooks, in a task of trio's own, which would wait for ever. Then `run` cancels what was left, waits until
-    it has ended, and the caller opens the next sandbox.
+    The work is code of this package: a loop around `call`. After each call it checks `is_spent`. If a function has left something
+    behind, the work returns at once, without another checkpoint: a generator that holds an open nursery could otherwise be closed
+    first by trio's garbage collection hooks, in a task of trio's own, which would wait for ever. Then `run` cancels what was
+    left, waits until it has ended, and the caller opens the next sandbox.
 
     Attributes:
         stray_error: The exception with which tasks that a function started in the nursery ended it, if any did.
@@ -103,7 +104,8 @@ class Sandbox:
             args: Its arguments.
 
         Returns:
-            What it returned or raised, KeyboardInterrupt and SystemExit too; None if it was cancelled by the scope or from outside.
+            What it returned or raised, KeyboardInterrupt and SystemExit too; None if it was cancelled by the scope or from
+            outside.
         """
         task = trio.lowlevel.current_task()
         context = task.context.copy()
@@ -140,9 +142,9 @@ async def _wait_until_ended(abandoned: list[trio.Nursery]) -> None:
 async def _call(function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> outcome.Maybe[T] | None:
     """Call a function and return what it returned or raised; None if it was cancelled by a scope around us.
 
-    What else is in a group with such a cancellation was raised while the function was being cancelled, and is dropped, unless it is
-    meant for the whole program. A Cancelled that no cancelled scope explains is an error of the function. A child that the function forks ends
-    when the function ends, see `forks`.
+    What else is in a group with such a cancellation was raised while the function was being cancelled, and is dropped, unless it
+    is meant for the whole program. A Cancelled that no cancelled scope explains is an error of the function. A child that the
+    function forks ends when the function ends, see `forks`.
     """
     here = generation()
     try:

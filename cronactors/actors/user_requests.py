@@ -96,7 +96,7 @@ class GetJob(ReadRequest[CronJob]):
     job_id: str
 
     def apply(self, storage: Storage) -> CronJob:
-        return views.job_views(storage, [jobs.find_job(storage, self.job_id)])[0]
+        return views.read_job_view(storage, jobs.find_job(storage, self.job_id))
 
 
 @attrs.frozen
@@ -108,7 +108,7 @@ class GetJobByName(ReadRequest[CronJob | None]):
 
     def apply(self, storage: Storage) -> CronJob | None:
         job = jobs.find_named(storage, self.name, self.user_id)
-        return None if job is None else views.job_views(storage, [job])[0]
+        return None if job is None else views.read_job_view(storage, job)
 
 
 @attrs.frozen
@@ -133,7 +133,7 @@ class UpdateJob(Request[CronJob]):
     changes: JobChanges
 
     def apply(self, storage: Storage) -> CronJob:
-        return views.job_views(storage, [jobs.update_job(storage, self.job_id, self.changes)])[0]
+        return views.read_job_view(storage, jobs.update_job(storage, self.job_id, self.changes))
 
 
 @attrs.frozen
@@ -143,7 +143,7 @@ class PauseJob(Request[CronJob]):
     job_id: str
 
     def apply(self, storage: Storage) -> CronJob:
-        return views.job_views(storage, [jobs.pause_job(storage, self.job_id)])[0]
+        return views.read_job_view(storage, jobs.pause_job(storage, self.job_id))
 
 
 @attrs.frozen
@@ -153,7 +153,7 @@ class ResumeJob(Request[CronJob]):
     job_id: str
 
     def apply(self, storage: Storage) -> CronJob:
-        return views.job_views(storage, [jobs.resume_job(storage, self.job_id)])[0]
+        return views.read_job_view(storage, jobs.resume_job(storage, self.job_id))
 
 
 @attrs.frozen

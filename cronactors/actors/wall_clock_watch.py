@@ -22,14 +22,15 @@ PAGE = 500
 class WallClockWatch:
     """Compares the wall clock with trio's, which cannot be set.
 
-    While the wall clock was ahead, moments of that time may have been decided; set back, it shows these times again. So next moments
-    are computed again, from the earliest time to which the clock can have been set: a moment that has passed since then has no row
-    yet. What the store claims before we notice takes the time of its own transaction, and leaves no moment out.
+    While the wall clock was ahead, moments of that time may have been decided; set back, it shows these times again. So next
+    moments are computed again, from the earliest time to which the clock can have been set: a moment that has passed since then
+    has no row yet. What the store claims before we notice takes the time of its own transaction, and leaves no moment out.
 
     Args:
         mailbox: The mailbox of the store.
         wall: The wall clock.
-        registered: The owner, and the latest times in the store. Times ahead of the wall clock show that it was set back while no scheduler was running.
+        registered: The owner, and the latest times in the store. Times ahead of the wall clock show that it was set back while no
+            scheduler was running.
     """
 
     def __init__(self, mailbox: Mailbox, wall: Wall, registered: Registered) -> None:
@@ -67,16 +68,16 @@ class WallClockWatch:
         Raises:
             StoreUnavailable: The store failed; the next call continues with the page that is missing.
         """
+        tick |= self.must_compare
         now_wall, now_mono = self._wall(), trio.current_time()
         wall, mono = self._at_tick
         since = now_wall - round((now_mono - mono) * 1000)  # the last tick, in the time that the clock shows now
         drift = since - wall
         earliest = self._virtual_set_to
-        earliest_is_known = earliest is not None
         if earliest is None:
             earliest = now_wall - round((now_mono - self._compared_at) * 1000)
         self._compared_at, self._virtual_set_to = now_mono, None
-        if tick or earliest_is_known or abs(drift) > JUMP:
+        if tick or abs(drift) > JUMP:
             self._at_tick = now_wall, now_mono
         if abs(drift) > JUMP:
             logger.warning("the wall clock was set by %+.1f s, to %s", drift / 1000, iso_utc(now_wall))

@@ -97,6 +97,11 @@ def job_views(storage: Storage, jobs: Iterable[JobRow]) -> list[CronJob]:
     return [job_view(job, open_runs.get(job.id, ())) for job in rows]
 
 
+def read_job_view(storage: Storage, job: JobRow) -> CronJob:
+    """Read the open runs of a job, and make its `CronJob`."""
+    return job_view(job, storage.open_runs([job.id]))
+
+
 def by_job(runs: Iterable[RunRow]) -> dict[str, list[RunRow]]:
     """Group runs by job."""
     found: dict[str, list[RunRow]] = {}

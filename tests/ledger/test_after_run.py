@@ -2,18 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-
-import pytest
-
 from cronactors.policy import FREE_CRASHES
-from tests.ledger_world import KINDS, MINUTE, World
-
-
-@pytest.fixture(params=KINDS)
-def world(request):
-    with closing(World(request.param)) as made:
-        yield made
+from tests.ledger_world import MINUTE
 
 
 def test_only_the_retry_of_a_crash_that_costs_one_holds_its_job(world):

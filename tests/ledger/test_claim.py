@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-
 import pytest
 
 from cronactors.ledger.claim import MOST_PASSED_OVER, BlockedBy, Claims, claim_due
@@ -12,13 +10,7 @@ from cronactors.model import Overlap, SessionMode
 from cronactors.schedules import fire_times
 from cronactors.schedules.schedule import Cron
 from cronactors.storage.rows import DueItem
-from tests.ledger_world import DAY, FAILURE, HOUR, HOURLY, INTERRUPTED, KINDS, MINUTE, SECOND, SUCCESS, T0, World, at
-
-
-@pytest.fixture(params=KINDS)
-def world(request):
-    with closing(World(request.param)) as made:
-        yield made
+from tests.ledger_world import DAY, FAILURE, HOUR, HOURLY, INTERRUPTED, MINUTE, SECOND, SUCCESS, T0, at
 
 
 def test_a_moment_starts_when_it_is_due_and_the_next_one_is_stored(world):

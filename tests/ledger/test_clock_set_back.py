@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-
 import pytest
 
 from cronactors.instants import from_millis
@@ -19,21 +17,13 @@ from tests.ledger_world import (
     FAILURE,
     HOUR,
     HOURLY,
-    KINDS,
     MINUTE,
     MINUTELY,
     SECOND,
     T0,
-    World,
     at,
     process,
 )
-
-
-@pytest.fixture(params=KINDS)
-def world(request):
-    with closing(World(request.param)) as made:
-        yield made
 
 
 def test_owners_whose_heartbeat_lies_ahead_stay_until_the_jump_is_handled(world):

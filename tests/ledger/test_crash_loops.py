@@ -17,12 +17,6 @@ from cronactors.storage.rows import CRASH_LOOP, RunRow
 from tests.ledger_world import DAY, FAILURE, HOUR, KINDS, MINUTE, MINUTELY, T0, World, at, process
 
 
-@pytest.fixture(params=KINDS)
-def world(request):
-    with closing(World(request.param)) as made:
-        yield made
-
-
 def crash_for_free(world: World, *jobs: str) -> None:
     """Crash while the jobs, which are all due, are running, as often as that costs no retry."""
     for _ in range(FREE_CRASHES):

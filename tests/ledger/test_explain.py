@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import closing
 from datetime import timedelta
 
 import pytest
@@ -12,13 +11,7 @@ from cronactors.ledger import jobs
 from cronactors.ledger.explain import explain
 from cronactors.model import Explanation, Fate, Misfire, Overlap
 from cronactors.schedules.schedule import Cron, Interval
-from tests.ledger_world import DAY, HOUR, KINDS, MINUTE, MINUTELY, SECOND, T0, World
-
-
-@pytest.fixture(params=KINDS)
-def world(request):
-    with closing(World(request.param)) as world:
-        yield world
+from tests.ledger_world import DAY, HOUR, MINUTE, MINUTELY, SECOND, T0, World
 
 
 def explained(world: World, job: str, moment: int) -> Explanation:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from datetime import timedelta
 
 import attrs
@@ -18,23 +17,15 @@ from tests.ledger_world import (
     HOUR,
     HOURLY,
     INTERRUPTED,
-    KINDS,
     MINUTE,
     SECOND,
     SUCCESS,
     T0,
     TIMEOUT,
-    World,
     at,
 )
 
 MAIN = {"session_mode": SessionMode.MAIN, "user_id": "ann"}
-
-
-@pytest.fixture(params=KINDS)
-def world(request):
-    with closing(World(request.param)) as made:
-        yield made
 
 
 # Overlap

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from datetime import timedelta
 
 import attrs
@@ -14,7 +13,7 @@ from cronactors.ledger.job_fields import JOB_FIELDS, Defaults
 from cronactors.model import Coalesce, CronJob, JobContext, Misfire, Overlap, SessionMode
 from cronactors.spec import JobChanges, JobSpec
 from cronactors.storage.rows import JobRow
-from tests.ledger_world import KINDS, MINUTELY, World
+from tests.ledger_world import MINUTELY
 
 NAMES = {field.name for field in JOB_FIELDS}
 # A value of each field that no default has.
@@ -31,12 +30,6 @@ OTHER = {
     "misfire": Misfire(window=timedelta(hours=1), coalesce=Coalesce.ALL, max_runs=5),
     "executor_options": {"shell": "/bin/zsh", "deep": {"list": [1, 2.5, None]}},
 }
-
-
-@pytest.fixture(params=KINDS)
-def world(request):
-    with closing(World(request.param)) as made:
-        yield made
 
 
 def made_with(**fields: object) -> JobSpec:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from itertools import permutations
 
 import pytest
@@ -22,23 +21,15 @@ from tests.ledger_world import (
     FAILURE,
     HOUR,
     HOURLY,
-    KINDS,
     MINUTE,
     MINUTELY,
     SECOND,
     T0,
-    World,
     at,
 )
 
 MAIN = {"session_mode": SessionMode.MAIN, "user_id": "ann"}
 NINE = Cron("0 9 * * *")
-
-
-@pytest.fixture(params=KINDS)
-def world(request):
-    with closing(World(request.param)) as made:
-        yield made
 
 
 # Adding

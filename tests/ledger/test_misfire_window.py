@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,16 +13,10 @@ from cronactors.errors import JobBusy
 from cronactors.ledger.jobs import resume_job
 from cronactors.model import Misfire, Overlap, SessionMode
 from cronactors.testing import VirtualClock
-from tests.ledger_world import FAILURE, HOUR, HOURLY, INTERRUPTED, KINDS, MINUTE, MINUTELY, SECOND, T0, World, at
+from tests.ledger_world import FAILURE, HOUR, HOURLY, INTERRUPTED, MINUTE, MINUTELY, SECOND, T0, at
 from tests.workers import after, history
 
 WINDOW = Misfire(window=timedelta(minutes=1))
-
-
-@pytest.fixture(params=KINDS)
-def world(request):
-    with closing(World(request.param)) as world:
-        yield world
 
 
 def test_a_retry_starts_within_the_window_and_not_later(world):

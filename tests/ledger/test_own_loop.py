@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-
 import pytest
 
 from cronactors.errors import AlreadyClaimed, JobBusy, JobNotFound, RunClosed
 from cronactors.model import Overlap, SessionMode
 from cronactors.schedules.schedule import Interval
-from tests.ledger_world import FAILURE, HOUR, HOURLY, KINDS, MINUTE, MINUTELY, SECOND, T0, World, at
-
-
-@pytest.fixture(params=KINDS)
-def world(request):
-    with closing(World(request.param)) as made:
-        yield made
+from tests.ledger_world import FAILURE, HOUR, HOURLY, MINUTE, MINUTELY, SECOND, T0, at
 
 
 def test_a_shown_moment_is_claimed_exactly_once(world):

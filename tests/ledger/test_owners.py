@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-
 import pytest
 
 from cronactors.ledger.leases import HEARTBEAT_EVERY, HEARTBEAT_WITH_CLAIM, LEASE, renew_leases
@@ -12,19 +10,12 @@ from cronactors.owner import ProcessIdentity
 from tests.ledger_world import (
     DAY,
     HOUR,
-    KINDS,
     MINUTE,
     T0,
     World,
     at,
     process,
 )
-
-
-@pytest.fixture(params=KINDS)
-def world(request):
-    with closing(World(request.param)) as made:
-        yield made
 
 
 def test_without_a_heartbeat_the_lease_ends(world):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-
 import pytest
 
 from cronactors.errors import InvalidJob
@@ -14,22 +12,14 @@ from tests.ledger_world import (
     FAILURE,
     HOUR,
     HOURLY,
-    KINDS,
     MINUTE,
     SECOND,
     T0,
-    World,
     at,
 )
 
 MAIN = {"session_mode": SessionMode.MAIN, "user_id": "ann"}
 NINE = Cron("0 9 * * *")
-
-
-@pytest.fixture(params=KINDS)
-def world(request):
-    with closing(World(request.param)) as made:
-        yield made
 
 
 # Pausing and resuming

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-
 import pytest
 
 from cronactors.ledger.cancel_other import cancel_overlapped
@@ -17,23 +15,14 @@ from tests.ledger_world import (
     HOUR,
     HOURLY,
     INTERRUPTED,
-    KINDS,
     MINUTE,
     SECOND,
     SUCCESS,
     T0,
     TIMEOUT,
-    World,
     at,
     process,
 )
-
-
-@pytest.fixture(params=KINDS)
-def world(request):
-    with closing(World(request.param)) as made:
-        yield made
-
 
 # Crashes
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-
 import pytest
 
 from cronactors.errors import JobBusy, RunClosed, RunNotFound
@@ -16,22 +14,14 @@ from tests.ledger_world import (
     FAILURE,
     HOUR,
     HOURLY,
-    KINDS,
     MINUTE,
     SECOND,
     SUCCESS,
     T0,
-    World,
     at,
 )
 
 MAIN = {"session_mode": SessionMode.MAIN, "user_id": "ann"}
-
-
-@pytest.fixture(params=KINDS)
-def world(request):
-    with closing(World(request.param)) as made:
-        yield made
 
 
 # Main sessions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from pathlib import Path
 
@@ -62,12 +62,6 @@ def compares_with_the_rules_of_the_moment(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(
             module, "is_older", lambda rules, than=None: is_older(rules, zone_changes.RULES if than is None else than)
         )
-
-
-@pytest.fixture(params=KINDS)
-def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    with closing(World(request.param)) as world:
-        yield world
 
 
 def start(world: World) -> int:
