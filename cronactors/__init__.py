@@ -44,12 +44,14 @@ from cronactors.model import (
     SessionMode,
     Trigger,
 )
-from cronactors.scheduler import CronScheduler, open_scheduler
+from cronactors.scheduler import CronScheduler
 from cronactors.schedules.fire_times import fire_times, next_run
 from cronactors.schedules.schedule import Cron, Interval, OneShot, Schedule
 from cronactors.schedules.schedule_json import schedule_from_dict, schedule_to_dict
-from cronactors.spec import CronConfig, JobSpec, RetryPolicy
+from cronactors.settings import CronConfig, RetryPolicy
+from cronactors.spec import JobSpec
 from cronactors.store import CronStore, open_store
+from cronactors.supervision import open_scheduler
 from cronactors.wallclock import now
 
 if TYPE_CHECKING:

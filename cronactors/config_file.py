@@ -21,8 +21,9 @@ from cronactors import checks
 from cronactors.errors import CronError, InvalidConfig, InvalidJob, one_line, shorten
 from cronactors.model import MAX_WINDOW, Misfire
 from cronactors.schedules.schedule import Cron, Interval, OneShot, Schedule
+from cronactors.settings import CronConfig, RetryPolicy
 from cronactors.shell.checks import check_shell, check_shell_options, check_shell_prompt
-from cronactors.spec import MAX_JOBS, MAX_PATH, CronConfig, Delay, JobOptions, JobSpec, RetryPolicy
+from cronactors.spec import MAX_JOBS, MAX_PATH, Delay, JobOptions, JobSpec
 
 if TYPE_CHECKING:
     from _typeshed import StrPath

@@ -20,7 +20,8 @@ from cronactors.errors import one_line
 from cronactors.ids import with_ids
 from cronactors.ledger.job_fields import Defaults
 from cronactors.ledger.upsert import JobList, Upserted
-from cronactors.spec import CronConfig, JobSpec
+from cronactors.settings import CronConfig
+from cronactors.spec import JobSpec
 from cronactors.storage.file_state import MEMORY
 
 logger = logging.getLogger("cronactors.lists")

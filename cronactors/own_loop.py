@@ -12,7 +12,8 @@ from cronactors.checks import member, text, whole
 from cronactors.errors import CronError, InvalidJob, shorten
 from cronactors.model import Cause, CronJob, CronRun, RunStatus
 from cronactors.policy import MAX_ERROR, MAX_SUMMARY, Outcome, truncated
-from cronactors.spec import MAX_NAME, RetryPolicy, check_id, check_instant
+from cronactors.settings import RetryPolicy
+from cronactors.spec import MAX_NAME, check_id, check_instant
 
 MAX_LIMIT = 1_000_000
 """How many jobs or runs one call of the store returns at most."""

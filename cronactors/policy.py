@@ -15,7 +15,7 @@ from cronactors.schedules.clock_changes import instant_reaching, latest_local_sh
 from cronactors.schedules.cron import parse_cron
 from cronactors.schedules.fire_times import count_moments, latest_moment, next_moment
 from cronactors.schedules.schedule import Cron, Schedule
-from cronactors.spec import RetryPolicy
+from cronactors.settings import RetryPolicy
 
 MAX_SUMMARY = 10_000
 """Longest result in the history, in characters."""

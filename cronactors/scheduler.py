@@ -1,11 +1,8 @@
-"""The scheduler: `open_scheduler` starts the actors in order and ends them in the opposite order; `CronScheduler` is what users hold."""
+"""The scheduler that users hold: `open_scheduler` (in `cronactors.supervision`) makes a `CronScheduler`."""
 
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from typing import Never, final
 
@@ -14,24 +11,19 @@ import trio
 
 from cronactors.actors.async_value import AsyncValue, compose
 from cronactors.actors.clock import Clock, Queue
-from cronactors.actors.exits import BlockExit, actor, guarded_contextmanager
-from cronactors.actors.failure_log import FailureLog
 from cronactors.actors.notifier import Notifier
 from cronactors.actors.patrol import Patrol
-from cronactors.actors.pool import RunnerPool, RunnerSettings
-from cronactors.actors.recompute import recompute_moments
-from cronactors.actors.runner import Runner
-from cronactors.actors.store_lifetime import StoreService, StrPath, check_path, store_service
+from cronactors.actors.pool import RunnerPool
+from cronactors.actors.store_lifetime import StoreService
 from cronactors.actors.user_code import inside_user_code
 from cronactors.actors.user_requests import Explain
-from cronactors.actors.wall_clock_watch import WallClockWatch
-from cronactors.checks import flag, number
-from cronactors.errors import InvalidConfig, InvalidJob, SchedulerClosed, WouldDeadlock, shorten
+from cronactors.checks import flag
+from cronactors.errors import InvalidJob, SchedulerClosed, WouldDeadlock, shorten
 from cronactors.instants import from_millis
 from cronactors.ledger.zone_changes import RulesOfFile
-from cronactors.model import CronRun, Explanation, Health, JobExecutor, NotificationSender, RunObserver
-from cronactors.origins import StartReport, upsert_at_start
-from cronactors.spec import MAX_TIMEOUT, CronConfig, JobSpec, check_id, check_instant, check_settings, check_specs
+from cronactors.model import CronRun, Explanation, Health
+from cronactors.origins import StartReport
+from cronactors.spec import check_id, check_instant
 from cronactors.store import CronStore
 
 logger = logging.getLogger("cronactors.scheduler")
@@ -40,7 +32,7 @@ _CHECK_EVERY = 1.0  # (s) how a task that waits for a run learns that another pr
 
 
 @attrs.frozen(kw_only=True)
-class _Actors:
+class Actors:
     """The actors of a scheduler, and what they share."""
 
     service: StoreService
@@ -63,7 +55,7 @@ class CronScheduler:
     store: CronStore
     recovered: tuple[CronRun, ...]
     _start_report: StartReport
-    _actors: _Actors
+    _actors: Actors
     _closed: AsyncValue[bool]
 
     def __init__(self, *_args: Never, **_kwargs: Never) -> None:
@@ -71,7 +63,7 @@ class CronScheduler:
 
     @classmethod
     def _create(
-        cls, store: CronStore, recovered: tuple[CronRun, ...], start_report: StartReport, actors: _Actors
+        cls, store: CronStore, recovered: tuple[CronRun, ...], start_report: StartReport, actors: Actors
     ) -> CronScheduler:
         self = object.__new__(cls)
         self.store = store
@@ -188,192 +180,3 @@ def _refuse_inside(method: str, reason: str) -> None:
     inside = inside_user_code.get()
     if inside is not None:
         raise WouldDeadlock(f"{method} inside {inside} {reason}")
-
-
-@guarded_contextmanager
-async def open_scheduler(
-    store: StrPath | CronStore,
-    executor: JobExecutor,
-    *,
-    timezone: str | None = None,
-    notifier: NotificationSender | None = None,
-    on_finish: RunObserver | None = None,
-    jobs: Iterable[JobSpec] = (),
-    config: CronConfig | None = None,
-    tick_interval: float = 1.0,
-    shutdown_grace: float | None = None,
-) -> AsyncGenerator[CronScheduler]:
-    """Run a scheduler for the length of the block.
-
-    Runs that a crash interrupted are put back before the first new one starts. When the block ends, normally or by an exception of its
-    own, no more runs start, and those that are running get ``shutdown_grace`` to end; then they are cancelled, recorded as interrupted
-    and put back, which costs no retry. If the block is cancelled from outside, or Ctrl-C is pressed a second time, there is no grace.
-    An exception of the block leaves as itself.
-
-    Args:
-        store: The file, created if it is missing; or an open `CronStore`, which stays open.
-        executor: The async function that executes each run.
-        timezone: The IANA name of the zone of jobs that name none; None: the zone of ``config``.
-        notifier: Called with name, session id, text and success of each finished run, once it is durable.
-        on_finish: Called with the job and the run, likewise.
-        jobs: Added first, or updated if they exist. A one-shot whose time has passed is stored as done, with a warning in the log.
-        config: Settings. Its own ``jobs`` are added or updated too, under its ``origin``: both lists change together or not at all.
-        tick_interval: How often (s) changes by other processes are looked for, 0.01 to 3,600. It also bounds how late the scheduler
-            reacts after the machine was suspended or its clock was set, since timers do not count the time asleep.
-        shutdown_grace: How long (s) runs may take to end by themselves when the block ends; None: as ``config`` says.
-
-    Raises:
-        InvalidConfig: An argument is wrong.
-        InvalidJob: A job of a list is wrong.
-        InvalidSchedule: The schedule of a job never fires, or names a local time that does not exist.
-        DuplicateJob: Two jobs of the lists have one name.
-        SchedulerClosed: The `CronStore` has been closed.
-        CronError: There is no trio, or a clock drives it that skips time by itself.
-        StoreUnavailable: The file cannot be opened.
-        StoreCorrupt: The file is damaged, of another application or of a newer version; it has not been touched.
-        SchedulerCrashed: An actor ended by a bug, which is the ``__cause__``.
-    """
-    tick, given_grace = _check_arguments(executor, notifier, on_finish, tick_interval, shutdown_grace)
-    specs = check_specs("jobs", jobs)
-    block_exit = BlockExit()
-    with block_exit:
-        async with _opened(store, config, timezone) as (service, handle, settings):
-            grace = settings.shutdown_grace if given_grace is None else given_grace
-            calls = Notifier(notifier, on_finish, block_exit.escape)
-            scheduler = await _prepare(service, handle, settings, specs=specs, executor=executor, notifier=calls, tick=tick)
-            actors, failures = scheduler._actors, FailureLog()
-            with _listening(actors):
-                async with trio.open_nursery() as workers:
-                    workers.start_soon(actors.notifier.run)
-                    for _ in range(settings.max_concurrent_runs):
-                        workers.start_soon(Runner(actors.pool, failures, block_exit.escape).run)
-                    try:
-                        async with trio.open_nursery() as clockwork:
-                            clockwork.start_soon(actors.clock.run)
-                            clockwork.start_soon(actors.patrol.run)
-                            clockwork.start_soon(recompute_moments, service.mailbox, actors.rules)
-                            with block_exit.body:
-                                yield scheduler
-                            actors.pool.stop(0 if block_exit.body.cancelled else grace)
-                            clockwork.cancel_scope.cancel()
-                            await service.mark_stopping(_stopping(actors, own_store=not isinstance(store, CronStore)))
-                    finally:
-                        await _shut_down(scheduler, grace, hurried=block_exit.body.cancelled)
-    block_exit.raise_errors()
-
-
-def _check_arguments(
-    executor: object, notifier: object, on_finish: object, tick_interval: object, shutdown_grace: object
-) -> tuple[float, float | None]:
-    for field, function in (("executor", executor), ("notifier", notifier), ("on_finish", on_finish)):
-        if not callable(function) and not (function is None and field != "executor"):
-            raise InvalidConfig(f"{field} must be an async function, not {shorten(function)}")
-    return (
-        number("tick_interval", tick_interval, InvalidConfig, least=0.01, most=3600),
-        None if shutdown_grace is None else number("shutdown_grace", shutdown_grace, InvalidConfig, least=0, most=MAX_TIMEOUT),
-    )
-
-
-def _stopping(actors: _Actors, *, own_store: bool) -> set[int]:
-    """Return who is marked as stopping: this scheduler if runs are in flight, and the user's own loops on a store that ends with it."""
-    owner = actors.pool.settings.owner
-    owners = actors.service.owners - {owner} if own_store else set()
-    return owners | {owner} if actors.pool.slots.taken else owners
-
-
-@contextmanager
-def _listening(actors: _Actors) -> Iterator[None]:
-    """Let clock and patrol know of commits, and the clock of a virtual wall clock that is set."""
-    listeners = [actors.clock.committed, actors.patrol.committed]
-    actors.service.actor.listeners += listeners
-    if actors.service.virtual is not None:
-        actors.service.virtual.set_listeners.append(actors.clock.virtual_clock_was_set)
-    try:
-        yield
-    finally:
-        for listener in listeners:
-            actors.service.actor.listeners.remove(listener)
-        if actors.service.virtual is not None:
-            actors.service.virtual.set_listeners.remove(actors.clock.virtual_clock_was_set)
-
-
-@asynccontextmanager
-async def _opened(
-    store: StrPath | CronStore, config: CronConfig | None, timezone: str | None
-) -> AsyncIterator[tuple[StoreService, CronStore, CronConfig]]:
-    """Open a file, or use an open store. An open store keeps its own settings, unless others are given.
-
-    Yields:
-        Its service, a `CronStore` with the settings of this scheduler, and the settings.
-    """
-    if isinstance(store, CronStore):
-        settings = check_settings(store._config if config is None else config, timezone)
-        own = config is None and timezone is None
-        yield store._service, store if own else CronStore._create(store._service, config=settings, timezone=timezone), settings
-    else:
-        settings = check_settings(config, timezone)
-        async with store_service(check_path(store), create=True) as service:
-            yield service, CronStore._create(service, config=settings, timezone=timezone), settings
-
-
-@actor
-async def _prepare(
-    service: StoreService,
-    handle: CronStore,
-    config: CronConfig,
-    *,
-    specs: tuple[JobSpec, ...],
-    executor: JobExecutor,
-    notifier: Notifier,
-    tick: float,
-) -> CronScheduler:
-    """Put back what a crash interrupted, upsert the jobs, register this owner, and make the actors; none runs yet."""
-    recovered = await service.recover(config.retry)
-    start_report = await upsert_at_start(service.mailbox, config, specs, defaults=handle._defaults, database=service.path)
-    registered = await service.register()
-    settings = RunnerSettings(
-        owner=registered.owner,
-        executor=executor,
-        policy=config.retry,
-        slots=config.max_concurrent_runs,
-        total=config.max_concurrent_runs_total,
-        cancel_grace=config.cancel_grace,
-    )
-    if service.virtual is not None:
-        tick = math.inf
-    pool = RunnerPool(service.mailbox, notifier, settings)
-    watch = WallClockWatch(service.mailbox, service.wall, registered)
-    clock = Clock(service, pool, notifier, watch, tick=tick)
-    patrol = Patrol(service, pool, clock, tick=tick)
-    actors = _Actors(service=service, notifier=notifier, pool=pool, clock=clock, patrol=patrol, rules=registered.rules)
-    return CronScheduler._create(handle, tuple(recovered), start_report, actors)
-
-
-@actor
-async def _shut_down(scheduler: CronScheduler, grace: float, *, hurried: bool) -> None:
-    """Give runs ``grace`` seconds to end, cancel the rest, finish and notify all of them, and sign off; `StopDeadline` has the limits.
-
-    Cancelled, or by a KeyboardInterrupt, the grace and the notifying end; finishing and signing off are shielded. Hurried, there is
-    neither grace nor notifying.
-    """
-    pool, notifier = scheduler._actors.pool, scheduler._actors.notifier
-    deadline = pool.stop(grace)
-    try:
-        try:
-            if not hurried:
-                if pool.slots.taken:
-                    logger.info("closing; runs in flight: %d, with %.0f s to end by themselves", pool.slots.taken, grace)
-                with trio.move_on_at(deadline.grace_ends):
-                    await pool.slots.wait_all_free()
-        finally:
-            with trio.CancelScope(shield=True):
-                pool.interrupt()
-                await pool.end()
-        if not hurried:
-            await notifier.drain(deadline.at)
-    finally:
-        pool.close()
-        notifier.close()
-        scheduler._close()
-        with trio.CancelScope(shield=True):
-            await scheduler._actors.service.sign_off(pool.settings.owner, deadline.sign_off_ends)

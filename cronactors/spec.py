@@ -1,4 +1,4 @@
-"""Values that users write: the specification of a job, the retry policy, the configuration.
+"""Values that users write: the specification of a job, and the checks of its fields.
 
 Each checks its fields when it is created, so that a mistake is found where it was made.
 """
@@ -12,7 +12,7 @@ from typing import Final, TypedDict, TypeVar
 import attrs
 
 from cronactors import checks
-from cronactors.errors import CronError, InvalidConfig, InvalidJob, shorten
+from cronactors.errors import CronError, InvalidJob, shorten
 from cronactors.executor_options import NO_OPTIONS, ExecutorOptions, Json, check_executor_options
 from cronactors.instants import EARLIEST, LATEST, Millis
 from cronactors.model import Misfire, Overlap, SessionMode, convert_options, show_length
@@ -31,8 +31,6 @@ MAX_RETRIES = 1_000
 """Most retries of one moment."""
 MAX_TIMEOUT = 10 * 366 * 86_400
 """Longest timeout (s): ten years."""
-MAX_SLOTS = 10_000
-"""Most runs at a time."""
 MAX_DELAY = 366 * 86_400
 """Longest delay of a retry (s): a year."""
 
@@ -217,37 +215,6 @@ class JobChanges(TypedDict, total=False):
     executor_options: Mapping[str, Json]
 
 
-def _delays(value: Iterable[float]) -> tuple[float, ...]:
-    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
-        raise InvalidConfig(f"delays must be a list of seconds, not {shorten(value)}")
-    delays = tuple(islice(value, MAX_RETRIES + 1))  # the iterable may be infinite
-    if len(delays) > MAX_RETRIES:
-        raise InvalidConfig(f"delays has too many items (at most {MAX_RETRIES:,})")
-    return tuple(checks.number("delays", delay, InvalidConfig, least=0, most=MAX_DELAY) for delay in delays)
-
-
-@attrs.frozen
-class RetryPolicy:
-    """How long to wait before a failed moment is retried.
-
-    Args:
-        delays: The delays (s) before the first, second, ... retry, 0 to a year each; the last is repeated.
-        jitter: The greatest share of a delay, 0 to 1, that is added to it at random: jobs that failed together are not retried together.
-
-    Raises:
-        InvalidConfig: A field has a wrong type or value.
-    """
-
-    delays: tuple[float, ...] = attrs.field(default=(30, 60, 300, 900, 3600), converter=_delays)
-    jitter: float = 0.0
-
-    def __attrs_post_init__(self) -> None:
-        """Check the ranges of the fields."""
-        if not self.delays:
-            raise InvalidConfig("delays must hold at least one number of seconds, not ()")
-        checks.number("jitter", self.jitter, InvalidConfig, least=0, most=1)
-
-
 def check_specs(field: str, value: object) -> tuple[JobSpec, ...]:
     """Check a list of job specifications."""
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
@@ -259,65 +226,6 @@ def check_specs(field: str, value: object) -> tuple[JobSpec, ...]:
         if not isinstance(spec, JobSpec):
             raise InvalidJob(f"{field}[{index}] must be a JobSpec, not {type(spec).__name__}")
     return specs
-
-
-def _specs(value: Iterable[JobSpec]) -> tuple[JobSpec, ...]:
-    return check_specs("jobs", value)
-
-
-@attrs.frozen(kw_only=True)
-class CronConfig:
-    """Settings of a scheduler, and the defaults that are stored with each new job.
-
-    Args:
-        timezone: IANA name of the zone of jobs that give none.
-        default_max_retries: ``max_retries`` of jobs that give none, 0 to 1,000.
-        default_timeout_secs: ``timeout_secs`` of jobs that give none: a millisecond to ten years.
-        max_concurrent_runs: Most runs at a time in this scheduler, 1 to 10,000.
-        max_concurrent_runs_total: Most runs at a time in all schedulers of the file, 1 to 10,000; None: no limit.
-        retry: The delays of retries.
-        cancel_grace: How long (s) a cancelled run may take to exit before it is reported as stuck.
-        shutdown_grace: How long (s) runs may continue when the scheduler closes, before they are interrupted.
-        jobs: Jobs that are upserted when the scheduler opens; jobs of the same origin that are not among them are removed.
-        origin: The name of the list ``jobs``; None: the path of ``file`` relative to the folder of the database, and without a file
-            the jobs are upserted and never removed.
-        file: The absolute path of the file that lists the jobs, set by `load_config`.
-        database: The path of the database, for the command line.
-        executor: ``"shell"`` or ``"package.module:function"``, for the command line.
-
-    Raises:
-        InvalidConfig: A field has a wrong type or value.
-    """
-
-    timezone: str = "UTC"
-    default_max_retries: int = 3
-    default_timeout_secs: float = 7200
-    max_concurrent_runs: int = 1
-    max_concurrent_runs_total: int | None = None
-    retry: RetryPolicy = RetryPolicy()
-    cancel_grace: float = 5.0
-    shutdown_grace: float = 5.0
-    jobs: tuple[JobSpec, ...] = attrs.field(default=(), converter=_specs)
-    origin: str | None = None
-    file: str | None = None
-    database: str | None = None
-    executor: str | None = None
-
-    def __attrs_post_init__(self) -> None:
-        """Check every field."""
-        check_zone(self.timezone, field="timezone", error=InvalidConfig)
-        check_retries("default_max_retries", self.default_max_retries, InvalidConfig)
-        check_timeout("default_timeout_secs", self.default_timeout_secs, InvalidConfig)
-        checks.whole("max_concurrent_runs", self.max_concurrent_runs, InvalidConfig, least=1, most=MAX_SLOTS)
-        if self.max_concurrent_runs_total is not None:
-            checks.whole("max_concurrent_runs_total", self.max_concurrent_runs_total, InvalidConfig, least=1, most=MAX_SLOTS)
-        if not isinstance(self.retry, RetryPolicy):
-            raise InvalidConfig(f"retry must be a RetryPolicy, not {shorten(self.retry)}")
-        checks.number("cancel_grace", self.cancel_grace, InvalidConfig, least=0, most=MAX_TIMEOUT)
-        checks.number("shutdown_grace", self.shutdown_grace, InvalidConfig, least=0, most=MAX_TIMEOUT)
-        for field in ("origin", "file", "database", "executor"):
-            if (value := getattr(self, field)) is not None:
-                checks.text(field, value, InvalidConfig, limit=MAX_PATH)
 
 
 _CHANGEABLE: Final = tuple(JobChanges.__annotations__)
@@ -353,21 +261,6 @@ def job_spec(name: str, prompt: str, schedule: Schedule | Delay, options: JobOpt
             f"{shorten(min(unknown))} is no field of a job; those are {', '.join(sorted(JobOptions.__optional_keys__))}"
         )
     return JobSpec(name, prompt, schedule, **options)
-
-
-def check_settings(config: object, timezone: object) -> CronConfig:
-    """Check the settings that ``open_store`` and ``open_scheduler`` share.
-
-    Raises:
-        InvalidConfig: One of them is wrong.
-    """
-    if config is None:
-        config = CronConfig()
-    if not isinstance(config, CronConfig):
-        raise InvalidConfig(f"config must be a CronConfig, not {shorten(config)}")
-    if timezone is not None:
-        check_zone(timezone, field="timezone", error=InvalidConfig)
-    return config
 
 
 def check_id(field: str, value: object) -> str:

@@ -31,8 +31,9 @@ from cronactors.errors import CronError, one_line, shorten
 from cronactors.executor_options import NO_OPTIONS, Json
 from cronactors.instants import EARLIEST, LATEST, Millis, from_millis, to_millis
 from cronactors.model import CronJob, CronRun, JobContext, JobExecutor, RunStatus, SessionMode
-from cronactors.scheduler import open_scheduler
-from cronactors.spec import CronConfig, JobSpec, check_specs
+from cronactors.settings import CronConfig
+from cronactors.spec import JobSpec, check_specs
+from cronactors.supervision import open_scheduler
 from cronactors.wallclock import VirtualTime, hold
 
 __all__ = ["MOST_RUNS", "Report", "VirtualClock", "hold", "make_context", "simulate", "virtual_clock"]

@@ -284,11 +284,17 @@ class FakeStorage:
             completed_at=plain.completed_at,
             session_id=plain.session_id,
             result=plain.result,
+            result_data=plain.result_data,
             error=None,
         )
         if run is None or job is None or run.owner != owner or run.cancel_requested or not self._finish_run(finish):
             return False
-        if (job.held_by, job.next_run_at, job.enabled) != (run.id, plain.next_run_at, 1) or job.crashes or job.delete_after_run:
+        if (
+            (job.held_by, job.next_run_at, job.enabled) != (run.id, plain.next_run_at, 1)
+            or job.crashes
+            or job.delete_after_run
+            or job.consecutive_failures
+        ):
             return False
         if self.open_runs([job.id]):
             return False

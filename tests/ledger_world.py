@@ -15,7 +15,8 @@ from cronactors.model import Cause, CronJob, RunStatus
 from cronactors.owner import ProcessIdentity
 from cronactors.policy import Outcome
 from cronactors.schedules.schedule import Interval, OneShot, Schedule
-from cronactors.spec import Delay, JobChanges, JobSpec, RetryPolicy
+from cronactors.settings import RetryPolicy
+from cronactors.spec import Delay, JobChanges, JobSpec
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import Claimed, JobRow, RunRow
 from cronactors.storage.sqlite import SqliteStorage

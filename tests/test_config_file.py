@@ -13,7 +13,8 @@ from cronactors.config_file import MAX_FILE, check_jobs_for_shell, load_config
 from cronactors.errors import InvalidConfig, InvalidJob, InvalidSchedule
 from cronactors.model import Coalesce, Misfire, Overlap, SessionMode
 from cronactors.schedules.schedule import Cron, Interval, OneShot
-from cronactors.spec import CronConfig, Delay, JobSpec, RetryPolicy
+from cronactors.settings import CronConfig, RetryPolicy
+from cronactors.spec import Delay, JobSpec
 
 FULL = """
 timezone = "Europe/Rome"

@@ -25,11 +25,13 @@ schedules.schedule
 schedules.fire_times schedules.schedule_json
 model schedules.lint_cron schedules.preview schedules.zone_rules shell.checks shell.lint
 schedules.lint spec
+settings
 policy
 config_file ids owner wallclock
 storage.creation storage.errors storage.file_state storage.migrations storage.row_statement storage.rows storage.stop_marks
-log_fields storage.execution storage.protocol storage.schema storage.statements
-storage.connection
+alerts
+log_fields storage.execution storage.notifications storage.protocol storage.schema storage.statements
+storage.connection storage.sqlite_jobs
 storage.sqlite
 ledger.job_fields ledger.leases ledger.new_rows ledger.open_runs ledger.stored_values
 ledger.after_run ledger.clock_set_back ledger.explain ledger.owners ledger.views ledger.waiting ledger.zone_changes
@@ -45,9 +47,11 @@ actors.pool actors.store_lifetime actors.wall_clock_watch
 actors.clock actors.runner
 actors.patrol
 origins own_loop shell.exit_status shell.output shell.process_group
-shell.executor store
-executors
+shell.executor verbs.base
+verbs.jobs verbs.loops verbs.runs
+executors store
 scheduler
+supervision
 cronactors testing
 cli.container_init cli.database cli.describe cli.remove cli.signals cli.stdout
 cli.printer cli.run_report cli.schedules cli.tables
@@ -58,9 +62,9 @@ cli
 RANK = {module: rank for rank, line in enumerate(LAYERS.split("\n")) for module in line.split()}
 
 # The wings as packages hold nothing but their docstrings.
-EMPTY = {"schedules", "shell", "storage", "ledger", "actors"}
+EMPTY = {"schedules", "shell", "storage", "ledger", "actors", "verbs"}
 PURE = {
-    "errors", "instants", "backoff", "checks", "executor_options", "model", "spec", "policy", "shell.checks", "shell.lint",
+    "errors", "instants", "backoff", "checks", "executor_options", "model", "spec", "settings", "policy", "shell.checks", "shell.lint",
     "schedules.zone_advice", "schedules.zones", "schedules.clock_changes", "schedules.calendar", "schedules.local_times",
     "schedules.cron_advice", "schedules.cron_fields", "schedules.cron", "schedules.cron_in_zone", "schedules.timestamps",
     "schedules.schedule", "schedules.fire_times", "schedules.schedule_json", "schedules.zone_rules", "schedules.preview",

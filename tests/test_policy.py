@@ -27,7 +27,7 @@ from cronactors.policy import (
 )
 from cronactors.schedules.fire_times import next_moment
 from cronactors.schedules.schedule import Cron, Interval, OneShot, Schedule
-from cronactors.spec import RetryPolicy
+from cronactors.settings import RetryPolicy
 
 T0: Millis = 1_772_409_600_000  # 2026-03-02T00:00:00Z, a Monday
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000

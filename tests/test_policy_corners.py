@@ -22,7 +22,7 @@ from cronactors.policy import (
     truncated,
 )
 from cronactors.schedules.schedule import Cron, Interval
-from cronactors.spec import RetryPolicy
+from cronactors.settings import RetryPolicy
 
 T0: Millis = 1_772_409_600_000  # 2026-03-02T00:00:00Z
 SECOND, MINUTE = 1_000, 60_000

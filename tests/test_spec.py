@@ -12,11 +12,10 @@ from cronactors.errors import InvalidConfig, InvalidJob
 from cronactors.instants import EARLIEST, LATEST, from_millis
 from cronactors.model import Misfire, Overlap, SessionMode
 from cronactors.schedules.schedule import Cron, Interval, OneShot
+from cronactors.settings import CronConfig, RetryPolicy
 from cronactors.spec import (
-    CronConfig,
     Delay,
     JobSpec,
-    RetryPolicy,
     check_changes,
     check_id,
     check_instant,

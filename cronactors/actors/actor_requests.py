@@ -17,7 +17,7 @@ from cronactors.ledger.zone_changes import RulesOfFile, note_rules
 from cronactors.model import Cause, CronJob, CronRun
 from cronactors.owner import ProcessIdentity
 from cronactors.policy import Outcome
-from cronactors.spec import RetryPolicy
+from cronactors.settings import RetryPolicy
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import Claimed, NextTimes, RunRow
 

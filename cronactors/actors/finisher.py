@@ -20,7 +20,7 @@ from cronactors.errors import StoreUnavailable, shorten
 from cronactors.ledger.views import job_view
 from cronactors.model import Cause
 from cronactors.policy import Outcome
-from cronactors.spec import RetryPolicy
+from cronactors.settings import RetryPolicy
 from cronactors.storage.rows import Claimed
 
 logger = logging.getLogger("cronactors.runner")

@@ -13,7 +13,7 @@ from cronactors.actors.outcomes import INTERRUPTED
 from cronactors.actors.run_in_hand import RunInHand, RunsInFlight
 from cronactors.actors.stopping import StopDeadline
 from cronactors.model import JobExecutor
-from cronactors.spec import RetryPolicy
+from cronactors.settings import RetryPolicy
 from cronactors.storage.rows import Claimed
 
 

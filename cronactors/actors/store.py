@@ -115,6 +115,8 @@ class StoreActor:
             with trio.CancelScope(shield=True):
                 while True:
                     requests = [await self._mailbox.receive(), *self._mailbox.receive_waiting(BATCH - 1)]
+                    if not all(isinstance(envelope.request, ReadRequest) for envelope in requests):
+                        requests = self._mailbox.receive_sharing() + requests
                     for pause in backoff(*_LOCK_PAUSES):
                         requests = await self._serve(requests)
                         self.postponed = len(requests)

@@ -29,7 +29,8 @@ from cronactors.instants import Millis
 from cronactors.ledger.damage import find_damage
 from cronactors.model import CronRun
 from cronactors.owner import ProcessIdentity, identify_this_process
-from cronactors.spec import MAX_PATH, RetryPolicy
+from cronactors.settings import RetryPolicy
+from cronactors.spec import MAX_PATH
 from cronactors.storage.errors import FileLocked
 from cronactors.storage.file_state import LogWatch, absolute
 from cronactors.storage.sqlite import SqliteStorage

@@ -15,7 +15,8 @@ from cronactors.ledger.job_fields import Defaults
 from cronactors.ledger.upsert import JobList, Upserted
 from cronactors.model import CronJob, CronRun, Explanation
 from cronactors.policy import Outcome
-from cronactors.spec import JobChanges, JobSpec, RetryPolicy
+from cronactors.settings import RetryPolicy
+from cronactors.spec import JobChanges, JobSpec
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import Claimed, OriginRow, RunRow
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from cronactors.config_file import load_config
-from cronactors.spec import CronConfig
+from cronactors.settings import CronConfig
 
 DATABASE_VARIABLE = "CRONACTORS_DB"
 """The environment variable that names a database."""

@@ -20,7 +20,7 @@ from cronactors.errors import CronError, InvalidConfig, one_line
 from cronactors.executors import find_executor
 from cronactors.model import CronJob, CronRun, JobContext, JobExecutor, JobResult
 from cronactors.origins import origin_of
-from cronactors.spec import CronConfig
+from cronactors.settings import CronConfig
 
 
 def run_file(

@@ -20,7 +20,7 @@ from cronactors.cli.database import DEFAULT_FILE
 from cronactors.errors import one_line
 from cronactors.model import CronJob, CronRun, JobContext, RunStatus
 from cronactors.origins import StartReport
-from cronactors.spec import CronConfig
+from cronactors.settings import CronConfig
 
 _MAX_JOBS = 50
 _MAX_NAME = 30

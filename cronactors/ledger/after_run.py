@@ -19,7 +19,7 @@ from cronactors.ledger.stored_values import has_policies, stored_schedule, store
 from cronactors.model import Cause, Overlap, RunStatus
 from cronactors.policy import Decision, Outcome, RetryPlan, decide_due, decide_overlapped, misfire_from_text, plan_retry
 from cronactors.schedules.schedule import OneShot
-from cronactors.spec import RetryPolicy
+from cronactors.settings import RetryPolicy
 from cronactors.storage.rows import JobRow, JobState, RunRow, job_key
 
 
@@ -78,7 +78,12 @@ def after_run(
     retry = _plan_retry(job, run, outcome, crashes=crashes, policy=policy, now=now)
     held_job = job.held_by == run.id
     held_by = holder(job, others) if held_job else job.held_by
-    state = JobState.of(job)._replace(held_by=held_by, last_error=_last_error(job, run, outcome), crashes=crashes)
+    state = JobState.of(job)._replace(
+        held_by=held_by,
+        last_error=_last_error(job, run, outcome),
+        crashes=crashes,
+        consecutive_failures=_consecutive_failures(job, outcome),
+    )
     rows: list[RunRow] = []
     if held_job and held_by is None and _decides_overlapped(job, run, outcome):
         state, rows = _decide_overlapped(job, run, state, others, now)
@@ -108,6 +113,13 @@ def _plan_retry(
         ready_at=run.ready_at,
         now=now,
     )
+
+
+def _consecutive_failures(job: JobRow, outcome: Outcome) -> int:
+    """Count the runs that failed or timed out since the last success; an interruption or a cancellation says nothing."""
+    if outcome.status is RunStatus.SUCCESS:
+        return 0
+    return job.consecutive_failures + (outcome.cause in (Cause.ERROR, Cause.TIMEOUT, Cause.GAVE_UP))
 
 
 def _last_error(job: JobRow, run: RunRow, outcome: Outcome) -> str | None:

@@ -11,7 +11,7 @@ from cronactors.ledger.waiting import cancel_pending, insert_moments
 from cronactors.ledger.zone_changes import with_current_rules
 from cronactors.model import Cause, RunStatus
 from cronactors.policy import Outcome
-from cronactors.spec import RetryPolicy
+from cronactors.settings import RetryPolicy
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import JobRow, JobState, job_key
 

@@ -24,7 +24,7 @@ from cronactors.ledger.zone_changes import with_current_rules
 from cronactors.model import Cause, Overlap, RunStatus, Trigger
 from cronactors.policy import Decision, Moments, Outcome, in_crash_loop
 from cronactors.schedules.zone_rules import RULES
-from cronactors.spec import RetryPolicy
+from cronactors.settings import RetryPolicy
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import CRASH_LOOP, Claimed, DueItem, JobRow, JobState, RunRow, job_key
 

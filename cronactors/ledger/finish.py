@@ -24,7 +24,7 @@ from cronactors.ledger.waiting import (
 )
 from cronactors.model import Cause, RunStatus
 from cronactors.policy import FREE_CRASHES, Outcome, in_crash_loop
-from cronactors.spec import RetryPolicy
+from cronactors.settings import RetryPolicy
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import PAUSE, Claimed, JobRow, JobState, PlainFinish, RunRow
 
@@ -82,7 +82,14 @@ def _plain_finish(report: RunnerReport, now: Millis) -> tuple[PlainFinish, RunRo
     if claimed is None or outcome.status is not RunStatus.SUCCESS:
         return None
     run, job, following, _, held_by = claimed
-    if run.session is not None or held_by != run.id or job.crashes or job.delete_after_run or not job.enabled:
+    if (
+        run.session is not None
+        or held_by != run.id
+        or job.crashes
+        or job.consecutive_failures
+        or job.delete_after_run
+        or not job.enabled
+    ):
         return None
     if following is not None and following <= now:
         return None  # it has overlapped moments

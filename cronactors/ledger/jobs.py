@@ -124,6 +124,12 @@ def new_job(
             "held_by": None,
             "last_run_at": None,
             "last_error": None,
+            "consecutive_failures": 0,
+            "pruned_until": None,
+            "description": "",
+            "tags": "[]",
+            "history": "{}",
+            "data": None,
             "rules": RULES,
         }
     )

@@ -15,7 +15,7 @@ from cronactors.ledger.runs import find_run, insert_manual_run
 from cronactors.ledger.views import job_views
 from cronactors.model import CronJob, Overlap, RunStatus
 from cronactors.policy import Outcome
-from cronactors.spec import RetryPolicy
+from cronactors.settings import RetryPolicy
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import CRASH_LOOP, Claimed, DueItem, JobRow, RunRow
 

@@ -17,7 +17,7 @@ from cronactors.ledger.finish import finish_open_run
 from cronactors.model import Cause, RunStatus
 from cronactors.owner import ProcessIdentity, certainly_dead
 from cronactors.policy import FREE_CRASHES, Outcome
-from cronactors.spec import RetryPolicy
+from cronactors.settings import RetryPolicy
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import JobState, OwnerRow, RunRow
 

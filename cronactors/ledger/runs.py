@@ -8,7 +8,7 @@ from cronactors.ledger.finish import finish_open_run
 from cronactors.ledger.jobs import find_job
 from cronactors.model import Cause, Overlap, RunStatus, Trigger
 from cronactors.policy import Outcome
-from cronactors.spec import RetryPolicy
+from cronactors.settings import RetryPolicy
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import JobRow, RunRow
 

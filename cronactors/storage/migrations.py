@@ -52,6 +52,7 @@ def _script(name: str) -> Callable[[Database], None]:
 STEPS: tuple[Step, ...] = (
     Step(1, _script("schema.sql")),
     Step(2, _script("schema_2.sql")),
+    Step(3, _script("schema_3.sql")),
 )
 
 

@@ -179,7 +179,7 @@ class Storage(Protocol):
         A released job is held by no run and has no error. It is disabled if it has no next moment.
 
         The conditions: each run is listed once, is running, belongs to this owner, and no cancellation was requested. It holds
-        its job, which has no other open run, is enabled, has not crashed, is not to be deleted after the run, and has the next
+        its job, which has no other open run, is enabled, has neither crashed nor failed, is not to be deleted after the run, and has the next
         moment that is given here.
 
         Returns:

@@ -15,7 +15,7 @@ PAUSE: Final = "pause"
 CRASH_LOOP: Final = "crash_loop"
 """`RunRow.waits_for` of a run whose job is in a crash loop: it waits until no other such run is running."""
 
-_SECRET = frozenset({"prompt", "executor_options", "last_error", "result", "error"})
+_SECRET = frozenset({"prompt", "executor_options", "data", "last_error", "result", "result_data", "error"})
 """Fields that a repr leaves out: texts of users and of their executors."""
 
 
@@ -44,11 +44,17 @@ class JobRow(NamedTuple):
         next_run_at: The first moment that is not decided yet, also while the job is paused. None: there is none.
         decided_local: For a cron job, until when its moments are decided: seconds of the local clock of its zone.
         held_by: The open run that must finish before another may start.
+        consecutive_failures: How many of its runs failed or timed out since the last success.
+        pruned_until: The latest moment among its pruned rows: moments up to it are decided. None: no row was pruned.
         schedule: The first of the fields that no run changes; they are stored in a table of their own.
         anchor_at: The moment from which an interval counts.
         delay_ms: The delay of a one-shot that was given as a delay.
         rules: The release of zone rules and parser by which ``next_run_at`` was computed; "" if that is not known.
+        description: What it is for.
+        tags: A JSON list.
+        history: JSON: how much of its history is kept, where that differs from the settings.
         executor_options: JSON.
+        data: JSON; None: it carries none.
     """
 
     id: str
@@ -64,6 +70,8 @@ class JobRow(NamedTuple):
     held_by: int | None
     last_run_at: Millis | None
     last_error: str | None
+    consecutive_failures: int
+    pruned_until: Millis | None
     schedule: str
     timezone: str
     anchor_at: Millis
@@ -74,7 +82,11 @@ class JobRow(NamedTuple):
     delay_ms: Millis | None
     created_at: Millis
     rules: str
+    description: str
+    tags: str
+    history: str
     executor_options: str
+    data: str | None
     prompt: str
 
     def __repr__(self) -> str:
@@ -106,6 +118,7 @@ class JobState(NamedTuple):
     last_error: str | None
     enabled: int
     crashes: int
+    consecutive_failures: int
 
     def __repr__(self) -> str:
         """Leave out the secret fields."""
@@ -123,6 +136,7 @@ class JobState(NamedTuple):
             last_error=job.last_error,
             enabled=job.enabled,
             crashes=job.crashes,
+            consecutive_failures=job.consecutive_failures,
         )
 
     def disabled(self) -> JobState:
@@ -142,6 +156,7 @@ class RunRow(NamedTuple):
         session: The main session that it uses.
         owner: The scheduler that runs it.
         range_at: The other end of the moments that were merged into the run; ``scheduled_at`` is the first end. None: one moment.
+        result_data: JSON that the executor returned; None: none.
     """
 
     id: int
@@ -167,6 +182,7 @@ class RunRow(NamedTuple):
     result: str | None = None
     error: str | None = None
     waits_for: str | None = None
+    result_data: str | None = None
 
     def __repr__(self) -> str:
         """Leave out the secret fields."""
@@ -192,6 +208,7 @@ class RunRow(NamedTuple):
             result=finish.result,
             error=finish.error,
             waits_for=None,
+            result_data=finish.result_data,
         )
 
 
@@ -206,6 +223,7 @@ class RunFinish(NamedTuple):
     session_id: str
     result: str | None
     error: str | None
+    result_data: str | None = None
 
     def __repr__(self) -> str:
         """Leave out the secret fields."""
@@ -251,6 +269,7 @@ class PlainFinish(NamedTuple):
     result: str | None
     job_id: str
     next_run_at: Millis | None
+    result_data: str | None = None
 
     def __repr__(self) -> str:
         """Leave out the secret fields."""
@@ -286,6 +305,7 @@ class OwnerRow(NamedTuple):
         process_start: When that process was started, as the system counts it.
         heartbeat_at: When it last renewed its lease.
         lease_until: When its lease ends; 0 once it has closed in order.
+        receivers: The names of the receivers of notifications that it has: a JSON list.
     """
 
     id: int
@@ -294,6 +314,7 @@ class OwnerRow(NamedTuple):
     process_start: str
     heartbeat_at: Millis
     lease_until: Millis
+    receivers: str = "[]"
 
 
 class OriginRow(NamedTuple):

@@ -17,7 +17,7 @@ logger = logging.getLogger("cronactors.store")
 
 APPLICATION_ID: Final = 0x43524E41
 """Marks a file of cronactors ("CRNA"), in SQLite's ``PRAGMA application_id``."""
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 """The newest schema, which this version writes; a file has its own in ``PRAGMA user_version``."""
 
 _COLUMNS = {
@@ -27,6 +27,7 @@ _COLUMNS = {
     "owners": OwnerRow._fields,
     "meta": ("key", "value"),
     "origins": ("name", "file"),
+    "job_tags": ("tag", "number"),
 }
 
 

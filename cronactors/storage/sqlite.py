@@ -16,14 +16,11 @@ from cronactors.instants import LATEST, Millis
 from cronactors.storage import statements as sql
 from cronactors.storage.connection import connect, keeping_log
 from cronactors.storage.errors import FileLocked
-from cronactors.storage.execution import Execution, integer
+from cronactors.storage.execution import integer
 from cronactors.storage.file_state import LogWatch, database_files, file_ids
 from cronactors.storage.rows import (
-    SPEC,
     Claimed,
     DueItem,
-    JobRow,
-    JobState,
     NextTimes,
     OriginRow,
     OwnerRow,
@@ -31,19 +28,19 @@ from cronactors.storage.rows import (
     RunFinish,
     RunRow,
 )
+from cronactors.storage.sqlite_jobs import SqliteJobs
 from cronactors.storage.stop_marks import StopMarks
 
 _MAX_ID: Final = 2**63 - 1
 
 _queue_order = attrgetter("ready_at", "id")
-_job_state = sql.UPDATE_JOB_STATE.row_maker()
 _finish = sql.STORE_FINISH.row_maker()
 _started_run = sql.INSERT_STARTED_RUN.row_maker()
 _held_job = sql.HOLD_JOB.row_maker(id="job.id", last_run_at="run.started_at")
 _released_job = sql.RELEASE_JOB.row_maker()
 
 
-class SqliteStorage(Execution):
+class SqliteStorage(SqliteJobs):
     """A `Storage` in a SQLite file (or ``":memory:"``).
 
     Args:
@@ -148,61 +145,6 @@ class SqliteStorage(Execution):
         self._execute("ROLLBACK TO request")
         self._execute("RELEASE request")
 
-    # Jobs
-
-    def insert_jobs(self, rows: Sequence[JobRow]) -> None:
-        """Add jobs: a row in jobs and one in job_specs each."""
-        numbers = self._new_numbers(sql.LAST_JOB, len(rows))
-        self._write(sql.INSERT_JOB, ((number, *row[:SPEC]) for number, row in zip(numbers, rows, strict=True)))
-        self._write(sql.INSERT_SPEC, ((number, *row[SPEC:]) for number, row in zip(numbers, rows, strict=True)))
-
-    def update_jobs(self, rows: Sequence[JobRow]) -> None:
-        """Write both rows of each job."""
-        self._write(sql.UPDATE_JOB, ((*row[:SPEC], row.id) for row in rows))
-        self._write(sql.UPDATE_SPEC, ((*row[SPEC:], row.id) for row in rows))
-
-    def update_job_states(self, states: Sequence[JobState]) -> None:
-        """Write the state of jobs."""
-        self._write(sql.UPDATE_JOB_STATE, map(_job_state, states))
-
-    def set_rules(self, ids: Sequence[str], *, rules: str) -> None:
-        """Write the release of the rules of jobs."""
-        self._write(sql.SET_RULES, ((rules, job_id) for job_id in ids))
-
-    def delete_jobs(self, ids: Sequence[str]) -> None:
-        """Delete jobs; SQLite deletes their job_specs with them."""
-        self._write(sql.DELETE_JOB, ((job_id,) for job_id in ids))
-
-    def jobs(self, ids: Sequence[str]) -> dict[str, JobRow]:
-        """Return jobs by id."""
-        return {job.id: job for job in map(JobRow._make, self._read(sql.JOBS, [(job_id,) for job_id in ids]))}
-
-    def idle_jobs(self, ids: Sequence[str]) -> dict[str, JobRow]:
-        """Return jobs without an open run, by id."""
-        return {job.id: job for job in map(JobRow._make, self._read(sql.IDLE_JOBS, [(job_id,) for job_id in ids]))}
-
-    def jobs_named(self, names: Sequence[tuple[str, str]]) -> dict[tuple[str, str], JobRow]:
-        """Return jobs by user and name."""
-        ids = [str(job_id) for (job_id,) in self._read(sql.IDS_NAMED, names) if job_id is not None]
-        return {(job.user_id, job.name): job for job in self.jobs(ids).values()}
-
-    def jobs_of_origin(self, origin: str) -> list[JobRow]:
-        """Return the jobs of an origin."""
-        return list(map(JobRow._make, self._fetch(sql.JOBS_OF_ORIGIN, (origin,))))
-
-    def list_jobs(self, *, after: int, limit: int, user_id: str | None) -> list[tuple[int, JobRow]]:
-        """Return a page of jobs."""
-        if user_id is None:
-            rows = self._fetch(sql.LIST_JOBS, (after, limit))
-        else:
-            rows = self._fetch(sql.LIST_JOBS_OF_USER, (after, user_id, limit))
-        return [(integer(number), JobRow._make(job)) for number, *job in rows]
-
-    def latest_added_at(self, *, among: int) -> Millis | None:
-        """Return the latest time in the newest jobs and runs."""
-        times = [integer(at) for (at,) in self._fetch(sql.LATEST_ADDED_AT, {"among": among}) if at is not None]
-        return max(times, default=None)
-
     # The queue
 
     def due(self, *, now: Millis, limit: int, only_runs: bool = False) -> list[DueItem]:
@@ -269,7 +211,7 @@ class SqliteStorage(Execution):
         """
         self._require_transaction()
         self._execute("SAVEPOINT plain")
-        runs = [(run.completed_at, run.session_id, run.result, run.run_id, owner) for run in finishes]
+        runs = [(run.completed_at, run.session_id, run.result, run.result_data, run.run_id, owner) for run in finishes]
         are_plain = self._write(sql.STORE_PLAIN_FINISH, runs) == len(finishes) and (
             self._write(sql.RELEASE_JOB, map(_released_job, finishes)) == len(finishes)
         )

@@ -104,7 +104,7 @@ MARK_RUN = RowStatement("""UPDATE runs SET cause = coalesce(:cause, cause),
  cancel_requested = max(cancel_requested, :cancel_requested) WHERE id = :id AND status = 'running'""")
 STORE_FINISH = RowStatement("""UPDATE runs SET status = :status, cause = :cause,
  completed_at = max(:completed_at, coalesce(started_at, 0)), session_id = :session_id, result = :result,
- error = :error, waits_for = NULL WHERE id = :id AND status = :expected_status""")
+ error = :error, result_data = :result_data, waits_for = NULL WHERE id = :id AND status = :expected_status""")
 ADVANCE_PENDING = """UPDATE runs SET ready_at = iif(attempt = 1, :now, max(:now, ready_at - :by))
  WHERE status = 'pending' AND ready_at > :now"""
 RUNS = RowStatement(f"{_RUNS} WHERE runs.id IN (SELECT :id FROM new)")
@@ -133,11 +133,11 @@ INSERT_STARTED_RUN = RowStatement("""INSERT INTO runs (id, job_id, job_name, use
 HOLD_JOB = RowStatement("""UPDATE jobs SET next_run_at = :next_run_at, decided_local = :decided_local, held_by = :held_by,
  last_run_at = :last_run_at FROM new WHERE jobs.id = :id""")
 STORE_PLAIN_FINISH = RowStatement("""UPDATE runs SET status = 'success', cause = NULL,
- completed_at = max(:completed_at, coalesce(started_at, 0)), session_id = :session_id, result = :result, error = NULL
- FROM new WHERE runs.id = :run_id AND status = 'running' AND runs.owner = :owner AND cancel_requested = 0""")
+ completed_at = max(:completed_at, coalesce(started_at, 0)), session_id = :session_id, result = :result,
+ result_data = :result_data, error = NULL FROM new WHERE runs.id = :run_id AND status = 'running' AND runs.owner = :owner AND cancel_requested = 0""")
 RELEASE_JOB = RowStatement(f"""UPDATE jobs SET held_by = NULL, last_error = NULL, enabled = jobs.next_run_at IS NOT NULL FROM new
  WHERE jobs.id = :job_id AND held_by = :run_id AND jobs.next_run_at IS :next_run_at
- AND enabled = 1 AND crashes = 0 AND delete_after_run = 0 AND {_HAS_NO_OPEN_RUN}""")
+ AND enabled = 1 AND crashes = 0 AND consecutive_failures = 0 AND delete_after_run = 0 AND {_HAS_NO_OPEN_RUN}""")
 
 # Owners, facts about the file, and where lists of jobs come from
 

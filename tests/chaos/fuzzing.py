@@ -10,7 +10,8 @@ from decimal import Decimal
 from typing import Any
 
 from cronactors import Cron, Interval, JobSpec, RunStatus
-from cronactors.spec import MAX_DELAY, MAX_JOBS, MAX_NAME, MAX_PATH, MAX_PROMPT, MAX_RETRIES, MAX_SLOTS, MAX_TIMEOUT
+from cronactors.settings import MAX_SLOTS
+from cronactors.spec import MAX_DELAY, MAX_JOBS, MAX_NAME, MAX_PATH, MAX_PROMPT, MAX_RETRIES, MAX_TIMEOUT
 
 Chance = random.Random
 Maker = Callable[[Chance], object]

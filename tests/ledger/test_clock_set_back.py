@@ -11,7 +11,7 @@ from cronactors.ledger.leases import LEASE, renew_leases
 from cronactors.ledger.owners import last_seen, sign_off
 from cronactors.model import Overlap
 from cronactors.schedules.schedule import Cron, Interval
-from cronactors.spec import RetryPolicy
+from cronactors.settings import RetryPolicy
 from tests.ledger_world import (
     DAY,
     FAILURE,

@@ -9,7 +9,7 @@ import pytest
 
 from cronactors.model import Misfire, Overlap, SessionMode
 from cronactors.schedules.schedule import Interval
-from cronactors.spec import RetryPolicy
+from cronactors.settings import RetryPolicy
 from tests.ledger_world import (
     CANCELLED,
     FAILURE,

@@ -244,6 +244,12 @@ def test_an_update_writes_every_column_and_leaves_the_order(store: Storage) -> N
         held_by=12,
         rules="2026a/1",
         executor_options='{"shell": "/bin/bash"}',
+        consecutive_failures=2,
+        pruned_until=14,
+        description="d",
+        tags='["t"]',
+        history='{"days": 1}',
+        data="{}",
         prompt="p",
     )
     same = [name for name, value in edited._asdict().items() if value == getattr(job("a"), name)]
@@ -254,19 +260,39 @@ def test_an_update_writes_every_column_and_leaves_the_order(store: Storage) -> N
 
 def test_updating_a_state_writes_nothing_else(store: Storage) -> None:
     store.insert_jobs([job("a"), job("b")])
-    state = JobState(id="a", next_run_at=None, decided_local=2, held_by=3, last_run_at=4, last_error="e", enabled=0, crashes=5)
+    state = JobState(
+        id="a",
+        next_run_at=None,
+        decided_local=2,
+        held_by=3,
+        last_run_at=4,
+        last_error="e",
+        enabled=0,
+        crashes=5,
+        consecutive_failures=6,
+    )
     store.update_job_states([state])
-    expected = job("a", next_run_at=None, decided_local=2, held_by=3, last_run_at=4, last_error="e", enabled=0, crashes=5)
+    expected = job(
+        "a",
+        next_run_at=None,
+        decided_local=2,
+        held_by=3,
+        last_run_at=4,
+        last_error="e",
+        enabled=0,
+        crashes=5,
+        consecutive_failures=6,
+    )
     assert store.jobs(["a", "b"]) == {"a": expected, "b": job("b")}
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 128, 300])
 def test_many_jobs_each_get_their_own_state(store: Storage, count: int) -> None:
     store.insert_jobs([job(f"{n}") for n in range(count)])
-    store.update_job_states([JobState(f"{n}", n, n + 2, None, n + 1, f"e{n}", n % 2, n) for n in range(count)])
+    store.update_job_states([JobState(f"{n}", n, n + 2, None, n + 1, f"e{n}", n % 2, n, n + 3) for n in range(count)])
     after = store.jobs([f"{n}" for n in range(count)])
     assert [JobState.of(after[f"{n}"]) for n in range(count)] == [
-        JobState(f"{n}", n, n + 2, None, n + 1, f"e{n}", n % 2, n) for n in range(count)
+        JobState(f"{n}", n, n + 2, None, n + 1, f"e{n}", n % 2, n, n + 3) for n in range(count)
     ]
 
 
