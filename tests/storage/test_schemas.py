@@ -79,6 +79,30 @@ def test_jobs_and_runs_of_schema_1_are_there_after_the_upgrade(tmp_path: Path) -
     ]
 
 
+def test_schema_3_changes_no_value_of_schema_2(tmp_path: Path) -> None:
+    file = tmp_path / "agent.db"
+    shutil.copyfile(FIXTURES / "schema-2.sqlite", file)
+    columns = {
+        table: ", ".join(
+            f'"{name}"' for (name,) in rows(file, f"SELECT name FROM pragma_table_info('{table}')") if name != "progress"
+        )
+        for table in ("jobs", "job_specs", "runs", "owners", "meta", "origins")
+    }
+
+    def values() -> dict[str, list[tuple[object, ...]]]:
+        return {table: rows(file, f"SELECT {names} FROM {table}") for table, names in columns.items()}
+
+    before = values()
+    assert all(before.values())
+    connect(str(file), create=False).close()
+    assert values() == before
+    assert rows(file, "SELECT DISTINCT result_data FROM runs") == [(None,)]
+    assert rows(file, "SELECT DISTINCT consecutive_failures, pruned_until, paused_until, pause_note FROM jobs") == [
+        (0, None, None, None)
+    ]
+    assert rows(file, "SELECT DISTINCT description, tags, history, data FROM job_specs") == [("", "[]", "{}", None)]
+
+
 async def test_an_upgraded_file_works_as_any_other(old: Path) -> None:
     async with open_store(old) as store:
         jobs = {job.name: job for job in await store.list_jobs()}
