@@ -28,7 +28,7 @@ from cronactors import (
     RetryPolicy,
     StoreUnavailable,
     open_scheduler,
-    scheduler as scheduler_module,
+    supervision,
 )
 from cronactors.actors.clock import Clock
 from cronactors.actors.patrol import Patrol
@@ -112,11 +112,11 @@ def ticking() -> Iterator[None]:
     def patrol(*args: Any, tick: float, **options: Any) -> Patrol:
         return Patrol(*args, tick=TICK, **options)
 
-    scheduler_module.Clock, scheduler_module.Patrol = clock, patrol  # type: ignore[assignment, misc]
+    supervision.Clock, supervision.Patrol = clock, patrol  # type: ignore[assignment, misc]
     try:
         yield
     finally:
-        scheduler_module.Clock, scheduler_module.Patrol = Clock, Patrol  # type: ignore[misc]
+        supervision.Clock, supervision.Patrol = Clock, Patrol  # type: ignore[misc]
 
 
 @contextmanager
