@@ -14,8 +14,11 @@ import attrs
 
 from cronactors import checks
 from cronactors.errors import InvalidJob, shorten
-from cronactors.executor_options import NO_OPTIONS, ExecutorOptions, Json, check_executor_options
+from cronactors.executor_options import NO_OPTIONS, ExecutorOptions, check_executor_options
+from cronactors.job_data import NO_DATA, WithData, convert_result_data, convert_stored_result
+from cronactors.json_value import Json, JsonText
 from cronactors.schedules.schedule import Schedule
+from cronactors.tags import convert_tags
 
 MAX_COALESCED: Final = 1_000
 """How far the moments of one run, or of one skipped row, are counted."""
@@ -134,6 +137,10 @@ def convert_options(value: Mapping[str, Json]) -> ExecutorOptions:
     return check_executor_options("executor_options", value)
 
 
+def _check_flag(_value: object, attribute: attrs.Attribute[bool], value: bool) -> None:
+    checks.flag(attribute.name, value, InvalidJob)
+
+
 def _max_runs(value: object) -> int:
     return checks.whole("misfire max_runs", value, InvalidJob, least=1, most=MAX_COALESCED)
 
@@ -158,7 +165,7 @@ class Misfire:
 
 
 @attrs.frozen(kw_only=True)
-class CronJob:
+class CronJob(WithData):
     """A stored job, as it was when it was read.
 
     Attributes:
@@ -182,6 +189,9 @@ class CronJob:
         overlap: The policy for a moment that comes due while a run of this job is still running.
         misfire: The policy for missed moments.
         executor_options: Options for the executor, besides the prompt.
+        description: What the job is for.
+        tags: Words by which it is found, sorted.
+        data: The JSON value for its runs; None if there is none. Each access makes a copy.
     """
 
     id: str
@@ -206,10 +216,12 @@ class CronJob:
     executor_options: ExecutorOptions = attrs.field(
         default=NO_OPTIONS, repr=False, converter=convert_options
     )  # it may hold a secret
+    description: str = ""
+    tags: tuple[str, ...] = attrs.field(default=(), converter=convert_tags)
 
 
 @attrs.frozen(kw_only=True)
-class JobContext:
+class JobContext(WithData):
     """Describes a run to the executor that carries it out.
 
     Attributes:
@@ -223,6 +235,7 @@ class JobContext:
         attempt: 1 for the first start of the moment; interruptions count.
         executor_options: The options of the job for its executor: a mapping of JSON values. A list or a dict that is read from it is
             a copy.
+        data: The JSON value that the run was requested with, or else that of the job; None if there is none. Each access makes a copy.
     """
 
     prompt: str = attrs.field(repr=show_length)
@@ -245,10 +258,22 @@ class JobResult:
     Attributes:
         session_id: The session that the run created or used, for routing notifications.
         summary: A summary of the result, for the history and for notifications.
+        data: A JSON value for programs, kept with the run as `CronRun.result_data`: at most 65,536 bytes as JSON. It is copied.
+        notify: Whether receivers are notified of the run.
+
+    Raises:
+        InvalidJob: ``data`` is no JSON value or too long, or ``notify`` is no bool. Raised inside the executor, it fails the run.
     """
 
     session_id: str = ""
     summary: str = ""
+    _data: JsonText = attrs.field(default=NO_DATA, repr=False, converter=convert_result_data)
+    notify: bool = attrs.field(default=True, validator=_check_flag)
+
+    @property
+    def data(self) -> Json:
+        """The data: a copy at each access."""
+        return self._data.read()
 
 
 @attrs.frozen(kw_only=True)
@@ -271,6 +296,7 @@ class CronRun:
         error: The error that ended it.
         session_id: The session that the executor named.
         coalesced: How many moments the row stands for, counted to 1,000.
+        result_data: The JSON value that the executor returned; None if there is none. Each access makes a copy.
     """
 
     id: str
@@ -288,6 +314,16 @@ class CronRun:
     error: str | None = None
     session_id: str = ""
     coalesced: int = 1
+    _result_data: JsonText = attrs.field(default=NO_DATA, repr=False, converter=convert_stored_result)
+
+    @property
+    def result_data(self) -> Json:
+        """The data of the result: a copy at each access.
+
+        Raises:
+            InvalidJob: What is stored is damaged.
+        """
+        return self._result_data.read()
 
 
 @attrs.frozen(kw_only=True)

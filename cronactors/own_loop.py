@@ -10,6 +10,7 @@ from cronactors.actors.recompute import NoteRules, recompute_moments
 from cronactors.actors.store_lifetime import StoreService
 from cronactors.checks import member, text, whole
 from cronactors.errors import CronError, InvalidJob, shorten
+from cronactors.job_data import MAX_RESULT_DATA, check_data, data_to_column
 from cronactors.model import Cause, CronJob, CronRun, RunStatus
 from cronactors.policy import MAX_ERROR, MAX_SUMMARY, Outcome, truncated
 from cronactors.settings import RetryPolicy
@@ -74,7 +75,7 @@ def check_target(job: object) -> CronJob | str:
     return job
 
 
-def outcome_from(status: object, result: object, *, session_id: object, error: object) -> Outcome:
+def outcome_from(status: object, result: object, *, session_id: object, error: object, data: object) -> Outcome:
     """Make an outcome of the arguments of ``record_run_complete``.
 
     Raises:
@@ -91,6 +92,7 @@ def outcome_from(status: object, result: object, *, session_id: object, error: o
         result=None if result is None else truncated(_any_text("result", result), MAX_SUMMARY),
         error=None if error is None else truncated(_any_text("error", error), MAX_ERROR),
         session_id=text("session_id", session_id, InvalidJob, limit=MAX_NAME, empty=True),
+        result_data=data_to_column(check_data("data", data, limit=MAX_RESULT_DATA)),
     )
 
 

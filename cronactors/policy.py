@@ -35,6 +35,8 @@ class Outcome:
         result: The text that the executor returned.
         error: The reason in words.
         session_id: The session that the executor returned.
+        result_data: The data that the executor returned: JSON.
+        notify: Whether receivers are notified of the run.
         retry_after: The delay (s) that the executor requested.
         spread: A random number from 0 to 1: where in the jitter the delay is.
         crashed: The process ended during the run; recovery counts that for the job.
@@ -45,6 +47,8 @@ class Outcome:
     result: str | None = None
     error: str | None = None
     session_id: str = ""
+    result_data: str | None = attrs.field(default=None, repr=False)
+    notify: bool = True
     retry_after: float | None = None
     spread: float = 0.0
     crashed: bool = False

@@ -20,6 +20,8 @@ from cronactors.actors.user_requests import Explain
 from cronactors.checks import flag
 from cronactors.errors import InvalidJob, SchedulerClosed, WouldDeadlock, shorten
 from cronactors.instants import from_millis
+from cronactors.job_data import FROM_JOB, FromJob
+from cronactors.json_value import JsonInput
 from cronactors.ledger.zone_changes import RulesOfFile
 from cronactors.model import CronRun, Explanation, Health
 from cronactors.origins import StartReport
@@ -73,23 +75,28 @@ class CronScheduler:
         self._closed = AsyncValue(value=False)
         return self
 
-    async def run_now(self, job_id: str, *, wait: bool = True) -> CronRun:
+    async def run_now(
+        self, job_id: str, *, data: JsonInput | FromJob = FROM_JOB, key: str | None = None, wait: bool = True
+    ) -> CronRun:
         """Run a job now, paused or not, and return its run. The job's next moment is unchanged.
 
         Args:
             job_id: The job.
+            data: See `CronStore.request_run`.
+            key: See `CronStore.request_run`. If a run was requested with this key before, the last attempt of that run is returned.
             wait: Whether to wait until this attempt has ended. Cancelling the waiting task leaves the run alone.
 
         Raises:
             JobNotFound: There is none of that id.
             JobBusy: The job has an open run and skips what overlaps.
+            InvalidJob: An argument has a wrong type or value, or the key was used with other data.
             WouldDeadlock: Called with ``wait=True`` inside a run or a notifier, which would hold the slot that the run may need.
             SchedulerClosed: The scheduler's block has ended.
         """
         self._check_open()
         if flag("wait", wait, InvalidJob):
             _refuse_inside(f"run_now of job {shorten(job_id)}", "needs wait=False")
-        run_id = await self.store.request_run(job_id)
+        run_id = await self.store.request_run(job_id, data=data, key=key)
         return await self._wait_for(run_id) if wait else await self.store.get_run(run_id)
 
     async def cancel_run(self, run_id: str) -> CronRun:

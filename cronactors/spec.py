@@ -7,17 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
-from typing import Final, TypedDict, TypeVar
+from typing import Final, TypedDict, TypeVar, cast
 
 import attrs
 
 from cronactors import checks
 from cronactors.errors import CronError, InvalidJob, shorten
-from cronactors.executor_options import NO_OPTIONS, ExecutorOptions, Json, check_executor_options
+from cronactors.executor_options import NO_OPTIONS, ExecutorOptions, check_executor_options
 from cronactors.instants import EARLIEST, LATEST, Millis
+from cronactors.job_data import WithData, check_data
+from cronactors.json_value import Json, JsonInput
 from cronactors.model import Misfire, Overlap, SessionMode, convert_options, show_length
 from cronactors.schedules.schedule import Cron, Interval, OneShot, Schedule
 from cronactors.schedules.zones import check_zone
+from cronactors.tags import check_tags, convert_tags
 
 MAX_NAME = 200
 """Longest name of a job, user or session, in characters."""
@@ -27,6 +30,8 @@ MAX_PATH = 4_096
 """Longest path of a file, in characters."""
 MAX_PROMPT = 1_000_000
 """Longest prompt, in characters."""
+MAX_DESCRIPTION = 1_000
+"""Longest description of a job, in characters."""
 MAX_RETRIES = 1_000
 """Most retries of one moment."""
 MAX_TIMEOUT = 10 * 366 * 86_400
@@ -55,6 +60,11 @@ def check_prompt(field: str, value: object) -> str:
     if not isinstance(value, str):
         raise InvalidJob(f"{field} must be text, not {type(value).__name__}")
     return checks.text(field, value, InvalidJob, limit=MAX_PROMPT)
+
+
+def check_description(field: str, value: object) -> str:
+    """Check a description: at most 1,000 characters."""
+    return checks.text(field, value, InvalidJob, limit=MAX_DESCRIPTION, empty=True)
 
 
 def check_delay(field: str, value: object) -> float:
@@ -138,6 +148,9 @@ _FIELD_CHECKS: Final[Mapping[str, Callable[[str, object], object]]] = {
     "overlap": check_overlap,
     "misfire": check_misfire,
     "executor_options": check_executor_options,
+    "description": check_description,
+    "tags": check_tags,
+    "data": check_data,
 }
 """The fields of a job, each with its check: `JobSpec` and `check_changes` use it."""
 
@@ -149,7 +162,7 @@ def _check_field(_spec: object, attribute: attrs.Attribute[_T], value: _T) -> No
 
 
 @attrs.frozen
-class JobSpec:
+class JobSpec(WithData):
     """The specification of a job. A field that is None takes the default of the store or scheduler to which the job is added.
 
     Args:
@@ -166,6 +179,9 @@ class JobSpec:
         misfire: The policy for missed moments.
         executor_options: Options for the executor besides the prompt: a mapping of JSON values, at most 4,096 bytes as JSON. It is
             copied. The executor ``shell`` takes the option ``shell``, the absolute path of the shell to use.
+        description: What the job is for, at most 1,000 characters.
+        tags: Words by which `CronStore.list_jobs` finds it: at most 32, of 1 to 100 printable characters each.
+        data: A JSON value for its runs, `JobContext.data`: at most 1,000,000 bytes as JSON. It is copied.
 
     Raises:
         InvalidJob: A field has a wrong type or value; the message names both.
@@ -183,6 +199,8 @@ class JobSpec:
     overlap: Overlap = attrs.field(default=Overlap.SKIP, kw_only=True, converter=_overlap)
     misfire: Misfire = attrs.field(default=Misfire(), kw_only=True, validator=_check_field)
     executor_options: ExecutorOptions = attrs.field(default=NO_OPTIONS, kw_only=True, repr=False, converter=convert_options)
+    description: str = attrs.field(default="", kw_only=True, validator=_check_field)
+    tags: tuple[str, ...] = attrs.field(default=(), kw_only=True, converter=convert_tags)
 
 
 class JobOptions(TypedDict, total=False):
@@ -197,6 +215,9 @@ class JobOptions(TypedDict, total=False):
     overlap: Overlap
     misfire: Misfire
     executor_options: Mapping[str, Json]
+    description: str
+    tags: Iterable[str]
+    data: JsonInput
 
 
 class JobChanges(TypedDict, total=False):
@@ -213,6 +234,9 @@ class JobChanges(TypedDict, total=False):
     overlap: Overlap
     misfire: Misfire
     executor_options: Mapping[str, Json]
+    description: str
+    tags: Iterable[str]
+    data: JsonInput
 
 
 def check_specs(field: str, value: object) -> tuple[JobSpec, ...]:
@@ -229,24 +253,26 @@ def check_specs(field: str, value: object) -> tuple[JobSpec, ...]:
 
 
 _CHANGEABLE: Final = tuple(JobChanges.__annotations__)
+_COPIED: Final = ("executor_options", "tags", "data")
 
 
 def check_changes(changes: JobChanges) -> JobChanges:
     """Check the fields of an update.
 
     Returns:
-        The changes, with a copy of the executor options.
+        The changes, with copies of executor options, tags and data.
 
     Raises:
         InvalidJob: A field is unknown or has a wrong type or value.
     """
+    copies = {}
     for field, value in changes.items():
         if field not in _CHANGEABLE:
             raise InvalidJob(f"{shorten(field)} is no field that can be changed; those are {', '.join(_CHANGEABLE)}")
-        _FIELD_CHECKS[field](field, value)
-    if "executor_options" in changes:
-        changes = {**changes, "executor_options": convert_options(changes["executor_options"])}
-    return changes
+        checked = _FIELD_CHECKS[field](field, value)
+        if field in _COPIED:  # later changes of the value must not count, and an iterator can be read once
+            copies[field] = checked
+    return cast(JobChanges, {**changes, **copies}) if copies else changes
 
 
 def job_spec(name: str, prompt: str, schedule: Schedule | Delay, options: JobOptions) -> JobSpec:

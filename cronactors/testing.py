@@ -28,8 +28,9 @@ import trio.testing
 
 from cronactors.checks import instant, text
 from cronactors.errors import CronError, one_line, shorten
-from cronactors.executor_options import NO_OPTIONS, Json
+from cronactors.executor_options import NO_OPTIONS
 from cronactors.instants import EARLIEST, LATEST, Millis, from_millis, to_millis
+from cronactors.json_value import Json, JsonInput
 from cronactors.model import CronJob, CronRun, JobContext, JobExecutor, RunStatus, SessionMode
 from cronactors.settings import CronConfig
 from cronactors.spec import JobSpec, check_specs
@@ -248,6 +249,7 @@ def make_context(
     scheduled_at: datetime | None = None,
     attempt: int = 1,
     executor_options: Mapping[str, Json] = NO_OPTIONS,
+    data: JsonInput = None,
 ) -> JobContext:
     """Make a `JobContext` to call an executor with.
 
@@ -261,6 +263,7 @@ def make_context(
         scheduled_at: The moment; None: 2026-01-01T00:00:00Z.
         attempt: From 1.
         executor_options: Options for the executor, besides the prompt.
+        data: The JSON value that the run has.
     """
     return JobContext(
         prompt=prompt,
@@ -272,6 +275,7 @@ def make_context(
         scheduled_at=from_millis(_START) if scheduled_at is None else scheduled_at,
         attempt=attempt,
         executor_options=executor_options,
+        data=data,
     )
 
 

@@ -20,6 +20,9 @@ BAD_ID: tuple[object, ...] = (*BAD_TEXT, "x" * 201)
 BAD_ZONE: tuple[object, ...] = (5, b"UTC", [], "", "Europe/Atlantis", "../etc/passwd", "/UTC", NUL, LONE, "x" * 10_000)
 BAD_FLAG: tuple[object, ...] = (None, 0, 1, "yes", [])
 BAD_LIMIT: tuple[object, ...] = (0, -1, True, 1.5, "10", b"1", [], 10**7, HUGE, 10**5000)
+NUMBERS = [str(number) for number in range(33)]
+NESTED: list[object] = []
+NESTED.append(NESTED)
 
 SPEC_FIELDS: Mapping[str, Sequence[object]] = {
     "name": (*BAD_TEXT, "x" * 201, " x", "x ", "a\nb", "\u2028"),
@@ -34,6 +37,26 @@ SPEC_FIELDS: Mapping[str, Sequence[object]] = {
     "overlap": (None, 5, [], "", "never"),
     "misfire": (None, 5, "latest", {}),
     "executor_options": (None, 5, True, [], "{}", b"{}", object()),
+    "description": (*NOT_TEXT, NUL, LONE, "x" * 1_001),
+    "tags": (
+        None,
+        5,
+        True,
+        "x",
+        b"x",
+        {"x": 1},
+        object(),
+        [""],
+        [5],
+        [None],
+        ["x" * 101],
+        ["a\nb"],
+        [" a"],
+        [NUL],
+        [LONE],
+        NUMBERS,
+    ),
+    "data": (b"x", object(), {1, 2}, math.nan, math.inf, NUL, LONE, {5: SECRET}, {"a": [object()]}, SECRET * 200_000, NESTED),
 }
 
 
@@ -54,7 +77,12 @@ def check(error: CronError, field: str, value: object) -> None:
     assert len(message) <= 500
     assert SECRET not in message
     if not isinstance(value, str):
+        if field == "data":
+            return
         if field in ("prompt", "executor_options"):
             assert f"not {type(value).__name__}" in message
+            return
+        if field == "tags" and isinstance(value, list):
+            assert "tags[0]" in message or "33 different tags" in message
             return
         assert shorten(value) in message

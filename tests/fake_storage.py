@@ -22,6 +22,8 @@ from cronactors.storage.rows import (
     RunFinish,
     RunRow,
 )
+from cronactors.storage.run_requests import RunRequestRow
+from cronactors.tags import tags_to_find
 
 
 class NotUnique(Exception):
@@ -38,6 +40,7 @@ class Rows:
     owners: dict[int, OwnerRow] = attrs.field(factory=dict)
     meta: dict[str, str] = attrs.field(factory=dict)
     origins: dict[str, str] = attrs.field(factory=dict)
+    requests: dict[tuple[str, Millis], RunRequestRow] = attrs.field(factory=dict)
     last_job: int = 0
     last_run: int = 0
     last_owner: int = 0
@@ -51,6 +54,7 @@ class Rows:
             owners=dict(self.owners),
             meta=dict(self.meta),
             origins=dict(self.origins),
+            requests=dict(self.requests),
         )
 
 
@@ -175,6 +179,10 @@ class FakeStorage:
         jobs, runs = list(self._seen.jobs.values())[-among:], sorted(self._seen.runs.items())[-among:]
         added = [at for _, job in jobs for at in (job.created_at, job.anchor_at)]
         return max(added + [run.ready_at for _, run in runs if (run.status, run.attempt) == ("pending", 1)], default=None)
+
+    def jobs_tagged(self, tag: str, *, after: int, limit: int) -> list[tuple[int, JobRow]]:
+        rows = [(number, job) for number, job in self._seen.jobs.values() if number > after and tag in tags_to_find(job.tags)]
+        return rows[:limit]
 
     # The queue
 
@@ -383,6 +391,12 @@ class FakeStorage:
         if file is not None:
             self._changed.origins[name] = file
 
+    # Tables with verbs of their own
+
+    @property
+    def run_requests(self) -> FakeRunRequests:
+        return FakeRunRequests(self)
+
     # Stop marks, which need no transaction
 
     def mark_stopping(self, owner: int) -> None:
@@ -393,6 +407,32 @@ class FakeStorage:
 
     def unmark_stopping(self, owner: int) -> None:
         self._to_forget.add(owner)
+
+
+class FakeRunRequests:
+    """A `RunRequestTable` in memory."""
+
+    def __init__(self, storage: FakeStorage) -> None:
+        self._storage = storage
+
+    def insert(self, row: RunRequestRow) -> None:
+        same_key = None if row.key is None else self.of_key(row.job_id, key=row.key)
+        self.delete([] if same_key is None else [(same_key.job_id, same_key.scheduled_at)])
+        self._storage._changed.requests[row.job_id, row.scheduled_at] = row
+
+    def of_moment(self, job_id: str, *, at: Millis) -> RunRequestRow | None:
+        return self._storage._seen.requests.get((job_id, at))
+
+    def of_key(self, job_id: str, *, key: str) -> RunRequestRow | None:
+        return next((row for row in self._storage._seen.requests.values() if (row.job_id, row.key) == (job_id, key)), None)
+
+    def last_run(self, job_id: str, *, at: Millis) -> RunRow | None:
+        runs = [run for run in self._storage._seen.runs.values() if (run.job_id, run.scheduled_at, run.manual) == (job_id, at, 1)]
+        return max(runs, key=attrgetter("attempt"), default=None)
+
+    def delete(self, moments: Sequence[tuple[str, Millis]]) -> None:
+        for moment in moments:
+            self._storage._changed.requests.pop(moment, None)
 
 
 _: type[Storage] = FakeStorage

@@ -16,7 +16,8 @@ PACKAGE = ROOT / "cronactors"
 # From the bottom to the top. A module imports modules of earlier lines only.
 LAYERS = """
 backoff errors instants
-checks executor_options
+checks json_value
+executor_options job_data tags
 schedules.calendar schedules.cron_fields schedules.finding schedules.zone_advice
 schedules.local_times schedules.zones
 schedules.clock_changes schedules.cron_advice
@@ -30,10 +31,10 @@ policy
 config_file ids owner wallclock
 storage.creation storage.errors storage.file_state storage.migrations storage.row_statement storage.rows storage.stop_marks
 alerts
-log_fields storage.execution storage.notifications storage.protocol storage.schema storage.statements
-storage.connection storage.sqlite_jobs
+log_fields storage.execution storage.notifications storage.run_requests storage.schema storage.statements
+storage.connection storage.protocol storage.sqlite_jobs storage.sqlite_run_requests
 storage.sqlite
-ledger.job_fields ledger.leases ledger.new_rows ledger.open_runs ledger.stored_values
+ledger.job_fields ledger.leases ledger.new_rows ledger.open_runs ledger.run_requests ledger.stored_values
 ledger.after_run ledger.clock_set_back ledger.explain ledger.owners ledger.views ledger.waiting ledger.zone_changes
 ledger.damage ledger.due_moments ledger.finish ledger.jobs
 ledger.cancel_other ledger.recovery ledger.runs ledger.upsert
@@ -64,7 +65,7 @@ RANK = {module: rank for rank, line in enumerate(LAYERS.split("\n")) for module 
 # The wings as packages hold nothing but their docstrings.
 EMPTY = {"schedules", "shell", "storage", "ledger", "actors", "verbs"}
 PURE = {
-    "errors", "instants", "backoff", "checks", "executor_options", "model", "spec", "settings", "policy", "shell.checks", "shell.lint",
+    "errors", "instants", "backoff", "checks", "json_value", "executor_options", "job_data", "tags", "model", "spec", "settings", "policy", "shell.checks", "shell.lint",
     "schedules.zone_advice", "schedules.zones", "schedules.clock_changes", "schedules.calendar", "schedules.local_times",
     "schedules.cron_advice", "schedules.cron_fields", "schedules.cron", "schedules.cron_in_zone", "schedules.timestamps",
     "schedules.schedule", "schedules.fire_times", "schedules.schedule_json", "schedules.zone_rules", "schedules.preview",

@@ -40,12 +40,12 @@ def test_the_default_misfire_policy():
 
 
 def test_a_field_of_a_job_has_one_name_everywhere():
-    fields = [field.name for field in attrs.fields(JobSpec)]
-    options = [field.name for field in attrs.fields(JobSpec) if field.kw_only]
-    assert list(JobOptions.__annotations__) == options
-    assert set(JobChanges.__annotations__) == set(fields) - {"user_id"}
-    assert set(fields) <= {field.name for field in attrs.fields(CronJob)}
-    assert list(_FIELD_CHECKS) == fields
+    fields = {field.alias for field in attrs.fields(JobSpec)}
+    options = {field.alias for field in attrs.fields(JobSpec) if field.kw_only}
+    assert set(JobOptions.__annotations__) == options
+    assert set(JobChanges.__annotations__) == fields - {"user_id"}
+    assert fields <= {field.alias for field in attrs.fields(CronJob)}
+    assert set(_FIELD_CHECKS) == fields
 
 
 SECRET = "SECRET-TOKEN"

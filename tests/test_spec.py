@@ -10,6 +10,8 @@ import pytest
 from cronactors import spec
 from cronactors.errors import InvalidConfig, InvalidJob
 from cronactors.instants import EARLIEST, LATEST, from_millis
+from cronactors.job_data import NO_DATA
+from cronactors.json_value import JsonText
 from cronactors.model import Misfire, Overlap, SessionMode
 from cronactors.schedules.schedule import Cron, Interval, OneShot
 from cronactors.settings import CronConfig, RetryPolicy
@@ -39,7 +41,7 @@ def test_the_defaults_of_a_job():
     assert attrs.asdict(job(), recurse=False) == {
         "name": "a", "prompt": "b", "schedule": Interval(1), "delete_after_run": False, "timezone": None, "max_retries": None,
         "timeout_secs": None, "session_mode": SessionMode.ISOLATED, "user_id": None, "overlap": Overlap.SKIP, "misfire": Misfire(),
-        "executor_options": {},
+        "executor_options": {}, "description": "", "tags": (), "_data": NO_DATA,
     }  # fmt: skip
 
 
@@ -185,6 +187,7 @@ def test_the_item_that_is_no_job_is_named():
         ("name", "x", " x"), ("prompt", "x", ""), ("schedule", Interval(5), "5"), ("timezone", "Europe/Rome", None),
         ("delete_after_run", True, 1), ("max_retries", 0, None), ("timeout_secs", 1.5, None), ("session_mode", "main", "shared"),
         ("overlap", "skip", "never"), ("misfire", Misfire(max_runs=3), "latest"), ("executor_options", {"a": [1]}, {"a": object()}),
+        ("description", "", None), ("tags", ("a", "b"), "ab"),
     ],
 )  # fmt: skip
 def test_each_field_of_an_update_is_checked(field, good, bad):
@@ -200,6 +203,11 @@ def test_options_of_an_update_are_copied():
     changed = check_changes(given)  # type: ignore[arg-type]
     options["a"] = 2
     assert changed == {"name": "x", "executor_options": {"a": [1]}}
+    data: dict[str, object] = {"a": [1]}
+    changed = check_changes({"data": data, "tags": iter(["b", "a", "b"])})  # type: ignore[typeddict-item]
+    data["a"] = 2
+    assert isinstance(changed["data"], JsonText)
+    assert (changed["data"].read(), changed["tags"]) == ({"a": [1]}, ("a", "b"))
     plain = {"name": "x"}
     assert check_changes(plain) is plain  # type: ignore[arg-type]
 
@@ -209,7 +217,7 @@ def test_an_unknown_field_of_an_update_is_refused_with_those_that_there_are():
         check_changes({"user_id": "ann"})  # type: ignore[typeddict-unknown-key]
     assert str(caught.value) == (
         "'user_id' is no field that can be changed; those are name, prompt, schedule, timezone, delete_after_run, max_retries, "
-        "timeout_secs, session_mode, overlap, misfire, executor_options"
+        "timeout_secs, session_mode, overlap, misfire, executor_options, description, tags, data"
     )
 
 
@@ -223,7 +231,7 @@ def test_a_prompt_that_is_no_text_is_not_shown(value):
 def test_an_unknown_option_of_a_job_is_refused_with_those_that_there_are():
     with pytest.raises(InvalidJob) as caught:
         job_spec("a", "b", Interval(1), {"retries": 3, "colour": "red"})  # type: ignore[typeddict-unknown-key]
-    assert str(caught.value).startswith("'colour' is no field of a job; those are delete_after_run, executor_options, ")
+    assert str(caught.value).startswith("'colour' is no field of a job; those are data, delete_after_run, description, ")
 
 
 @pytest.mark.parametrize(("millis", "refused"), [(EARLIEST - 1, True), (EARLIEST, False), (LATEST - 1, False), (LATEST, True)])

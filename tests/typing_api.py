@@ -55,7 +55,7 @@ from cronactors import (
     schedule_from_dict,
     schedule_to_dict,
 )
-from cronactors.executor_options import Json
+from cronactors.json_value import Json
 from cronactors.testing import make_context
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -72,9 +72,18 @@ async def result(ctx: JobContext) -> JobResult:
     assert_type(ctx.attempt, int)
     assert_type(ctx.executor_options.get("shell"), Json)
     ctx.executor_options["shell"] = "x"  # type: ignore[index]
+    assert_type(ctx.data, Json)
+    ctx.data = {}  # type: ignore[misc]
+    match ctx.data:
+        case {"url": str(url)}:
+            assert_type(url, str)
     assert_type((ctx.job_name, ctx.job_id, ctx.run_id), tuple[str, str, str])
     ctx.prompt = "frozen"  # type: ignore[misc]
     JobResult("s-1", "positional")  # type: ignore[call-arg]
+    rows: dict[str, list[int]] = {"rows": [1, 2]}
+    assert_type(JobResult(data=rows, notify=False).data, Json)
+    JobResult(data=object())  # type: ignore[arg-type]
+    JobResult(notify="no")  # type: ignore[arg-type]
     return JobResult(session_id="s-1", summary="done")
 
 
@@ -153,6 +162,8 @@ def values(job: CronJob, run: CronRun) -> None:
     assert_type(job.timeout_secs, float)
     assert_type(job.session_mode, SessionMode)
     assert_type((job.overlap, job.misfire), tuple[Overlap, Misfire])
+    assert_type((job.description, job.tags), tuple[str, tuple[str, ...]])
+    assert_type(job.data, Json)
     job.name = "frozen"  # type: ignore[misc]
 
     assert_type((run.id, run.job_id, run.job_name, run.session_id), tuple[str, str, str, str])
@@ -163,6 +174,7 @@ def values(job: CronJob, run: CronRun) -> None:
     assert_type((run.trigger, run.status), tuple[Trigger, RunStatus])
     assert_type(run.cause, Cause | None)
     assert_type(run.status.ended, bool)
+    assert_type(run.result_data, Json)
     plain: str = run.status  # a StrEnum is its text
     assert plain
     run.status = RunStatus.FAILED  # type: ignore[misc]
@@ -178,6 +190,7 @@ def values(job: CronJob, run: CronRun) -> None:
         trigger=Trigger.RETRY,
         status=RunStatus.FAILED,
     )
+    assert_type(make_context("p", data=[1]).data, Json)
     assert_type(make_context("p", attempt=2, session_mode=SessionMode.MAIN, scheduled_at=NOON), JobContext)
     assert_type(now(), datetime)
 
@@ -195,7 +208,11 @@ def settings() -> CronConfig:
         user_id="u",
         overlap=Overlap.ALLOW_ALL,
         misfire=Misfire(),
+        description="d",
+        tags={"a", "b"},
+        data={"list": [1, None, {"x": 0.5}]},
     )
+    JobSpec("j", "p", Cron("* * * * *"), tags=5)  # type: ignore[arg-type]
     JobSpec("j", "p", Cron("* * * * *"), colour="red")  # type: ignore[call-arg]
     JobSpec("j", "p", "* * * * *")  # type: ignore[arg-type]
     JobSpec("j", "p")  # type: ignore[call-arg]
@@ -248,6 +265,8 @@ async def jobs(store: CronStore) -> None:
     assert_type(await store.get_job("1"), CronJob)
     assert_type(await store.get_job_by_name("j", user_id="u"), CronJob | None)
     assert_type(await store.list_jobs(), list[CronJob])
+    assert_type(await store.list_jobs(tag="t", enabled=True), list[CronJob])
+    await store.list_jobs(enabled="yes")  # type: ignore[arg-type]
     for whose in (ALL, None, "u"):
         await store.list_jobs(user_id=whose)
         await store.list_runs(user_id=whose)
@@ -257,6 +276,8 @@ async def jobs(store: CronStore) -> None:
     await store.update_job("1", overlap=Overlap.SKIP, misfire=Misfire())
     await store.update_job("1", executor_options={"shell": "/bin/bash", "more": [1, None, {"x": True}]})
     await store.update_job("1", executor_options=5)  # type: ignore[arg-type]
+    await store.update_job("1", data={"a": [1]}, tags=["t"], description="d")
+    await store.update_job("1", data=None, tags=())
     await store.update_job("1", unknown=1)  # type: ignore[call-arg]
     await store.update_job("1", enabled=False)  # type: ignore[call-arg]
     await store.update_job("1", max_retries=None)  # type: ignore[arg-type]
@@ -278,6 +299,10 @@ async def runs(store: CronStore) -> None:
     await store.record_run_complete(run_id, RunStatus.FAILED, error="no")
     await store.record_run_complete(run_id, "success")  # type: ignore[arg-type]
     assert_type(await store.request_run("1"), str)
+    assert_type(await store.request_run("1", data={"a": (1, 2)}, key="k"), str)
+    await store.request_run("1", "k")  # type: ignore[call-arg]
+    assert_type(await store.get_run_data(run_id), Json)
+    await store.record_run_complete(run_id, RunStatus.SUCCESS, data=[1])
     assert_type(await store.request_cancel(run_id), CronRun)
     assert_type(await store.get_run(run_id), CronRun)
     await store.get_run(1)  # type: ignore[arg-type]
@@ -309,6 +334,7 @@ async def scheduler(config: CronConfig) -> None:
         assert_type(scheduler.recovered, tuple[CronRun, ...])
         assert_type(await scheduler.run_now("1"), CronRun)
         assert_type(await scheduler.run_now("1", wait=False), CronRun)
+        assert_type(await scheduler.run_now("1", data=None, key="k"), CronRun)
         assert_type(await scheduler.cancel_run("1"), CronRun)
         await scheduler.wait_idle()
         assert_type(await scheduler.explain("1", NOON), Explanation)

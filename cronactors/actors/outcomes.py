@@ -9,6 +9,7 @@ import trio
 from cronactors.actors.exception_groups import single_exceptions
 from cronactors.actors.tracebacks import describe, name_of
 from cronactors.errors import GiveUp, Retry
+from cronactors.job_data import data_to_column
 from cronactors.model import Cause, JobResult, RunStatus
 from cronactors.policy import MAX_ERROR, MAX_SUMMARY, Outcome, truncated
 from cronactors.spec import MAX_DELAY, MAX_NAME
@@ -38,7 +39,11 @@ def _success(value: object) -> Outcome:
         if not isinstance(text, str):
             return failure(TypeError(f"the executor returned a {field} of type {name_of(type(text))}, not str"))
     return Outcome(
-        status=RunStatus.SUCCESS, result=truncated(value.summary, MAX_SUMMARY), session_id=truncated(value.session_id, MAX_NAME)
+        status=RunStatus.SUCCESS,
+        result=truncated(value.summary, MAX_SUMMARY),
+        session_id=truncated(value.session_id, MAX_NAME),
+        result_data=data_to_column(value._data),
+        notify=value.notify,
     )
 
 

@@ -99,7 +99,7 @@ class Runner:
         if self._pool.is_interrupted:
             run.cancel(INTERRUPTED)
         try:
-            result = await sandbox.call(run.scope, self._pool.settings.executor, context_of(run.claimed.run, run.claimed.job))
+            result = await sandbox.call(run.scope, self._pool.settings.executor, context_of(run.claimed))
             run.outcome = self._outcome_of(run, sandbox, result)
         except BaseException:  # a bug of this package, or a damaged file: it ends the scheduler, which must not wait for this run
             self._pool.end_run(run)

@@ -10,6 +10,8 @@ import attrs
 from cronactors.actors.mailbox import ReadRequest, Request
 from cronactors.errors import AlreadyClaimed, JobBusy
 from cronactors.instants import Millis
+from cronactors.job_data import data_from_column
+from cronactors.json_value import JsonText
 from cronactors.ledger import explain, jobs, own_loop, runs, stored_values, upsert, views
 from cronactors.ledger.job_fields import Defaults
 from cronactors.ledger.upsert import JobList, Upserted
@@ -18,7 +20,7 @@ from cronactors.policy import Outcome
 from cronactors.settings import RetryPolicy
 from cronactors.spec import JobChanges, JobSpec
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import Claimed, OriginRow, RunRow
+from cronactors.storage.rows import Claimed, JobRow, OriginRow, RunRow
 
 # Jobs
 
@@ -119,10 +121,19 @@ class PageOfJobs(ReadRequest[tuple[list[CronJob], int | None]]):
     after: int
     limit: int
     user_id: str | None
+    tag: str | None = None
+    enabled: bool | None = None
 
     def apply(self, storage: Storage) -> tuple[list[CronJob], int | None]:
-        page = storage.list_jobs(after=self.after, limit=self.limit, user_id=self.user_id)
-        return views.job_views(storage, (job for _, job in page)), page[-1][0] if len(page) == self.limit else None
+        if self.tag is None:
+            page = storage.list_jobs(after=self.after, limit=self.limit, user_id=self.user_id)
+        else:
+            page = storage.jobs_tagged(self.tag, after=self.after, limit=self.limit)
+        wanted = (job for _, job in page if self._wants(job))
+        return views.job_views(storage, wanted), page[-1][0] if len(page) == self.limit else None
+
+    def _wants(self, job: JobRow) -> bool:
+        return self.user_id in (None, job.user_id) and self.enabled in (None, bool(job.enabled))
 
 
 @attrs.frozen
@@ -220,12 +231,24 @@ class FinishOwnRun(Request[CronRun]):
 
 @attrs.frozen
 class RequestRun(Request[CronRun]):
-    """Add a pending run that may start now, and return it."""
+    """Add a pending run that may start now, and return it; or return the run that was requested with its key before."""
 
     job_id: str
+    key: str | None
+    data: str | None = attrs.field(repr=False)
 
     def apply(self, storage: Storage) -> CronRun:
-        return views.run_view(runs.request_run(storage, self.job_id))
+        return views.run_view(runs.request_run(storage, self.job_id, key=self.key, data=self.data))
+
+
+@attrs.frozen
+class GetRunData(ReadRequest[JsonText]):
+    """Read the data of a run."""
+
+    run_id: str
+
+    def apply(self, storage: Storage) -> JsonText:
+        return data_from_column(runs.data_of_run(storage, self.run_id))
 
 
 @attrs.frozen

@@ -17,7 +17,7 @@ from cronactors.errors import JobNotFound, one_line, shorten
 from cronactors.model import ALL, CronJob, CronRun, RunStatus
 from cronactors.schedules.schedule_json import schedule_to_dict
 
-_JsonValue: TypeAlias = str | int | float | bool | dict[str, object] | None
+_JsonValue: TypeAlias = str | int | float | bool | list[str] | dict[str, object] | None
 
 _COLOURS = {RunStatus.SUCCESS: "green", RunStatus.FAILED: "red", RunStatus.RUNNING: "cyan"}
 """Other statuses are yellow."""
@@ -75,8 +75,9 @@ async def _read_runs(database: str, name: str, user_id: str | None, limit: int) 
 
 
 def print_jobs(jobs: Sequence[CronJob]) -> None:
-    """Print a table of jobs, each in its own zone; a column of users if any job has one."""
+    """Print a table of jobs, each in its own zone; a column of users, and one of tags, if any job has one."""
     users = any(job.user_id is not None for job in jobs)
+    tags = any(job.tags for job in jobs)
     rows = [
         [
             one_line(job.name, 60),
@@ -87,10 +88,21 @@ def print_jobs(jobs: Sequence[CronJob]) -> None:
             describe.local_time(job.last_run_at, job.timezone),
             describe.state(job),
             describe.first_line(job.last_error, 80),
+            *([one_line(", ".join(job.tags), 60)] if tags else []),
         ]
         for job in jobs
     ]
-    columns = ["name", *(["user"] if users else []), "schedule", "zone", "next", "last start", "state", "last error"]
+    columns = [
+        "name",
+        *(["user"] if users else []),
+        "schedule",
+        "zone",
+        "next",
+        "last start",
+        "state",
+        "last error",
+        *(["tags"] if tags else []),
+    ]
     print_table(columns, [list(map(Cell, row)) for row in rows])
     print_line("no jobs" if not jobs else f"{len(jobs):,} jobs" if len(jobs) > 1 else "1 job")
 
@@ -116,15 +128,15 @@ def print_runs(name: str, zone: str, runs: Sequence[CronRun]) -> None:
 
 
 def job_as_json(job: CronJob) -> dict[str, _JsonValue]:
-    """Convert a job to values of JSON, without its executor options, which may hold a secret."""
-    left_out = ("schedule", "misfire", "executor_options")  # the last may hold a secret
+    """Convert a job to values of JSON, without its executor options and its data, which may hold a secret."""
+    left_out = ("schedule", "misfire", "executor_options", "_data", "tags")
     fields = {key: _json_value(value) for key, value in attrs.asdict(job, recurse=False).items() if key not in left_out}
-    return {**fields, "schedule": dict(schedule_to_dict(job.schedule))}
+    return {**fields, "tags": list(job.tags), "schedule": dict(schedule_to_dict(job.schedule))}
 
 
 def run_as_json(run: CronRun) -> dict[str, _JsonValue]:
-    """Convert a run to values of JSON."""
-    return {key: _json_value(value) for key, value in attrs.asdict(run, recurse=False).items()}
+    """Convert a run to values of JSON, without the data of its result, which may hold a secret."""
+    return {key: _json_value(value) for key, value in attrs.asdict(run, recurse=False).items() if key != "_result_data"}
 
 
 def _json_value(value: object) -> _JsonValue:

@@ -18,6 +18,7 @@ from cronactors.ledger.due_moments import decide_due_moments, decided_ahead_of_c
 from cronactors.ledger.finish import finish_open_run
 from cronactors.ledger.new_rows import skipped_run, started_run, waiting_run
 from cronactors.ledger.open_runs import is_first_start, is_outdated_retry, waits_after_crashes
+from cronactors.ledger.run_requests import requested_data
 from cronactors.ledger.stored_values import check_policies, unreadable
 from cronactors.ledger.waiting import cancel_pending, insert_moments, release_first
 from cronactors.ledger.zone_changes import with_current_rules
@@ -274,7 +275,7 @@ def claim_pending(storage: Storage, run_id: int, *, owner: int, now: Millis) -> 
     run = run._replace(status=RunStatus.RUNNING.value, owner=owner, started_at=now)
     state = _held(job, JobState.of(job), run)
     storage.update_job_states([state])
-    return Claimed(run, job, state.next_run_at, state.decided_local, state.held_by)
+    return Claimed(run, job, state.next_run_at, state.decided_local, state.held_by, requested_data(storage, run))
 
 
 def _cannot_run(storage: Storage, job: JobRow, run: RunRow) -> bool:

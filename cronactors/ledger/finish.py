@@ -81,7 +81,7 @@ def _plain_finish(report: RunnerReport, now: Millis) -> tuple[PlainFinish, RunRo
     claimed, outcome = report.claimed, report.outcome
     if claimed is None or outcome.status is not RunStatus.SUCCESS:
         return None
-    run, job, following, _, held_by = claimed
+    run, job, following, _, held_by, _ = claimed
     if (
         run.session is not None
         or held_by != run.id
@@ -94,7 +94,7 @@ def _plain_finish(report: RunnerReport, now: Millis) -> tuple[PlainFinish, RunRo
     if following is not None and following <= now:
         return None  # it has overlapped moments
     finish = finish_values(run, outcome, now)
-    plain = PlainFinish(run.id, finish.completed_at, outcome.session_id, outcome.result, job.id, following)
+    plain = PlainFinish(run.id, finish.completed_at, outcome.session_id, outcome.result, job.id, following, outcome.result_data)
     return plain, run.finished(finish)
 
 

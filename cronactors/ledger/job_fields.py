@@ -17,10 +17,12 @@ import attrs
 from cronactors import checks
 from cronactors.errors import InvalidJob
 from cronactors.executor_options import NO_OPTIONS, ExecutorOptions, check_executor_options
+from cronactors.job_data import NO_DATA, check_data, data_from_column, data_to_column
 from cronactors.model import Misfire, Overlap, SessionMode
 from cronactors.policy import misfire_from_text, misfire_to_text
 from cronactors.spec import JobSpec
 from cronactors.storage.rows import JobRow
+from cronactors.tags import tags_from_column, tags_to_column
 
 Column: TypeAlias = str | int | float | None
 """A value as the storage keeps it."""
@@ -51,6 +53,7 @@ class JobField:
 
     Attributes:
         name: Its name everywhere.
+        attribute: The attribute of `JobSpec` that holds the value, where that is not its name.
         to_column: Makes the column of a value that `JobSpec` or `check_changes` has checked; None: the value is the column.
         from_column: Makes the attribute of `CronJob`; a `CronError` says that the column cannot be read. None: as above.
         if_unreadable: The attribute of `CronJob` where the column cannot be read.
@@ -58,6 +61,7 @@ class JobField:
     """
 
     name: str
+    attribute: str = attrs.field(default=attrs.Factory(lambda self: self.name, takes_self=True))
     to_column: Callable[[object], Column] | None = None
     from_column: Callable[[Column], object] | None = None
     if_unreadable: object = None
@@ -97,10 +101,16 @@ def _options_to_column(value: Mapping[str, object]) -> str:
     return check_executor_options("executor_options", value).text
 
 
+def _data_to_column(value: object) -> str | None:
+    return data_to_column(check_data("data", value))
+
+
 def options_from_column(text: str) -> ExecutorOptions:
     """Make the options without reading them: they are read when they are used, so that damaged ones fail their own run only."""
     return NO_OPTIONS if text == NO_OPTIONS.text else ExecutorOptions(text)
 
+
+_NO_TAGS: tuple[str, ...] = ()
 
 JOB_FIELDS: Final = (
     _as_it_is("name"),
@@ -114,17 +124,28 @@ JOB_FIELDS: Final = (
     _member("overlap", Overlap, Overlap.SKIP),
     _converted("misfire", misfire_to_text, misfire_from_text, Misfire()),
     _converted("executor_options", _options_to_column, options_from_column, NO_OPTIONS),
+    _as_it_is("description"),
+    _converted("tags", tags_to_column, tags_from_column, _NO_TAGS),
+    JobField(
+        name="data",
+        attribute="_data",  # `data` itself is a copy
+        to_column=_data_to_column,
+        from_column=cast(Callable[[Column], object], data_from_column),
+        if_unreadable=NO_DATA,
+    ),
 )
 """Every field that users set, but for the schedule."""
 
-_VALUES = attrgetter(*(field.name for field in JOB_FIELDS))
-"""The values of the fields of a `JobSpec` or a `JobRow`, in the order of the table."""
+_OF_SPEC = attrgetter(*(field.attribute for field in JOB_FIELDS))
+"""The values of the fields of a `JobSpec`, in the order of the table."""
+_OF_ROW = attrgetter(*(field.name for field in JOB_FIELDS))
+"""The columns of the fields in a `JobRow`, in the order of the table."""
 
 
 def columns_of_spec(spec: JobSpec, defaults: Defaults) -> dict[str, Column]:
     """Make the columns of a specification; what it leaves open is taken from the defaults."""
     columns: dict[str, Column] = {}
-    for field, value in zip(JOB_FIELDS, _VALUES(spec), strict=True):
+    for field, value in zip(JOB_FIELDS, _OF_SPEC(spec), strict=True):
         if value is None and field.has_default:
             columns[field.name] = getattr(defaults, field.name)
         else:
@@ -161,5 +182,5 @@ def attributes_of_row(job: JobRow, read: Callable[[Callable[[Column], object], C
     """
     return {
         field.name: column if field.from_column is None else read(field.from_column, column, field.if_unreadable)
-        for field, column in zip(JOB_FIELDS, _VALUES(job), strict=True)
+        for field, column in zip(JOB_FIELDS, _OF_ROW(job), strict=True)
     }

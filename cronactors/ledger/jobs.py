@@ -126,10 +126,7 @@ def new_job(
             "last_error": None,
             "consecutive_failures": 0,
             "pruned_until": None,
-            "description": "",
-            "tags": "[]",
             "history": "{}",
-            "data": None,
             "rules": RULES,
         }
     )

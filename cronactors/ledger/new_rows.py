@@ -104,6 +104,7 @@ def finish_values(run: RunRow, outcome: Outcome, now: Millis) -> RunFinish:
         session_id=outcome.session_id,
         result=outcome.result,
         error=outcome.error,
+        result_data=outcome.result_data,
         id=run.id,
         expected_status=run.status,
     )

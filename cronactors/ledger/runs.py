@@ -6,6 +6,7 @@ from cronactors.errors import JobBusy, RunClosed, RunNotFound, shorten
 from cronactors.instants import Millis
 from cronactors.ledger.finish import finish_open_run
 from cronactors.ledger.jobs import find_job
+from cronactors.ledger.run_requests import find_requested, requested_data, store_request
 from cronactors.model import Cause, Overlap, RunStatus, Trigger
 from cronactors.policy import Outcome
 from cronactors.settings import RetryPolicy
@@ -29,13 +30,23 @@ def find_run(storage: Storage, run_id: str) -> RunRow:
     return run
 
 
-def request_run(storage: Storage, job_id: str) -> RunRow:
+def request_run(storage: Storage, job_id: str, *, key: str | None = None, data: str | None = None) -> RunRow:
     """Add a pending run of a job that is due now; the job's next moment is not changed.
+
+    Args:
+        storage: Inside a transaction.
+        job_id: The job.
+        key: Of two requests with one key the first counts: the second returns the last attempt of its run. None: it always counts.
+        data: The data of the run: JSON. None: that of the job.
 
     Raises:
         JobNotFound: There is none of that id.
         JobBusy: The job has an open run and skips what overlaps.
+        InvalidJob: The key was used with other data.
     """
+    earlier = None if key is None else find_requested(storage, job_id, key=key, data=data)
+    if earlier is not None:
+        return earlier
     job = find_job(storage, job_id)
     open_runs = storage.open_runs([job_id])
     if job.overlap == Overlap.SKIP:
@@ -47,7 +58,9 @@ def request_run(storage: Storage, job_id: str) -> RunRow:
     for run in retries:
         if run.waits_for is None:  # it may hold the job, so that cancelling it releases another run
             finish_open_run(storage, run, Outcome(status=RunStatus.CANCELLED, cause=Cause.REPLACED), RetryPolicy())
-    return insert_manual_run(storage, job, storage.now())
+    run = insert_manual_run(storage, job, storage.now())
+    store_request(storage, run, key=key, data=data)
+    return run
 
 
 def insert_manual_run(storage: Storage, job: JobRow, now: Millis) -> RunRow:
@@ -71,6 +84,18 @@ def insert_manual_run(storage: Storage, job: JobRow, now: Millis) -> RunRow:
         if run_id is not None:
             return run.with_id(run_id)
         moment += 1  # another run of the job was requested in this millisecond
+
+
+def data_of_run(storage: Storage, run_id: str) -> str | None:
+    """Return the data of a run: JSON; None if it has none.
+
+    Raises:
+        RunNotFound: There is none of that id.
+        JobNotFound: It has the data of its job, which was removed.
+    """
+    run = find_run(storage, run_id)
+    requested = requested_data(storage, run)
+    return find_job(storage, run.job_id).data if requested is None else requested
 
 
 def request_cancel(storage: Storage, run_id: str, *, policy: RetryPolicy) -> RunRow:

@@ -12,12 +12,14 @@ import attrs
 from cronactors import checks
 from cronactors.errors import CronError, InvalidJob
 from cronactors.instants import EARLIEST, Millis, from_millis
+from cronactors.job_data import data_from_column
+from cronactors.json_value import JsonText
 from cronactors.ledger.job_fields import attributes_of_row, options_from_column
 from cronactors.ledger.stored_values import is_time, schedule_of, unreadable
 from cronactors.model import Cause, CronJob, CronRun, JobContext, RunStatus, SessionMode, Trigger
 from cronactors.schedules.schedule import OneShot
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import JobRow, RunRow
+from cronactors.storage.rows import Claimed, JobRow, RunRow
 
 _T = TypeVar("_T")
 _V = TypeVar("_V")
@@ -86,8 +88,15 @@ def job_view(job: JobRow, open_runs: Iterable[RunRow]) -> CronJob:
 
 
 def faults_of_job(job: JobRow) -> list[CronError]:
-    """Return the errors of a job's values that cannot be read."""
-    return _read_job(job, ())[1]
+    """Return the errors of a job's values that cannot be read, also of those that only its runs read."""
+    return _read_job(job, ())[1] + _faults_of_json(options_from_column(job.executor_options), data_from_column(job.data))
+
+
+def _faults_of_json(*values: JsonText) -> list[CronError]:
+    reader = _Reader()
+    for value in values:
+        reader.read(JsonText.read, value, None)
+    return reader.faults
 
 
 def job_views(storage: Storage, jobs: Iterable[JobRow]) -> list[CronJob]:
@@ -129,6 +138,7 @@ def _read_run(run: RunRow) -> tuple[CronRun, list[CronError]]:
         error=run.error,
         session_id=run.session_id,
         coalesced=run.coalesced,
+        result_data=data_from_column(run.result_data, "result_data"),
     )
     if reader.faults:
         view = attrs.evolve(view, error=f"its stored record cannot be read: {reader.faults[0]}")
@@ -142,11 +152,12 @@ def run_view(run: RunRow) -> CronRun:
 
 def faults_of_run(run: RunRow) -> list[CronError]:
     """Return the errors of a run's values that cannot be read."""
-    return _read_run(run)[1]
+    return _read_run(run)[1] + _faults_of_json(data_from_column(run.result_data, "result_data"))
 
 
-def context_of(run: RunRow, job: JobRow) -> JobContext:
+def context_of(claimed: Claimed) -> JobContext:
     """Make the context that the executor of a run is called with."""
+    run, job = claimed.run, claimed.job
     return JobContext(
         prompt=job.prompt,
         session_mode=SessionMode(job.session_mode),  # the claim has checked it
@@ -157,4 +168,5 @@ def context_of(run: RunRow, job: JobRow) -> JobContext:
         scheduled_at=_Reader().instant("scheduled_at", run.scheduled_at),
         attempt=run.attempt,
         executor_options=options_from_column(job.executor_options),
+        data=data_from_column(job.data if claimed.request_data is None else claimed.request_data),
     )

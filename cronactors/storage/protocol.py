@@ -22,6 +22,7 @@ from cronactors.storage.rows import (
     RunFinish,
     RunRow,
 )
+from cronactors.storage.run_requests import RunRequestTable
 
 
 class Storage(Protocol):
@@ -33,6 +34,11 @@ class Storage(Protocol):
     @property
     def name(self) -> str:
         """How messages name the storage."""
+        ...
+
+    @property
+    def run_requests(self) -> RunRequestTable:
+        """What runs were requested with."""
         ...
 
     def now(self) -> Millis:
@@ -125,6 +131,10 @@ class Storage(Protocol):
             limit: How many at most.
             user_id: Only jobs of this user; None: of all users.
         """
+        ...
+
+    def jobs_tagged(self, tag: str, *, after: int, limit: int) -> list[tuple[int, JobRow]]:
+        """Return a page of the jobs that have a tag, as `list_jobs` does. A job whose tags cannot be read has none."""
         ...
 
     # The queue

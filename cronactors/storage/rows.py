@@ -15,7 +15,7 @@ PAUSE: Final = "pause"
 CRASH_LOOP: Final = "crash_loop"
 """`RunRow.waits_for` of a run whose job is in a crash loop: it waits until no other such run is running."""
 
-_SECRET = frozenset({"prompt", "executor_options", "data", "last_error", "result", "result_data", "error"})
+_SECRET = frozenset({"prompt", "executor_options", "data", "last_error", "result", "result_data", "error", "request_data"})
 """Fields that a repr leaves out: texts of users and of their executors."""
 
 
@@ -237,6 +237,7 @@ class Claimed(NamedTuple):
         next_run_at: The first moment of the job that is not decided yet.
         decided_local: As in `JobRow`.
         held_by: The open run that must finish before another of the job may start.
+        request_data: The data that the run was requested with: JSON. None: it has the data of its job.
     """
 
     run: RunRow
@@ -244,6 +245,11 @@ class Claimed(NamedTuple):
     next_run_at: Millis | None
     decided_local: int | None
     held_by: int | None
+    request_data: str | None = None
+
+    def __repr__(self) -> str:
+        """Leave out the secret fields."""
+        return _repr(self)
 
     @property
     def job_now(self) -> JobRow:

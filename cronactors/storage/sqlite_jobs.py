@@ -8,6 +8,7 @@ from cronactors.instants import Millis
 from cronactors.storage import statements as sql
 from cronactors.storage.execution import Execution, integer
 from cronactors.storage.rows import SPEC, JobRow, JobState
+from cronactors.tags import NO_TAGS, tags_to_find
 
 _job_state = sql.UPDATE_JOB_STATE.row_maker()
 
@@ -20,11 +21,18 @@ class SqliteJobs(Execution):
         numbers = self._new_numbers(sql.LAST_JOB, len(rows))
         self._write(sql.INSERT_JOB, ((number, *row[:SPEC]) for number, row in zip(numbers, rows, strict=True)))
         self._write(sql.INSERT_SPEC, ((number, *row[SPEC:]) for number, row in zip(numbers, rows, strict=True)))
+        self._insert_tags(rows)
 
     def update_jobs(self, rows: Sequence[JobRow]) -> None:
         """Write both rows of each job."""
         self._write(sql.UPDATE_JOB, ((*row[:SPEC], row.id) for row in rows))
         self._write(sql.UPDATE_SPEC, ((*row[SPEC:], row.id) for row in rows))
+        self._write(sql.DELETE_TAGS, ((row.id,) for row in rows))
+        self._insert_tags(rows)
+
+    def _insert_tags(self, rows: Sequence[JobRow]) -> None:
+        """Add jobs to the index of tags."""
+        self._write(sql.INSERT_TAG, ((tag, row.id) for row in rows if row.tags != NO_TAGS for tag in tags_to_find(row.tags)))
 
     def update_job_states(self, states: Sequence[JobState]) -> None:
         """Write the state of jobs."""
@@ -35,7 +43,7 @@ class SqliteJobs(Execution):
         self._write(sql.SET_RULES, ((rules, job_id) for job_id in ids))
 
     def delete_jobs(self, ids: Sequence[str]) -> None:
-        """Delete jobs; SQLite deletes their job_specs with them."""
+        """Delete jobs; SQLite deletes their job_specs and job_tags with them."""
         self._write(sql.DELETE_JOB, ((job_id,) for job_id in ids))
 
     def jobs(self, ids: Sequence[str]) -> dict[str, JobRow]:
@@ -61,6 +69,11 @@ class SqliteJobs(Execution):
             rows = self._fetch(sql.LIST_JOBS, (after, limit))
         else:
             rows = self._fetch(sql.LIST_JOBS_OF_USER, (after, user_id, limit))
+        return [(integer(number), JobRow._make(job)) for number, *job in rows]
+
+    def jobs_tagged(self, tag: str, *, after: int, limit: int) -> list[tuple[int, JobRow]]:
+        """Return a page of the jobs that have a tag."""
+        rows = self._fetch(sql.LIST_JOBS_TAGGED, (tag, after, limit))
         return [(integer(number), JobRow._make(job)) for number, *job in rows]
 
     def latest_added_at(self, *, among: int) -> Millis | None:

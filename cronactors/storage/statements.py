@@ -68,6 +68,11 @@ IDS_NAMED = RowStatement("SELECT (SELECT id FROM jobs WHERE jobs.user_id = :user
 JOBS_OF_ORIGIN = f"{_JOBS} WHERE origin = ?"
 LIST_JOBS = f"SELECT jobs.number, {_JOBS_FROM} WHERE jobs.number > ? ORDER BY jobs.number LIMIT ?"
 LIST_JOBS_OF_USER = f"SELECT jobs.number, {_JOBS_FROM} WHERE jobs.number > ? AND user_id = ? ORDER BY jobs.number LIMIT ?"
+LIST_JOBS_TAGGED = f"""SELECT jobs.number, {_quoted(JobRow._fields)} FROM job_tags
+ CROSS JOIN jobs ON jobs.number = job_tags.number CROSS JOIN job_specs ON job_specs.number = jobs.number
+ WHERE tag = ? AND job_tags.number > ? ORDER BY job_tags.number LIMIT ?"""
+INSERT_TAG = RowStatement("INSERT INTO job_tags (tag, number) SELECT :tag, number FROM jobs WHERE id = :id")
+DELETE_TAGS = RowStatement("DELETE FROM job_tags WHERE number = (SELECT number FROM jobs WHERE id = :id)")
 LATEST_ADDED_AT = """SELECT max(at) FROM
  (SELECT max(created_at, anchor_at) AS at FROM job_specs ORDER BY number DESC LIMIT :among)
 UNION ALL SELECT max(at) FROM

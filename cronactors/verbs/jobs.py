@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Unpack
 
 from cronactors.actors import user_requests
-from cronactors.checks import text
+from cronactors.checks import flag, text
 from cronactors.errors import InvalidJob
 from cronactors.ids import with_ids
 from cronactors.ledger.upsert import JobList
@@ -24,6 +24,7 @@ from cronactors.spec import (
     check_user_id,
     job_spec,
 )
+from cronactors.tags import check_tag
 from cronactors.verbs.base import Verbs
 
 _PAGE = 500
@@ -132,17 +133,28 @@ class JobVerbs(Verbs):
         """
         return await self._mailbox.call(user_requests.GetJobByName(check_lookup_name(name), check_user_id(user_id)))
 
-    async def list_jobs(self, *, user_id: str | AllUsers | None = ALL) -> list[CronJob]:
+    async def list_jobs(
+        self, *, user_id: str | AllUsers | None = ALL, tag: str | None = None, enabled: bool | None = None
+    ) -> list[CronJob]:
         """Read jobs in the order in which they were added, 500 per transaction: a change in between may or may not show.
 
         Args:
             user_id: The user; None for the agent itself, ALL for all users.
+            tag: Only jobs with this tag, which an index finds; None for all.
+            enabled: True for jobs that are enabled, False for those that are paused or done; None for both.
+
+        Raises:
+            InvalidJob: An argument has a wrong type or value.
         """
         wanted = None if user_id is ALL else check_user_id(user_id)
+        if tag is not None:
+            check_tag("tag", tag)
+        if enabled is not None:
+            flag("enabled", enabled, InvalidJob)
         jobs: list[CronJob] = []
         after: int | None = 0
         while after is not None:
-            page, after = await self._mailbox.call(user_requests.PageOfJobs(after, _PAGE, wanted))
+            page, after = await self._mailbox.call(user_requests.PageOfJobs(after, _PAGE, wanted, tag, enabled))
             jobs += page
         return jobs
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cronactors.json_value import JsonInput
 from cronactors.model import CronJob, CronRun, RunStatus
 from cronactors.own_loop import outcome_from
 from cronactors.verbs.base import Verbs
@@ -44,7 +45,14 @@ class LoopVerbs(Verbs):
         return await self._own_loop.start(job)
 
     async def record_run_complete(
-        self, run_id: str, status: RunStatus, result: str | None = None, *, session_id: str = "", error: str | None = None
+        self,
+        run_id: str,
+        status: RunStatus,
+        result: str | None = None,
+        *,
+        session_id: str = "",
+        error: str | None = None,
+        data: JsonInput = None,
     ) -> CronRun:
         """Finish a run, once, through any store of the file. A failed run is retried as its job says.
 
@@ -54,11 +62,12 @@ class LoopVerbs(Verbs):
             result: The result; for a failed run without ``error``, the reason of the failure.
             session_id: The session used.
             error: The reason of the failure.
+            data: A JSON value for programs, kept as `CronRun.result_data`: at most 65,536 bytes as JSON.
 
         Raises:
             InvalidJob: An argument has a wrong type or value.
             RunNotFound: There is no run with that id.
             RunClosed: It has ended, or was taken over.
         """
-        outcome = outcome_from(status, result, session_id=session_id, error=error)
+        outcome = outcome_from(status, result, session_id=session_id, error=error, data=data)
         return await self._own_loop.finish(run_id, outcome)

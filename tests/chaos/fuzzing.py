@@ -11,7 +11,7 @@ from typing import Any
 
 from cronactors import Cron, Interval, JobSpec, RunStatus
 from cronactors.settings import MAX_SLOTS
-from cronactors.spec import MAX_DELAY, MAX_JOBS, MAX_NAME, MAX_PATH, MAX_PROMPT, MAX_RETRIES, MAX_TIMEOUT
+from cronactors.spec import MAX_DELAY, MAX_DESCRIPTION, MAX_JOBS, MAX_NAME, MAX_PATH, MAX_PROMPT, MAX_RETRIES, MAX_TIMEOUT
 
 Chance = random.Random
 Maker = Callable[[Chance], object]
@@ -277,6 +277,9 @@ SPEC: Mapping[str, Maker] = {
     "overlap": bad_member("skip", "buffer_one", "buffer_all", "cancel_other", "allow_all"),
     "misfire": lambda c: thing(c),
     "executor_options": lambda c: thing(c, dict),
+    "description": bad_text(MAX_DESCRIPTION, empty_is_bad=False),
+    "tags": lambda c: thing(c, list, tuple, dict, set, frozenset, range, type(iter([]))),
+    "data": lambda c: thing(c, str, int, float, list, tuple, dict, type(None)),
 }
 CONFIG: Mapping[str, Maker] = {
     "timezone": bad_zone(),

@@ -29,6 +29,9 @@ OTHER = {
     "overlap": Overlap.BUFFER_ALL,
     "misfire": Misfire(window=timedelta(hours=1), coalesce=Coalesce.ALL, max_runs=5),
     "executor_options": {"shell": "/bin/zsh", "deep": {"list": [1, 2.5, None]}},
+    "description": "what it is for\nin two lines",
+    "tags": ("nightly", "reports"),
+    "data": {"customer": "acme", "deep": {"list": [1, 2.5, None]}},
 }
 
 
@@ -42,10 +45,10 @@ def shown(field, value):
 
 def test_the_table_holds_every_field_that_users_set_but_the_schedule():
     assert set(OTHER) == NAMES
-    assert {field.name for field in attrs.fields(JobSpec)} == NAMES | {"schedule"}
+    assert {field.alias for field in attrs.fields(JobSpec)} == NAMES | {"schedule"}
     assert set(spec._FIELD_CHECKS) == NAMES | {"schedule"}
     assert set(JobChanges.__annotations__) == set(spec._FIELD_CHECKS) - {"user_id"}
-    assert {field.name for field in attrs.fields(CronJob)} >= NAMES | {"schedule"}
+    assert {field.alias for field in attrs.fields(CronJob)} >= NAMES | {"schedule"}
     assert set(JobRow._fields) >= NAMES | {"schedule"}
     assert {field.name for field in JOB_FIELDS if field.has_default} == {field.name for field in attrs.fields(Defaults)}
 
@@ -57,7 +60,7 @@ def test_a_file_of_jobs_knows_every_field():
 
 def test_an_executor_sees_fields_by_their_names():
     of_the_run = {"job_name", "job_id", "run_id", "scheduled_at", "attempt"}
-    assert {field.name for field in attrs.fields(JobContext)} - of_the_run <= NAMES
+    assert {field.alias for field in attrs.fields(JobContext)} - of_the_run <= NAMES
 
 
 @pytest.mark.parametrize("field", sorted(NAMES))

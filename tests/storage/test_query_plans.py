@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from cronactors.storage import statements
+from cronactors.storage import sqlite_run_requests, statements
 from cronactors.storage.connection import connect
 from cronactors.storage.file_state import MEMORY
 from cronactors.storage.row_statement import WIDTHS, RowStatement
 
-HOMES = [statements]
+HOMES = [statements, sqlite_run_requests]
 ALL = {name: value for home in HOMES for name, value in vars(home).items() if name.isupper() and name[0] != "_"}
 ROW_STATEMENTS = {name: value for name, value in ALL.items() if isinstance(value, RowStatement)}
 TEXTS = {name: text for name, text in ALL.items() if isinstance(text, str)}
@@ -61,6 +61,16 @@ SEARCHES = {
         "jobs USING INDEX jobs_of_user (user_id=? AND rowid>?)",
         "job_specs USING INTEGER PRIMARY KEY (rowid=?)",
     ],
+    "LIST_JOBS_TAGGED": [
+        "job_tags USING PRIMARY KEY (tag=? AND number>?)",
+        "jobs USING INTEGER PRIMARY KEY (rowid=?)",
+        "job_specs USING INTEGER PRIMARY KEY (rowid=?)",
+    ],
+    "DELETE_TAGS": ["job_tags USING INDEX job_tags_of_job (number=?)", "jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)"],
+    "REQUEST_OF_MOMENT": ["run_requests USING INDEX run_requests_of_job (job_id=? AND scheduled_at=?)"],
+    "REQUEST_OF_KEY": ["run_requests USING INDEX run_requests_key (job_id=? AND key=?)"],
+    "LAST_REQUESTED_RUN": ["runs USING INDEX runs_of_job (job_id=? AND scheduled_at=? AND manual=?)"],
+    "DELETE_REQUEST": ["run_requests USING INDEX run_requests_of_job (job_id=? AND scheduled_at=?)"],
     "DUE": [
         "jobs USING INDEX jobs_due (next_run_at<?)",
         "runs USING INDEX runs_queue (waits_for=? AND ready_at<?)",
@@ -159,12 +169,11 @@ def test_the_tables_above_name_only_statements_that_exist() -> None:
 
 
 def test_every_index_is_used(db: sqlite3.Connection) -> None:
-    made = {
-        name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name IN ('jobs', 'runs')")
-    }
+    tables = "('jobs', 'runs', 'job_tags', 'run_requests')"
+    made = {name for (name,) in db.execute(f"SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name IN {tables}")}
     used = {
         name
         for text in (*STATEMENTS.values(), *FOR_MANY.values())
         for name in re.findall(r"USING INDEX (\w+)", " ".join(plan(db, text)))
     }
-    assert used - {"job_tags_of_job"} == made - {"runs_unsuccessful"}
+    assert used == made - {"runs_unsuccessful"}
