@@ -14,7 +14,8 @@ Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | Non
 JsonInput: TypeAlias = "str | int | float | bool | Sequence[JsonInput] | Mapping[str, JsonInput] | None"
 """A value of JSON, as it is given: any mapping with text as keys, lists, tuples, and plain values."""
 
-_MAX_DEPTH = 100
+MAX_DEPTH = 100
+"""Most levels of lists and mappings in a value."""
 
 
 class JsonText:
@@ -96,8 +97,8 @@ class JsonCopy:
         return text
 
     def _copy(self, field: str, value: object, depth: int) -> Json:
-        if depth > _MAX_DEPTH:
-            raise InvalidJob(f"{field} is too deep: at most {_MAX_DEPTH} levels are allowed")
+        if depth > MAX_DEPTH:
+            raise InvalidJob(f"{field} is too deep: at most {MAX_DEPTH} levels are allowed")
         self._spend(2)
         match value:
             case None | bool() | int():

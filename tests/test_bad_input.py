@@ -33,7 +33,7 @@ from cronactors import (
 )
 from cronactors.errors import shorten
 from cronactors.testing import VirtualClock, make_context
-from tests.bad_input import BAD_ID, BAD_LIMIT, BAD_TEXT, BAD_ZONE, LONE, NUL, SECRET, SPEC_FIELDS, cases, check
+from tests.bad_input import BAD_FLAG, BAD_ID, BAD_LIMIT, BAD_TEXT, BAD_ZONE, LONE, NUL, SECRET, SPEC_FIELDS, cases, check
 
 CHANGEABLE = set(SPEC_FIELDS) - {"user_id"}
 
@@ -168,6 +168,7 @@ ID_CALLS: Mapping[str, tuple[str, Callable[[CronScheduler, Any], Awaitable[objec
     "get_job_by_name": ("name", lambda scheduler, junk: scheduler.store.get_job_by_name(junk)),
     "remove_job_by_name": ("name", lambda scheduler, junk: scheduler.store.remove_job_by_name(junk)),
     "get_run": ("run_id", lambda scheduler, junk: scheduler.store.get_run(junk)),
+    "get_run_data": ("run_id", lambda scheduler, junk: scheduler.store.get_run_data(junk)),
     "request_cancel": ("run_id", lambda scheduler, junk: scheduler.store.request_cancel(junk)),
     "cancel_run": ("run_id", lambda scheduler, junk: scheduler.cancel_run(junk)),
     "record_run_complete": ("run_id", lambda scheduler, junk: scheduler.store.record_run_complete(junk, RunStatus.SUCCESS)),
@@ -193,7 +194,19 @@ async def test_bad_and_unknown_ids(virtual_clock: VirtualClock, name: str) -> No
 KEYWORD_CALLS: Mapping[str, tuple[Callable[..., Awaitable[object]], Mapping[str, Sequence[object]]]] = {
     "get_job_by_name": (lambda store, **junk: store.get_job_by_name("old", **junk), {"user_id": SPEC_FIELDS["user_id"]}),
     "remove_job_by_name": (lambda store, **junk: store.remove_job_by_name("old", **junk), {"user_id": SPEC_FIELDS["user_id"]}),
-    "list_jobs": (lambda store, **junk: store.list_jobs(**junk), {"user_id": SPEC_FIELDS["user_id"]}),
+    "list_jobs": (
+        lambda store, **junk: store.list_jobs(**junk),
+        {
+            "user_id": SPEC_FIELDS["user_id"],
+            "tag": (5, b"x", True, [], "", NUL, LONE, "x" * 101, " x"),
+            "enabled": BAD_FLAG[1:],
+        },
+    ),
+    "request_run": (
+        lambda store, **junk: store.request_run("no such id", **junk),
+        {"key": (5, b"x", True, [], "", NUL, LONE, "x" * 201), "data": SPEC_FIELDS["data"]},
+    ),
+    "get_run_data": (lambda store, **junk: store.get_run_data(**junk), {"run_id": BAD_ID}),
     "get_due_jobs": (lambda store, **junk: store.get_due_jobs(**junk), {"limit": BAD_LIMIT}),
     "get_retry_jobs": (lambda store, **junk: store.get_retry_jobs(**junk), {"limit": BAD_LIMIT}),
     "list_runs": (
@@ -212,6 +225,7 @@ KEYWORD_CALLS: Mapping[str, tuple[Callable[..., Awaitable[object]], Mapping[str,
             "result": (5, b"x", []),
             "error": (5, b"x", []),
             "session_id": (5, b"x", [], NUL, LONE, "x" * 201),
+            "data": SPEC_FIELDS["data"],
         },
     ),
 }
@@ -265,12 +279,17 @@ CALLS: Mapping[str, st.SearchStrategy[tuple[tuple[Any, ...], dict[str, Any]]]] =
     },
     **{
         name: st.tuples(st.tuples(st.just("old") | ANYTHING), st.just({}))
-        for name in ("get_job", "pause_job", "resume_job", "remove_job", "request_run", "request_cancel", "get_run")
+        for name in ("get_job", "pause_job", "resume_job", "remove_job", "request_cancel", "get_run")
     },
+    "request_run": st.tuples(
+        st.tuples(st.just("old") | ANYTHING), st.fixed_dictionaries({}, optional={"data": ANYTHING, "key": ANYTHING})
+    ),
     "record_run_start": st.tuples(st.tuples(ANYTHING), st.just({})),
     "get_job_by_name": st.tuples(st.tuples(ANYTHING), st.fixed_dictionaries({}, optional={"user_id": ANYTHING})),
     "list_runs": st.tuples(st.tuples(), KEYWORDS),
-    "list_jobs": st.tuples(st.tuples(), st.fixed_dictionaries({}, optional={"user_id": ANYTHING})),
+    "list_jobs": st.tuples(
+        st.tuples(), st.fixed_dictionaries({}, optional={"user_id": ANYTHING, "tag": ANYTHING, "enabled": ANYTHING})
+    ),
     "get_due_jobs": st.tuples(st.tuples(), st.fixed_dictionaries({}, optional={"limit": ANYTHING})),
     "record_run_complete": st.tuples(
         st.tuples(ANYTHING, ANYTHING, ANYTHING), st.fixed_dictionaries({}, optional={"error": ANYTHING, "session_id": ANYTHING})

@@ -152,6 +152,26 @@ def test_two_users_may_have_jobs_of_the_same_name(write):
     assert len(load_config(write(f'{JOB}every_ms = 1\n{JOB}user_id = "u"\nevery_ms = 1')).jobs) == 2
 
 
+@pytest.mark.parametrize(
+    ("text", "data"),
+    [
+        ('data = { warn_above = 0.9, disks = ["/", "/home"] }', {"warn_above": 0.9, "disks": ["/", "/home"]}),
+        ("[cron.jobs.data]\nnested.list = [1, { x = true }]", {"nested": {"list": [1, {"x": True}]}}),
+        ("data = [1, 2]", [1, 2]),
+        ('data = "text"', "text"),
+        ("data = 0", 0),
+    ],
+)
+def test_data_of_a_job_is_any_value_of_toml_that_json_has(write, text, data):
+    (job,) = load_config(write(f"{JOB}every_ms = 1\n{text}")).jobs
+    assert job.data == data
+
+
+def test_tags_and_the_description_of_a_job(write):
+    (job,) = load_config(write(f'{JOB}every_ms = 1\ntags = ["b", "a", "b"]\ndescription = "What it is for"')).jobs
+    assert (job.tags, job.description) == (("a", "b"), "What it is for")
+
+
 BASH = {"shell": "/bin/bash"}
 
 
@@ -267,6 +287,11 @@ MISUSE = [
     (f"{JOB}every_ms = 1\nsession_mode = [1]", InvalidJob, "job 'a': session_mode must be one of"),
     (f'{JOB}every_ms = 1\nuser_id = ""', InvalidJob, "job 'a': user_id must not be empty"),
     (f'{JOB}every_ms = 1\noverlap = "buffer_two"', InvalidJob, "job 'a': overlap must be one of"),
+    (f"{JOB}every_ms = 1\ndata = {{ day = 2026-01-01 }}", InvalidJob, r"job 'a': data\['day'\] must be a JSON value, not date"),
+    (f"{JOB}every_ms = 1\ndata = nan", InvalidJob, "job 'a': data must be a finite number"),
+    (f'{JOB}every_ms = 1\ntags = "x"', InvalidJob, "job 'a': tags must be a list of text, not str"),
+    (f"{JOB}every_ms = 1\ntags = [1]", InvalidJob, r"job 'a': tags\[0\] must be text, not int"),
+    (f"{JOB}every_ms = 1\ndescription = 1", InvalidJob, "job 'a': description must be text, not int"),
     (f'{JOB}every_ms = 1\nmisfire = "all"', InvalidJob, "job 'a': misfire must be a table"),
     (
         f"{JOB}every_ms = 1\nmisfire = {{ window = 5 }}",

@@ -52,6 +52,14 @@ def test_a_return_value_is_a_success(value, result, session_id):
     assert type(outcomes.success(value).result) is str
 
 
+def test_an_outcome_has_the_data_of_a_result_and_whether_to_notify():
+    outcome = outcomes.success(JobResult(summary="fine", data={"b": [1], "a": None}, notify=False))
+    assert (outcome.result_data, outcome.notify) == ('{"a":null,"b":[1]}', False)
+    assert "null" not in repr(outcome)
+    plain = outcomes.success(JobResult(summary="fine"))
+    assert (plain.result_data, plain.notify) == (None, True)
+
+
 @pytest.mark.parametrize(
     ("value", "error"),
     [

@@ -8,8 +8,8 @@ from cronactors.storage.rows import Claimed, JobState, PlainFinish
 from tests.storages import job, run, run_finish
 
 SECRET = "hunter2"
-JOB = job(prompt=SECRET, executor_options=SECRET, last_error=SECRET)
-RUN = run(result=SECRET, error=SECRET)
+JOB = job(prompt=SECRET, executor_options=SECRET, data=SECRET, last_error=SECRET)
+RUN = run(result=SECRET, result_data=SECRET, error=SECRET)
 
 
 @pytest.mark.parametrize(
@@ -18,9 +18,9 @@ RUN = run(result=SECRET, error=SECRET)
         JOB,
         JobState.of(JOB),
         RUN,
-        Claimed(RUN, JOB, 1, 2, 3),
-        run_finish(1, "running", result=SECRET, error=SECRET),
-        PlainFinish(1, 2, "s", SECRET, "j", 3),
+        Claimed(RUN, JOB, 1, 2, 3, SECRET),
+        run_finish(1, "running", result=SECRET, result_data=SECRET, error=SECRET),
+        PlainFinish(1, 2, "s", SECRET, "j", 3, SECRET),
     ],
     ids=lambda row: type(row).__name__,
 )

@@ -6,7 +6,10 @@ import pytest
 
 from cronactors.storage.protocol import Storage
 from cronactors.storage.run_requests import RunRequestRow
+from tests import storages
 from tests.storages import add_run, job
+
+storage, store = storages.storage, storages.store
 
 
 def request(at: int = 1, *, job_id: str = "a", key: str | None = None, data: str | None = None) -> RunRequestRow:
