@@ -33,10 +33,10 @@ def check_data(field: str, value: object, *, limit: int = MAX_DATA) -> JsonText:
     Raises:
         InvalidJob: It is no JSON value, or too long; the message names the field and the key in it, never the value.
     """
-    if value is None:
-        return NO_DATA
     if type(value) is JsonText:
         return value
+    if value is None:
+        return NO_DATA
     return JsonText(JsonCopy(field, limit).text(value), field)
 
 

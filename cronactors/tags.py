@@ -48,13 +48,12 @@ def check_tags(field: str, value: object) -> tuple[str, ...]:
 
 def convert_tags(value: Iterable[str]) -> tuple[str, ...]:
     """Convert and check the field ``tags``."""
-    return check_tags("tags", value)
+    return () if type(value) is tuple and not value else check_tags("tags", value)
 
 
-def tags_to_column(tags: Iterable[str]) -> str:
-    """Write tags for their column: a JSON list."""
-    checked = check_tags("tags", tags)
-    return json.dumps(checked, separators=(",", ":")) if checked else NO_TAGS
+def tags_to_column(tags: tuple[str, ...]) -> str:
+    """Write checked tags for their column: a JSON list."""
+    return json.dumps(tags, separators=(",", ":")) if tags else NO_TAGS
 
 
 def tags_from_column(text: str) -> tuple[str, ...]:

@@ -161,8 +161,8 @@ class World:
     def orphans(self, *, trust_leases: bool) -> list[RunRow]:
         return self.do(lambda storage: recovery.orphans(storage, self.this_process, storage.running(), trust_leases=trust_leases))
 
-    def request(self, job_id: str) -> RunRow:
-        return self.do(runs.request_run, job_id)
+    def request(self, job_id: str, *, key: str | None = None, data: str | None = None) -> RunRow:
+        return self.do(runs.request_run, job_id, key=key, data=data)
 
     def cancel(self, run: RunRow) -> RunRow:
         return self.do(runs.request_cancel, str(run.id), policy=self.policy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cronactors import Cron, CronStore, InvalidJob, JobSpec, OneShot, open_store
+from cronactors.cli import listing
 from cronactors.testing import VirtualClock
 from cronactors.verbs import jobs as job_verbs
 
@@ -118,3 +120,18 @@ async def test_tags_that_cannot_be_read_are_shown_as_such_and_can_be_replaced(
         assert (job.tags, job.last_error) == ((), "its stored settings cannot be read: tags '[5]' cannot be read")
         assert (await store.update_job(bad, tags=["y"])).last_error is None
         assert (await names(store, tag="x"), await names(store, tag="y")) == (["good"], ["bad"])
+
+
+async def test_the_command_shows_tags_and_no_data(virtual_clock: VirtualClock, capsys: pytest.CaptureFixture[str]) -> None:
+    async with open_store(":memory:") as store:
+        await store.add_job("plain", "it", DAILY)
+        listing.print_jobs(await store.list_jobs())
+        assert "tags" not in capsys.readouterr().out
+        await store.add_job("tagged", "it", DAILY, tags=["b", "a"], description="d", data={"token": "SECRET"})
+        jobs = await store.list_jobs()
+        listing.print_jobs(jobs)
+        shown = capsys.readouterr().out
+        assert ("a, b" in shown, "SECRET" in shown) == (True, False)
+        fields = listing.job_as_json(jobs[1])
+        assert (fields["tags"], fields["description"]) == (["a", "b"], "d")
+        assert "SECRET" not in json.dumps(fields)

@@ -31,8 +31,10 @@ class SqliteJobs(Execution):
         self._insert_tags(rows)
 
     def _insert_tags(self, rows: Sequence[JobRow]) -> None:
-        """Add jobs to the index of tags."""
-        self._write(sql.INSERT_TAG, ((tag, row.id) for row in rows if row.tags != NO_TAGS for tag in tags_to_find(row.tags)))
+        """Add jobs to the index of tags; of two rows of one job the last counts."""
+        if any(row.tags != NO_TAGS for row in rows):
+            last = {row.id: row.tags for row in rows}
+            self._write(sql.INSERT_TAG, ((tag, job_id) for job_id, tags in last.items() for tag in tags_to_find(tags)))
 
     def update_job_states(self, states: Sequence[JobState]) -> None:
         """Write the state of jobs."""

@@ -10,10 +10,6 @@ from cronactors.ledger.claim import claim_due
 from tests.ledger_world import FAILURE, HOUR, HOURLY, MINUTE
 
 
-def request(world, job, *, key=None, data=None):
-    return world.do(runs.request_run, job, key=key, data=data)
-
-
 def claimed_data(world):
     (claimed,) = world.claim()
     return claimed.run, claimed.request_data
@@ -21,7 +17,7 @@ def claimed_data(world):
 
 def test_all_attempts_see_the_data_of_the_request_and_other_runs_do_not(world):
     job = world.add(HOURLY, data={"from": "job"})
-    request(world, job, data='{"from":"request"}')
+    world.request(job, data='{"from":"request"}')
     run, data = claimed_data(world)
     assert data == '{"from":"request"}'
     world.finish(run, FAILURE)
@@ -36,43 +32,43 @@ def test_all_attempts_see_the_data_of_the_request_and_other_runs_do_not(world):
     run, data = claimed_data(world)
     assert (run.manual, data) == (0, None)
     world.finish(run)
-    request(world, job)
+    world.request(job)
     assert claimed_data(world)[1] is None
 
 
 def test_a_second_request_with_a_key_returns_the_last_attempt(world):
     job = world.add(HOURLY)
-    first = request(world, job, key="k")
-    assert request(world, job, key="k") == first
+    first = world.request(job, key="k")
+    assert world.request(job, key="k") == first
     run = world.claim_one()
-    assert request(world, job, key="k") == world.run(run)
+    assert world.request(job, key="k") == world.run(run)
     world.finish(run, FAILURE)
     (retry,) = [each for each in world.history(job) if each.attempt == 2]
-    assert request(world, job, key="k") == retry
+    assert world.request(job, key="k") == retry
     world.pass_time(MINUTE)
     world.finish(world.claim_one())
-    done = request(world, job, key="k")
+    done = world.request(job, key="k")
     assert (done.id, done.status) == (retry.id, "success")
     assert len(world.history(job)) == 2
 
 
 def test_keys_of_different_jobs_are_different(world):
     first, second = world.add(HOURLY), world.add(HOURLY)
-    assert request(world, first, key="k").job_id == first
-    assert request(world, second, key="k").job_id == second
+    assert world.request(first, key="k").job_id == first
+    assert world.request(second, key="k").job_id == second
     world.claim()
     with pytest.raises(JobBusy):
-        request(world, first, key="l")
+        world.request(first, key="l")
     assert len(world.history()) == 2
 
 
 def test_a_refused_request_uses_up_no_key(world):
     job = world.add(HOURLY)
-    request(world, job)
+    world.request(job)
     with pytest.raises(JobBusy):
-        request(world, job, key="k", data="1")
+        world.request(job, key="k", data="1")
     world.finish(world.claim_one())
-    run = request(world, job, key="k", data="2")
+    run = world.request(job, key="k", data="2")
     assert run.status == "pending"
     assert claimed_data(world)[1] == "2"
 
@@ -80,31 +76,31 @@ def test_a_refused_request_uses_up_no_key(world):
 @pytest.mark.parametrize(("first", "second"), [("1", "2"), ("1", None), (None, "1"), ("null", None), ("1", "1.0")])
 def test_other_data_under_a_key_is_refused(world, first, second):
     job = world.add(HOURLY, name="report")
-    run = request(world, job, key="k", data=first)
+    run = world.request(job, key="k", data=first)
     with pytest.raises(InvalidJob, match=f"^key 'k' of job 'report' was used with other data, for run {run.id}$"):
-        request(world, job, key="k", data=second)
-    assert request(world, job, key="k", data=first) == run
+        world.request(job, key="k", data=second)
+    assert world.request(job, key="k", data=first) == run
 
 
 def test_the_key_of_a_removed_job_still_finds_its_run(world):
     job = world.add(HOURLY)
-    request(world, job, key="k")
+    world.request(job, key="k")
     run = world.claim_one()
     world.remove(job)
-    assert request(world, job, key="k").id == run.id
+    assert world.request(job, key="k").id == run.id
     with pytest.raises(JobNotFound):
-        request(world, job, key="l")
+        world.request(job, key="l")
 
 
 def test_requests_in_one_millisecond_keep_their_own_data(world):
     job = world.add(HOURLY, overlap="allow_all")
-    ids = {request(world, job, data=f"{n}").id: f"{n}" for n in range(4)}
+    ids = {world.request(job, data=f"{n}").id: f"{n}" for n in range(4)}
     assert {each.run.id: each.request_data for each in world.claim()} == ids
 
 
 def test_data_of_a_run_is_what_it_was_requested_with_or_what_its_job_has(world):
     job = world.add(HOURLY, data=[1], overlap="allow_all")
-    own, plain = request(world, job, data="null"), request(world, job)
+    own, plain = world.request(job, data="null"), world.request(job)
     assert [world.do(runs.data_of_run, str(run.id)) for run in (own, plain)] == ["null", "[1]"]
     world.claim()
     world.remove(job)

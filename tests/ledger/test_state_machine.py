@@ -64,6 +64,11 @@ leaps = st.sampled_from([1, SECOND, 20 * SECOND, 30 * SECOND, MINUTE, 6 * MINUTE
 class Machine(Model):
     """Requests on a storage, and steps of schedulers and of time."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.requested: dict[tuple[str, Millis], str | None] = {}  # the data of requested moments
+        self.keys: dict[tuple[str, str], tuple[str, Millis]] = {}
+
     def schedule(self, chosen: Interval | Millis, job_id: str | None = None) -> Schedule:
         """Make the chosen schedule; a one-shot is later than all moments that the job has had."""
         if isinstance(chosen, Interval):
@@ -160,14 +165,25 @@ class Machine(Model):
         if job_id is not None:
             self.world.remove(job_id)
 
-    @rule(pick=picks)
-    def request_run(self, pick: int) -> None:
+    @rule(pick=picks, key=st.sampled_from([None, "k", "l"]))
+    def request_run(self, pick: int, key: str | None) -> None:
         job_id = self.a_job(pick)
         if job_id is None:
             return
+        data = None if key == "k" else f"{len(self.requested)}"
+        earlier = self.keys.get((job_id, key)) if key is not None else None
+        if earlier is not None:
+            data = self.requested[earlier]
         try:
-            assert self.world.request(job_id).status == "pending"
+            run = self.world.request(job_id, key=key, data=data)
+            moment = (job_id, run.scheduled_at)
+            assert earlier == moment if earlier is not None else run.status == "pending"
+            assert run.manual
+            self.requested[moment] = data
+            if key is not None:
+                self.keys[job_id, key] = moment
         except JobBusy:
+            assert earlier is None
             opened = [run for run in self.world.history(job_id) if run.status in OPEN]
             assert any(run.waits_for != PAUSE for run in opened)
 
@@ -190,6 +206,8 @@ class Machine(Model):
             assert each.run == self.world.run(each.run)
             assert (each.run.status, each.run.owner) == ("running", self.owners[who])
             assert each.run.ready_at <= self.world.now
+            requested = self.requested.get((each.job.id, each.run.scheduled_at)) if each.run.manual else None
+            assert each.request_data == requested
 
     @rule(pick=picks, outcome=outcomes, by_handle=st.booleans())
     def finish(self, pick: int, outcome, by_handle: bool) -> None:

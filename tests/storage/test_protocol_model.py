@@ -21,6 +21,7 @@ from cronactors.storage.rows import (
     job_key,
     session_key,
 )
+from cronactors.storage.run_requests import RunRequestRow
 from cronactors.storage.sqlite import SqliteStorage
 from tests.fake_storage import FakeStorage
 from tests.storages import NOT_UNIQUE, job, owner, run
@@ -53,6 +54,7 @@ def jobs(draw: st.DrawFn) -> JobRow:
         next_run_at=draw(st.none() | TIMES),
         held_by=draw(st.sampled_from([None, None, 1])),
         last_error=draw(TEXTS),
+        tags=draw(st.sampled_from(["[]", '["t"]', '["t","u"]', "{"])),
     )
 
 
@@ -84,6 +86,10 @@ FINISHES = st.builds(
     result=TEXTS,
 )
 
+REQUESTS = st.builds(
+    RunRequestRow, st.sampled_from("ab"), st.integers(0, 2), st.sampled_from([None, "k", "l"]), st.sampled_from([None, "1"])
+)
+
 PLAIN_FINISHES = st.builds(PlainFinish, RUN_IDS, TIMES, st.sampled_from(["", "s"]), TEXTS, JOB_IDS, st.none() | TIMES)
 
 
@@ -101,6 +107,10 @@ def everything(storage: Storage) -> object:
     assert [entry.due_at for entry in due] == sorted(entry.due_at for entry in due)
     return (
         [storage.list_jobs(after=0, limit=99, user_id=user_id) for user_id in (None, "", "u")],
+        [storage.jobs_tagged(tag, after=after, limit=limit) for tag in "tu" for after in (0, 2) for limit in (1, 99)],
+        [storage.run_requests.of_moment(job_id, at=at) for job_id in "ab" for at in range(3)],
+        [storage.run_requests.of_key(job_id, key=key) for job_id in "ab" for key in "kl"],
+        [storage.run_requests.last_run(job_id, at=at) for job_id in "ab" for at in range(3)],
         [sorted(storage.jobs_of_origin(origin), key=lambda row: row.id) for origin in ("file", "")],
         every_run,
         [storage.list_runs(job_id=job_id, before=None, limit=99) for job_id in "abcd"],
@@ -168,6 +178,15 @@ class TwoStorages(RuleBasedStateMachine):
     def leave_savepoint(self, keep: bool) -> None:
         self.both(lambda storage: storage.release() if keep else storage.undo())
         self.marked = False
+
+    @rule(rows=many(REQUESTS))
+    def insert_requests(self, rows: list[RunRequestRow]) -> None:
+        for row in rows:
+            self.both(lambda storage: storage.run_requests.insert(row))  # noqa: B023
+
+    @rule(rows=many(REQUESTS))
+    def delete_requests(self, rows: list[RunRequestRow]) -> None:
+        self.both(lambda storage: storage.run_requests.delete([row[:2] for row in rows]))
 
     @rule(rows=many(jobs()))
     def insert_jobs(self, rows: list[JobRow]) -> None:
