@@ -15,6 +15,7 @@ from cronactors import (
     CronConfig,
     CronScheduler,
     Interval,
+    JobResult,
     JobSpec,
     Misfire,
     OneShot,
@@ -31,6 +32,7 @@ from cronactors import (
     schedule_to_dict,
 )
 from cronactors.spec import MAX_NAME, MAX_PATH, MAX_TIMEOUT
+from cronactors.tags import MAX_TAG
 from cronactors.testing import VirtualClock, simulate
 from tests.chaos.fuzzing import (
     CONFIG,
@@ -41,6 +43,7 @@ from tests.chaos.fuzzing import (
     USER,
     Chance,
     Maker,
+    bad_data,
     bad_delays,
     bad_expression,
     bad_flag,
@@ -110,6 +113,7 @@ def pure(function: Callable[..., Any], makers: Mapping[str, Maker], **good: Any)
 
 _ID = {"job_id": bad_id}
 _RUN = {"run_id": bad_id}
+_REQUEST: Mapping[str, Maker] = {"data": bad_data, "key": bad_text(MAX_NAME, none_is_bad=False)}
 _QUESTION = {
     "schedule": lambda c: thing(c),
     "after": bad_instant(any_year=True),
@@ -135,7 +139,14 @@ PLACES: Mapping[str, Place] = {
     "get_job": of_store("get_job", _ID),
     "get_job_by_name": of_store("get_job_by_name", {"name": bad_text(MAX_NAME), "user_id": USER}, name="old"),
     "remove_job_by_name": of_store("remove_job_by_name", {"name": bad_text(MAX_NAME), "user_id": USER}, name="old"),
-    "list_jobs": of_store("list_jobs", {"user_id": USER}),
+    "list_jobs": of_store(
+        "list_jobs",
+        {
+            "user_id": USER,
+            "tag": bad_text(MAX_TAG, none_is_bad=False),
+            "enabled": lambda c: thing(c, bool, type(None)),
+        },
+    ),
     "pause_job": of_store("pause_job", _ID),
     "resume_job": of_store("resume_job", _ID),
     "remove_job": of_store("remove_job", _ID),
@@ -150,18 +161,20 @@ PLACES: Mapping[str, Place] = {
             "result": lambda c: thing(c, str, type(None)),
             "session_id": bad_text(MAX_NAME, empty_is_bad=False),
             "error": lambda c: thing(c, str, type(None)),
+            "data": bad_data,
         },
         run_id=None,
         status="success",
     ),
-    "request_run": of_store("request_run", _ID),
+    "request_run": of_store("request_run", {**_ID, **_REQUEST}, job_id=None),
+    "get_run_data": of_store("get_run_data", _RUN),
     "request_cancel": of_store("request_cancel", _RUN),
     "get_run": of_store("get_run", _RUN),
     "list_runs": of_store(
         "list_runs",
         {"job_id": bad_text(MAX_NAME, none_is_bad=False), "limit": LIMIT, "user_id": USER, "status": lambda c: _status(c)},
     ),
-    "run_now": Place({**_ID, "wait": bad_flag}, lambda w, **bad: w.scheduler.run_now(**{"job_id": w.job_id, **bad})),
+    "run_now": Place({**_ID, **_REQUEST, "wait": bad_flag}, lambda w, **bad: w.scheduler.run_now(**{"job_id": w.job_id, **bad})),
     "cancel_run": Place(_RUN, lambda w, **bad: w.scheduler.cancel_run(**bad)),
     "explain": Place(
         {**_ID, "at": bad_instant()}, lambda w, **bad: w.scheduler.explain(**{"job_id": w.job_id, "at": AFTER, **bad})
@@ -184,6 +197,7 @@ PLACES: Mapping[str, Place] = {
         lambda w, **bad: enter(open_scheduler(**{"store": w.folder / "b.db", "executor": nothing, **bad})),
     ),
     "JobSpec": pure(JobSpec, SPEC, **GOOD),
+    "JobResult": pure(JobResult, {"data": bad_data, "notify": bad_flag}),
     "CronConfig": pure(CronConfig, CONFIG),
     "RetryPolicy": pure(RetryPolicy, {"delays": bad_delays, "jitter": bad_number(0, 1)}),
     "Misfire": pure(

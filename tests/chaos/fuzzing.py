@@ -264,6 +264,10 @@ def bad_mapping(chance: Chance) -> object:
     return chance.choice(kinds)(chance)
 
 
+def bad_data(chance: Chance) -> object:
+    return thing(chance, str, int, float, list, tuple, dict, type(None))
+
+
 SPEC: Mapping[str, Maker] = {
     "name": bad_name,
     "prompt": bad_text(MAX_PROMPT),
@@ -279,7 +283,7 @@ SPEC: Mapping[str, Maker] = {
     "executor_options": lambda c: thing(c, dict),
     "description": bad_text(MAX_DESCRIPTION, empty_is_bad=False),
     "tags": lambda c: thing(c, list, tuple, dict, set, frozenset, range, type(iter([]))),
-    "data": lambda c: thing(c, str, int, float, list, tuple, dict, type(None)),
+    "data": bad_data,
 }
 CONFIG: Mapping[str, Maker] = {
     "timezone": bad_zone(),
