@@ -183,6 +183,26 @@ async def test_a_key_finds_its_run_while_the_job_is_busy(virtual_clock: VirtualC
         assert "SECRET" not in str(caught.value)
 
 
+async def test_stores_of_one_file_share_the_keys(virtual_clock: VirtualClock, tmp_path: Path) -> None:
+    async with open_store(tmp_path / "jobs.db") as one, open_store(tmp_path / "jobs.db") as other:
+        job_id = await one.add_job("job", "it", DAILY)
+        ids = [await store.request_run(job_id, key="k") for store in (one, other, one, other)]
+        assert len(set(ids)) == len(await other.list_runs()) == 1
+        with pytest.raises(InvalidJob, match="other data"):
+            await other.request_run(job_id, key="k", data=1)
+
+
+async def test_a_key_whose_run_left_the_history_is_free_again(virtual_clock: VirtualClock, tmp_path: Path) -> None:
+    seen = Seen()
+    async with open_scheduler(tmp_path / "jobs.db", seen) as scheduler:
+        job_id = await scheduler.store.add_job("job", "it", DAILY)
+        first = await scheduler.run_now(job_id, key="k", data=1)
+        change(tmp_path / "jobs.db", "DELETE FROM runs WHERE id = ?", first.id)
+        second = await scheduler.run_now(job_id, key="k", data=2)
+        assert (await scheduler.run_now(job_id, key="k", data=2)).id == second.id != first.id
+    assert seen.data == [1, 2]
+
+
 @pytest.mark.parametrize("key", [5, b"x", "", "x" * 201, "a\0b", "\ud800", ["k"]])
 async def test_a_bad_key(virtual_clock: VirtualClock, key: object) -> None:
     async with open_scheduler(":memory:", Seen()) as scheduler:
@@ -331,14 +351,22 @@ async def test_damaged_data_fails_its_own_run_only(virtual_clock: VirtualClock, 
         assert (await store.update_job(bad, data=[1])).data == [1]
 
 
-@pytest.mark.parametrize("table", ["jobs", "runs"])
-async def test_damaged_data_is_found(virtual_clock: VirtualClock, tmp_path: Path, table: str) -> None:
+DAMAGE = {
+    "data": ("jobs", "UPDATE job_specs SET data = ?", "{"),
+    "options": ("jobs", "UPDATE job_specs SET executor_options = ?", "[]"),
+    "tags": ("jobs", "UPDATE job_specs SET tags = ?", "{"),
+    "result": ("runs", "UPDATE runs SET result_data = ?", "{"),
+}
+
+
+@pytest.mark.parametrize(("table", "statement", "value"), DAMAGE.values(), ids=DAMAGE)
+async def test_damaged_json_is_found(virtual_clock: VirtualClock, tmp_path: Path, table: str, statement: str, value: str) -> None:
     file = tmp_path / "jobs.db"
     async with open_scheduler(file, Seen()) as scheduler:
         await scheduler.run_now(await scheduler.store.add_job("job", "it", DAILY, data=[1]))
     storage = SqliteStorage(str(file), wall=lambda: 0)
     assert find_damage(storage) is None
-    change(file, "UPDATE job_specs SET data = ?" if table == "jobs" else "UPDATE runs SET result_data = ?", "{")
+    change(file, statement, value)
     found = find_damage(storage)
     storage.close()
     assert isinstance(found, StoreCorrupt)

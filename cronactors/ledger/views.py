@@ -95,7 +95,7 @@ def faults_of_job(job: JobRow) -> list[CronError]:
 def _faults_of_json(*values: JsonText) -> list[CronError]:
     reader = _Reader()
     for value in values:
-        reader.read(JsonText.read, value, None)
+        reader.read(lambda json: json.read(), value, None)
     return reader.faults
 
 
