@@ -44,6 +44,8 @@ from cronactors.model import (
     SessionMode,
     Trigger,
 )
+from cronactors.run_output import RunOutput, RunProgress
+from cronactors.running import CurrentRun, current_run
 from cronactors.scheduler import CronScheduler
 from cronactors.schedules.fire_times import fire_times, next_run
 from cronactors.schedules.schedule import Cron, Interval, OneShot, Schedule
@@ -56,6 +58,7 @@ from cronactors.wallclock import now
 
 if TYPE_CHECKING:
     from cronactors.config_file import load_config
+    from cronactors.run_log_handler import RunLogHandler
     from cronactors.schedules.finding import Finding
     from cronactors.schedules.lint import lint
     from cronactors.schedules.preview import Preview, preview
@@ -66,6 +69,7 @@ __version__ = "0.1.0"
 # 1.7 times that of trio (docs/performance.md).
 _LAZY = {
     "load_config": "config_file",
+    "RunLogHandler": "run_log_handler",
     "Finding": "schedules.finding",
     "lint": "schedules.lint",
     "Preview": "schedules.preview",
@@ -84,6 +88,7 @@ __all__ = [
     "CronRun",
     "CronScheduler",
     "CronStore",
+    "CurrentRun",
     "DuplicateJob",
     "Explanation",
     "Fate",
@@ -108,8 +113,11 @@ __all__ = [
     "Retry",
     "RetryPolicy",
     "RunClosed",
+    "RunLogHandler",
     "RunNotFound",
     "RunObserver",
+    "RunOutput",
+    "RunProgress",
     "RunStatus",
     "Schedule",
     "SchedulerClosed",
@@ -119,6 +127,7 @@ __all__ = [
     "StoreUnavailable",
     "Trigger",
     "WouldDeadlock",
+    "current_run",
     "fire_times",
     "lint",
     "load_config",

@@ -13,6 +13,7 @@ from cronactors.actors.clock import Clock
 from cronactors.actors.exits import BlockExit, actor, guarded_contextmanager
 from cronactors.actors.failure_log import FailureLog
 from cronactors.actors.notifier import Notifier
+from cronactors.actors.output import SHARE_WITHIN, OutputWriter
 from cronactors.actors.patrol import Patrol
 from cronactors.actors.pool import RunnerPool, RunnerSettings
 from cronactors.actors.recompute import recompute_moments
@@ -86,6 +87,7 @@ async def open_scheduler(
             with _listening(actors):
                 async with trio.open_nursery() as workers:
                     workers.start_soon(actors.notifier.run)
+                    workers.start_soon(actors.pool.output.run)
                     for _ in range(settings.max_concurrent_runs):
                         workers.start_soon(Runner(actors.pool, failures, block_exit.escape).run)
                     try:
@@ -182,7 +184,8 @@ async def _prepare(
     )
     if service.virtual is not None:
         tick = math.inf
-    pool = RunnerPool(service.mailbox, notifier, settings)
+    output = OutputWriter(service.mailbox, share_within=SHARE_WITHIN if service.virtual is None else 0)
+    pool = RunnerPool(service.mailbox, notifier, settings, output)
     watch = WallClockWatch(service.mailbox, service.wall, registered)
     clock = Clock(service, pool, notifier, watch, tick=tick)
     patrol = Patrol(service, pool, clock, tick=tick)

@@ -29,6 +29,7 @@ import trio.testing
 from cronactors.checks import instant, text
 from cronactors.errors import CronError, one_line, shorten
 from cronactors.executor_options import NO_OPTIONS
+from cronactors.fake_run import FakeRun, fake_run
 from cronactors.instants import EARLIEST, LATEST, Millis, from_millis, to_millis
 from cronactors.json_value import Json, JsonInput
 from cronactors.model import CronJob, CronRun, JobContext, JobExecutor, RunStatus, SessionMode
@@ -37,7 +38,7 @@ from cronactors.spec import JobSpec, check_specs
 from cronactors.supervision import open_scheduler
 from cronactors.wallclock import VirtualTime, hold
 
-__all__ = ["MOST_RUNS", "Report", "VirtualClock", "hold", "make_context", "simulate", "virtual_clock"]
+__all__ = ["MOST_RUNS", "FakeRun", "Report", "VirtualClock", "fake_run", "hold", "make_context", "simulate", "virtual_clock"]
 
 logger = logging.getLogger("cronactors.testing")
 

@@ -24,6 +24,8 @@ from cronactors.storage.rows import (
 )
 from cronactors.storage.run_requests import RunRequestRow
 from cronactors.tags import tags_to_find
+from tests.fake_run_output import FakeOutput, OutputRows
+from tests.fake_run_requests import FakeRunRequests
 
 
 class NotUnique(Exception):
@@ -44,18 +46,12 @@ class Rows:
     last_job: int = 0
     last_run: int = 0
     last_owner: int = 0
+    output: OutputRows = attrs.field(factory=OutputRows)
 
     def copy(self) -> Rows:
-        return attrs.evolve(
-            self,
-            jobs=dict(self.jobs),
-            runs=dict(self.runs),
-            keys=set(self.keys),
-            owners=dict(self.owners),
-            meta=dict(self.meta),
-            origins=dict(self.origins),
-            requests=dict(self.requests),
-        )
+        """Copy the dicts and sets; all else cannot change."""
+        values = {field.name: getattr(self, field.name) for field in attrs.fields(Rows)}
+        return Rows(**{name: value if isinstance(value, int) else value.copy() for name, value in values.items()})
 
 
 class FakeStorage:
@@ -74,6 +70,8 @@ class FakeStorage:
         self._point: Rows | None = None
         self._stopping: set[int] = set()
         self._to_forget: set[int] = set()
+        self.run_requests = FakeRunRequests(lambda: self._seen.requests, lambda: self._changed.requests, lambda: self._seen.runs)
+        self.output = FakeOutput(lambda: self._seen.output, lambda: self._changed.output)
 
     name = "fake"
 
@@ -391,12 +389,6 @@ class FakeStorage:
         if file is not None:
             self._changed.origins[name] = file
 
-    # Tables with verbs of their own
-
-    @property
-    def run_requests(self) -> FakeRunRequests:
-        return FakeRunRequests(self)
-
     # Stop marks, which need no transaction
 
     def mark_stopping(self, owner: int) -> None:
@@ -407,32 +399,6 @@ class FakeStorage:
 
     def unmark_stopping(self, owner: int) -> None:
         self._to_forget.add(owner)
-
-
-class FakeRunRequests:
-    """A `RunRequestTable` in memory."""
-
-    def __init__(self, storage: FakeStorage) -> None:
-        self._storage = storage
-
-    def insert(self, row: RunRequestRow) -> None:
-        same_key = None if row.key is None else self.of_key(row.job_id, key=row.key)
-        self.delete([] if same_key is None else [(same_key.job_id, same_key.scheduled_at)])
-        self._storage._changed.requests[row.job_id, row.scheduled_at] = row
-
-    def of_moment(self, job_id: str, *, at: Millis) -> RunRequestRow | None:
-        return self._storage._seen.requests.get((job_id, at))
-
-    def of_key(self, job_id: str, *, key: str) -> RunRequestRow | None:
-        return next((row for row in self._storage._seen.requests.values() if (row.job_id, row.key) == (job_id, key)), None)
-
-    def last_run(self, job_id: str, *, at: Millis) -> RunRow | None:
-        runs = [run for run in self._storage._seen.runs.values() if (run.job_id, run.scheduled_at, run.manual) == (job_id, at, 1)]
-        return max(runs, key=attrgetter("attempt"), default=None)
-
-    def delete(self, moments: Sequence[tuple[str, Millis]]) -> None:
-        for moment in moments:
-            self._storage._changed.requests.pop(moment, None)
 
 
 _: type[Storage] = FakeStorage

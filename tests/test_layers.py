@@ -16,7 +16,7 @@ PACKAGE = ROOT / "cronactors"
 # From the bottom to the top. A module imports modules of earlier lines only.
 LAYERS = """
 backoff errors instants
-checks json_value
+checks json_value storage.run_output
 executor_options job_data tags
 schedules.calendar schedules.cron_fields schedules.finding schedules.zone_advice
 schedules.local_times schedules.zones
@@ -28,28 +28,31 @@ model schedules.lint_cron schedules.preview schedules.zone_rules shell.checks sh
 schedules.lint spec
 settings
 policy
-config_file ids owner wallclock
+run_output
+config_file ids output_buffer owner running wallclock
 storage.creation storage.errors storage.file_state storage.migrations storage.row_statement storage.rows storage.stop_marks
 alerts
 log_fields storage.execution storage.notifications storage.run_requests storage.schema storage.statements
-storage.connection storage.protocol storage.sqlite_jobs storage.sqlite_run_requests
+storage.connection storage.protocol storage.sqlite_jobs storage.sqlite_run_output storage.sqlite_run_requests
 storage.sqlite
 ledger.job_fields ledger.leases ledger.new_rows ledger.open_runs ledger.run_requests ledger.stored_values
 ledger.after_run ledger.clock_set_back ledger.explain ledger.owners ledger.views ledger.waiting ledger.zone_changes
 ledger.damage ledger.due_moments ledger.finish ledger.jobs
 ledger.cancel_other ledger.recovery ledger.runs ledger.upsert
+ledger.run_output
 ledger.claim
 ledger.own_loop
 actors.async_value actors.exception_groups actors.failure_log actors.forks actors.stopping actors.watchdog
 actors.exits actors.mailbox actors.storage_thread actors.tracebacks actors.user_code
-actors.actor_requests actors.notifier actors.outcomes actors.recompute actors.store actors.user_requests
+actors.actor_requests actors.notifier actors.outcomes actors.output_requests actors.recompute actors.store actors.user_requests
+actors.output
 actors.finisher actors.leases actors.run_in_hand
 actors.pool actors.store_lifetime actors.wall_clock_watch
 actors.clock actors.runner
 actors.patrol
-origins own_loop shell.exit_status shell.output shell.process_group
-shell.executor verbs.base
-verbs.jobs verbs.loops verbs.runs
+fake_run origins own_loop run_log_handler shell.exit_status shell.live_lines shell.process_group
+shell.output verbs.base
+shell.executor verbs.jobs verbs.loops verbs.run_output verbs.runs
 executors store
 scheduler
 supervision
@@ -65,7 +68,7 @@ RANK = {module: rank for rank, line in enumerate(LAYERS.split("\n")) for module 
 # The wings as packages hold nothing but their docstrings.
 EMPTY = {"schedules", "shell", "storage", "ledger", "actors", "verbs"}
 PURE = {
-    "errors", "instants", "backoff", "checks", "json_value", "executor_options", "job_data", "tags", "model", "spec", "settings", "policy", "shell.checks", "shell.lint",
+    "errors", "instants", "backoff", "checks", "json_value", "executor_options", "job_data", "tags", "model", "run_output", "output_buffer", "spec", "settings", "policy", "shell.checks", "shell.lint",
     "schedules.zone_advice", "schedules.zones", "schedules.clock_changes", "schedules.calendar", "schedules.local_times",
     "schedules.cron_advice", "schedules.cron_fields", "schedules.cron", "schedules.cron_in_zone", "schedules.timestamps",
     "schedules.schedule", "schedules.fire_times", "schedules.schedule_json", "schedules.zone_rules", "schedules.preview",

@@ -5,6 +5,7 @@ A line that must be refused ends in a type: ignore with its error code; one that
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +23,7 @@ from cronactors import (
     CronRun,
     CronScheduler,
     CronStore,
+    CurrentRun,
     Explanation,
     Fate,
     Finding,
@@ -39,11 +41,15 @@ from cronactors import (
     Preview,
     Retry,
     RetryPolicy,
+    RunLogHandler,
     RunObserver,
+    RunOutput,
+    RunProgress,
     RunStatus,
     Schedule,
     SessionMode,
     Trigger,
+    current_run,
     fire_times,
     lint,
     load_config,
@@ -56,7 +62,7 @@ from cronactors import (
     schedule_to_dict,
 )
 from cronactors.json_value import Json
-from cronactors.testing import make_context
+from cronactors.testing import fake_run, make_context
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -101,6 +107,24 @@ async def maybe(ctx: JobContext) -> JobResult | str | None:
 
 async def number(ctx: JobContext) -> int:
     return 1
+
+
+async def reporting(ctx: JobContext) -> None:
+    run = current_run()
+    assert_type(run, CurrentRun)
+    assert_type(current_run(default=None), CurrentRun | None)
+    assert_type(run.log("a line"), None)
+    assert_type(run.report_progress(0.4, "reading"), None)
+    assert_type(run.report_progress(None), None)
+    assert_type(await run.previous(), CronRun | None)
+    assert_type((run.run_id, run.job_id, run.job_name, run.attempt), tuple[str, str, str, int])
+    run.log(5)  # type: ignore[arg-type]
+    current_run(None)  # type: ignore[call-overload]
+    CurrentRun()  # type: ignore[abstract]
+    with fake_run(make_context(), previous=None) as fake:
+        assert_type(fake.lines, list[str])
+        assert_type(fake.progress, list[tuple[float | None, str]])
+    logging.getLogger().addHandler(RunLogHandler(logging.INFO))
 
 
 def not_async(ctx: JobContext) -> str:
@@ -310,6 +334,17 @@ async def runs(store: CronStore) -> None:
 
 
 # The scheduler
+
+
+async def output(store: CronStore) -> None:
+    read = await store.get_run_output("1", since=0)
+    assert_type(read, RunOutput)
+    assert_type((read.text, read.cursor, read.left_out, read.finished), tuple[str, int, int, bool])
+    progress = await store.get_progress("1")
+    assert_type(progress, RunProgress | None)
+    if progress is not None:
+        assert_type((progress.fraction, progress.note, progress.at), tuple[float | None, str, datetime])
+    await store.get_run_output("1", 5)  # type: ignore[call-arg]
 
 
 async def scheduler(config: CronConfig) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -16,12 +17,14 @@ from cronactors import (
     CronScheduler,
     Interval,
     JobContext,
+    JobExecutor,
     JobResult,
     JobSpec,
     OneShot,
     RunStatus,
     Trigger,
     now,
+    open_scheduler,
     open_store,
 )
 
@@ -116,3 +119,16 @@ async def start_jobs(scheduler: CronScheduler, *names: str) -> None:
 async def runs_in(file: Path) -> list[CronRun]:
     async with open_store(file, create=False) as store:
         return (await store.list_runs(limit=1000))[::-1]
+
+
+def once(**options: Any) -> JobSpec:
+    """A job that is due now, once."""
+    return JobSpec("job", "it", OneShot(now() + timedelta(seconds=1)), **options)
+
+
+async def run_once(executor: JobExecutor, seconds: float = 1000, **options: Any) -> tuple[CronRun, str]:
+    """Run an executor in a scheduler, once, and return its last run and that run's lines."""
+    async with open_scheduler(":memory:", executor, jobs=[once(max_retries=0, **options)]) as scheduler:
+        await trio.sleep(seconds)
+        run = (await history(scheduler))[-1]
+        return run, (await scheduler.store.get_run_output(run.id)).text

@@ -11,8 +11,9 @@ import attrs
 
 from cronactors.actors.mailbox import BatchRequest, ReadRequest, Request
 from cronactors.instants import Millis
-from cronactors.ledger import claim, clock_set_back, finish, leases, owners, recovery, views
+from cronactors.ledger import claim, clock_set_back, finish, leases, owners, recovery, run_output, views
 from cronactors.ledger.claim import Claims
+from cronactors.ledger.run_output import NewOutput
 from cronactors.ledger.zone_changes import RulesOfFile, note_rules
 from cronactors.model import Cause, CronJob, CronRun
 from cronactors.owner import ProcessIdentity
@@ -234,6 +235,7 @@ class FinishRun(BatchRequest[Finished]):
     claim_next: bool
     settings: FinishSettings
     claimed: Claimed | None = None
+    output: NewOutput | None = None
 
     @classmethod
     def apply_all(cls, storage: Storage, requests: Sequence[Self]) -> list[Finished]:
@@ -245,6 +247,9 @@ class FinishRun(BatchRequest[Finished]):
 
 
 def _finish(storage: Storage, settings: FinishSettings, requests: Sequence[FinishRun]) -> list[Finished]:
+    outputs = {request.run_id: request.output for request in requests if request.output is not None}
+    if outputs:
+        run_output.store_last_output(storage, list(outputs.values()))
     finished = finish.finish_runs(storage, requests, owner=settings.owner, policy=settings.policy)
     jobs: dict[str, CronJob] = {}
     if settings.shows_job:

@@ -17,6 +17,7 @@ from cronactors.actors.notifier import Notifier
 from cronactors.actors.stopping import StopDeadline
 from cronactors.backoff import backoff
 from cronactors.errors import StoreUnavailable, shorten
+from cronactors.ledger.run_output import NewOutput
 from cronactors.ledger.views import job_view
 from cronactors.model import Cause
 from cronactors.policy import Outcome
@@ -78,8 +79,13 @@ class Finisher:
         for scope in self._scopes:
             scope.deadline = min(scope.deadline, until)
 
-    async def finish(self, claimed: Claimed, outcome: Outcome) -> Finished | None:
+    async def finish(self, claimed: Claimed, outcome: Outcome, output: NewOutput | None = None) -> Finished | None:
         """Finish a run. Cancelled, it is still finished; the next checkpoint raises the cancellation.
+
+        Args:
+            claimed: The run.
+            outcome: Its outcome.
+            output: What the run reported and is not stored yet; None if it reported nothing.
 
         Returns:
             The run as it is now, and the run that was claimed for its slot; None if a stop was over before the store worked
@@ -94,9 +100,9 @@ class Finisher:
             self._stop.extend()  # an executor that shielded itself may have used up the time
         try:
             try:
-                finished = await self._mailbox.call(self._request(claimed, outcome), on_commit)
+                finished = await self._mailbox.call(self._request(claimed, outcome, output), on_commit)
             except (trio.Cancelled, StoreUnavailable):  # withdrawn or rolled back: it has had no effect
-                finished = await self._keep_trying(claimed, outcome, on_commit)
+                finished = await self._keep_trying(claimed, outcome, output, on_commit)
         finally:
             if finished is None:
                 if on_commit is not None:
@@ -117,7 +123,7 @@ class Finisher:
         return finished
 
     async def _keep_trying(
-        self, claimed: Claimed, outcome: Outcome, on_commit: Callable[[Finished], None] | None
+        self, claimed: Claimed, outcome: Outcome, output: NewOutput | None, on_commit: Callable[[Finished], None] | None
     ) -> Finished | None:
         """Try again, shielded. Only the few runs that come here pay for a scope of their own (5 us)."""
         pauses = backoff(*RETRY_PAUSES)
@@ -125,15 +131,15 @@ class Finisher:
         with self.limited(shield=True):
             while finished is None:
                 try:
-                    finished = await self._mailbox.call(self._request(claimed, outcome), on_commit)
+                    finished = await self._mailbox.call(self._request(claimed, outcome, output), on_commit)
                 except StoreUnavailable as error:  # which the store has logged
                     logger.debug("the outcome of run %s will be stored later: %s", claimed.run.id, error)
                     await trio.sleep(next(pauses))
         return finished
 
-    def _request(self, claimed: Claimed, outcome: Outcome) -> FinishRun:
+    def _request(self, claimed: Claimed, outcome: Outcome, output: NewOutput | None) -> FinishRun:
         claim_next = outcome.cause is not Cause.INTERRUPTED and self._may_claim()
-        return FinishRun(claimed.run.id, outcome, claim_next, self.settings, claimed)
+        return FinishRun(claimed.run.id, outcome, claim_next, self.settings, claimed, output)
 
     def _notify(self, claimed: Claimed, finished: Finished) -> None:
         """Hand a finished run to the notifier. Called by the store actor, in the order of its commits."""

@@ -10,6 +10,7 @@ from cronactors.actors.finisher import Finisher
 from cronactors.actors.mailbox import Mailbox
 from cronactors.actors.notifier import Notifier
 from cronactors.actors.outcomes import INTERRUPTED
+from cronactors.actors.output import OutputWriter
 from cronactors.actors.run_in_hand import RunInHand, RunsInFlight
 from cronactors.actors.stopping import StopDeadline
 from cronactors.model import JobExecutor
@@ -77,16 +78,19 @@ class RunnerPool:
         mailbox: The mailbox of the store.
         notifier: Notified of each finished run.
         settings: Shared by all runners.
+        output: Stores the output of the runs.
 
     Attributes:
+        output: Stores the output of the runs.
         slots: One for each run that may run at a time.
         in_flight: The runs that are being carried out.
         finisher: Makes outcomes durable.
         is_interrupted: All runs have been cancelled; those that still start are cancelled at once.
     """
 
-    def __init__(self, mailbox: Mailbox, notifier: Notifier, settings: RunnerSettings) -> None:
+    def __init__(self, mailbox: Mailbox, notifier: Notifier, settings: RunnerSettings, output: OutputWriter) -> None:
         self.settings = settings
+        self.output = output
         self.slots = Slots(settings.slots)
         self.in_flight = RunsInFlight(mailbox, settings.cancel_grace)
         self.finisher = Finisher(
@@ -157,5 +161,6 @@ class RunnerPool:
         self.close()
 
     def close(self) -> None:
-        """Let idle runners end."""
+        """Let idle runners end, and the writer of output: what is left of it goes with the finishes."""
         self._send.close()
+        self.output.close()

@@ -16,6 +16,7 @@ from cronactors.actors.actor_requests import MarkStuck
 from cronactors.actors.async_value import AsyncValue
 from cronactors.actors.mailbox import Mailbox
 from cronactors.actors.outcomes import CANCELLED, INTERRUPTED, REPLACED
+from cronactors.actors.output import LiveRun, OutputWriter
 from cronactors.actors.tracebacks import stack_of
 from cronactors.errors import CronError, shorten
 from cronactors.model import Cause
@@ -35,6 +36,7 @@ class RunInHand:
     Attributes:
         claimed: The run and its job, as they were claimed.
         task: The task whose stack shows where the executor is.
+        live: What the executor sees of it, and reports its output to.
         scope: The scope around the executor. Its deadline is the timeout; `cancel` cancels it earlier.
         outcome: How the executor ended; None while it is still running.
         is_finishing: The executor and all that it started have ended; the outcome is being stored, or has been.
@@ -47,6 +49,7 @@ class RunInHand:
 
     claimed: Claimed
     task: trio.lowlevel.Task
+    live: LiveRun
     scope: trio.CancelScope
     outcome: Outcome | None = None
     is_finishing: bool = False
@@ -57,10 +60,11 @@ class RunInHand:
     times_missing: int = 0
 
     @classmethod
-    def start(cls, claimed: Claimed) -> RunInHand:
+    def start(cls, claimed: Claimed, output: OutputWriter) -> RunInHand:
         """Make one in the current task. Its timeout begins now."""
         deadline = trio.current_time() + claimed.job.timeout_secs
-        return cls(claimed, trio.lowlevel.current_task(), trio.CancelScope(deadline=deadline))
+        live = LiveRun(claimed.run, output)
+        return cls(claimed, trio.lowlevel.current_task(), live, trio.CancelScope(deadline=deadline))
 
     def cancel(self, outcome: Outcome) -> None:
         """Cancel the executor with this outcome; if it was cancelled before, the first outcome stays."""

@@ -8,7 +8,7 @@ them. Nor do we return to the clock between two runs: the transaction that finis
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import trio
@@ -19,14 +19,16 @@ from cronactors.actors.exception_groups import find_exit
 from cronactors.actors.exits import actor
 from cronactors.actors.failure_log import FailureLog, without_prompt
 from cronactors.actors.outcomes import INTERRUPTED, failure, success, timed_out
+from cronactors.actors.output import LiveRun
 from cronactors.actors.pool import RunnerPool
 from cronactors.actors.run_in_hand import RunInHand
 from cronactors.actors.tracebacks import describe, traceback_of
 from cronactors.actors.user_code import Sandbox, cancelled_from_outside, inside_user_code
 from cronactors.errors import one_line, shorten
 from cronactors.ledger.views import context_of
-from cronactors.model import Cause, RunStatus
+from cronactors.model import Cause, JobContext, RunStatus
 from cronactors.policy import Outcome
+from cronactors.running import current
 from cronactors.storage.rows import Claimed
 
 logger = logging.getLogger("cronactors.runner")
@@ -71,7 +73,7 @@ class Runner:
                 except trio.EndOfChannel:
                     self._is_closed = True
                     return None
-            run = RunInHand.start(claimed)
+            run = RunInHand.start(claimed, self._pool.output)
             await self._execute(run, sandbox)
             if sandbox.is_spent():
                 run.task = sandbox.visible_task
@@ -99,11 +101,16 @@ class Runner:
         if self._pool.is_interrupted:
             run.cancel(INTERRUPTED)
         try:
-            result = await sandbox.call(run.scope, self._pool.settings.executor, context_of(run.claimed))
+            result = await sandbox.call(run.scope, self._call_executor, run.live, context_of(run.claimed))
             run.outcome = self._outcome_of(run, sandbox, result)
         except BaseException:  # a bug of this package, or a damaged file: it ends the scheduler, which must not wait for this run
             self._pool.end_run(run)
             raise
+
+    def _call_executor(self, live: LiveRun, context: JobContext) -> Awaitable[object]:
+        """Call the executor with its current run. Inside the sandbox's call, which undoes context variables."""
+        current.set(live)
+        return self._pool.settings.executor(context)
 
     def _outcome_of(self, run: RunInHand, sandbox: Sandbox, result: Maybe[object] | None) -> Outcome:
         """Decide the outcome of a run from what its executor returned or raised. A value is success, even after the timeout."""
@@ -150,7 +157,7 @@ class Runner:
         run.is_finishing = True
         self._failures.note(run.claimed, run.outcome)
         try:
-            finished = await self._pool.finisher.finish(run.claimed, run.outcome)
+            finished = await self._pool.finisher.finish(run.claimed, run.outcome, run.live.end())
             run.next_claimed = None if finished is None else finished.next_claimed
         finally:
             self._pool.end_run(run)

@@ -153,6 +153,7 @@ def finish_open_runs(storage: Storage, outcomes: Sequence[tuple[RunRow, Outcome]
     requested = [(run, _as_requested(run, outcome, jobs.get(run.job_id))) for run, outcome in outcomes]
     finishes = [finish_values(run, outcome, now) for run, outcome in requested]
     took_effect = storage.store_finishes(finishes)
+    storage.output.delete_progress([run.id for run, _ in outcomes if run.status == RunStatus.RUNNING])
     others = by_job(storage.open_runs(job_ids))
     result: list[RunRow | None] = []
     consequences: dict[str, Consequences] = {}

@@ -13,6 +13,8 @@ from cronactors.settings import RetryPolicy
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import JobRow, RunRow
 
+_PAGE = 20
+"""How many rows are read at a time to find the run that finished last; nearly always it is among the first."""
 _DIGITS = 18
 """Longest id of a run (digits): a longer one would not fit into SQLite's integers."""
 
@@ -28,6 +30,23 @@ def find_run(storage: Storage, run_id: str) -> RunRow:
     if run is None:
         raise RunNotFound(f"no run has the id {shorten(run_id)}")
     return run
+
+
+def last_finished_run(storage: Storage, job_id: str, *, besides: int) -> RunRow | None:
+    """Return the run of a job that started and finished last, without the run ``besides``; None if there is none."""
+    before: RunRow | None = None
+    while True:
+        page = storage.list_runs(job_id=job_id, before=before, limit=_PAGE)
+        finished = [
+            (run.completed_at, run.id, run)
+            for run in page
+            if run.started_at is not None and run.completed_at is not None and run.id != besides
+        ]
+        if finished:
+            return max(finished)[2]
+        if len(page) < _PAGE:
+            return None
+        before = page[-1]
 
 
 def request_run(storage: Storage, job_id: str, *, key: str | None = None, data: str | None = None) -> RunRow:

@@ -13,8 +13,10 @@ import trio
 
 from cronactors.errors import CronError, InvalidConfig, shorten
 from cronactors.model import JobContext, JobExecutor, JobResult
+from cronactors.running import current_run
 from cronactors.shell.checks import DEFAULT_SHELL, check_shell_options
 from cronactors.shell.exit_status import explain_unknown_status, wait_for_exit_status
+from cronactors.shell.live_lines import LiveLines
 from cronactors.shell.output import HeadAndTail
 from cronactors.shell.process_group import ProcessGroup
 from cronactors.wallclock import hold
@@ -41,7 +43,8 @@ def shell_executor(cwd: StrPath, *, grace: float = SHELL_GRACE) -> JobExecutor:
     """Make an executor that runs each prompt with ``/bin/sh -c``, or with the shell in the job's ``executor_options``.
 
     The command gets an empty standard input and our environment plus CRON_JOB (the job's name), CRON_RUN_ID and CRON_SCHEDULED_AT
-    (the moment, ISO 8601 in UTC). Its standard output is the summary; of a long output the beginning and the end are kept.
+    (the moment, ISO 8601 in UTC). Its standard output is the summary; of a long output the beginning and the end are kept. The lines of
+    standard output and standard error also go to the output of the run while it is running, see `CurrentRun.log`.
 
     The command is a process group of its own. The run ends when the shell exits. Processes of the group that are still running
     then get SIGTERM and after the grace SIGKILL, and the first line of the summary counts them. On cancellation the whole group
@@ -169,9 +172,10 @@ class _Command:
         """Read the output until the shell has exited and its group has ended, and return the exit status."""
         assert process.stdout is not None
         assert process.stderr is not None
+        run = current_run(default=None)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.out.fill, process.stdout)
-            nursery.start_soon(self.err.fill, process.stderr)
+            nursery.start_soon(self.out.fill, process.stdout, LiveLines(run))
+            nursery.start_soon(self.err.fill, process.stderr, LiveLines(run))
             with hold():
                 status = await wait_for_exit_status(process.pid)
                 await process.wait()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import trio
 
+from cronactors.shell.live_lines import LiveLines
+
 
 class HeadAndTail:
     """The first and the last bytes of a stream. Its memory is bounded, however much the stream holds.
@@ -18,11 +20,20 @@ class HeadAndTail:
         self._head_size, self._tail_size = head, tail
         self._dropped = 0
 
-    async def fill(self, stream: trio.abc.ReceiveStream) -> None:
-        """Read a stream to its end and close it. If it is cancelled, the bytes read so far are kept."""
-        async with stream:
-            async for chunk in stream:
-                self.add(chunk)
+    async def fill(self, stream: trio.abc.ReceiveStream, live: LiveLines) -> None:
+        """Read a stream to its end and close it. If it is cancelled, the bytes read so far are kept.
+
+        Args:
+            stream: The stream.
+            live: Gets the same bytes, as they come.
+        """
+        try:
+            async with stream:
+                async for chunk in stream:
+                    self.add(chunk)
+                    live.add(chunk)
+        finally:
+            live.add(b"", last=True)
 
     def add(self, chunk: bytes | bytearray) -> None:
         """Add the next bytes."""

@@ -22,6 +22,7 @@ from cronactors.storage.rows import (
     RunFinish,
     RunRow,
 )
+from cronactors.storage.run_output import OutputTable
 from cronactors.storage.run_requests import RunRequestTable
 
 
@@ -39,6 +40,11 @@ class Storage(Protocol):
     @property
     def run_requests(self) -> RunRequestTable:
         """What runs were requested with."""
+        ...
+
+    @property
+    def output(self) -> OutputTable:
+        """The lines and the progress of runs."""
         ...
 
     def now(self) -> Millis:

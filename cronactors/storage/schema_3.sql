@@ -79,17 +79,19 @@ CREATE TABLE alerts (
   PRIMARY KEY (job_id, kind)
 ) STRICT, WITHOUT ROWID;
 
--- Pieces of what a run reports while it is running.
+-- The lines of runs, in pieces. Where the middle of a run's lines was left out, no piece covers it.
 CREATE TABLE run_output (
-  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  id INTEGER PRIMARY KEY,
   run_id INTEGER NOT NULL,
-  at INTEGER NOT NULL,
-  size INTEGER NOT NULL, -- bytes
+  start INTEGER NOT NULL, -- how many bytes of the run's lines are before it
+  size INTEGER NOT NULL,  -- bytes
+  at INTEGER NOT NULL,    -- when it was written last
   text TEXT NOT NULL
 ) STRICT;
 
-CREATE INDEX run_output_of_run ON run_output (run_id, id, size);
+CREATE INDEX run_output_of_run ON run_output (run_id, start, size);
 
+-- The progress of running runs.
 CREATE TABLE run_progress (
   run_id INTEGER PRIMARY KEY,
   at INTEGER NOT NULL,

@@ -29,6 +29,7 @@ from cronactors.storage.rows import (
     RunRow,
 )
 from cronactors.storage.sqlite_jobs import SqliteJobs
+from cronactors.storage.sqlite_run_output import SqliteOutput
 from cronactors.storage.sqlite_run_requests import SqliteRunRequests
 from cronactors.storage.stop_marks import StopMarks
 
@@ -60,7 +61,8 @@ class SqliteStorage(SqliteJobs):
         self._wall = wall
         self._files = database_files(path)
         self._opened = file_ids(self._files)
-        self._run_requests = SqliteRunRequests(self)
+        self.output = SqliteOutput(self._db, self._path)
+        self.run_requests = SqliteRunRequests(self._db, self._path)
         self._marks = StopMarks(self._files[0] if self._files else None)
 
     def close(self) -> None:
@@ -273,11 +275,6 @@ class SqliteStorage(SqliteJobs):
         until = self._fetch_one(sql.LAST_RUN_UNTIL, (job_id, at))
         after = self._fetch_one(sql.FIRST_RUN_AFTER, (job_id, at))
         return None if until is None else RunRow._make(until), None if after is None else RunRow._make(after)
-
-    @property
-    def run_requests(self) -> SqliteRunRequests:
-        """The table run_requests."""
-        return self._run_requests
 
     # Owners
 

@@ -20,35 +20,28 @@ LAST_REQUESTED_RUN = f"{_RUNS} WHERE job_id = ? AND scheduled_at = ? AND manual 
 DELETE_REQUEST = RowStatement("DELETE FROM run_requests WHERE job_id = :job_id AND scheduled_at = :scheduled_at")
 
 
-class SqliteRunRequests:
-    """A `RunRequestTable` in a SQLite file.
-
-    Args:
-        execution: The connection.
-    """
-
-    def __init__(self, execution: Execution) -> None:
-        self._on = execution
+class SqliteRunRequests(Execution):
+    """A `RunRequestTable` on the connection of a `SqliteStorage`."""
 
     def insert(self, row: RunRequestRow) -> None:
         """Add a request."""
-        self._on._execute(INSERT_REQUEST, row)
+        self._execute(INSERT_REQUEST, row)
 
     def of_moment(self, job_id: str, *, at: Millis) -> RunRequestRow | None:
         """Return the request for a moment."""
-        found = self._on._fetch_one(REQUEST_OF_MOMENT, (job_id, at))
+        found = self._fetch_one(REQUEST_OF_MOMENT, (job_id, at))
         return None if found is None else RunRequestRow._make(found)
 
     def of_key(self, job_id: str, *, key: str) -> RunRequestRow | None:
         """Return the request that has a key."""
-        found = self._on._fetch_one(REQUEST_OF_KEY, (job_id, key))
+        found = self._fetch_one(REQUEST_OF_KEY, (job_id, key))
         return None if found is None else RunRequestRow._make(found)
 
     def last_run(self, job_id: str, *, at: Millis) -> RunRow | None:
         """Return the last attempt of a requested moment."""
-        found = self._on._fetch_one(LAST_REQUESTED_RUN, (job_id, at))
+        found = self._fetch_one(LAST_REQUESTED_RUN, (job_id, at))
         return None if found is None else RunRow._make(found)
 
     def delete(self, moments: Sequence[tuple[str, Millis]]) -> None:
         """Delete the requests for moments."""
-        self._on._write(DELETE_REQUEST, moments)
+        self._write(DELETE_REQUEST, moments)

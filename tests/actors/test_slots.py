@@ -27,6 +27,7 @@ from cronactors import (
 )
 from cronactors.actors import runner
 from cronactors.actors.mailbox import Mailbox
+from cronactors.actors.output import OutputWriter
 from cronactors.actors.run_in_hand import RunInHand, RunsInFlight
 from cronactors.ledger import claim as ledger_claim, finish as ledger_finish
 from cronactors.ledger.claim import Claims
@@ -355,8 +356,10 @@ async def test_a_run_that_two_looks_have_not_found_was_taken_over_unless_it_is_o
         world.add()
         world.pass_time(MINUTE)
         (claimed,) = world.claim()
-    in_flight = RunsInFlight(Mailbox(), 1.0)
-    running = RunInHand(claimed, trio.lowlevel.current_task(), trio.CancelScope(), is_finishing=over)
+    mailbox = Mailbox()
+    in_flight = RunsInFlight(mailbox, 1.0)
+    running = RunInHand.start(claimed, OutputWriter(mailbox))
+    running.is_finishing = over
     in_flight.add(running)
     for _ in range(3):
         in_flight.reconcile({})

@@ -8,13 +8,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from cronactors.storage import sqlite_run_requests, statements
+from cronactors.storage import sqlite_run_output, sqlite_run_requests, statements
 from cronactors.storage.connection import connect
 from cronactors.storage.file_state import MEMORY
 from cronactors.storage.row_statement import WIDTHS, RowStatement
 
-HOMES = [statements, sqlite_run_requests]
-ALL = {name: value for home in HOMES for name, value in vars(home).items() if name.isupper() and name[0] != "_"}
+HOMES = [statements, sqlite_run_output, sqlite_run_requests]
+ALL = {
+    name: value
+    for home in HOMES
+    for name, value in vars(home).items()
+    if name.isupper() and name[0] != "_" and isinstance(value, str | RowStatement)
+}
 ROW_STATEMENTS = {name: value for name, value in ALL.items() if isinstance(value, RowStatement)}
 TEXTS = {name: text for name, text in ALL.items() if isinstance(text, str)}
 STATEMENTS = TEXTS | {name: statement.for_one for name, statement in ROW_STATEMENTS.items()}
@@ -110,6 +115,12 @@ SEARCHES = {
     "DELETE_ORIGIN": ["origins USING PRIMARY KEY (name=?)"],
     "RENEW_LEASE": ["owners USING INTEGER PRIMARY KEY (rowid=?)"],
     "DELETE_OWNER": ["owners USING INTEGER PRIMARY KEY (rowid=?)"],
+    "LAST_PIECES": ["run_output USING INDEX run_output_of_run (run_id=?)"],
+    "EXTEND_PIECE": ["run_output USING INTEGER PRIMARY KEY (rowid=?)"],
+    "DELETE_PIECES": ["run_output USING INDEX run_output_of_run (run_id=? AND start>?)"],
+    "PIECES": ["run_output USING INDEX run_output_of_run (run_id=?)"],
+    "PROGRESS": ["run_progress USING INTEGER PRIMARY KEY (rowid=?)"],
+    "DELETE_PROGRESS": ["run_progress USING INTEGER PRIMARY KEY (rowid=?)"],
 }
 
 
@@ -169,7 +180,7 @@ def test_the_tables_above_name_only_statements_that_exist() -> None:
 
 
 def test_every_index_is_used(db: sqlite3.Connection) -> None:
-    tables = "('jobs', 'runs', 'job_tags', 'run_requests')"
+    tables = "('jobs', 'runs', 'job_tags', 'run_requests', 'run_output')"
     made = {name for (name,) in db.execute(f"SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name IN {tables}")}
     used = {
         name
