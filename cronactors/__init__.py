@@ -5,6 +5,8 @@ Start with `open_scheduler`; `open_store` opens the same file without one.
 
 from typing import TYPE_CHECKING
 
+from cronactors.alerts import Alert, AlertKind
+from cronactors.current_notification import current_notification
 from cronactors.errors import (
     AlreadyClaimed,
     CronError,
@@ -15,6 +17,7 @@ from cronactors.errors import (
     InvalidSchedule,
     JobBusy,
     JobNotFound,
+    NotificationNotFound,
     Retry,
     RunClosed,
     RunNotFound,
@@ -44,6 +47,7 @@ from cronactors.model import (
     SessionMode,
     Trigger,
 )
+from cronactors.notifications import AlertObserver, Notification, NotificationStatus, Receiver
 from cronactors.run_output import RunOutput, RunProgress
 from cronactors.running import CurrentRun, current_run
 from cronactors.scheduler import CronScheduler
@@ -78,6 +82,9 @@ _LAZY = {
 
 __all__ = [
     "ALL",
+    "Alert",
+    "AlertKind",
+    "AlertObserver",
     "AlreadyClaimed",
     "Cause",
     "Coalesce",
@@ -106,10 +113,14 @@ __all__ = [
     "JobResult",
     "JobSpec",
     "Misfire",
+    "Notification",
+    "NotificationNotFound",
     "NotificationSender",
+    "NotificationStatus",
     "OneShot",
     "Overlap",
     "Preview",
+    "Receiver",
     "Retry",
     "RetryPolicy",
     "RunClosed",
@@ -127,6 +138,7 @@ __all__ = [
     "StoreUnavailable",
     "Trigger",
     "WouldDeadlock",
+    "current_notification",
     "current_run",
     "fire_times",
     "lint",

@@ -54,6 +54,10 @@ class RunNotFound(CronError, LookupError):
     """No run has that id."""
 
 
+class NotificationNotFound(CronError, LookupError):
+    """No notification of that key was given up."""
+
+
 class DuplicateJob(CronError):
     """The user already has a job of that name."""
 

@@ -359,7 +359,8 @@ class Health:
         store_latency: How long (s) the store took for its last transaction, with the commit and the wait for a due moment; None before
             the first.
         last_store_error: The last error of the store; None once it works again.
-        notifier_queue: For how many runs the notifier's calls have not returned yet. From 1,000 on no run is claimed.
+        notifications_pending: How many notifications are yet to be delivered, of all receivers of the file: as it was when the
+            scheduler last looked, counted to 10,000, and with what it has done itself since.
     """
 
     last_tick: datetime | None
@@ -370,7 +371,7 @@ class Health:
     store_queue: int
     store_latency: float | None
     last_store_error: str | None
-    notifier_queue: int
+    notifications_pending: int
 
 
 JobExecutor: TypeAlias = Callable[[JobContext], Awaitable[JobResult | str | None]]

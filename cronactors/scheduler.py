@@ -11,9 +11,9 @@ import trio
 
 from cronactors.actors.async_value import AsyncValue, compose
 from cronactors.actors.clock import Clock, Queue
-from cronactors.actors.notifier import Notifier
 from cronactors.actors.patrol import Patrol
 from cronactors.actors.pool import RunnerPool
+from cronactors.actors.receivers import Receivers
 from cronactors.actors.store_lifetime import StoreService
 from cronactors.actors.user_code import inside_user_code
 from cronactors.actors.user_requests import Explain
@@ -38,7 +38,7 @@ class Actors:
     """The actors of a scheduler, and what they share."""
 
     service: StoreService
-    notifier: Notifier
+    receivers: Receivers
     pool: RunnerPool
     clock: Clock
     patrol: Patrol
@@ -141,7 +141,9 @@ class CronScheduler:
         return await self._actors.service.mailbox.call(Explain(check_id("job_id", job_id), check_instant("at", at)))
 
     async def wait_idle(self) -> None:
-        """Wait until nothing is due, no run is running in this scheduler, and every notification has returned.
+        """Wait until nothing is due, no run is running in this scheduler, and no receiver can be called now.
+
+        Notifications that wait for a retry are not waited for.
 
         Raises:
             WouldDeadlock: Called inside a run or a notifier, which would wait for itself.
@@ -155,7 +157,7 @@ class CronScheduler:
             is_due = queue.due is not None and queue.due <= actors.service.wall()
             return closed or (notified and free == actors.pool.slots.count and not is_due)
 
-        with compose(actors.notifier.is_idle, actors.pool.slots.free, actors.clock.queue, self._closed) as state:
+        with compose(actors.receivers.is_idle, actors.pool.slots.free, actors.clock.queue, self._closed) as state:
             await state.wait_value(is_idle)
         self._check_open()
 
@@ -171,7 +173,7 @@ class CronScheduler:
             store_queue=actors.service.mailbox.waiting + actors.service.actor.postponed,
             store_latency=actors.service.actor.latency,
             last_store_error=actors.service.actor.last_error,
-            notifier_queue=actors.notifier.pending,
+            notifications_pending=actors.receivers.pending,
         )
 
     def _check_open(self) -> None:

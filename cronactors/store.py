@@ -14,12 +14,13 @@ from cronactors.own_loop import OwnLoop
 from cronactors.settings import CronConfig, check_settings
 from cronactors.verbs.jobs import JobVerbs
 from cronactors.verbs.loops import LoopVerbs
+from cronactors.verbs.notifications import NotificationVerbs
 from cronactors.verbs.run_output import OutputVerbs
 from cronactors.verbs.runs import RunVerbs
 
 
 @final
-class CronStore(JobVerbs, LoopVerbs, RunVerbs, OutputVerbs):
+class CronStore(JobVerbs, LoopVerbs, RunVerbs, OutputVerbs, NotificationVerbs):
     """Jobs and their history in one file. `open_store` makes it, and `CronScheduler.store` is one.
 
     When a method returns, its change is on disk. A call that is cancelled before its transaction has started has no effect; from

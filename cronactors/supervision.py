@@ -12,10 +12,10 @@ import trio
 from cronactors.actors.clock import Clock
 from cronactors.actors.exits import BlockExit, actor, guarded_contextmanager
 from cronactors.actors.failure_log import FailureLog
-from cronactors.actors.notifier import Notifier
 from cronactors.actors.output import SHARE_WITHIN, OutputWriter
 from cronactors.actors.patrol import Patrol
 from cronactors.actors.pool import RunnerPool, RunnerSettings
+from cronactors.actors.receivers import Receivers
 from cronactors.actors.recompute import recompute_moments
 from cronactors.actors.runner import Runner
 from cronactors.actors.store_lifetime import StoreService, StrPath, check_path, store_service
@@ -23,6 +23,7 @@ from cronactors.actors.wall_clock_watch import WallClockWatch
 from cronactors.checks import number
 from cronactors.errors import InvalidConfig, shorten
 from cronactors.model import JobExecutor, NotificationSender, RunObserver
+from cronactors.notifications import AlertObserver, Receiver, as_receiver
 from cronactors.origins import upsert_at_start
 from cronactors.scheduler import Actors, CronScheduler
 from cronactors.settings import CronConfig, check_settings
@@ -38,8 +39,9 @@ async def open_scheduler(
     executor: JobExecutor,
     *,
     timezone: str | None = None,
-    notifier: NotificationSender | None = None,
-    on_finish: RunObserver | None = None,
+    notifier: NotificationSender | Receiver[NotificationSender] | None = None,
+    on_finish: RunObserver | Receiver[RunObserver] | None = None,
+    on_alert: AlertObserver | Receiver[AlertObserver] | None = None,
     jobs: Iterable[JobSpec] = (),
     config: CronConfig | None = None,
     tick_interval: float = 1.0,
@@ -56,8 +58,10 @@ async def open_scheduler(
         store: The file, created if it is missing; or an open `CronStore`, which stays open.
         executor: The async function that executes each run.
         timezone: The IANA name of the zone of jobs that name none; None: the zone of ``config``.
-        notifier: Called with name, session id, text and success of each finished run, once it is durable.
+        notifier: Called with name, session id, text and success of each finished run, once it is durable; again after a failure or a
+            crash. An async function, or a `Receiver` that says how often it is tried.
         on_finish: Called with the job and the run, likewise.
+        on_alert: Called with the job and the alert, likewise.
         jobs: Added first, or updated if they exist. A one-shot whose time has passed is stored as done, with a warning in the log.
         config: Settings. Its own ``jobs`` are added or updated too, under its ``origin``: both lists change together or not at all.
         tick_interval: How often (s) changes by other processes are looked for, 0.01 to 3,600. It also bounds how late the scheduler
@@ -75,18 +79,19 @@ async def open_scheduler(
         StoreCorrupt: The file is damaged, of another application or of a newer version; it has not been touched.
         SchedulerCrashed: An actor ended by a bug, which is the ``__cause__``.
     """
-    tick, given_grace = _check_arguments(executor, notifier, on_finish, tick_interval, shutdown_grace)
+    tick, given_grace = _check_arguments(executor, tick_interval, shutdown_grace)
+    functions = as_receiver("notifier", notifier), as_receiver("on_finish", on_finish), as_receiver("on_alert", on_alert)
     specs = check_specs("jobs", jobs)
     block_exit = BlockExit()
     with block_exit:
         async with _opened(store, config, timezone) as (service, handle, settings):
             grace = settings.shutdown_grace if given_grace is None else given_grace
-            calls = Notifier(notifier, on_finish, block_exit.escape)
-            scheduler = await _prepare(service, handle, settings, specs=specs, executor=executor, notifier=calls, tick=tick)
+            receivers = Receivers(*functions, escape=block_exit.escape)
+            scheduler = await _prepare(service, handle, settings, specs=specs, executor=executor, receivers=receivers, tick=tick)
             actors, failures = scheduler._actors, FailureLog()
             with _listening(actors):
                 async with trio.open_nursery() as workers:
-                    workers.start_soon(actors.notifier.run)
+                    workers.start_soon(actors.receivers.run, service, actors.pool.settings.owner)
                     workers.start_soon(actors.pool.output.run)
                     for _ in range(settings.max_concurrent_runs):
                         workers.start_soon(Runner(actors.pool, failures, block_exit.escape).run)
@@ -105,12 +110,9 @@ async def open_scheduler(
     block_exit.raise_errors()
 
 
-def _check_arguments(
-    executor: object, notifier: object, on_finish: object, tick_interval: object, shutdown_grace: object
-) -> tuple[float, float | None]:
-    for field, function in (("executor", executor), ("notifier", notifier), ("on_finish", on_finish)):
-        if not callable(function) and not (function is None and field != "executor"):
-            raise InvalidConfig(f"{field} must be an async function, not {shorten(function)}")
+def _check_arguments(executor: object, tick_interval: object, shutdown_grace: object) -> tuple[float, float | None]:
+    if not callable(executor):
+        raise InvalidConfig(f"executor must be an async function, not {shorten(executor)}")
     return (
         number("tick_interval", tick_interval, InvalidConfig, least=0.01, most=3600),
         None if shutdown_grace is None else number("shutdown_grace", shutdown_grace, InvalidConfig, least=0, most=MAX_TIMEOUT),
@@ -127,7 +129,7 @@ def _stopping(actors: Actors, *, own_store: bool) -> set[int]:
 @contextmanager
 def _listening(actors: Actors) -> Iterator[None]:
     """Let clock and patrol know of commits, and the clock of a virtual wall clock that is set."""
-    listeners = [actors.clock.committed, actors.patrol.committed]
+    listeners = [actors.clock.committed, actors.patrol.committed, actors.receivers.committed]
     actors.service.actor.listeners += listeners
     if actors.service.virtual is not None:
         actors.service.virtual.set_listeners.append(actors.clock.virtual_clock_was_set)
@@ -167,13 +169,16 @@ async def _prepare(
     *,
     specs: tuple[JobSpec, ...],
     executor: JobExecutor,
-    notifier: Notifier,
+    receivers: Receivers,
     tick: float,
 ) -> CronScheduler:
     """Put back what a crash interrupted, upsert the jobs, register this owner, and make the actors; none runs yet."""
     recovered = await service.recover(config.retry)
     start_report = await upsert_at_start(service.mailbox, config, specs, defaults=handle._defaults, database=service.path)
-    registered = await service.register()
+    registered = await service.register(receivers.names)
+    receivers.pending = registered.pending
+    if receivers.names:
+        receivers.taken_over(await service.take_over(registered.owner, receivers.names))
     settings = RunnerSettings(
         owner=registered.owner,
         executor=executor,
@@ -185,11 +190,11 @@ async def _prepare(
     if service.virtual is not None:
         tick = math.inf
     output = OutputWriter(service.mailbox, share_within=SHARE_WITHIN if service.virtual is None else 0)
-    pool = RunnerPool(service.mailbox, notifier, settings, output)
+    pool = RunnerPool(service.mailbox, receivers, settings, output)
     watch = WallClockWatch(service.mailbox, service.wall, registered)
-    clock = Clock(service, pool, notifier, watch, tick=tick)
-    patrol = Patrol(service, pool, clock, tick=tick)
-    actors = Actors(service=service, notifier=notifier, pool=pool, clock=clock, patrol=patrol, rules=registered.rules)
+    clock = Clock(service, pool, watch, tick=tick)
+    patrol = Patrol(service, pool, clock, receivers, tick=tick)
+    actors = Actors(service=service, receivers=receivers, pool=pool, clock=clock, patrol=patrol, rules=registered.rules)
     return CronScheduler._create(handle, tuple(recovered), start_report, actors)
 
 
@@ -198,9 +203,9 @@ async def _shut_down(scheduler: CronScheduler, grace: float, *, hurried: bool) -
     """Give runs ``grace`` seconds to end, cancel the rest, finish and notify all of them, and sign off; `StopDeadline` has the limits.
 
     Cancelled, or by a KeyboardInterrupt, the grace and the notifying end; finishing and signing off are shielded. Hurried, there is
-    neither grace nor notifying.
+    neither grace nor notifying. Notifications that are not delivered stay pending in the store.
     """
-    pool, notifier = scheduler._actors.pool, scheduler._actors.notifier
+    pool, receivers, service = scheduler._actors.pool, scheduler._actors.receivers, scheduler._actors.service
     deadline = pool.stop(grace)
     try:
         try:
@@ -214,10 +219,11 @@ async def _shut_down(scheduler: CronScheduler, grace: float, *, hurried: bool) -
                 pool.interrupt()
                 await pool.end()
         if not hurried:
-            await notifier.drain(deadline.at)
+            await receivers.drain(deadline.at)
     finally:
         pool.close()
-        notifier.close()
+        receivers.close()
         scheduler._close()
         with trio.CancelScope(shield=True):
-            await scheduler._actors.service.sign_off(pool.settings.owner, deadline.sign_off_ends)
+            await receivers.finish(service.mailbox, pool.settings.owner, deadline.sign_off_ends)
+            await service.sign_off(pool.settings.owner, deadline.sign_off_ends)

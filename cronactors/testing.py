@@ -19,8 +19,9 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from datetime import datetime, timedelta
+from functools import partial
 
 import attrs
 import trio
@@ -32,7 +33,18 @@ from cronactors.executor_options import NO_OPTIONS
 from cronactors.fake_run import FakeRun, fake_run
 from cronactors.instants import EARLIEST, LATEST, Millis, from_millis, to_millis
 from cronactors.json_value import Json, JsonInput
-from cronactors.model import CronJob, CronRun, JobContext, JobExecutor, RunStatus, SessionMode
+from cronactors.model import (
+    CronJob,
+    CronRun,
+    JobContext,
+    JobExecutor,
+    NotificationSender,
+    RunObserver,
+    RunStatus,
+    SessionMode,
+)
+from cronactors.notifications import AlertObserver, Notification, Receiver
+from cronactors.scheduler import CronScheduler
 from cronactors.settings import CronConfig
 from cronactors.spec import JobSpec, check_specs
 from cronactors.supervision import open_scheduler
@@ -161,18 +173,22 @@ class Report:
         runs: Every attempt, in order of start; also those that are pending or running at the end.
         skipped: The moments that were skipped, in order; ``coalesced`` counts the moments of a row.
         jobs: The jobs at the end.
+        notifications: The notifications of the receivers, in order; also those that are pending at the end.
     """
 
     runs: tuple[CronRun, ...]
     skipped: tuple[CronRun, ...]
     jobs: tuple[CronJob, ...]
+    notifications: tuple[Notification, ...] = ()
 
     def __str__(self) -> str:
-        """Return a line for each run and each skipped row, times in UTC, and one that counts them."""
+        """Return a line for each run and each skipped row, times in UTC, one that counts them, and one that counts notifications."""
         rows = sorted((*self.runs, *self.skipped), key=_sort_key)
         counted = Counter(f"{run.status}" if run.cause is None else f"{run.status}/{run.cause}" for run in rows)
         total = ", ".join(f"{count:,} {status}" for status, count in sorted(counted.items())) or "nothing happened"
-        return "\n".join([*map(_line, rows), total])
+        sent = sorted(Counter(f"{each.receiver} {each.status}" for each in self.notifications).items())
+        notified = [f"notifications: {', '.join(f'{count:,} {status}' for status, count in sent)}"] if sent else []
+        return "\n".join([*map(_line, rows), total, *notified])
 
 
 def _sort_key(run: CronRun) -> tuple[datetime, datetime, str, int, int]:
@@ -196,6 +212,9 @@ def simulate(
     end: datetime | str,
     config: CronConfig | None = None,
     timezone: str | None = None,
+    notifier: NotificationSender | Receiver[NotificationSender] | None = None,
+    on_finish: RunObserver | Receiver[RunObserver] | None = None,
+    on_alert: AlertObserver | Receiver[AlertObserver] | None = None,
 ) -> Report:
     """Run jobs from ``start`` to ``end`` on virtual time, with the real scheduler, and report the runs. Runs its own trio.
 
@@ -208,9 +227,12 @@ def simulate(
         end: The same; moments at it or later do not run.
         config: Settings of the scheduler.
         timezone: IANA name of the zone of jobs that give none.
+        notifier: As for `open_scheduler`.
+        on_finish: The same.
+        on_alert: The same.
 
     Returns:
-        The runs, the skipped moments and the jobs.
+        The runs, the skipped moments, the jobs and the notifications.
 
     Raises:
         CronError: An argument is wrong, or the caller is in a trio run.
@@ -224,19 +246,31 @@ def simulate(
     clock = VirtualClock()
     clock.set_wall(from_millis(begin))
     jobs = check_specs("specs", specs)
-    return trio.run(_simulate, jobs, executor, config, timezone, length, clock=clock)
+    scheduler = partial(
+        open_scheduler,
+        ":memory:",
+        executor,
+        config=config,
+        timezone=timezone,
+        notifier=notifier,
+        on_finish=on_finish,
+        on_alert=on_alert,
+        jobs=jobs,
+        shutdown_grace=0,
+    )
+    return trio.run(_simulate, scheduler, length, clock=clock)
 
 
-async def _simulate(
-    specs: tuple[JobSpec, ...], executor: JobExecutor, config: CronConfig | None, timezone: str | None, length: float
-) -> Report:
-    async with open_scheduler(":memory:", executor, config=config, timezone=timezone, jobs=specs, shutdown_grace=0) as scheduler:
+async def _simulate(open_it: Callable[[], AbstractAsyncContextManager[CronScheduler]], length: float) -> Report:
+    async with open_it() as scheduler:
         await trio.sleep(length - 0.0005)  # leave out moments at ``end`` itself
         rows = await scheduler.store.list_runs(limit=MOST_RUNS)
         jobs = await scheduler.store.list_jobs()
+        notifications = await scheduler.store.list_notifications(limit=MOST_RUNS)
     rows.sort(key=_sort_key)
     skipped = tuple(run for run in rows if run.status is RunStatus.SKIPPED)
-    return Report(runs=tuple(run for run in rows if run.status is not RunStatus.SKIPPED), skipped=skipped, jobs=tuple(jobs))
+    runs = tuple(run for run in rows if run.status is not RunStatus.SKIPPED)
+    return Report(runs=runs, skipped=skipped, jobs=tuple(jobs), notifications=tuple(reversed(notifications)))
 
 
 def make_context(

@@ -24,6 +24,7 @@ from cronactors.storage.rows import (
 )
 from cronactors.storage.run_requests import RunRequestRow
 from cronactors.tags import tags_to_find
+from tests.fake_notifications import FakeNotifications, NotificationRows
 from tests.fake_run_output import FakeOutput, OutputRows
 from tests.fake_run_requests import FakeRunRequests
 
@@ -45,6 +46,7 @@ class Rows:
     requests: dict[tuple[str, Millis], RunRequestRow] = attrs.field(factory=dict)
     last_job: int = 0
     last_run: int = 0
+    news: NotificationRows = attrs.field(factory=NotificationRows)
     last_owner: int = 0
     output: OutputRows = attrs.field(factory=OutputRows)
 
@@ -72,6 +74,7 @@ class FakeStorage:
         self._to_forget: set[int] = set()
         self.run_requests = FakeRunRequests(lambda: self._seen.requests, lambda: self._changed.requests, lambda: self._seen.runs)
         self.output = FakeOutput(lambda: self._seen.output, lambda: self._changed.output)
+        self.notifications = FakeNotifications(lambda: self._seen.news, lambda: self._changed.news)
 
     name = "fake"
 

@@ -245,7 +245,7 @@ async def test_health_shows_runs_and_the_next_wake(virtual_clock: VirtualClock) 
         health = scheduler.health()
         assert (health.last_tick, health.next_wake) == (START, after(30))
         assert (health.runs_in_flight, health.last_store_error) == (0, None)
-        assert (health.clock_lag, health.store_queue, health.store_latency, health.notifier_queue) == (0, 0, 0, 0)
+        assert (health.clock_lag, health.store_queue, health.store_latency, health.notifications_pending) == (0, 0, 0, 0)
         await trio.sleep(30)
         health = scheduler.health()
         assert (health.runs_in_flight, health.free_slots) == (1, 0)
@@ -259,7 +259,7 @@ async def test_health_shows_the_queues(virtual_clock: VirtualClock) -> None:
         for number in range(3):
             await scheduler.store.add_job(f"job {number}", "it", OneShot(after(0)))
         await trio.sleep(5)
-        assert scheduler.health().notifier_queue == 3
+        assert scheduler.health().notifications_pending == 3
         queues = []
         async with trio.open_nursery() as nursery:
             for _ in range(250):  # more than fit into one transaction

@@ -14,6 +14,9 @@ from typing import assert_never, assert_type
 import cronactors
 from cronactors import (
     ALL,
+    Alert,
+    AlertKind,
+    AlertObserver,
     Cause,
     Coalesce,
     Cron,
@@ -35,10 +38,13 @@ from cronactors import (
     JobResult,
     JobSpec,
     Misfire,
+    Notification,
     NotificationSender,
+    NotificationStatus,
     OneShot,
     Overlap,
     Preview,
+    Receiver,
     Retry,
     RetryPolicy,
     RunLogHandler,
@@ -49,6 +55,7 @@ from cronactors import (
     Schedule,
     SessionMode,
     Trigger,
+    current_notification,
     current_run,
     fire_times,
     lint,
@@ -134,7 +141,20 @@ def not_async(ctx: JobContext) -> str:
 async def notifier(job_name: str, session_id: str, result: str, success: bool) -> None: ...
 
 
-async def on_finish(job: CronJob, run: CronRun) -> None: ...
+async def on_finish(job: CronJob, run: CronRun) -> None:
+    notification = current_notification()
+    assert_type(notification, Notification)
+    assert_type((notification.key, notification.receiver, notification.job_id), tuple[str, str, str])
+    assert_type((notification.run_id, notification.attempts), tuple[str | None, int])
+    assert_type(notification.status, NotificationStatus)
+    assert_type(current_notification(default=None), Notification | None)
+
+
+async def on_alert(job: CronJob, alert: Alert) -> None:
+    assert_type((alert.kind, alert.count, alert.text), tuple[AlertKind, int, str])
+
+
+OBSERVER: AlertObserver = on_alert
 
 
 EXECUTORS: list[JobExecutor] = [result, text, nothing, maybe]
@@ -331,6 +351,10 @@ async def runs(store: CronStore) -> None:
     assert_type(await store.get_run(run_id), CronRun)
     await store.get_run(1)  # type: ignore[arg-type]
     assert_type(await store.list_runs("1", 5, status=RunStatus.FAILED), list[CronRun])
+    assert_type(await store.list_notifications(), list[Notification])
+    await store.list_notifications(status=NotificationStatus.PENDING, receiver="notifier", limit=5)
+    assert_type(await store.retry_notification("run:1"), list[Notification])
+    await store.retry_notification("run:1", "on_finish")
 
 
 # The scheduler
@@ -360,6 +384,7 @@ async def scheduler(config: CronConfig) -> None:
         timezone="Europe/Rome",
         notifier=notifier,
         on_finish=on_finish,
+        on_alert=on_alert,
         jobs=[JobSpec("j", "p", Interval(1))],
         config=config,
         tick_interval=0.5,
@@ -380,10 +405,21 @@ async def scheduler(config: CronConfig) -> None:
         assert_type((health.last_tick, health.next_wake), tuple[datetime | None, datetime | None])
         assert_type((health.runs_in_flight, health.last_store_error), tuple[int, str | None])
         assert_type((health.clock_lag, health.store_latency), tuple[float, float | None])
-        assert_type((health.free_slots, health.store_queue, health.notifier_queue), tuple[int, int, int])
+        assert_type((health.free_slots, health.store_queue, health.notifications_pending), tuple[int, int, int])
     open_scheduler("agent.db", number)  # type: ignore[arg-type]
     open_scheduler("agent.db", not_async)  # type: ignore[arg-type]
     open_scheduler("agent.db", result, notifier=on_finish)  # type: ignore[arg-type]
+    policy = RetryPolicy(delays=(1, 60))
+    open_scheduler(
+        "agent.db",
+        result,
+        notifier=Receiver(notifier),
+        on_finish=Receiver(on_finish, retry=policy, attempts=3, timeout=10, concurrency=4),
+        on_alert=Receiver(on_alert),
+    )
+    open_scheduler("agent.db", result, notifier=Receiver(on_finish))  # type: ignore[arg-type]
+    Receiver(number)  # type: ignore[type-var]
+    Receiver(notifier, policy)  # type: ignore[misc]
     open_scheduler("agent.db", result, notifier)  # type: ignore[call-arg, arg-type]
     open_scheduler("agent.db", result, shutdown_grace=timedelta(seconds=1))  # type: ignore[arg-type]
 
@@ -404,6 +440,7 @@ def errors() -> tuple[type[CronError], ...]:
         cronactors.InvalidSchedule,
         cronactors.JobBusy,
         cronactors.JobNotFound,
+        cronactors.NotificationNotFound,
         cronactors.RunClosed,
         cronactors.RunNotFound,
         cronactors.SchedulerClosed,

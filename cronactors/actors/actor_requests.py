@@ -11,17 +11,20 @@ import attrs
 
 from cronactors.actors.mailbox import BatchRequest, ReadRequest, Request
 from cronactors.instants import Millis
-from cronactors.ledger import claim, clock_set_back, finish, leases, owners, recovery, run_output, views
+from cronactors.ledger import claim, clock_set_back, finish, leases, notifications, owners, recovery, run_output, views
 from cronactors.ledger.claim import Claims
+from cronactors.ledger.notifications import Deliverable
 from cronactors.ledger.run_output import NewOutput
 from cronactors.ledger.zone_changes import RulesOfFile, note_rules
-from cronactors.model import Cause, CronJob, CronRun
+from cronactors.model import Cause, CronRun
 from cronactors.owner import ProcessIdentity
 from cronactors.policy import Outcome
 from cronactors.settings import RetryPolicy
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import Claimed, NextTimes, RunRow
 
+MOST_COUNTED = 10_000
+"""How far pending notifications are counted: of a million that would block the thread for 10 ms."""
 STALE: Millis = 2_000
 """How old (ms) a request to recover runs may be and still trust that a lease has run out."""
 
@@ -35,23 +38,31 @@ class Registered:
         last_seen: When any earlier owner last renewed its lease.
         latest_added_at: The latest time at which users added or requested something.
         rules: The zone rules with which the next moments in the file are computed.
+        pending: How many notifications are pending, counted to `MOST_COUNTED`.
     """
 
     owner: int
     last_seen: Millis | None
     latest_added_at: Millis | None
     rules: RulesOfFile
+    pending: int
 
 
 @attrs.frozen
 class Register(Request[Registered]):
-    """Register this process as an owner."""
+    """Register this process as an owner, with the receivers of notifications that it has."""
 
     process: ProcessIdentity
+    receivers: tuple[str, ...] = ()
 
     def apply(self, storage: Storage) -> Registered:
-        last_seen, latest_added_at = owners.last_seen(storage), clock_set_back.latest_added_at(storage)
-        return Registered(owners.register(storage, self.process), last_seen, latest_added_at, note_rules(storage))
+        return Registered(
+            last_seen=owners.last_seen(storage),
+            latest_added_at=clock_set_back.latest_added_at(storage),
+            owner=owners.register(storage, self.process, self.receivers),
+            rules=note_rules(storage),
+            pending=storage.notifications.count_pending(most=MOST_COUNTED),
+        )
 
 
 @attrs.frozen
@@ -120,12 +131,16 @@ class Snapshot:
         idle: No owner has a running run.
         orphaned: There are running runs of a dead owner.
         next_times: When something is due next, and when an open run must be cancelled next.
+        pending: How many notifications are pending, counted to `MOST_COUNTED`.
+        orphaned_receivers: The receivers with notifications that no living owner delivers.
     """
 
     running: dict[int, Cause | None]
     idle: bool
     orphaned: bool
     next_times: NextTimes
+    pending: int
+    orphaned_receivers: frozenset[str]
 
 
 @attrs.frozen
@@ -146,12 +161,15 @@ class Inspect(ReadRequest[Snapshot]):
 
     def apply(self, storage: Storage) -> Snapshot:
         running = storage.running()
+        lines = notifications.orphaned(storage, self.process, trust_leases=self.trust_leases, mine=self.own_owners)
         orphaned = recovery.orphans(storage, self.process, running, trust_leases=self.trust_leases, mine=self.own_owners)
         return Snapshot(
             running={run.id: _cancel_cause(run) for run in running if run.owner == self.owner},
             idle=not running,
             orphaned=bool(orphaned),
             next_times=storage.next_times(),
+            pending=storage.notifications.count_pending(most=MOST_COUNTED),
+            orphaned_receivers=frozenset(receiver for _, receiver in lines),
         )
 
 
@@ -199,12 +217,12 @@ class Finished:
     Attributes:
         run: The finished run; None if the outcome has no effect: another owner has taken the run over, or it was finished with
             another outcome.
-        job: The job after the run; None if it was removed, or `FinishSettings.shows_job` is False.
+        notifications: What was written for the receivers.
         next_claimed: The run that was claimed for the same slot, in the same transaction.
     """
 
     run: RunRow | None
-    job: CronJob | None
+    notifications: list[Deliverable]
     next_claimed: Claimed | None
 
 
@@ -216,18 +234,27 @@ class FinishSettings:
         owner: The scheduler's owner number.
         policy: Delays of retries.
         total: How many runs may be running at a time over all owners; None: no limit.
-        shows_job: Whether `Finished.job` is read, for `on_finish`.
+        receivers: The receivers of notifications that the scheduler has.
     """
 
     owner: int
     policy: RetryPolicy
     total: int | None
-    shows_job: bool
+    receivers: tuple[str, ...]
 
 
 @attrs.frozen
 class FinishRun(BatchRequest[Finished]):
-    """Finish a run and, in the same transaction, claim the next one for its slot."""
+    """Finish a run and, in the same transaction, notify its receivers and claim the next run for its slot.
+
+    Attributes:
+        run_id: The run.
+        outcome: Its outcome.
+        claim_next: Whether to claim a run for its slot.
+        settings: What all finishes of the scheduler share.
+        claimed: The run and its job as the claim left them; None: the runner does not know.
+        again: Whether the same request was sent before, and may have been carried out.
+    """
 
     waits_forever: ClassVar[bool] = True
     run_id: int
@@ -236,6 +263,7 @@ class FinishRun(BatchRequest[Finished]):
     settings: FinishSettings
     claimed: Claimed | None = None
     output: NewOutput | None = None
+    again: bool = False
 
     @classmethod
     def apply_all(cls, storage: Storage, requests: Sequence[Self]) -> list[Finished]:
@@ -251,17 +279,16 @@ def _finish(storage: Storage, settings: FinishSettings, requests: Sequence[Finis
     if outputs:
         run_output.store_last_output(storage, list(outputs.values()))
     finished = finish.finish_runs(storage, requests, owner=settings.owner, policy=settings.policy)
-    jobs: dict[str, CronJob] = {}
-    if settings.shows_job:
-        rows = storage.jobs([run.job_id for run in finished if run is not None])
-        jobs = {job.id: job for job in views.job_views(storage, rows.values())}
+    written: dict[int, list[Deliverable]] = {}
+    if settings.receivers:
+        written = notifications.add_finished(storage, requests, finished, receivers=settings.receivers, owner=settings.owner)
     wanted = sum(request.claim_next for request in requests)
     started = claim.claim_due(storage, owner=settings.owner, limit=wanted, total=settings.total).runs if wanted else []
     next_claimed = iter(started)
     return [
         Finished(
             run=run,
-            job=jobs.get(run.job_id) if run is not None else None,
+            notifications=written.pop(run.id, []) if run is not None else [],
             next_claimed=next(next_claimed, None) if request.claim_next else None,
         )
         for request, run in zip(requests, finished, strict=True)
@@ -301,8 +328,9 @@ class RenewLeases(Request[None]):
 
 @attrs.frozen
 class SignOff(Request[None]):
-    """Record that owners have closed."""
+    """Record that owners have closed. Another owner may recover their runs at once, and deliver their notifications."""
 
+    may_finish_runs: ClassVar[bool] = True
     owners: tuple[int, ...]
 
     def apply(self, storage: Storage) -> None:

@@ -13,7 +13,6 @@ from cronactors.actors.actor_requests import CancelAndClaim, ClaimDue
 from cronactors.actors.async_value import AsyncValue, compose
 from cronactors.actors.exits import actor
 from cronactors.actors.mailbox import EARLY, RETRY_PAUSES
-from cronactors.actors.notifier import Notifier
 from cronactors.actors.pool import RunnerPool
 from cronactors.actors.store import Committed
 from cronactors.actors.store_lifetime import StoreService
@@ -49,13 +48,12 @@ class Clock:
     """Claims due runs and hands them to the pool. It never waits for a run.
 
     Before it sleeps it has claimed all that it could, so one sleep ends when time passes (a moment is due, or the tick comes, at
-    which the wall clock is compared with trio's) or when something changes: a commit brings an earlier moment, a slot is
-    released, the notifier has room again. Changes are values, not events, so one that comes before the sleep is not missed.
+    which the wall clock is compared with trio's) or when something changes: a commit brings an earlier moment, or a slot is
+    released. Changes are values, not events, so one that comes before the sleep is not missed.
 
     Args:
         service: The store.
         pool: Executes the runs.
-        notifier: While it has no room, nothing is claimed.
         watch: Notices that the wall clock was set.
         tick: How often (s) the wall clock is compared at least; infinite on virtual time, where setting it wakes us.
 
@@ -66,12 +64,9 @@ class Clock:
         wakes: How often it has checked for due runs.
     """
 
-    def __init__(
-        self, service: StoreService, pool: RunnerPool, notifier: Notifier, watch: WallClockWatch, *, tick: float
-    ) -> None:
+    def __init__(self, service: StoreService, pool: RunnerPool, watch: WallClockWatch, *, tick: float) -> None:
         self._service = service
         self._pool = pool
-        self._notifier = notifier
         self._watch = watch
         self._tick_interval = tick
         self._wall = service.wall
@@ -109,7 +104,7 @@ class Clock:
         """Claim until cancelled. Runs that were claimed are always handed over."""
         pauses = backoff(*RETRY_PAUSES)
         next_tick = trio.current_time()
-        with compose(self.queue, self._pool.slots.free, self._notifier.has_room) as changes:
+        with compose(self.queue, self._pool.slots.free) as changes:
             while True:
                 self.wakes += 1
                 try:
@@ -117,7 +112,7 @@ class Clock:
                     await self._watch.compare(tick=is_tick)
                     if is_tick:
                         next_tick = trio.current_time() + self._tick_interval
-                    before = self._pool.slots.free.value, self._notifier.has_room.value
+                    free = self._pool.slots.free.value
                     claims = await self._claim()
                     pauses = backoff(*RETRY_PAUSES)
                 except StoreUnavailable as error:  # which the store has logged
@@ -127,7 +122,7 @@ class Clock:
                     continue
                 self._blocked_by = claims.blocked_by
                 if self._blocked_by is not None or not (claims.runs or claims.cancelled_overlapped):
-                    await self._sleep(changes, next_tick, free=before[0] - len(claims.runs), has_room=before[1])
+                    await self._sleep(changes, next_tick, free=free - len(claims.runs))
 
     async def _claim(self) -> Claims:
         """Claim for the free slots if something is due. Also cancel the open runs that a due moment replaces, which needs no slot."""
@@ -149,16 +144,15 @@ class Clock:
             self._pool.slots.release(slots)
         return claims
 
-    async def _sleep(self, changes: AsyncValue[tuple[Queue, int, bool]], next_tick: float, *, free: int, has_room: bool) -> None:
+    async def _sleep(self, changes: AsyncValue[tuple[Queue, int]], next_tick: float, *, free: int) -> None:
         """Sleep until the next moment or tick, or until something changes that lets us claim earlier.
 
         A moment that is due, but that the last claim could not start, does not end the sleep: only a change can help.
 
         Args:
-            changes: Queue, free slots, and whether the notifier has room.
+            changes: Queue and free slots.
             next_tick: When to wake at the latest, on trio's clock.
             free: How many slots are free if none has been released since the claim began.
-            has_room: Whether the notifier had room then.
         """
         queue_before = self.queue.value
         wait = min(next_tick - trio.current_time(), self._until_due())
@@ -168,16 +162,15 @@ class Clock:
         self._slept_at = shown
         self.next_wake = planned = None if math.isinf(wait) else self._wall() + max(0, math.ceil(wait * 1000))
 
-        def can_claim_earlier(state: tuple[Queue, int, bool]) -> bool:
-            queue, free_now, has_room_now = state
+        def can_claim_earlier(state: tuple[Queue, int]) -> bool:
+            queue, free_now = state
             if self._watch.must_compare:
                 return True
-            if queue is queue_before and free_now <= free and has_room_now <= has_room:
+            if queue is queue_before and free_now <= free:
                 return False
             if self._blocked_by is not None:
                 return True
-            may_claim = free_now > 0 and has_room_now
-            return (may_claim and _is_earlier(queue.due, planned)) or _is_earlier(queue.cancelling, planned)
+            return (free_now > 0 and _is_earlier(queue.due, planned)) or _is_earlier(queue.cancelling, planned)
 
         with trio.move_on_after(max(0.0, wait)) as sleep:  # the tick may have passed during the claim
             await changes.wait_value(can_claim_earlier)

@@ -1,4 +1,4 @@
-"""Makes the outcome of a run durable, and hands the finished run to the notifier."""
+"""Makes the outcome of a run durable, and hands its notifications to the receivers."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import trio
 
 from cronactors import log_fields
 from cronactors.actors.actor_requests import Finished, FinishRun, FinishSettings
 from cronactors.actors.mailbox import RETRY_PAUSES, Mailbox
-from cronactors.actors.notifier import Notifier
+from cronactors.actors.receivers import Receivers
 from cronactors.actors.stopping import StopDeadline
 from cronactors.backoff import backoff
 from cronactors.errors import StoreUnavailable, shorten
 from cronactors.ledger.run_output import NewOutput
-from cronactors.ledger.views import job_view
 from cronactors.model import Cause
 from cronactors.policy import Outcome
 from cronactors.settings import RetryPolicy
@@ -34,7 +32,7 @@ class Finisher:
 
     Args:
         mailbox: The mailbox of the store.
-        notifier: Notified of each finished run.
+        receivers: Notified of finished runs.
         owner: The scheduler's number in the store.
         policy: The delays of retries.
         total: How many runs may be running at a time over all owners of the file; None: no limit.
@@ -47,16 +45,17 @@ class Finisher:
     def __init__(
         self,
         mailbox: Mailbox,
-        notifier: Notifier,
+        receivers: Receivers,
         *,
         owner: int,
         policy: RetryPolicy,
         total: int | None,
         may_claim: Callable[[], bool],
     ) -> None:
-        self.settings = FinishSettings(owner=owner, policy=policy, total=total, shows_job=notifier.shows_jobs)
+        self.settings = FinishSettings(owner=owner, policy=policy, total=total, receivers=receivers.names)
         self._mailbox = mailbox
-        self._notifier = notifier
+        self._on_commit = self._notify if receivers.names else None
+        self._receivers = receivers
         self._may_claim = may_claim
         self._stop: StopDeadline | None = None
         self._scopes: set[trio.CancelScope] = set()
@@ -92,21 +91,15 @@ class Finisher:
             again.
         """
         finished: Finished | None = None
-        on_commit = None
-        if self._notifier.listens:
-            on_commit = partial(self._notify, claimed)
-            self._notifier.expect()
         if self._stop is not None:
             self._stop.extend()  # an executor that shielded itself may have used up the time
         try:
             try:
-                finished = await self._mailbox.call(self._request(claimed, outcome, output), on_commit)
-            except (trio.Cancelled, StoreUnavailable):  # withdrawn or rolled back: it has had no effect
-                finished = await self._keep_trying(claimed, outcome, output, on_commit)
+                finished = await self._mailbox.call(self._request(claimed, outcome, output), self._on_commit)
+            except (trio.Cancelled, StoreUnavailable):  # withdrawn or rolled back, or its answer was lost
+                finished = await self._keep_trying(claimed, outcome, output)
         finally:
             if finished is None:
-                if on_commit is not None:
-                    self._notifier.expect_one_less()
                 logger.warning(
                     "the outcome of run %s (%s) could not be stored",
                     claimed.run.id,
@@ -122,30 +115,24 @@ class Finisher:
             )
         return finished
 
-    async def _keep_trying(
-        self, claimed: Claimed, outcome: Outcome, output: NewOutput | None, on_commit: Callable[[Finished], None] | None
-    ) -> Finished | None:
+    async def _keep_trying(self, claimed: Claimed, outcome: Outcome, output: NewOutput | None) -> Finished | None:
         """Try again, shielded. Only the few runs that come here pay for a scope of their own (5 us)."""
         pauses = backoff(*RETRY_PAUSES)
         finished: Finished | None = None
         with self.limited(shield=True):
             while finished is None:
                 try:
-                    finished = await self._mailbox.call(self._request(claimed, outcome, output), on_commit)
+                    finished = await self._mailbox.call(self._request(claimed, outcome, output, again=True), self._on_commit)
                 except StoreUnavailable as error:  # which the store has logged
                     logger.debug("the outcome of run %s will be stored later: %s", claimed.run.id, error)
                     await trio.sleep(next(pauses))
         return finished
 
-    def _request(self, claimed: Claimed, outcome: Outcome, output: NewOutput | None) -> FinishRun:
+    def _request(self, claimed: Claimed, outcome: Outcome, output: NewOutput | None, *, again: bool = False) -> FinishRun:
         claim_next = outcome.cause is not Cause.INTERRUPTED and self._may_claim()
-        return FinishRun(claimed.run.id, outcome, claim_next, self.settings, claimed, output)
+        return FinishRun(claimed.run.id, outcome, claim_next, self.settings, claimed, output, again)
 
-    def _notify(self, claimed: Claimed, finished: Finished) -> None:
-        """Hand a finished run to the notifier. Called by the store actor, in the order of its commits."""
-        run = finished.run
-        if run is None or not self._notifier.wants(run):
-            self._notifier.expect_one_less()
-            return
-        job = (finished.job or job_view(claimed.job_now, ())) if self._notifier.shows_jobs else None
-        self._notifier.notify(run, job)
+    def _notify(self, finished: Finished) -> None:
+        """Hand notifications to the receivers. Called by the store actor, in the order of its commits."""
+        if finished.notifications:
+            self._receivers.written(finished.notifications)

@@ -15,6 +15,7 @@ from cronactors.actors.exits import actor
 from cronactors.actors.mailbox import RETRY_PAUSES
 from cronactors.actors.outcomes import INTERRUPTED
 from cronactors.actors.pool import RunnerPool
+from cronactors.actors.receivers import Receivers
 from cronactors.actors.store import Committed
 from cronactors.actors.store_lifetime import StoreService
 from cronactors.backoff import backoff
@@ -37,16 +38,18 @@ class Patrol:
         service: The store.
         pool: Whose runs are compared with the store.
         clock: Is shown what is due next.
+        receivers: Deliver the notifications of dead owners.
         tick: How often (s) it wakes; infinite on virtual time, where nothing happens outside of this process.
 
     Attributes:
         last_tick: When it last inspected the store, or found it unchanged.
     """
 
-    def __init__(self, service: StoreService, pool: RunnerPool, clock: Clock, *, tick: float) -> None:
+    def __init__(self, service: StoreService, pool: RunnerPool, clock: Clock, receivers: Receivers, *, tick: float) -> None:
         self._service = service
         self._pool = pool
         self._clock = clock
+        self._receivers = receivers
         self._tick_interval = tick
         self._log = service.watch()
         self._nothing_ran = False
@@ -63,7 +66,7 @@ class Patrol:
         shared = self._service.virtual is not None and len(self._service.owners) > 1
         if commit.may_have_finished_runs or shared:  # on virtual time, no tick shows a run that another scheduler finished
             self._pool.in_flight.wake_waiters()
-        if commit.may_have_finished_runs:
+        if commit.may_have_finished_runs or commit.woken:
             self.request()
 
     def request(self) -> None:
@@ -113,6 +116,7 @@ class Patrol:
         requests, queue = self._requests.value, self._clock.queue.value
         self._nothing_ran = False  # should the inspection fail
         snapshot = await self._service.inspect(self._pool.settings.owner)
+        self._receivers.pending = snapshot.pending
         self._served = requests
         self._nothing_ran = snapshot.idle
         self._inspect_by = trio.current_time() + INSPECT_EVERY
@@ -125,6 +129,13 @@ class Patrol:
             for run in await self._service.recover(self._pool.settings.policy):
                 name = shorten(run.job_name)
                 logger.warning("run %s of job %s was interrupted: its process ended", run.id, name, extra=log_fields.of_run(run))
+        if not snapshot.orphaned_receivers.isdisjoint(self._receivers.names):
+            await self._take_over()
+
+    async def _take_over(self) -> None:
+        """Take over notifications that no living owner delivers, in pieces."""
+        while taken := await self._service.take_over(self._pool.settings.owner, self._receivers.names):
+            self._receivers.taken_over(taken)
 
     async def _put_back(self, without_runner: list[int]) -> None:
         """Put back runs of this scheduler that no runner has, since the answer to their claim was lost. Only if two inspections show them so."""

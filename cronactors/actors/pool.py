@@ -8,9 +8,9 @@ import trio
 from cronactors.actors.async_value import AsyncValue
 from cronactors.actors.finisher import Finisher
 from cronactors.actors.mailbox import Mailbox
-from cronactors.actors.notifier import Notifier
 from cronactors.actors.outcomes import INTERRUPTED
 from cronactors.actors.output import OutputWriter
+from cronactors.actors.receivers import Receivers
 from cronactors.actors.run_in_hand import RunInHand, RunsInFlight
 from cronactors.actors.stopping import StopDeadline
 from cronactors.model import JobExecutor
@@ -76,7 +76,7 @@ class RunnerPool:
 
     Args:
         mailbox: The mailbox of the store.
-        notifier: Notified of each finished run.
+        receivers: Notified of finished runs.
         settings: Shared by all runners.
         output: Stores the output of the runs.
 
@@ -88,25 +88,24 @@ class RunnerPool:
         is_interrupted: All runs have been cancelled; those that still start are cancelled at once.
     """
 
-    def __init__(self, mailbox: Mailbox, notifier: Notifier, settings: RunnerSettings, output: OutputWriter) -> None:
+    def __init__(self, mailbox: Mailbox, receivers: Receivers, settings: RunnerSettings, output: OutputWriter) -> None:
         self.settings = settings
         self.output = output
         self.slots = Slots(settings.slots)
         self.in_flight = RunsInFlight(mailbox, settings.cancel_grace)
         self.finisher = Finisher(
-            mailbox, notifier, owner=settings.owner, policy=settings.policy, total=settings.total, may_claim=self.may_claim
+            mailbox, receivers, owner=settings.owner, policy=settings.policy, total=settings.total, may_claim=self.may_claim
         )
         self.is_interrupted = False
-        self._notifier = notifier
         self._stop: StopDeadline | None = None
         self._send, self._receive = trio.open_memory_channel[Claimed](settings.slots)
 
     def may_claim(self) -> bool:
-        """Whether runs may be claimed now: not once the scheduler is stopping, nor while the notifier has no room.
+        """Whether runs may be claimed now: not once the scheduler is stopping.
 
         The one place that decides this, for the clock's claims and for those that come with a finish.
         """
-        return self._stop is None and self._notifier.has_room.value
+        return self._stop is None
 
     # Claimed runs
 

@@ -47,11 +47,13 @@ class Committed:
         next_times: When something is due next, and when an open run must be cancelled next.
         may_have_finished_runs: Some of its requests can finish runs, or request their cancellation.
         only_claims: All of its requests start runs and do nothing else.
+        woken: The receivers that have something to deliver which no reply has shown.
     """
 
     next_times: NextTimes
     may_have_finished_runs: bool = False
     only_claims: bool = False
+    woken: frozenset[str] = frozenset()
 
 
 @attrs.frozen
@@ -117,8 +119,12 @@ class StoreActor:
                     requests = [await self._mailbox.receive(), *self._mailbox.receive_waiting(BATCH - 1)]
                     if not all(isinstance(envelope.request, ReadRequest) for envelope in requests):
                         requests = self._mailbox.receive_sharing() + requests
+                    size = len(
+                        requests
+                    )  # those that share the commit are beyond the limit: else they would cost one of their own
                     for pause in backoff(*_LOCK_PAUSES):
-                        requests = await self._serve(requests)
+                        requests = await self._serve(requests, size)
+                        size = BATCH
                         self.postponed = len(requests)
                         if not requests:
                             break
@@ -141,17 +147,17 @@ class StoreActor:
                 envelope.refuse(reason)
             batch = self._mailbox.receive_waiting(BATCH)
 
-    async def _serve(self, waiting: Sequence[Envelope]) -> list[Envelope]:
-        """Carry out requests batch by batch; if the file is locked, carry out the reads and return the rest.
+    async def _serve(self, waiting: Sequence[Envelope], size: int) -> list[Envelope]:
+        """Carry out requests in batches of a size; if the file is locked, carry out the reads and return the rest.
 
         While the file is locked we take every request out of the mailbox, not only one batch: else a read would wait behind a
         hundred writes, and a request behind them would not notice that its 30 s are over.
         """
         while waiting:
-            batch = [envelope for envelope in waiting[:BATCH] if envelope.start()]
+            batch = [envelope for envelope in waiting[:size] if envelope.start()]
             if batch and not await self._commit(batch):
                 break
-            waiting = waiting[BATCH:]
+            waiting = waiting[size:]
         reads = [envelope for envelope in waiting if isinstance(envelope.request, ReadRequest) and envelope.start()]
         for first in range(0, len(reads), BATCH):
             await self._commit(reads[first : first + BATCH])
@@ -243,6 +249,7 @@ def _committed(storage: Storage, requests: Sequence[Request[object]]) -> Committ
         storage.next_times(),
         may_have_finished_runs=any(request.may_finish_runs for request in requests),
         only_claims=all(request.only_claims for request in requests),
+        woken=storage.notifications.take_woken(),
     )
 
 

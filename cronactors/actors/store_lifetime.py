@@ -20,6 +20,7 @@ from cronactors.actors.actor_requests import Inspect, Recover, Register, Registe
 from cronactors.actors.exception_groups import single_exceptions
 from cronactors.actors.leases import Heartbeats, LeaseTrust
 from cronactors.actors.mailbox import Mailbox
+from cronactors.actors.notification_requests import TakeOver
 from cronactors.actors.stopping import mark_stopping
 from cronactors.actors.storage_thread import Hop, in_place, storage_thread
 from cronactors.actors.store import Failed, Locked, StoreActor, run_batch
@@ -42,6 +43,8 @@ StrPath: TypeAlias = "str | os.PathLike[str]"
 
 OPEN_TIMEOUT = 10.0
 """How long (s) opening waits for a file that another process has locked."""
+TAKEN_OVER = 500
+"""How many notifications of dead owners one transaction takes over at most."""
 _OPEN_PAUSE = 0.02  # seconds between two attempts
 
 
@@ -82,9 +85,9 @@ class StoreService:
         shown = (instant - self.wall()) / 1000
         return shown if self.virtual is not None else shown - time.time_ns() % 1_000_000 / 1e9
 
-    async def register(self) -> Registered:
-        """Register an owner, and give its heartbeats from now on."""
-        registered = await self.mailbox.call(Register(self.process))
+    async def register(self, receivers: tuple[str, ...] = ()) -> Registered:
+        """Register an owner with its receivers of notifications, and give its heartbeats from now on."""
+        registered = await self.mailbox.call(Register(self.process, receivers))
         self.owners.add(registered.owner)
         return registered
 
@@ -118,6 +121,11 @@ class StoreService:
         """Interrupt the runs of dead owners, so that their moments run again, and return these runs."""
         own = frozenset(self.owners)
         return await self.mailbox.call(Recover(self.process, policy, self._trust_leases(), own, requested_at=self.wall()))
+
+    async def take_over(self, owner: int, receivers: tuple[str, ...]) -> dict[str, int]:
+        """Let an owner deliver notifications of dead owners: at most `TAKEN_OVER`, so that a million block nothing."""
+        own = frozenset(self.owners)
+        return await self.mailbox.call(TakeOver(receivers, owner, self.process, self._trust_leases(), own, TAKEN_OVER))
 
     def _trust_leases(self) -> bool:
         """Whether leases can be trusted: on virtual time never, since there are no heartbeats."""

@@ -63,6 +63,7 @@ def recompute_page(
     earliest = min(now, earliest if known is None else max(earliest, known))
     if after == 0:
         storage.advance_pending(now=now, by=0 if known is not None else by)
+        storage.notifications.advance_retries(now=now, by=0 if known is not None else by)
         if by > 0 and known is None:
             storage.set_meta(_FACT, json.dumps({"at": now, "owner": owner, "earliest": earliest}))
         for row in storage.owners():

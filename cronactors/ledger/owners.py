@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 
 from cronactors.instants import Millis
@@ -13,7 +14,7 @@ from cronactors.storage.rows import OwnerRow
 _DAY: Millis = 86_400_000
 
 
-def register(storage: Storage, this_process: ProcessIdentity) -> int:
+def register(storage: Storage, this_process: ProcessIdentity, receivers: Collection[str] = ()) -> int:
     """Register an owner, with a lease from now, and delete owners that have closed or died and own no runs.
 
     Owners whose last heartbeat lies ahead of now stay: they show that the clock was set back, until `clock_set_back.recompute_page` has
@@ -22,6 +23,7 @@ def register(storage: Storage, this_process: ProcessIdentity) -> int:
     Args:
         storage: Inside a transaction.
         this_process: The identity of this process.
+        receivers: The receivers of notifications that the owner has.
 
     Returns:
         The number of the owner.
@@ -44,6 +46,7 @@ def register(storage: Storage, this_process: ProcessIdentity) -> int:
             this_process.process_start,
             heartbeat_at=now,
             lease_until=lease_until,
+            receivers=json.dumps(sorted(receivers)),
         )
     )
     _forget_stale_marks(storage, number, busy)

@@ -41,9 +41,14 @@ def orphans(
     """
     if all(run.owner in mine for run in running):
         return []
-    now = storage.now()
-    alive = {row.id for row in storage.owners() if row.id in mine or _may_live(row, this_process, now if trust_leases else None)}
+    alive = living_owners(storage, this_process, trust_leases=trust_leases, mine=mine)
     return [run for run in running if run.owner not in alive]
+
+
+def living_owners(storage: Storage, this_process: ProcessIdentity, *, trust_leases: bool, mine: Collection[int] = ()) -> set[int]:
+    """Return the owners that may be alive; the arguments are those of `orphans`."""
+    now = storage.now() if trust_leases else None
+    return {row.id for row in storage.owners() if row.id in mine or _may_live(row, this_process, now)}
 
 
 def _may_live(row: OwnerRow, this_process: ProcessIdentity, now: Millis | None) -> bool:

@@ -17,7 +17,9 @@ from cronactors.json_value import JsonText
 from cronactors.ledger.job_fields import attributes_of_row, options_from_column
 from cronactors.ledger.stored_values import is_time, schedule_of, unreadable
 from cronactors.model import Cause, CronJob, CronRun, JobContext, RunStatus, SessionMode, Trigger
+from cronactors.notifications import Notification, NotificationStatus
 from cronactors.schedules.schedule import OneShot
+from cronactors.storage.notifications import NotificationRow
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import Claimed, JobRow, RunRow
 
@@ -153,6 +155,26 @@ def run_view(run: RunRow) -> CronRun:
 def faults_of_run(run: RunRow) -> list[CronError]:
     """Return the errors of a run's values that cannot be read."""
     return _read_run(run)[1] + _faults_of_json(data_from_column(run.result_data, "result_data"))
+
+
+def notification_view(row: NotificationRow) -> Notification:
+    """Make the `Notification` of a row; an unknown status is shown as given up."""
+    reader = _Reader()
+    waits = row.status == NotificationStatus.PENDING and row.attempts > 0
+    view = Notification(
+        key=row.event,
+        receiver=row.receiver,
+        job_id=row.job_id,
+        run_id=None if row.run_id is None else str(row.run_id),
+        created_at=reader.instant("created_at", row.created_at),
+        status=reader.member("status", NotificationStatus, row.status, NotificationStatus.GIVEN_UP),
+        attempts=row.attempts,
+        retry_at=reader.optional_instant("ready_at", row.ready_at if waits else None),
+        error=row.error,
+    )
+    if reader.faults:
+        view = attrs.evolve(view, error=f"its stored row cannot be read: {reader.faults[0]}")
+    return view
 
 
 def context_of(claimed: Claimed) -> JobContext:

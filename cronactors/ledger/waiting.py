@@ -11,8 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from cronactors.instants import Millis
 from cronactors.ledger.new_rows import finish_values, skipped_run, without_taken
+from cronactors.ledger.notification_columns import job_to_column
 from cronactors.ledger.stored_values import is_time, stored_timing
 from cronactors.model import Cause, RunStatus
+from cronactors.notifications import NOTIFIER
 from cronactors.policy import Outcome
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import CRASH_LOOP, PAUSE, JobRow, JobState, RunRow, job_key
@@ -113,5 +115,7 @@ def disable_job(storage: Storage, job: JobRow, cause: Cause) -> JobRow:
 def delete_job(storage: Storage, job: JobRow) -> None:
     """Delete a job: its due moments are skipped and its pending runs cancelled, as removed; running ones continue."""
     skip_due(storage, job, Cause.REMOVED)
+    # A notifier gets only the name of the job, which its run has.
+    storage.notifications.keep_job(job.id, job_to_column(job), without=NOTIFIER)
     storage.delete_jobs([job.id])
     cancel_pending(storage, (run for run in storage.open_runs([job.id]) if run.status == RunStatus.PENDING), Cause.REMOVED)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from cronactors.instants import Millis
+from cronactors.storage.notifications import NotificationTable
 from cronactors.storage.rows import (
     Claimed,
     DueItem,
@@ -45,6 +46,11 @@ class Storage(Protocol):
     @property
     def output(self) -> OutputTable:
         """The lines and the progress of runs."""
+        ...
+
+    @property
+    def notifications(self) -> NotificationTable:
+        """The notifications and alerts."""
         ...
 
     def now(self) -> Millis:

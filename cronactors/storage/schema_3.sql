@@ -52,7 +52,7 @@ CREATE TABLE notifications (
   status TEXT NOT NULL,  -- pending | delivered | given_up
   attempts INTEGER NOT NULL,
   ready_at INTEGER,      -- 0: at once; NULL: an earlier one of this job and receiver is pending
-  owner INTEGER,         -- who delivers it
+  owner INTEGER NOT NULL, -- who delivers it; 0: any scheduler that has the receiver
   created_at INTEGER NOT NULL,
   job_state TEXT,        -- the state of the job after the run: JSON
   job TEXT,              -- the job, if it was removed before the delivery: JSON

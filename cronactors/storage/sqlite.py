@@ -29,6 +29,7 @@ from cronactors.storage.rows import (
     RunRow,
 )
 from cronactors.storage.sqlite_jobs import SqliteJobs
+from cronactors.storage.sqlite_notifications import SqliteNotifications
 from cronactors.storage.sqlite_run_output import SqliteOutput
 from cronactors.storage.sqlite_run_requests import SqliteRunRequests
 from cronactors.storage.stop_marks import StopMarks
@@ -63,6 +64,7 @@ class SqliteStorage(SqliteJobs):
         self._opened = file_ids(self._files)
         self.output = SqliteOutput(self._db, self._path)
         self.run_requests = SqliteRunRequests(self._db, self._path)
+        self.notifications = SqliteNotifications(self._db, self._path)
         self._marks = StopMarks(self._files[0] if self._files else None)
 
     def close(self) -> None:

@@ -25,7 +25,7 @@ def _assignments(names: Sequence[str]) -> str:
     return ", ".join(f'"{name}" = :{name}' for name in names)
 
 
-def _last(table: str, key: str) -> str:
+def last_number(table: str, key: str) -> str:
     """Return a query for the largest number that was ever given.
 
     SQLite notes it for AUTOINCREMENT. The rows count as well, since that note may be damaged.
@@ -48,7 +48,7 @@ _HAS_NO_OPEN_RUN = """NOT EXISTS (SELECT 1 FROM runs WHERE job_id = jobs.id AND 
 
 # Jobs
 
-LAST_JOB = _last("jobs", "number")
+LAST_JOB = last_number("jobs", "number")
 INSERT_JOB = RowStatement(f"INSERT INTO jobs (number, {_quoted(JOB_COLUMNS)}) VALUES (:number, {_parameters(JOB_COLUMNS)})")
 INSERT_SPEC = RowStatement(
     f"INSERT INTO job_specs (number, {_quoted(SPEC_COLUMNS)}) VALUES (:number, {_parameters(SPEC_COLUMNS)})"
@@ -97,7 +97,7 @@ NEXT_TIMES = f"""SELECT
 
 # Runs
 
-LAST_RUN = _last("runs", "id")
+LAST_RUN = last_number("runs", "id")
 RUN_IDS_FROM = "SELECT id FROM runs WHERE id >= ?"
 INSERT_RUN = RowStatement(f"""INSERT INTO runs ({_quoted(RunRow._fields)}) VALUES ({_parameters(RunRow._fields)})
  ON CONFLICT (job_id, scheduled_at, manual, attempt) DO NOTHING""")

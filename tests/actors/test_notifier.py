@@ -21,11 +21,11 @@ from cronactors import (
     JobResult,
     JobSpec,
     OneShot,
+    Receiver,
     RunStatus,
     open_scheduler,
     open_store,
 )
-from cronactors.actors import notifier as notifier_actor
 from cronactors.actors.stopping import SIGN_OFF_SHARE, STOP_LIMIT
 from cronactors.testing import VirtualClock
 
@@ -140,14 +140,11 @@ async def test_the_record_is_durable_before_the_call(virtual_clock: VirtualClock
 
 async def test_on_finish_gets_the_records_also_of_a_job_that_is_gone(virtual_clock: VirtualClock) -> None:
     got: list[tuple[CronJob, CronRun]] = []
-    order: list[str] = []
-    listener = Listener()
 
     async def on_finish(job: CronJob, run: CronRun) -> None:
         got.append((job, run))
-        order.append(f"on_finish {listener.names[-1]}")
 
-    async with open_scheduler(":memory:", good, notifier=listener, on_finish=on_finish) as scheduler:
+    async with open_scheduler(":memory:", good, on_finish=on_finish) as scheduler:
         once = await scheduler.store.add_job("once", "it", OneShot(after(1)), delete_after_run=True)
         often = await scheduler.store.add_job("often", "it", Interval(2000), user_id="ann")
         await trio.sleep(3)
@@ -158,7 +155,6 @@ async def test_on_finish_gets_the_records_also_of_a_job_that_is_gone(virtual_clo
             (often, "often", "ann", often, RunStatus.SUCCESS),
         ]
         assert got[1] == (await scheduler.store.get_job(often), (await scheduler.store.list_runs(often))[0])
-        assert order == ["on_finish once", "on_finish often"]
 
 
 async def test_skipped_and_interrupted_notify_nobody_and_cancelled_does(virtual_clock: VirtualClock, tmp_path: Path) -> None:
@@ -228,7 +224,8 @@ async def test_a_call_that_hangs_is_cancelled_after_30_seconds(
         told.append((job_name, trio.current_time()))
         await trio.sleep_forever()
 
-    async with open_scheduler(":memory:", good, notifier=notifier) as scheduler:
+    once = Receiver(notifier, attempts=1)
+    async with open_scheduler(":memory:", good, notifier=once) as scheduler:
         await scheduler.store.add_jobs(shots("a", "b"))
         await trio.sleep(100)
         assert [at for _, at in told] == pytest.approx([1, 31])
@@ -251,62 +248,17 @@ async def test_a_call_that_the_end_of_the_scheduler_cuts_off_is_not_said_to_have
     assert caplog.text.count("notifier was cancelled before it returned for run 1") == 1
 
 
-async def test_while_the_queue_of_a_slow_notifier_is_full_nothing_is_claimed_and_nothing_is_dropped(
-    virtual_clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(notifier_actor, "CAPACITY", 2)
-    listener = Listener(20)
-    ran: list[float] = []
-
-    async def executor(context: JobContext) -> None:
-        ran.append(trio.current_time())
-        await trio.sleep(0.1)
-
-    async with open_scheduler(":memory:", executor, notifier=listener) as scheduler:
-        names = [f"job {n:02}" for n in range(12)]
-        for n, name in enumerate(names):
-            await scheduler.store.add_job(name, "it", OneShot(after(1 + n)))
-        await trio.sleep(13)
-        assert ran == pytest.approx([1.0, 2.0])
-        assert {run.status for run in await scheduler.store.list_runs(limit=99)} == {RunStatus.SUCCESS}
-        assert (scheduler.health().notifier_queue, scheduler.health().runs_in_flight) == (2, 0)
-        await trio.sleep(400)
-        assert listener.names == names
-        assert ran[2:] == pytest.approx([21.1 + 20 * n for n in range(10)]), "as soon as a call has returned"
-        assert scheduler.health().notifier_queue == 0
-
-
-@pytest.mark.parametrize("slots", [1, 2, 7])
-async def test_no_more_runs_wait_for_the_notifier_than_its_capacity_and_the_slots(
-    virtual_clock: VirtualClock, monkeypatch: pytest.MonkeyPatch, slots: int
-) -> None:
-    monkeypatch.setattr(notifier_actor, "CAPACITY", 4)
-    listener = Listener(1)
-    waiting: list[int] = []
-
-    async def executor(context: JobContext) -> None:
-        await trio.sleep(0.1)
-        waiting.append(scheduler.health().notifier_queue)
-
-    async with open_scheduler(":memory:", executor, notifier=listener, config=CronConfig(max_concurrent_runs=slots)) as scheduler:
-        names = [f"job {n:02}" for n in range(30)]
-        await scheduler.store.add_jobs(shots(*names))
-        await trio.sleep(2)
-        await scheduler.wait_idle()
-        assert sorted(listener.names) == names
-        assert 3 <= max(waiting) <= 3 + slots, "the run itself will be one more"
-
-
 async def test_leaving_waits_for_calls_but_not_without_bound(
     virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     listener = Listener(4)
     async with open_scheduler(":memory:", good, notifier=listener) as scheduler:
         await scheduler.store.add_jobs(shots(*"abcdef"))
         await trio.sleep(1.5)
     assert len(listener.names) == 2
     assert trio.current_time() == pytest.approx(1.5 + STOP_LIMIT - SIGN_OFF_SHARE)
-    assert "notifications of 4 runs dropped at shutdown" in caplog.text
+    assert "4 notifications are pending; the next scheduler with their receivers delivers them" in caplog.text
 
 
 async def test_leaving_tells_of_runs_that_end_in_the_grace(virtual_clock: VirtualClock) -> None:

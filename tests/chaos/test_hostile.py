@@ -28,10 +28,12 @@ from cronactors import (
     JobResult,
     JobSpec,
     OneShot,
+    Receiver,
     RunStatus,
     now,
     open_scheduler,
 )
+from cronactors.actors import inbox
 from cronactors.testing import VirtualClock
 from tests.chaos.judge import Ledger, judge
 from tests.chaos.mischief import MISCHIEF, NOTIFYING, Zoo, leak_nursery, stubborn
@@ -149,7 +151,7 @@ async def test_whatever_a_notifier_does_it_gets_each_run_once_and_jobs_keep_runn
         answer: object = NOTIFYING[name](scheduler)
         await answer  # type: ignore[misc]  # some are no coroutine: that is the mischief
 
-    async with open_scheduler(":memory:", nothing, notifier=notifier) as scheduler:
+    async with open_scheduler(":memory:", nothing, notifier=Receiver(notifier, attempts=1)) as scheduler:
         await scheduler.store.add_jobs(JobSpec(name, "it", OneShot(after(1)), max_retries=0) for name in "abc")
         await trio.sleep(100)
         runs = await scheduler.store.list_runs(limit=100)
@@ -180,8 +182,9 @@ async def test_a_notifier_that_shields_itself_is_reported_with_its_stack(
 
 @quick_and_full("rounds", 4, 200)
 async def test_a_zoo_of_hostile_executors_and_notifiers_harms_no_other_run(
-    tmp_path: Path, seed: int, figures: Callable[[str], None], rounds: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, figures: Callable[[str], None], rounds: int
 ) -> None:
+    monkeypatch.setattr(inbox, "PAUSE_AFTER", 10**9)
     chance = random.Random(seed)
     db, ledger = tmp_path / "a.db", Ledger(tmp_path / "ledger")
     zoo, notified = Zoo(ledger), Counter[str]()
@@ -197,7 +200,8 @@ async def test_a_zoo_of_hostile_executors_and_notifiers_harms_no_other_run(
     chance.shuffle(prompts)
     began = time.monotonic()
     config = CronConfig(max_concurrent_runs=16, cancel_grace=0.1)
-    async with open_scheduler(db, cast(JobExecutor, zoo), notifier=notifier, config=config) as scheduler:
+    once = Receiver(notifier, attempts=1)
+    async with open_scheduler(db, cast(JobExecutor, zoo), notifier=once, config=config) as scheduler:
         zoo.scheduler = scheduler
         shot = OneShot(now())
         specs = [

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from cronactors.storage import sqlite_run_output, sqlite_run_requests, statements
+from cronactors.storage import sqlite_notifications, sqlite_run_output, sqlite_run_requests, statements
 from cronactors.storage.connection import connect
 from cronactors.storage.file_state import MEMORY
 from cronactors.storage.row_statement import WIDTHS, RowStatement
 
-HOMES = [statements, sqlite_run_output, sqlite_run_requests]
+HOMES = [statements, sqlite_notifications, sqlite_run_output, sqlite_run_requests]
 ALL = {
     name: value
     for home in HOMES
@@ -41,6 +41,9 @@ SCANS = {
     "LATEST_ADDED_AT": ["SCAN job_specs", "SCAN runs"],  # backwards, and no further than its limit
     "INCOMPLETE_JOB": ["SCAN jobs USING INDEX jobs_of_user", "SCAN job_specs"],  # only where the file seems to be damaged
     "OWNERS": ["SCAN owners"],  # one row for each scheduler
+    "LAST_NOTIFICATION": ["SCAN sqlite_sequence"],
+    "ADVANCE_RETRIES": ["SCAN notifications USING INDEX notifications_ready"],  # as ADVANCE_PENDING
+    "COUNT_PENDING": ["SCAN notifications USING INDEX notifications_line", "SCAN (subquery-1)"],  # no further than its limit
 }
 SEARCHES = {
     "UPDATE_JOB": ["jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)"],
@@ -121,6 +124,30 @@ SEARCHES = {
     "PIECES": ["run_output USING INDEX run_output_of_run (run_id=?)"],
     "PROGRESS": ["run_progress USING INTEGER PRIMARY KEY (rowid=?)"],
     "DELETE_PROGRESS": ["run_progress USING INTEGER PRIMARY KEY (rowid=?)"],
+    "SETTLE_NOTIFICATION": ["notifications USING INTEGER PRIMARY KEY (rowid=?)"],
+    "FIRST_OF_LINES": [
+        "notifications USING INTEGER PRIMARY KEY (rowid=?)",
+        "line USING INDEX notifications_line (receiver=? AND job_id=?)",
+    ],
+    "RELEASE_NOTIFICATION": ["notifications USING INTEGER PRIMARY KEY (rowid=?)"],
+    "REOPEN_NOTIFICATION": ["notifications USING INTEGER PRIMARY KEY (rowid=?)"],
+    "READY_AT_ONCE": ["notifications USING INDEX notifications_ready (owner=? AND receiver=? AND ready_at=?)"],
+    "READY_AGAIN": ["notifications USING INDEX notifications_ready (owner=? AND receiver=? AND ready_at>? AND ready_at<?)"],
+    "NEXT_RETRY": ["notifications USING INDEX notifications_ready (owner=? AND receiver=? AND ready_at>?)"],
+    "NEXT_READY_LINE": ["notifications USING INDEX notifications_ready ((owner,receiver)>(?,?))"],
+    "TAKE_OVER": [
+        "notifications USING INTEGER PRIMARY KEY (rowid=?)",
+        "notifications USING INDEX notifications_ready (owner=? AND receiver=? AND ready_at>?)",
+    ],
+    "NEXT_RECEIVER": ["notifications USING INDEX notifications_line (receiver>?)"],
+    "KEEP_JOB": ["notifications USING INDEX notifications_line (receiver=? AND job_id=?)"],
+    "OF_RUN": ["notifications USING INDEX notifications_run (run_id=?)"],
+    "OF_ALERT": ["notifications USING INDEX notifications_alert (key=?)"],
+    "LAST_BEFORE": ["notifications USING INTEGER PRIMARY KEY (rowid<?)"],
+    "PAGE": ["notifications USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
+    "SAID": ["alerts USING PRIMARY KEY (job_id=? AND kind=?)"],
+    "SAY": [],
+    "UNSAY": ["alerts USING PRIMARY KEY (job_id=? AND kind=?)"],
 }
 
 
@@ -182,6 +209,12 @@ def test_the_tables_above_name_only_statements_that_exist() -> None:
 def test_every_index_is_used(db: sqlite3.Connection) -> None:
     tables = "('jobs', 'runs', 'job_tags', 'run_requests', 'run_output')"
     made = {name for (name,) in db.execute(f"SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name IN {tables}")}
+    made = {
+        name
+        for (name,) in db.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name IN ('jobs', 'runs', 'notifications')"
+        )
+    }
     used = {
         name
         for text in (*STATEMENTS.values(), *FOR_MANY.values())
