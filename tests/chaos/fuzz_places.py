@@ -19,6 +19,7 @@ from cronactors import (
     JobSpec,
     Misfire,
     OneShot,
+    Receiver,
     Retry,
     RetryPolicy,
     fire_times,
@@ -174,6 +175,13 @@ PLACES: Mapping[str, Place] = {
         "list_runs",
         {"job_id": bad_text(MAX_NAME, none_is_bad=False), "limit": LIMIT, "user_id": USER, "status": lambda c: _status(c)},
     ),
+    "list_notifications": of_store(
+        "list_notifications",
+        {"status": lambda c: _status(c), "receiver": bad_text(MAX_NAME, none_is_bad=False), "limit": LIMIT},
+    ),
+    "retry_notification": of_store(
+        "retry_notification", {"key": bad_text(MAX_NAME), "receiver": bad_text(MAX_NAME, none_is_bad=False)}, key="run:1"
+    ),
     "run_now": Place({**_ID, **_REQUEST, "wait": bad_flag}, lambda w, **bad: w.scheduler.run_now(**{"job_id": w.job_id, **bad})),
     "cancel_run": Place(_RUN, lambda w, **bad: w.scheduler.cancel_run(**bad)),
     "explain": Place(
@@ -189,6 +197,7 @@ PLACES: Mapping[str, Place] = {
             "executor": lambda c: bad_function(c),
             "notifier": bad_function,
             "on_finish": bad_function,
+            "on_alert": bad_function,
             **_OPENING,
             "jobs": lambda c: thing(c, list, tuple, dict, set, frozenset, range, type(iter([]))),
             "tick_interval": bad_number(0.01, 3600),
@@ -200,6 +209,16 @@ PLACES: Mapping[str, Place] = {
     "JobResult": pure(JobResult, {"data": bad_data, "notify": bad_flag}),
     "CronConfig": pure(CronConfig, CONFIG),
     "RetryPolicy": pure(RetryPolicy, {"delays": bad_delays, "jitter": bad_number(0, 1)}),
+    "Receiver": pure(
+        lambda **given: Receiver(**{"function": nothing, **given}),
+        {
+            "function": bad_function,
+            "retry": lambda c: thing(c),
+            "attempts": bad_whole(1, 1_000),
+            "timeout": bad_number(0.001, 86_400),
+            "concurrency": bad_whole(1, 100),
+        },
+    ),
     "Misfire": pure(
         Misfire,
         {
@@ -241,6 +260,9 @@ PLACES: Mapping[str, Place] = {
             "start": lambda c: _moment(c),
             "end": lambda c: _moment(c),
             "specs": lambda c: thing(c, list, tuple, dict, set, frozenset, range, type(iter([]))),
+            "notifier": bad_function,
+            "on_finish": bad_function,
+            "on_alert": bad_function,
         },
         specs=(),
         executor=nothing,
