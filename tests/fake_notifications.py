@@ -92,6 +92,7 @@ class FakeNotifications:
 
     def advance_retries(self, *, now: Millis, by: Millis) -> None:
         for row in self._pending():
+            self._woken.add(row.receiver)
             if row.ready_at is not None and row.ready_at > now:
                 self._put(row._replace(ready_at=max(now, row.ready_at - by)))
 

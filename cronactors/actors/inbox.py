@@ -37,8 +37,6 @@ PAUSE_AFTER = 5
 """After how many failed calls in a row a receiver as a whole pauses."""
 PAUSES = (30.0, 600.0)
 """The first and the longest pause (s) of a receiver."""
-LOOK_AGAIN = 60.0
-"""How often (s) the time of the next retry is read again: the clock may have been set back."""
 _TURN = 20  # a checkpoint costs 7 us, so only every so many calls wait at one, that other tasks get a turn
 
 
@@ -137,7 +135,7 @@ class Inbox:
             self._callers.unpark()
 
     def look(self) -> None:
-        """Note that the store may have more to deliver."""
+        """Note that the store may have more to deliver, or that times of retries have been moved."""
         self._behind = True
         self._feeder.unpark_all()
         self._on_change()
@@ -160,7 +158,7 @@ class Inbox:
         def read(page: ReadyPage) -> None:  # at the commit: what is committed later is put into the queue
             self._behind = page.is_full
             if page.next_retry is not None:
-                self._look_at(trio.current_time() + min(seconds_until(page.next_retry), LOOK_AGAIN))
+                self._look_at(trio.current_time() + seconds_until(page.next_retry))
             for deliverable in page.deliverables:
                 if deliverable.row.id not in self.in_hand:
                     self._add(deliverable)

@@ -139,7 +139,10 @@ class NotificationTable(Protocol):
         ...
 
     def advance_retries(self, *, now: Millis, by: Millis) -> None:
-        """Let notifications that are ready later than ``now`` be ready so many milliseconds earlier, but not before ``now``."""
+        """Let notifications that are ready later than ``now`` be ready so many milliseconds earlier, but not before ``now``.
+
+        All receivers with pending ones are woken, see `take_woken`.
+        """
         ...
 
     def keep_job(self, job_id: str, job: str, *, without: str) -> None:
@@ -171,7 +174,10 @@ class NotificationTable(Protocol):
         ...
 
     def take_woken(self) -> frozenset[str]:
-        """Return the receivers for which alerts were inserted, or notifications reopened, since this was called last."""
+        """Return the receivers that have something to deliver which no reply shows, since this was called last.
+
+        An alert was inserted for them, one of theirs was reopened, or times of retries were moved.
+        """
         ...
 
     # Alerts: what has been said of jobs

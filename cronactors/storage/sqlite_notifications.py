@@ -7,7 +7,7 @@ the rows that are not pending are in no index but that of their run.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from cronactors.instants import Millis
@@ -142,12 +142,18 @@ class SqliteNotifications(Execution):
     def advance_retries(self, *, now: Millis, by: Millis) -> None:
         """Let notifications be tried again earlier."""
         self._execute(ADVANCE_RETRIES, {"now": now, "by": by})
+        self._woken |= frozenset(self._pending_receivers())
+
+    def _pending_receivers(self) -> Iterator[str]:
+        """Yield the receivers that have pending notifications, one query each."""
+        last = ""
+        while row := self._fetch_one(NEXT_RECEIVER, (last,)):
+            last = str(row[0])
+            yield last
 
     def keep_job(self, job_id: str, job: str, *, without: str) -> None:
         """Store a job in its pending notifications: one statement for each receiver that has pending ones."""
-        receiver = ""
-        while row := self._fetch_one(NEXT_RECEIVER, (receiver,)):
-            receiver = str(row[0])
+        for receiver in self._pending_receivers():
             if receiver != without:
                 self._execute(KEEP_JOB, (job, receiver, job_id))
 

@@ -147,6 +147,7 @@ def test_times_of_retries_move_when_the_clock_is_set_back(store: Storage) -> Non
     times = (60, 500, 1500)
     table.settle([settlement(row, "pending", ready_at=at) for row, at in zip(rows, times, strict=False)], owner=0)
     table.advance_retries(now=100, by=1000)
+    assert table.take_woken() == {"notifier"}
     assert [row.ready_at for run_id in range(4) for row in table.find(f"run:{run_id}")] == [60, 100, 500, 0]
 
 
