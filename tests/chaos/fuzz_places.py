@@ -32,9 +32,10 @@ from cronactors import (
     schedule_from_dict,
     schedule_to_dict,
 )
+from cronactors.run_output import MAX_NOTE
 from cronactors.spec import MAX_NAME, MAX_PATH, MAX_TIMEOUT
 from cronactors.tags import MAX_TAG
-from cronactors.testing import VirtualClock, simulate
+from cronactors.testing import FakeRun, VirtualClock, simulate
 from tests.chaos.fuzzing import (
     CONFIG,
     LIMIT,
@@ -171,6 +172,8 @@ PLACES: Mapping[str, Place] = {
     "get_run_data": of_store("get_run_data", _RUN),
     "request_cancel": of_store("request_cancel", _RUN),
     "get_run": of_store("get_run", _RUN),
+    "get_run_output": of_store("get_run_output", {**_RUN, "since": bad_whole(0, 2**62)}, run_id=None),
+    "get_progress": of_store("get_progress", _RUN),
     "list_runs": of_store(
         "list_runs",
         {"job_id": bad_text(MAX_NAME, none_is_bad=False), "limit": LIMIT, "user_id": USER, "status": lambda c: _status(c)},
@@ -234,6 +237,12 @@ PLACES: Mapping[str, Place] = {
     "Interval": pure(Interval, {"every_ms": bad_whole(1, 36_525 * 86_400_000)}),
     "Interval.every": pure(Interval.every, {"hours": _EVERY, "minutes": _EVERY, "seconds": _EVERY, "ms": _EVERY}),
     "OneShot": pure(OneShot, {"at": bad_timestamp}),
+    "CurrentRun.log": pure(FakeRun(None, None).log, {"line": lambda c: thing(c, str)}),
+    "CurrentRun.report_progress": pure(
+        FakeRun(None, None).report_progress,
+        {"fraction": bad_number(0, 1, none_is_bad=False), "note": bad_text(MAX_NOTE, empty_is_bad=False)},
+        fraction=None,
+    ),
     "next_run": pure(next_run, _QUESTION, schedule=Cron("@daily"), after=AFTER),
     "fire_times": pure(
         lambda **given: list(islice(fire_times(**given), 2)),

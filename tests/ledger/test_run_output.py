@@ -99,11 +99,11 @@ steps = st.lists(
 
 @settings(max_examples=60, deadline=None)
 @given(steps)
-def test_head_and_tail_are_read_whole_and_by_a_cursor(told: list[tuple[str, str]]) -> None:
+def test_head_and_tail_are_read_whole_and_by_a_cursor(steps_drawn: list[tuple[str, str]]) -> None:
     with closing(World(KINDS[0])) as world:
         run_id, buffer, everything = started(world).run.id, OutputBuffer(), ""
         followed, cursor = "", 0
-        for text, what in told:
+        for text, what in steps_drawn:
             buffer.add(encode_lines(text))
             everything += text
             if what != "keep":
