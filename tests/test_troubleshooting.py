@@ -203,6 +203,15 @@ async def deployed(world: World) -> None:
         await trio.sleep(700)
 
 
+async def unheard(world: World) -> None:
+    async def notifier(job_name: str, session_id: str, result: str, success: bool) -> None:
+        raise OSError("the mail server is down")
+
+    async with open_scheduler(world.file, nothing, notifier=notifier) as scheduler:
+        await scheduler.store.add_job("report", "Send the report", Cron("0 9,11 2 3 *"))
+        await trio.sleep(3 * 3600 + 5)
+
+
 async def used(world: World) -> None:
     async with open_scheduler(world.file, nothing) as scheduler:
         await scheduler.store.add_job("job", "it", Interval.every(hours=1))
@@ -222,6 +231,7 @@ WORLDS: dict[str, Build] = {
     "A job is paused, and I did not pause it": crashing,
     "Nothing runs after a container restarts": restarted,
     "A run is interrupted at each deploy": deployed,
+    "A result did not arrive": unheard,
     "The database is locked": used,
 }
 
