@@ -13,7 +13,8 @@ class AlertKind(StrEnum):
 
     FAILING: the job has failed several times in a row. RECOVERED: it has succeeded again. OVERDUE: a moment is due and has not started.
     STUCK: a run is still running although it was cancelled. MISSED: moments were merged or skipped because no scheduler was running.
-    PAUSED: the job was paused because its process crashed each time that it ran. ENDED: its schedule has no more moments.
+    PAUSED: the job was paused because its process crashed each time that it ran, or because its stored settings cannot be read. ENDED:
+    its schedule has no more moments.
     """
 
     FAILING = "failing"

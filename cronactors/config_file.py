@@ -43,6 +43,7 @@ class _Settings(TypedDict, total=False):
     max_concurrent_runs_total: int
     cancel_grace: float
     shutdown_grace: float
+    overdue_after: float
     executor: str
     origin: str
 

@@ -67,6 +67,7 @@ class CronConfig:
         retry: The delays of retries.
         cancel_grace: How long (s) a cancelled run may take to exit before it is reported as stuck.
         shutdown_grace: How long (s) runs may continue when the scheduler closes, before they are interrupted.
+        overdue_after: How long (s) a moment may be due and not start before there is an alert, a second to ten years; None: for ever.
         jobs: Jobs that are upserted when the scheduler opens; jobs of the same origin that are not among them are removed.
         origin: The name of the list ``jobs``; None: the path of ``file`` relative to the folder of the database, and without a file
             the jobs are upserted and never removed.
@@ -86,6 +87,7 @@ class CronConfig:
     retry: RetryPolicy = RetryPolicy()
     cancel_grace: float = 5.0
     shutdown_grace: float = 5.0
+    overdue_after: float | None = 300.0
     jobs: tuple[JobSpec, ...] = attrs.field(default=(), converter=_specs)
     origin: str | None = None
     file: str | None = None
@@ -104,6 +106,8 @@ class CronConfig:
             raise InvalidConfig(f"retry must be a RetryPolicy, not {shorten(self.retry)}")
         checks.number("cancel_grace", self.cancel_grace, InvalidConfig, least=0, most=MAX_TIMEOUT)
         checks.number("shutdown_grace", self.shutdown_grace, InvalidConfig, least=0, most=MAX_TIMEOUT)
+        if self.overdue_after is not None:
+            checks.number("overdue_after", self.overdue_after, InvalidConfig, least=1, most=MAX_TIMEOUT)
         for field in ("origin", "file", "database", "executor"):
             if (value := getattr(self, field)) is not None:
                 checks.text(field, value, InvalidConfig, limit=MAX_PATH)

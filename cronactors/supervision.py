@@ -13,6 +13,7 @@ from cronactors.actors.clock import Clock
 from cronactors.actors.exits import BlockExit, actor, guarded_contextmanager
 from cronactors.actors.failure_log import FailureLog
 from cronactors.actors.output import SHARE_WITHIN, OutputWriter
+from cronactors.actors.overdue import OverdueWatch
 from cronactors.actors.patrol import Patrol
 from cronactors.actors.pool import RunnerPool, RunnerSettings
 from cronactors.actors.receivers import Receivers
@@ -99,6 +100,10 @@ async def open_scheduler(
                         async with trio.open_nursery() as clockwork:
                             clockwork.start_soon(actors.clock.run)
                             clockwork.start_soon(actors.patrol.run)
+                            if on_alert is not None and settings.overdue_after is not None:
+                                owner, limit = actors.pool.settings.owner, settings.overdue_after
+                                watch = OverdueWatch(service, actors.clock, owner=owner, overdue_after=limit)
+                                clockwork.start_soon(watch.run)
                             clockwork.start_soon(recompute_moments, service.mailbox, actors.rules)
                             with block_exit.body:
                                 yield scheduler

@@ -127,9 +127,10 @@ class FakeNotifications:
         for row in rows:
             self._changed().alerts[row.job_id, row.kind] = row
 
-    def unsay(self, job_ids: Sequence[str], kind: str) -> None:
-        for job_id in job_ids:
-            self._changed().alerts.pop((job_id, kind), None)
+    def unsay(self, job_ids: Sequence[str], kind: str | None = None) -> None:
+        alerts = self._changed().alerts
+        for job_id, said in [key for key in alerts if key[0] in job_ids and kind in (None, key[1])]:
+            del alerts[job_id, said]
 
 
 _: type[NotificationTable] = FakeNotifications

@@ -17,6 +17,7 @@ from cronactors.storage.rows import (
     JobState,
     NextTimes,
     OriginRow,
+    OverdueMoment,
     OwnerRow,
     PlainFinish,
     RunFinish,
@@ -202,6 +203,14 @@ class FakeStorage:
 
     def due(self, *, now: Millis, limit: int, only_runs: bool = False) -> list[DueItem]:
         return [item for item in self._queue() if item.due_at <= now and (item.run_id is not None or not only_runs)][:limit]
+
+    def overdue(self, *, until: Millis, after: OverdueMoment | None, limit: int) -> list[OverdueMoment]:
+        found = sorted(
+            OverdueMoment(job.next_run_at, number, job.id)
+            for number, job in self._seen.jobs.values()
+            if job.enabled == 1 and job.held_by is None and job.next_run_at is not None and job.next_run_at <= until
+        )
+        return [moment for moment in found if after is None or moment > after][:limit]
 
     def next_times(self) -> NextTimes:
         due = min((item.due_at for item in self._queue()), default=None)

@@ -127,6 +127,7 @@ CONFIG: Mapping[str, Sequence[object]] = {
     "retry": (None, 5, (30, 60), {}),
     "cancel_grace": BAD_NUMBER,
     "shutdown_grace": BAD_NUMBER,
+    "overdue_after": (0.9, *(value for value in BAD_NUMBER if value is not None)),
     "jobs": (None, 5, "jobs", b"jobs"),
     "origin": (5, b"x", "", NUL, LONE, "x" * 5_000),
     "file": (5, b"x", "", NUL, LONE, "x" * 5_000),

@@ -31,6 +31,7 @@ default_timeout_secs = 60.5
 max_concurrent_runs = 4
 max_concurrent_runs_total = 8
 cancel_grace = 1
+overdue_after = 60.5
 retry_delays = [1, 2.5]
 
 [[cron.jobs]]
@@ -96,6 +97,7 @@ def test_every_key_is_read(write, tmp_path):
         max_concurrent_runs=4,
         max_concurrent_runs_total=8,
         cancel_grace=1,
+        overdue_after=60.5,
         retry=RetryPolicy((1, 2.5)),
         database=str(tmp_path / "data" / "agent.db"),
         executor="package.module:function",
@@ -236,6 +238,7 @@ MISUSE = [
     ("[cron]\ndefault_timeout_secs = 0", InvalidConfig, "default_timeout_secs must be .*not 0"),
     ("[cron]\nmax_concurrent_runs = 1.0", InvalidConfig, "max_concurrent_runs must be a whole number, not float"),
     ("[cron]\nmax_concurrent_runs_total = 0", InvalidConfig, "max_concurrent_runs_total must be 1 to .*not 0"),
+    ("[cron]\noverdue_after = 0", InvalidConfig, "overdue_after must be .*not 0"),
     ("[cron]\ncancel_grace = -1", InvalidConfig, "cancel_grace must be .*not -1"),
     ("[cron]\nexecutor = 3", InvalidConfig, "executor must be text, not int"),
     ('[cron]\nexecutor = ""', InvalidConfig, "executor must not be empty"),

@@ -33,10 +33,11 @@ config_file ids output_buffer owner running wallclock
 storage.creation storage.errors storage.file_state storage.migrations storage.row_statement storage.rows storage.stop_marks
 alerts
 ledger.notification_columns log_fields notifications storage.execution storage.notifications storage.run_requests storage.schema storage.statements
-storage.connection storage.protocol storage.sqlite_jobs storage.sqlite_notifications storage.sqlite_run_output storage.sqlite_run_requests
+ledger.alerts storage.connection storage.protocol storage.sqlite_jobs storage.sqlite_notifications storage.sqlite_run_output storage.sqlite_run_requests
 storage.sqlite
 ledger.job_fields ledger.leases ledger.new_rows ledger.open_runs ledger.run_requests ledger.stored_values
 ledger.after_run ledger.clock_set_back ledger.explain ledger.owners ledger.views ledger.waiting ledger.zone_changes
+ledger.alerting
 ledger.damage ledger.due_moments ledger.finish ledger.jobs
 ledger.cancel_other ledger.recovery ledger.runs ledger.upsert
 ledger.notifications ledger.run_output
@@ -45,7 +46,7 @@ ledger.own_loop
 current_notification
 actors.async_value actors.exception_groups actors.failure_log actors.forks actors.stopping actors.watchdog
 actors.exits actors.mailbox actors.storage_thread actors.tracebacks actors.user_code
-actors.actor_requests actors.notification_requests actors.outcomes actors.output_requests actors.recompute actors.store actors.user_requests
+actors.actor_requests actors.alert_requests actors.notification_requests actors.outcomes actors.output_requests actors.recompute actors.store actors.user_requests
 actors.inbox actors.output
 actors.caller actors.leases actors.run_in_hand
 actors.store_lifetime actors.wall_clock_watch
@@ -53,7 +54,7 @@ actors.receivers
 actors.finisher
 actors.pool
 actors.clock actors.runner
-actors.patrol fake_run origins own_loop run_log_handler shell.exit_status shell.live_lines shell.process_group
+actors.overdue actors.patrol fake_run origins own_loop run_log_handler shell.exit_status shell.live_lines shell.process_group
 shell.output verbs.base
 shell.executor verbs.jobs verbs.loops verbs.notifications verbs.run_output verbs.runs
 executors store

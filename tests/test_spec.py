@@ -49,7 +49,7 @@ def test_the_defaults_of_the_settings():
     assert attrs.asdict(CronConfig(), recurse=False) == {
         "timezone": "UTC", "default_max_retries": 3, "default_timeout_secs": 7200, "max_concurrent_runs": 1,
         "max_concurrent_runs_total": None, "retry": RetryPolicy(delays=(30, 60, 300, 900, 3600), jitter=0), "cancel_grace": 5,
-        "shutdown_grace": 5, "jobs": (), "origin": None, "file": None, "database": None, "executor": None,
+        "shutdown_grace": 5, "overdue_after": 300, "jobs": (), "origin": None, "file": None, "database": None, "executor": None,
     }  # fmt: skip
 
 
@@ -128,6 +128,7 @@ def test_the_limits_of_a_delay(value, fine):
         ("max_concurrent_runs_total", [None, 1, 10_000], [0, 10_001]),
         ("cancel_grace", [0, 10 * YEAR], [-0.1, 10 * YEAR + 1, None]),
         ("shutdown_grace", [0, 10 * YEAR], [-0.1, 10 * YEAR + 1, None]),
+        ("overdue_after", [None, 1, 10 * YEAR], [0.9, 10 * YEAR + 1]),
         ("origin", [None, "x", "x" * 4_096], ["", "x" * 4_097]),
         ("file", [None, "x", "x" * 4_096], ["", "x" * 4_097]),
         ("database", [None, "x", "x" * 4_096], ["", "x" * 4_097]),

@@ -273,6 +273,7 @@ def settings() -> CronConfig:
         max_concurrent_runs_total=None,
         retry=RetryPolicy(delays=(30,)),
         cancel_grace=5.0,
+        overdue_after=None,
         jobs=[spec],
     )
 

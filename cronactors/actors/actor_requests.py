@@ -11,7 +11,7 @@ import attrs
 
 from cronactors.actors.mailbox import BatchRequest, ReadRequest, Request
 from cronactors.instants import Millis
-from cronactors.ledger import claim, clock_set_back, finish, leases, notifications, owners, recovery, run_output, views
+from cronactors.ledger import alerting, claim, clock_set_back, finish, leases, notifications, owners, recovery, run_output, views
 from cronactors.ledger.claim import Claims
 from cronactors.ledger.notifications import Deliverable
 from cronactors.ledger.run_output import NewOutput
@@ -297,13 +297,14 @@ def _finish(storage: Storage, settings: FinishSettings, requests: Sequence[Finis
 
 @attrs.frozen
 class MarkStuck(Request[None]):
-    """Record, for runs that have not ended although they were cancelled, why they were."""
+    """Record, for runs that have not ended although they were cancelled, why they were; and report them."""
 
-    stuck: tuple[tuple[int, Cause], ...]
+    stuck: tuple[alerting.StuckRun, ...]
 
     def apply(self, storage: Storage) -> None:
-        for run_id, cause in self.stuck:
-            storage.mark_runs([run_id], cause=cause.value)
+        for each in self.stuck:
+            storage.mark_runs([each.run_id], cause=each.cause.value)
+        alerting.report_stuck(storage, self.stuck)
 
 
 @attrs.frozen

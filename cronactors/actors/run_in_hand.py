@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 
@@ -19,6 +19,7 @@ from cronactors.actors.outcomes import CANCELLED, INTERRUPTED, REPLACED
 from cronactors.actors.output import LiveRun, OutputWriter
 from cronactors.actors.tracebacks import stack_of
 from cronactors.errors import CronError, shorten
+from cronactors.ledger.alerting import StuckRun
 from cronactors.model import Cause
 from cronactors.policy import Outcome
 from cronactors.storage.rows import Claimed
@@ -175,13 +176,13 @@ class RunsInFlight:
     async def report_stuck(self) -> None:
         """Log the runs that are still running although they were cancelled, once each, with the stack of their task."""
         now = trio.current_time()
-        stuck: dict[int, Cause] = {}
+        stuck: list[StuckRun] = []
         for run_id, run in self._runs.items():
             if run.is_finishing or run.is_reported or now < run.cancelled_at + self._cancel_grace:
                 continue
             run.is_reported = True
             cause = (run.cancel_outcome.cause or Cause.CANCELLED) if run.cancel_called_before_timeout else Cause.TIMEOUT
-            stuck[run_id] = cause
+            stuck.append(StuckRun(run_id, cause, round((now - run.cancelled_at) * 1000)))
             logger.error(
                 "run %s of job %s is still running %.1f s after it was cancelled (%s); it keeps its slot. Its task is at:\n%s",
                 run_id,
@@ -196,13 +197,13 @@ class RunsInFlight:
         if stuck:
             await self._mark(stuck)
 
-    async def _mark(self, stuck: Mapping[int, Cause]) -> None:
+    async def _mark(self, stuck: Sequence[StuckRun]) -> None:
         reason: object = "the store did not reply"
         with trio.move_on_after(STUCK_MARK_LIMIT):
             try:
-                await self._mailbox.call(MarkStuck(tuple(stuck.items())))
+                await self._mailbox.call(MarkStuck(tuple(stuck)))
             except CronError as error:
                 reason = error
             else:
                 return
-        logger.warning("runs %s could not be marked as stuck: %s", ", ".join(map(str, stuck)), reason)
+        logger.warning("runs %s could not be marked as stuck: %s", ", ".join(str(run.run_id) for run in stuck), reason)

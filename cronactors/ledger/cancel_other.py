@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cronactors.instants import Millis
+from cronactors.ledger import alerting
 from cronactors.ledger.due_moments import decide_due_moments
 from cronactors.ledger.finish import finish_open_run
 from cronactors.ledger.new_rows import skipped_run, waiting_run
@@ -39,6 +40,7 @@ def _replace_open_run(storage: Storage, job: JobRow, now: Millis) -> None:
     decision = decide_due_moments(storage, job, now)
     if decision is None:
         return
+    alerting.report_missed(storage, [alerting.DecidedMoments(job, decision.runs, decision.skipped)])
     jobs = {job.id: job}
     insert_moments(storage, jobs, [skipped_run(job, moments, Cause.MISFIRE, now) for moments in decision.skipped])
     storage.update_job_states([JobState.of(job)._replace(next_run_at=decision.following, decided_local=decision.decided_local)])

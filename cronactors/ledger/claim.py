@@ -13,7 +13,7 @@ import attrs
 
 from cronactors.errors import InvalidJob, InvalidSchedule
 from cronactors.instants import Millis
-from cronactors.ledger import cancel_other, leases
+from cronactors.ledger import alerting, cancel_other, leases
 from cronactors.ledger.due_moments import decide_due_moments, decided_ahead_of_clock, disable_unreadable, due_decision
 from cronactors.ledger.finish import finish_open_run
 from cronactors.ledger.new_rows import skipped_run, started_run, waiting_run
@@ -177,6 +177,8 @@ def _claim_together(storage: Storage, due: Sequence[DueItem], *, owner: int, now
             continue
         if decided_ahead_of_clock(job, decision) is None:
             plain.append((job, decision))
+    merged = [(job, decision) for job, decision in plain if decision.runs[0].count > 1]
+    alerting.report_missed(storage, [alerting.DecidedMoments(job, decision.runs, ()) for job, decision in merged], owner=owner)
     claims: list[Claimed] = []
     for run_id, (job, decision) in zip(storage.new_run_ids(len(plain)), plain, strict=True):
         held_by = None if job.overlap == Overlap.ALLOW_ALL else run_id
@@ -208,6 +210,7 @@ def claim_moment(storage: Storage, job_id: str, *, owner: int, now: Millis) -> C
     decision = decide_due_moments(storage, job, now)
     if decision is None:
         return None
+    alerting.report_missed(storage, [alerting.DecidedMoments(job, decision.runs, decision.skipped)], owner=owner)
     insert_moments(storage, {job.id: job}, [skipped_run(job, moments, Cause.MISFIRE, now) for moments in decision.skipped])
     state = JobState.of(job)._replace(next_run_at=decision.following, decided_local=decision.decided_local)
     for index, moments in enumerate(decision.runs):
@@ -219,7 +222,10 @@ def claim_moment(storage: Storage, job_id: str, *, owner: int, now: Millis) -> C
             state = _held(job, state, run)
             storage.update_job_states([state])
             return None if run.started_at is None else Claimed(run, job, state.next_run_at, state.decided_local, state.held_by)
-    storage.update_job_states([_disabled_if_done(storage, state)])
+    done = _disabled_if_done(storage, state)
+    storage.update_job_states([done])
+    if not done.enabled:
+        alerting.report_ended(storage, job, owner=owner)
     return None
 
 

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Protocol, assert_never
 
 from cronactors.instants import Millis
+from cronactors.ledger import alerting, alerts
 from cronactors.ledger.after_run import Consequences, JobAction, after_run
 from cronactors.ledger.new_rows import finish_values
 from cronactors.ledger.views import by_job
@@ -24,6 +25,7 @@ from cronactors.ledger.waiting import (
 )
 from cronactors.model import Cause, RunStatus
 from cronactors.policy import FREE_CRASHES, Outcome, in_crash_loop
+from cronactors.schedules.schedule_json import is_one_shot
 from cronactors.settings import RetryPolicy
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import PAUSE, Claimed, JobRow, JobState, PlainFinish, RunRow
@@ -91,6 +93,8 @@ def _plain_finish(report: RunnerReport, now: Millis) -> tuple[PlainFinish, RunRo
         or not job.enabled
     ):
         return None
+    if following is None and not is_one_shot(job.schedule):
+        return None  # its schedule has ended
     if following is not None and following <= now:
         return None  # it has overlapped moments
     finish = finish_values(run, outcome, now)
@@ -157,13 +161,19 @@ def finish_open_runs(storage: Storage, outcomes: Sequence[tuple[RunRow, Outcome]
     others = by_job(storage.open_runs(job_ids))
     result: list[RunRow | None] = []
     consequences: dict[str, Consequences] = {}
+    counted: list[alerting.FinishedRun] = []
     for (run, outcome), finish, stored in zip(requested, finishes, took_effect, strict=True):
         row = run.finished(finish) if stored else None
         result.append(row)
         job = jobs.get(run.job_id)
         if row is not None and job is not None:
-            consequences[job.id] = after_run(job, row, outcome, policy=policy, others=others.get(job.id, ()), now=now)
-    _store_consequences(storage, jobs, consequences, others)
+            each = after_run(job, row, outcome, policy=policy, others=others.get(job.id, ()), now=now)
+            consequences[job.id] = each
+            if each.state.consecutive_failures != job.consecutive_failures:
+                counted.append(alerting.FinishedRun(job, row, each.state.consecutive_failures))
+    owner = next((run.owner for run, _ in outcomes if run.owner is not None), None)
+    alerting.report_failures(storage, counted, owner=owner)
+    _store_consequences(storage, jobs, consequences, others, owner=owner)
     finished = [run for (run, _), stored in zip(requested, took_effect, strict=True) if stored]
     _release(storage, finished, jobs, consequences, others)
     return result
@@ -181,9 +191,16 @@ def _as_requested(run: RunRow, outcome: Outcome, job: JobRow | None) -> Outcome:
 
 
 def _store_consequences(
-    storage: Storage, jobs: dict[str, JobRow], consequences: dict[str, Consequences], others: dict[str, list[RunRow]]
+    storage: Storage,
+    jobs: dict[str, JobRow],
+    consequences: dict[str, Consequences],
+    others: dict[str, list[RunRow]],
+    *,
+    owner: int | None,
 ) -> None:
-    """Insert the new runs, and write the jobs."""
+    """Insert the new runs, and write the jobs. The owner of the finished runs delivers the alerts that follow."""
+    with_rows = [(jobs[job_id], each.rows) for job_id, each in consequences.items() if each.rows]
+    alerting.report_missed(storage, [alerting.DecidedMoments.of_rows(job, rows) for job, rows in with_rows], owner=owner)
     inserted = iter(insert_moments(storage, jobs, [row for each in consequences.values() for row in each.rows]))
     states = []
     for job_id, each in consequences.items():
@@ -192,10 +209,12 @@ def _store_consequences(
             case JobAction.CONTINUE:
                 if state.next_run_at is None and state.enabled and job_id not in others and not _any_pending(rows):
                     state = state.disabled()
+                    alerting.report_ended(storage, jobs[job_id], owner=owner)
             case JobAction.HOLD_FOR_RETRY:
                 state = state._replace(held_by=None if rows[-1] is None else rows[-1].id)
             case JobAction.DISABLE:
                 state = JobState.of(disable_job(storage, jobs[job_id].with_state(state), Cause.INTERRUPTED))
+                alerting.report(storage, [alerts.paused_by_crashes(jobs[job_id], now=storage.now())], owner=owner)
             case JobAction.MARK_DONE:
                 state = JobState.of(disable_job(storage, jobs[job_id].with_state(state), Cause.REMOVED))._replace(
                     next_run_at=None

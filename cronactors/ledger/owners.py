@@ -12,6 +12,8 @@ from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import OwnerRow
 
 _DAY: Millis = 86_400_000
+_RUNNING_SINCE = "running_since"
+"""The fact (`Storage.meta`) that says since when at least one owner has been running without a gap."""
 
 
 def register(storage: Storage, this_process: ProcessIdentity, receivers: Collection[str] = ()) -> int:
@@ -30,7 +32,10 @@ def register(storage: Storage, this_process: ProcessIdentity, receivers: Collect
     """
     now = storage.now()
     busy = {run.owner for run in storage.running()}
-    idle = [row for row in storage.owners() if row.id not in busy and row.heartbeat_at <= now]
+    rows = storage.owners()
+    if not any(_seems_alive(row, this_process, now) for row in rows):
+        storage.set_meta(_RUNNING_SINCE, json.dumps(now))
+    idle = [row for row in rows if row.id not in busy and row.heartbeat_at <= now]
     gone = [
         row.id
         for row in idle
@@ -51,6 +56,22 @@ def register(storage: Storage, this_process: ProcessIdentity, receivers: Collect
     )
     _forget_stale_marks(storage, number, busy)
     return number
+
+
+def _seems_alive(row: OwnerRow, this_process: ProcessIdentity, now: Millis) -> bool:
+    """Return whether an owner is probably running: it is of this process, or has sent a heartbeat when it was to send the last one."""
+    process = ProcessIdentity(row.machine, row.pid, row.process_start)
+    if row.lease_until == 0 or certainly_dead(process, this_process):
+        return False
+    return process == this_process or row.lease_until > now - leases.HEARTBEAT_WHEN_IDLE
+
+
+def running_since(storage: Storage) -> Millis | None:
+    """Return since when at least one owner has been running without a gap; None if that is not known."""
+    try:
+        return int(json.loads(storage.meta(_RUNNING_SINCE) or "null"))
+    except (TypeError, ValueError, OverflowError, RecursionError):  # damaged, or of an owner of an older version
+        return None
 
 
 def _forget_stale_marks(storage: Storage, registered: int, busy: Collection[int | None]) -> None:

@@ -190,6 +190,6 @@ class NotificationTable(Protocol):
         """Store what is said of jobs, in place of what was said under the same job and kind."""
         ...
 
-    def unsay(self, job_ids: Sequence[str], kind: str) -> None:
-        """Delete what has been said of jobs: the episode is over."""
+    def unsay(self, job_ids: Sequence[str], kind: str | None = None) -> None:
+        """Delete what has been said of jobs, under one kind or under all: the episode is over."""
         ...

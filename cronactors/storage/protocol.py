@@ -18,6 +18,7 @@ from cronactors.storage.rows import (
     JobState,
     NextTimes,
     OriginRow,
+    OverdueMoment,
     OwnerRow,
     PlainFinish,
     RunFinish,
@@ -153,6 +154,16 @@ class Storage(Protocol):
 
     def due(self, *, now: Millis, limit: int, only_runs: bool = False) -> list[DueItem]:
         """Return due jobs and pending runs that may start, or only the runs. In order of time, then in the order of adding."""
+        ...
+
+    def overdue(self, *, until: Millis, after: OverdueMoment | None, limit: int) -> list[OverdueMoment]:
+        """Return the moments of jobs in the queue that are due since ``until`` or earlier, in order of time, then of adding.
+
+        Args:
+            until: The latest moment.
+            after: The last one of the page before; None: from the first.
+            limit: How many at most.
+        """
         ...
 
     def next_times(self) -> NextTimes:

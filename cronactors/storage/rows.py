@@ -290,6 +290,14 @@ class DueItem(NamedTuple):
     due_at: Millis
 
 
+class OverdueMoment(NamedTuple):
+    """A moment that is due: the first one of a job, and the number of the job, by which equal moments are in order."""
+
+    at: Millis
+    number: int
+    job_id: str
+
+
 class NextTimes(NamedTuple):
     """The times for which a scheduler has to wake, past or future; None: never.
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cronactors.instants import Millis
+from cronactors.instants import LATEST, Millis
 from cronactors.storage import statements as sql
 from cronactors.storage.execution import Execution, integer
-from cronactors.storage.rows import SPEC, JobRow, JobState
+from cronactors.storage.rows import SPEC, JobRow, JobState, OverdueMoment
 from cronactors.tags import NO_TAGS, tags_to_find
 
 _job_state = sql.UPDATE_JOB_STATE.row_maker()
@@ -77,6 +77,12 @@ class SqliteJobs(Execution):
         """Return a page of the jobs that have a tag."""
         rows = self._fetch(sql.LIST_JOBS_TAGGED, (tag, after, limit))
         return [(integer(number), JobRow._make(job)) for number, *job in rows]
+
+    def overdue(self, *, until: Millis, after: OverdueMoment | None, limit: int) -> list[OverdueMoment]:
+        """Return a page of moments that are due."""
+        at, number = (-LATEST, 0) if after is None else after[:2]
+        rows = self._fetch(sql.OVERDUE, {"at": at, "number": number, "until": until, "limit": limit})
+        return list(map(OverdueMoment._make, rows))
 
     def latest_added_at(self, *, among: int) -> Millis | None:
         """Return the latest time in the newest jobs and runs."""

@@ -61,6 +61,7 @@ SAID = RowStatement(
 SAY = RowStatement("""INSERT INTO alerts (job_id, "kind", since, said_at, times) VALUES (:job_id, :kind, :since, :said_at, :times)
  ON CONFLICT (job_id, "kind") DO UPDATE SET since = excluded.since, said_at = excluded.said_at, times = excluded.times""")
 UNSAY = RowStatement('DELETE FROM alerts WHERE job_id = :job_id AND "kind" = :kind')
+UNSAY_ALL = RowStatement("DELETE FROM alerts WHERE job_id = :job_id")
 
 _inserted = INSERT_NOTIFICATION.row_maker()
 _settled = SETTLE_NOTIFICATION.row_maker()
@@ -195,6 +196,9 @@ class SqliteNotifications(Execution):
         """Write what is said."""
         self._write(SAY, rows)
 
-    def unsay(self, job_ids: Sequence[str], kind: str) -> None:
+    def unsay(self, job_ids: Sequence[str], kind: str | None = None) -> None:
         """Delete what has been said."""
-        self._write(UNSAY, ((job_id, kind) for job_id in job_ids))
+        if kind is None:
+            self._write(UNSAY_ALL, ((job_id,) for job_id in job_ids))
+        else:
+            self._write(UNSAY, ((job_id, kind) for job_id in job_ids))

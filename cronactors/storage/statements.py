@@ -88,6 +88,9 @@ DUE = f"""SELECT NULL AS run_id, id AS job_id, next_run_at AS due_at, number AS 
  WHERE enabled = 1 AND held_by IS NULL AND next_run_at <= :now
 UNION ALL {_DUE_RUNS} ORDER BY due_at, added LIMIT :limit"""
 
+OVERDUE = """SELECT next_run_at, number, id FROM jobs WHERE enabled = 1 AND held_by IS NULL
+ AND (next_run_at, number) > (:at, :number) AND next_run_at <= :until ORDER BY next_run_at, number LIMIT :limit"""
+
 _TO_CANCEL = "overlap = 'cancel_other' AND enabled = 1 AND held_by IS NOT NULL"
 JOBS_TO_CANCEL = f"SELECT id FROM jobs WHERE {_TO_CANCEL} AND next_run_at <= ? ORDER BY next_run_at LIMIT ?"
 NEXT_TIMES = f"""SELECT

@@ -294,6 +294,7 @@ CONFIG: Mapping[str, Maker] = {
     "retry": lambda c: thing(c),
     "cancel_grace": bad_number(0, MAX_TIMEOUT),
     "shutdown_grace": bad_number(0, MAX_TIMEOUT),
+    "overdue_after": bad_number(1, MAX_TIMEOUT, none_is_bad=False),
     "jobs": lambda c: thing(c, list, tuple, dict, set, frozenset, range, type(iter([]))),
     "origin": bad_text(MAX_PATH, none_is_bad=False),
     "file": bad_text(MAX_PATH, none_is_bad=False),

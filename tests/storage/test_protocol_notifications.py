@@ -193,6 +193,8 @@ def test_what_is_said_of_a_job_is_kept_until_it_is_unsaid(store: Storage) -> Non
     assert table.said(["a", "b"], "failing") == {"a": first._replace(times=10)}
     assert table.said(["a"], "overdue") == {"a": AlertRow("a", "overdue", 7, 8, 9)}
     assert table.said([f"job {n}" for n in range(300)], "failing") == {}
+    table.unsay(["a", "c"])
+    assert table.said(["a"], "failing") == table.said(["a"], "overdue") == {}
 
 
 def test_undo_and_rollback_cover_them(storage: Storage) -> None:

@@ -77,6 +77,18 @@ def test_the_first_of_the_queue_may_be_a_job_or_a_run_and_far_away(store: Storag
     assert store.next_times().due == 0
 
 
+def test_overdue_moments_are_read_in_pages_and_only_those_in_the_queue(store: Storage) -> None:
+    store.insert_jobs([job("b", next_run_at=5), job("a", next_run_at=5), job("c", next_run_at=5), job("first", next_run_at=-7)])
+    store.insert_jobs([job("later", next_run_at=6), job("off", enabled=0), job("held", held_by=1), job("done", next_run_at=None)])
+    add_run(store, job_id="b", attempt=2, ready_at=1)
+    first = store.overdue(until=5, after=None, limit=2)
+    assert [(moment.at, moment.job_id) for moment in first] == [(-7, "first"), (5, "b")]
+    rest = store.overdue(until=5, after=first[-1], limit=9)
+    assert [(moment.at, moment.job_id) for moment in rest] == [(5, "a"), (5, "c")]
+    assert store.overdue(until=5, after=rest[-1], limit=9) == []
+    assert store.overdue(until=-8, after=None, limit=9) == []
+
+
 # Runs
 
 
