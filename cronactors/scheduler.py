@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from datetime import datetime
-from typing import Never, final
+from typing import TYPE_CHECKING, Never, final
 
 import attrs
 import trio
@@ -16,8 +16,7 @@ from cronactors.actors.pool import RunnerPool
 from cronactors.actors.receivers import Receivers
 from cronactors.actors.store_lifetime import StoreService
 from cronactors.actors.user_code import inside_user_code
-from cronactors.actors.user_requests import Explain
-from cronactors.checks import flag
+from cronactors.checks import flag, whole
 from cronactors.errors import InvalidJob, SchedulerClosed, WouldDeadlock, shorten
 from cronactors.instants import from_millis
 from cronactors.job_data import FROM_JOB, FromJob
@@ -25,8 +24,10 @@ from cronactors.json_value import JsonInput
 from cronactors.ledger.zone_changes import RulesOfFile
 from cronactors.model import CronRun, Explanation, Health
 from cronactors.origins import StartReport
-from cronactors.spec import check_id, check_instant
 from cronactors.store import CronStore
+
+if TYPE_CHECKING:
+    from cronactors.actors.event_stream import EventStream
 
 logger = logging.getLogger("cronactors.scheduler")
 
@@ -59,6 +60,7 @@ class CronScheduler:
     _start_report: StartReport
     _actors: Actors
     _closed: AsyncValue[bool]
+    _streams: set[EventStream]
 
     def __init__(self, *_args: Never, **_kwargs: Never) -> None:
         raise TypeError("CronScheduler has no public constructor: use open_scheduler")
@@ -73,6 +75,7 @@ class CronScheduler:
         self._start_report = start_report
         self._actors = actors
         self._closed = AsyncValue(value=False)
+        self._streams = set()
         return self
 
     async def run_now(
@@ -126,19 +129,36 @@ class CronScheduler:
                     timeout *= 2  # a long time passes in few steps
 
     async def explain(self, job_id: str, at: datetime) -> Explanation:
-        """Explain the moment ``at`` of a job: whether it ran or will run, or why not. Between two moments it shows the nearest.
-
-        Args:
-            job_id: The job.
-            at: An aware datetime.
+        """Explain the moment ``at`` of a job; see `CronStore.explain`.
 
         Raises:
             InvalidJob: ``at`` is no aware datetime.
             JobNotFound: There is none of that id.
             InvalidSchedule: The stored schedule cannot be read.
+            SchedulerClosed: The scheduler's block has ended.
         """
         self._check_open()
-        return await self._actors.service.mailbox.call(Explain(check_id("job_id", job_id), check_instant("at", at)))
+        return await self.store.explain(job_id, at)
+
+    def events(self, *, capacity: int = 1_000) -> EventStream:
+        """Return a stream of what this scheduler's store commits from now on: jobs, runs, skipped moments and failures.
+
+        Use it as ``async with scheduler.events() as stream``, then ``async for event in stream``. Commits of other processes are not
+        in it. It ends when the scheduler closes.
+
+        Args:
+            capacity: How many events it holds until they are read, 1 to 1,000,000. When it is full the oldest are dropped, and the
+                reader gets an `EventsLost` in their place.
+
+        Raises:
+            InvalidJob: ``capacity`` has a wrong type or value.
+            SchedulerClosed: The scheduler's block has ended.
+        """
+        from cronactors.actors.event_stream import MOST_EVENTS, EventStream  # noqa: PLC0415 - imported when it is used
+
+        self._check_open()
+        whole("capacity", capacity, InvalidJob, least=1, most=MOST_EVENTS)
+        return EventStream(self._actors.service.actor, self._streams, self._check_open, capacity=capacity)
 
     async def wait_idle(self) -> None:
         """Wait until nothing is due, no run is running in this scheduler, and no receiver can be called now.
@@ -183,6 +203,8 @@ class CronScheduler:
     def _close(self) -> None:
         self._closed.value = True
         self._actors.pool.in_flight.wake_waiters()
+        for stream in self._streams.copy():
+            stream.close()
 
 
 def _refuse_inside(method: str, reason: str) -> None:

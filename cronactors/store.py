@@ -12,6 +12,7 @@ from cronactors.errors import InvalidConfig
 from cronactors.ledger.job_fields import Defaults
 from cronactors.own_loop import OwnLoop
 from cronactors.settings import CronConfig, check_settings
+from cronactors.verbs.history import HistoryVerbs
 from cronactors.verbs.jobs import JobVerbs
 from cronactors.verbs.loops import LoopVerbs
 from cronactors.verbs.notifications import NotificationVerbs
@@ -20,7 +21,7 @@ from cronactors.verbs.runs import RunVerbs
 
 
 @final
-class CronStore(JobVerbs, LoopVerbs, RunVerbs, OutputVerbs, NotificationVerbs):
+class CronStore(JobVerbs, LoopVerbs, RunVerbs, HistoryVerbs, OutputVerbs, NotificationVerbs):
     """Jobs and their history in one file. `open_store` makes it, and `CronScheduler.store` is one.
 
     When a method returns, its change is on disk. A call that is cancelled before its transaction has started has no effect; from

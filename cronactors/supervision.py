@@ -196,7 +196,7 @@ async def _prepare(
         tick = math.inf
     output = OutputWriter(service.mailbox, share_within=SHARE_WITHIN if service.virtual is None else 0)
     pool = RunnerPool(service.mailbox, receivers, settings, output)
-    watch = WallClockWatch(service.mailbox, service.wall, registered)
+    watch = WallClockWatch(service.mailbox, service.wall, registered, service.actor)
     clock = Clock(service, pool, watch, tick=tick)
     patrol = Patrol(service, pool, clock, receivers, tick=tick)
     actors = Actors(service=service, receivers=receivers, pool=pool, clock=clock, patrol=patrol, rules=registered.rules)

@@ -25,6 +25,7 @@ from cronactors.storage.rows import (
 )
 from cronactors.storage.run_requests import RunRequestRow
 from cronactors.tags import tags_to_find
+from tests.fake_history import FakeHistory
 from tests.fake_notifications import FakeNotifications, NotificationRows
 from tests.fake_run_output import FakeOutput, OutputRows
 from tests.fake_run_requests import FakeRunRequests
@@ -76,6 +77,7 @@ class FakeStorage:
         self.run_requests = FakeRunRequests(lambda: self._seen.requests, lambda: self._changed.requests, lambda: self._seen.runs)
         self.output = FakeOutput(lambda: self._seen.output, lambda: self._changed.output)
         self.notifications = FakeNotifications(lambda: self._seen.news, lambda: self._changed.news)
+        self.history = FakeHistory(lambda: self._seen.jobs, lambda: self._seen.runs)
 
     name = "fake"
 

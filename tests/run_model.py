@@ -51,10 +51,11 @@ class Model(RuleBasedStateMachine):
     """A storage, the model of its jobs, and the checks."""
 
     make = staticmethod(in_memory)
+    kind_of_world = World
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World(self.make)
+        self.world = self.kind_of_world(self.make)
         self.world.policy = attrs.evolve(self.world.policy, delays=(30, 60, 300))
         self.boots = [1, 1]
         self.owners = [self.world.owner, self.world.register(process("there"))]

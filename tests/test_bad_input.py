@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import attrs
@@ -191,6 +191,15 @@ async def test_bad_and_unknown_ids(virtual_clock: VirtualClock, name: str) -> No
                 await refused(store, lambda: call(scheduler, missing), shorten(missing), "", kind)  # noqa: B023
 
 
+BAD_TIME = (5, "now", True, datetime(2026, 1, 1), datetime(1969, 1, 1, tzinfo=UTC), datetime(9998, 1, 1, tzinfo=UTC))
+BAD_STATUS = (5, "", "done", [], "SUCCESS", [RunStatus.FAILED])
+BAD_FILTERS = {
+    "job_id": BAD_ID[1:],
+    "tag": BAD_ID[1:],
+    "user_id": SPEC_FIELDS["user_id"],
+    "since": BAD_TIME,
+    "until": BAD_TIME,
+}
 KEYWORD_CALLS: Mapping[str, tuple[Callable[..., Awaitable[object]], Mapping[str, Sequence[object]]]] = {
     "get_job_by_name": (lambda store, **junk: store.get_job_by_name("old", **junk), {"user_id": SPEC_FIELDS["user_id"]}),
     "remove_job_by_name": (lambda store, **junk: store.remove_job_by_name("old", **junk), {"user_id": SPEC_FIELDS["user_id"]}),
@@ -212,12 +221,16 @@ KEYWORD_CALLS: Mapping[str, tuple[Callable[..., Awaitable[object]], Mapping[str,
     "list_runs": (
         lambda store, **junk: store.list_runs(**junk),
         {
-            "job_id": BAD_ID[1:],
+            **BAD_FILTERS,
             "limit": (None, *BAD_LIMIT),
-            "status": (5, "", "done", [], "SUCCESS"),
-            "user_id": SPEC_FIELDS["user_id"],
+            "status": BAD_STATUS,
+            "cause": (5, "", "bored", []),
+            "trigger": (5, "", "finger", []),
+            "after": (*BAD_ID[1:], "x", "-1", "1.5", "²", "1" * 19),
         },
     ),
+    "count_runs": (lambda store, **junk: store.count_runs(**junk), {**BAD_FILTERS, "status": BAD_STATUS}),
+    "run_stats": (lambda store, **junk: store.run_stats(**junk), BAD_FILTERS),
     "record_run_complete": (
         lambda store, **junk: store.record_run_complete("1", **{"status": RunStatus.SUCCESS, **junk}),
         {
@@ -270,7 +283,8 @@ ANYTHING = st.one_of(
     st.sampled_from([Cron("@daily"), OneShot("2026-06-01T00:00Z"), OneShot("2020-06-01T00:00Z"), make_context(), Cron]),
 )
 OPTIONS = st.dictionaries(st.sampled_from([*SPEC_FIELDS, "colour"]), ANYTHING, max_size=3)
-KEYWORDS = st.dictionaries(st.sampled_from(["user_id", "limit", "status", "job_id"]), ANYTHING, max_size=2)
+FILTERS = ["user_id", "status", "job_id", "cause", "trigger", "tag", "since", "until"]
+KEYWORDS = st.dictionaries(st.sampled_from([*FILTERS, "limit", "after"]), ANYTHING, max_size=2)
 CALLS: Mapping[str, st.SearchStrategy[tuple[tuple[Any, ...], dict[str, Any]]]] = {
     **{name: st.tuples(st.tuples(), OPTIONS) for name in ("add_job", "upsert_job")},
     "update_job": st.tuples(st.tuples(st.just("old") | ANYTHING), OPTIONS),
@@ -290,6 +304,8 @@ CALLS: Mapping[str, st.SearchStrategy[tuple[tuple[Any, ...], dict[str, Any]]]] =
     "list_jobs": st.tuples(
         st.tuples(), st.fixed_dictionaries({}, optional={"user_id": ANYTHING, "tag": ANYTHING, "enabled": ANYTHING})
     ),
+    "count_runs": st.tuples(st.tuples(), st.dictionaries(st.sampled_from(FILTERS), ANYTHING, max_size=2)),
+    "explain": st.tuples(st.tuples(st.just("old") | ANYTHING, ANYTHING | st.datetimes(timezones=st.just(UTC))), st.just({})),
     "get_due_jobs": st.tuples(st.tuples(), st.fixed_dictionaries({}, optional={"limit": ANYTHING})),
     "record_run_complete": st.tuples(
         st.tuples(ANYTHING, ANYTHING, ANYTHING), st.fixed_dictionaries({}, optional={"error": ANYTHING, "session_id": ANYTHING})

@@ -25,19 +25,19 @@ schedules.cron schedules.cron_in_zone schedules.timestamps
 schedules.schedule
 schedules.fire_times schedules.schedule_json
 model schedules.lint_cron schedules.preview schedules.zone_rules shell.checks shell.lint
-schedules.lint spec
+events schedules.lint spec
 settings
 policy
 run_output
 config_file ids output_buffer owner running wallclock
 storage.creation storage.errors storage.file_state storage.migrations storage.row_statement storage.rows storage.stop_marks
-alerts
-ledger.notification_columns log_fields notifications storage.execution storage.notifications storage.run_requests storage.schema storage.statements
-ledger.alerts storage.connection storage.protocol storage.sqlite_jobs storage.sqlite_notifications storage.sqlite_run_output storage.sqlite_run_requests
-storage.sqlite
+alerts storage.history
+ledger.notification_columns log_fields notifications run_stats storage.execution storage.notifications storage.run_requests storage.schema storage.statements
+ledger.alerts storage.connection storage.protocol storage.sqlite_history storage.sqlite_jobs storage.sqlite_notifications storage.sqlite_run_output storage.sqlite_run_requests
+ledger.history storage.sqlite
 ledger.job_fields ledger.leases ledger.new_rows ledger.open_runs ledger.run_requests ledger.stored_values
 ledger.after_run ledger.clock_set_back ledger.explain ledger.owners ledger.views ledger.waiting ledger.zone_changes
-ledger.alerting
+actors.observed_storage ledger.alerting
 ledger.damage ledger.due_moments ledger.finish ledger.jobs
 ledger.cancel_other ledger.recovery ledger.runs ledger.upsert
 ledger.notifications ledger.run_output
@@ -46,8 +46,8 @@ ledger.own_loop
 current_notification
 actors.async_value actors.exception_groups actors.failure_log actors.forks actors.stopping actors.watchdog
 actors.exits actors.mailbox actors.storage_thread actors.tracebacks actors.user_code
-actors.actor_requests actors.alert_requests actors.notification_requests actors.outcomes actors.output_requests actors.recompute actors.store actors.user_requests
-actors.inbox actors.output
+actors.actor_requests actors.alert_requests actors.history_requests actors.notification_requests actors.outcomes actors.output_requests actors.recompute actors.store actors.user_requests
+actors.event_stream actors.inbox actors.output
 actors.caller actors.leases actors.run_in_hand
 actors.store_lifetime actors.wall_clock_watch
 actors.receivers
@@ -56,7 +56,7 @@ actors.pool
 actors.clock actors.runner
 actors.overdue actors.patrol fake_run origins own_loop run_log_handler shell.exit_status shell.live_lines shell.process_group
 shell.output verbs.base
-shell.executor verbs.jobs verbs.loops verbs.notifications verbs.run_output verbs.runs
+shell.executor verbs.history verbs.jobs verbs.loops verbs.notifications verbs.run_output verbs.runs
 executors store
 scheduler
 supervision
@@ -72,7 +72,7 @@ RANK = {module: rank for rank, line in enumerate(LAYERS.split("\n")) for module 
 # The wings as packages hold nothing but their docstrings.
 EMPTY = {"schedules", "shell", "storage", "ledger", "actors", "verbs"}
 PURE = {
-    "errors", "instants", "backoff", "checks", "json_value", "executor_options", "job_data", "tags", "alerts", "model", "run_output", "output_buffer", "spec", "settings", "policy", "shell.checks", "shell.lint",
+    "errors", "instants", "backoff", "checks", "json_value", "executor_options", "job_data", "tags", "alerts", "model", "events", "run_output", "output_buffer", "spec", "settings", "policy", "shell.checks", "shell.lint",
     "schedules.zone_advice", "schedules.zones", "schedules.clock_changes", "schedules.calendar", "schedules.local_times",
     "schedules.cron_advice", "schedules.cron_fields", "schedules.cron", "schedules.cron_in_zone", "schedules.timestamps",
     "schedules.schedule", "schedules.fire_times", "schedules.schedule_json", "schedules.zone_rules", "schedules.preview",
@@ -192,6 +192,7 @@ def test_importing_the_package_loads_nothing_that_only_some_need():
     loaded = set(process.stdout.split())
     assert {"cronactors.scheduler", "trio"} <= loaded
     unwanted = {"cronactors.cli", "cronactors.testing", "click", "rich", "sqlite_utils", "pytest", "hypothesis", "trio.testing"}
+    unwanted |= {"cronactors.events", "cronactors.actors.observed_storage", "cronactors.run_stats"}
     unwanted |= {"tomllib", "croniter", "cronactors.config_file", "cronactors.schedules.lint", "cronactors.schedules.preview"}
     assert not loaded & unwanted
 

@@ -18,6 +18,7 @@ from cronactors import (
     AlertKind,
     AlertObserver,
     Cause,
+    ClockJumped,
     Coalesce,
     Cron,
     CronConfig,
@@ -27,17 +28,24 @@ from cronactors import (
     CronScheduler,
     CronStore,
     CurrentRun,
+    Event,
+    EventsLost,
     Explanation,
     Fate,
     Finding,
     GiveUp,
     Health,
     Interval,
+    JobAdded,
+    JobChanged,
     JobContext,
+    JobEvent,
     JobExecutor,
+    JobRemoved,
     JobResult,
     JobSpec,
     Misfire,
+    MomentSkipped,
     Notification,
     NotificationSender,
     NotificationStatus,
@@ -47,13 +55,23 @@ from cronactors import (
     Receiver,
     Retry,
     RetryPolicy,
+    RetryScheduled,
+    RunEvent,
+    RunFinished,
+    RunInterrupted,
     RunLogHandler,
     RunObserver,
     RunOutput,
     RunProgress,
+    RunRequested,
+    RunStarted,
+    RunStats,
     RunStatus,
+    RunWaiting,
     Schedule,
     SessionMode,
+    StoreFailed,
+    StoreWorking,
     Trigger,
     current_notification,
     current_run,
@@ -352,10 +370,50 @@ async def runs(store: CronStore) -> None:
     assert_type(await store.get_run(run_id), CronRun)
     await store.get_run(1)  # type: ignore[arg-type]
     assert_type(await store.list_runs("1", 5, status=RunStatus.FAILED), list[CronRun])
+    await store.list_runs(cause=Cause.TIMEOUT, trigger=Trigger.RETRY, tag="t", since=NOON, until=NOON, after=run_id)
+    await store.list_runs(since="monday")  # type: ignore[arg-type]
+    assert_type(await store.count_runs("1", status=RunStatus.FAILED, user_id=None, since=NOON), int)
+    stats = await store.run_stats(tag="t", since=NOON)
+    assert_type(stats, RunStats)
+    assert_type((stats.by_status[RunStatus.FAILED], stats.duration_p99), tuple[int, float | None])
+    assert_type(await store.explain("1", NOON), Explanation)
     assert_type(await store.list_notifications(), list[Notification])
     await store.list_notifications(status=NotificationStatus.PENDING, receiver="notifier", limit=5)
     assert_type(await store.retry_notification("run:1"), list[Notification])
     await store.retry_notification("run:1", "on_finish")
+
+
+# Events
+
+
+def job_or_run(event: JobEvent | RunEvent) -> str:
+    return event.job_id
+
+
+def kind_of(event: Event) -> str:
+    match event:
+        case JobAdded() | JobChanged() | JobRemoved():
+            return job_or_run(event)
+        case RunRequested() | RunWaiting() | RunStarted() | RunFinished() | RunInterrupted() | MomentSkipped() | RetryScheduled():
+            assert_type((event.status, event.cause, event.started_at), tuple[RunStatus, Cause | None, datetime | None])
+            return job_or_run(event)
+        case ClockJumped():
+            assert_type((event.seconds, event.now), tuple[float, datetime])
+        case StoreFailed():
+            return event.reason
+        case StoreWorking():
+            pass
+        case EventsLost():
+            assert_type(event.count, int)
+        case _:
+            assert_never(event)
+    return ""
+
+
+async def watch(scheduler: CronScheduler) -> None:
+    async with scheduler.events(capacity=10) as stream:
+        async for event in stream:
+            assert_type(kind_of(event), str)
 
 
 # The scheduler

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby
-from typing import TypeAlias, cast
+from typing import Protocol, TypeAlias, cast
 
 import attrs
 import trio
@@ -23,6 +23,7 @@ from cronactors.actors.mailbox import EARLY, BatchRequest, Envelope, Mailbox, Re
 from cronactors.actors.storage_thread import Hop
 from cronactors.backoff import backoff
 from cronactors.errors import CronError, SchedulerClosed, SchedulerCrashed, StoreCorrupt, StoreUnavailable
+from cronactors.instants import Millis
 from cronactors.ledger.damage import find_damage
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import NextTimes
@@ -82,6 +83,25 @@ Listener: TypeAlias = Callable[[Committed], None]
 """Called after each commit that changed something."""
 
 
+class Observer(Protocol):
+    """Notices what is committed, and failures; it neither waits nor raises. `event_stream` has the one that there is."""
+
+    def observed(self, storage: Storage) -> Storage:
+        """Return the storage for one transaction, so that it notes what is written."""
+
+    def committed(self, storage: Storage) -> None:
+        """Notice that this transaction was committed."""
+
+    def store_failed(self, reason: str) -> None:
+        """Notice that the store has failed, after it has worked."""
+
+    def store_working(self) -> None:
+        """Notice that the store works again."""
+
+    def clock_jumped(self, by: Millis, now: Millis) -> None:
+        """Notice that the wall clock was set."""
+
+
 class StoreActor:
     """Carries out the requests of a mailbox.
 
@@ -92,6 +112,7 @@ class StoreActor:
 
     Attributes:
         listeners: Called after each commit that changed something.
+        observer: Notices what is committed, while a stream of events is open; else None.
         last_error: Why the last batch failed; None once a commit has succeeded.
         latency: How long (s) the last transaction took, with the hop and the wait for its moment; None before the first.
         postponed: How many requests wait for a locked file.
@@ -102,6 +123,7 @@ class StoreActor:
         self.storage = storage
         self._hop = hop
         self.listeners: list[Listener] = []
+        self.observer: Observer | None = None
         self.last_error: str | None = None
         self._logged_at = -math.inf
         self._failure_logged = False
@@ -166,13 +188,17 @@ class StoreActor:
     async def _commit(self, batch: list[Envelope]) -> bool:
         """Apply requests in one transaction and reply to them; return False if the file is locked."""
         requests = [envelope.request for envelope in batch]
+        observer = self.observer
+        storage = self.storage if observer is None else observer.observed(self.storage)
         started = trio.current_time()
-        result = await self._hop(partial(run_batch, self.storage, requests))
+        result = await self._hop(partial(run_batch, storage, requests))
         self.latency = trio.current_time() - started
         match result:
             case Done(replies, committed):
                 for envelope, reply in zip(batch, replies, strict=True):
                     envelope.reply(reply)
+                if observer is not None:
+                    observer.committed(storage)
                 if committed is not None:
                     self._report_success()
                     for listener in self.listeners:
@@ -200,6 +226,8 @@ class StoreActor:
 
     def _report_failure(self, reason: str) -> None:
         """Log a failure, at most once every 10 s: a hundred runners may be retrying."""
+        if self.observer is not None and self.last_error is None:
+            self.observer.store_failed(reason)
         self.last_error = reason
         if trio.current_time() >= self._logged_at + LOG_EVERY:
             self._logged_at = trio.current_time()
@@ -207,6 +235,8 @@ class StoreActor:
             logger.warning("the store is failing: %s", reason)
 
     def _report_success(self) -> None:
+        if self.observer is not None and self.last_error is not None:
+            self.observer.store_working()
         self.last_error = None
         if self._failure_logged:
             self._failure_logged = False

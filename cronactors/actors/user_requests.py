@@ -9,18 +9,17 @@ import attrs
 
 from cronactors.actors.mailbox import ReadRequest, Request
 from cronactors.errors import AlreadyClaimed, JobBusy
-from cronactors.instants import Millis
 from cronactors.job_data import data_from_column
 from cronactors.json_value import JsonText
-from cronactors.ledger import explain, jobs, own_loop, runs, stored_values, upsert, views
+from cronactors.ledger import jobs, own_loop, runs, upsert, views
 from cronactors.ledger.job_fields import Defaults
 from cronactors.ledger.upsert import JobList, Upserted
-from cronactors.model import CronJob, CronRun, Explanation
+from cronactors.model import CronJob, CronRun
 from cronactors.policy import Outcome
 from cronactors.settings import RetryPolicy
 from cronactors.spec import JobChanges, JobSpec
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import Claimed, JobRow, OriginRow, RunRow
+from cronactors.storage.rows import Claimed, JobRow, OriginRow
 
 # Jobs
 
@@ -271,28 +270,3 @@ class GetRun(ReadRequest[CronRun]):
 
     def apply(self, storage: Storage) -> CronRun:
         return views.run_view(runs.find_run(storage, self.run_id))
-
-
-@attrs.frozen
-class PageOfRuns(ReadRequest[list[RunRow]]):
-    """Read a page of history, newest first; fewer rows than the limit mean that there are no more."""
-
-    job_id: str | None
-    before: RunRow | None
-    limit: int
-
-    def apply(self, storage: Storage) -> list[RunRow]:
-        return storage.list_runs(job_id=self.job_id, before=self.before, limit=self.limit)
-
-
-@attrs.frozen
-class Explain(ReadRequest[Explanation]):
-    """Explain a moment of a job: what it became, or will become."""
-
-    job_id: str
-    at: Millis
-
-    def apply(self, storage: Storage) -> Explanation:
-        job = jobs.find_job(storage, self.job_id)
-        stored_values.check_policies(job)
-        return explain.explain(storage, job, self.at)

@@ -10,6 +10,7 @@ import trio
 from cronactors.actors.actor_requests import RecomputeAfterSetBack, Registered
 from cronactors.actors.leases import JUMP
 from cronactors.actors.mailbox import Mailbox
+from cronactors.actors.store import StoreActor
 from cronactors.instants import Millis, iso_utc
 from cronactors.wallclock import Wall
 
@@ -31,10 +32,12 @@ class WallClockWatch:
         wall: The wall clock.
         registered: The owner, and the latest times in the store. Times ahead of the wall clock show that it was set back while no
             scheduler was running.
+        store: The store, whose observer notices jumps.
     """
 
-    def __init__(self, mailbox: Mailbox, wall: Wall, registered: Registered) -> None:
+    def __init__(self, mailbox: Mailbox, wall: Wall, registered: Registered, store: StoreActor) -> None:
         self._mailbox = mailbox
+        self._store = store
         self._wall = wall
         self._owner = registered.owner
         now = wall()
@@ -81,6 +84,8 @@ class WallClockWatch:
             self._at_tick = now_wall, now_mono
         if abs(drift) > JUMP:
             logger.warning("the wall clock was set by %+.1f s, to %s", drift / 1000, iso_utc(now_wall))
+            if self._store.observer is not None:
+                self._store.observer.clock_jumped(drift, now_wall)
         if drift < -JUMP:
             new = RecomputeAfterSetBack(0, PAGE, self._owner, by=-drift, since=since - JUMP, earliest=earliest)
             self._unfinished = new if self._unfinished is None else _merge(self._unfinished, new)

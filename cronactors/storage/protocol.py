@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from cronactors.instants import Millis
+from cronactors.storage.history import HistoryTable
 from cronactors.storage.notifications import NotificationTable
 from cronactors.storage.rows import (
     Claimed,
@@ -52,6 +53,11 @@ class Storage(Protocol):
     @property
     def notifications(self) -> NotificationTable:
         """The notifications and alerts."""
+        ...
+
+    @property
+    def history(self) -> HistoryTable:
+        """The verbs that read the history by filters."""
         ...
 
     def now(self) -> Millis:

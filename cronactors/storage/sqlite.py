@@ -28,6 +28,7 @@ from cronactors.storage.rows import (
     RunFinish,
     RunRow,
 )
+from cronactors.storage.sqlite_history import SqliteHistory
 from cronactors.storage.sqlite_jobs import SqliteJobs
 from cronactors.storage.sqlite_notifications import SqliteNotifications
 from cronactors.storage.sqlite_run_output import SqliteOutput
@@ -59,6 +60,7 @@ class SqliteStorage(SqliteJobs):
 
     def __init__(self, path: str, *, wall: Callable[[], Millis], create: bool = True) -> None:
         super().__init__(connect(path, create=create), path)
+        self.history = SqliteHistory(self._db, path)
         self._wall = wall
         self._files = database_files(path)
         self._opened = file_ids(self._files)

@@ -116,6 +116,14 @@ def pure(function: Callable[..., Any], makers: Mapping[str, Maker], **good: Any)
 _ID = {"job_id": bad_id}
 _RUN = {"run_id": bad_id}
 _REQUEST: Mapping[str, Maker] = {"data": bad_data, "key": bad_text(MAX_NAME, none_is_bad=False)}
+_FILTERS: Mapping[str, Maker] = {
+    "job_id": bad_text(MAX_NAME, none_is_bad=False),
+    "tag": bad_text(MAX_NAME, none_is_bad=False),
+    "user_id": USER,
+    "since": bad_instant(none_is_bad=False),
+    "until": bad_instant(none_is_bad=False),
+}
+_WORDS: Mapping[str, Maker] = dict.fromkeys(("status", "cause", "trigger"), lambda c: _status(c))
 _QUESTION = {
     "schedule": lambda c: thing(c),
     "after": bad_instant(any_year=True),
@@ -176,7 +184,7 @@ PLACES: Mapping[str, Place] = {
     "get_progress": of_store("get_progress", _RUN),
     "list_runs": of_store(
         "list_runs",
-        {"job_id": bad_text(MAX_NAME, none_is_bad=False), "limit": LIMIT, "user_id": USER, "status": lambda c: _status(c)},
+        {**_FILTERS, **_WORDS, "limit": LIMIT, "after": bad_text(MAX_NAME, none_is_bad=False)},
     ),
     "list_notifications": of_store(
         "list_notifications",
@@ -185,11 +193,14 @@ PLACES: Mapping[str, Place] = {
     "retry_notification": of_store(
         "retry_notification", {"key": bad_text(MAX_NAME), "receiver": bad_text(MAX_NAME, none_is_bad=False)}, key="run:1"
     ),
+    "count_runs": of_store("count_runs", {**_FILTERS, **_WORDS}),
+    "run_stats": of_store("run_stats", _FILTERS),
     "run_now": Place({**_ID, **_REQUEST, "wait": bad_flag}, lambda w, **bad: w.scheduler.run_now(**{"job_id": w.job_id, **bad})),
     "cancel_run": Place(_RUN, lambda w, **bad: w.scheduler.cancel_run(**bad)),
     "explain": Place(
         {**_ID, "at": bad_instant()}, lambda w, **bad: w.scheduler.explain(**{"job_id": w.job_id, "at": AFTER, **bad})
     ),
+    "events": Place({"capacity": LIMIT}, lambda w, **bad: w.scheduler.events(**bad)),
     "open_store": Place(
         {"store": bad_path, **_OPENING, "create": bad_flag},
         lambda w, **bad: enter(open_store(**{"store": w.folder / "b.db", **bad})),

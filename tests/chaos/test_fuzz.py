@@ -177,12 +177,7 @@ def test_bad_input_is_refused_and_changes_nothing(tmp_path: Path, seed: int, fig
 
 def test_no_public_parameter_is_left_out() -> None:
     """A new call, or a new parameter, has to be added to the places above."""
-    others = {
-        "open_scheduler",
-        "open_store",
-        "current_notification",
-        "current_run",
-    }  # two are classes; any value can be a default
+    others = {"open_scheduler", "open_store", "current_notification", "current_run"}  # two are classes, two take any default
     functions: dict[str, Any] = {
         name: getattr(cronactors, name)
         for name in cronactors.__all__

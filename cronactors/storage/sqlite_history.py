@@ -1,0 +1,142 @@
+"""The verbs of the storage in a SQLite file that read the history; `storage.history` documents them.
+
+We never let SQLite look for the next run that matches: it might read a history of a million rows before it finds one, while every
+claim waits. Each verb first finds the last row of a window, by a walk along an index that skips a fixed number of rows, and then
+filters the rows of that window. There are four walks: along the ids, along the moments of a job, and along the ids of the runs that
+did not succeed or are running, which are few.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+from cronactors.storage.execution import Execution, integer
+from cronactors.storage.history import HistoryPage, Place, RunFigures, RunFilter, RunTimes, Span
+from cronactors.storage.row_statement import Value
+from cronactors.storage.rows import RunRow
+
+_RUN = ", ".join(f'"{name}"' for name in RunRow._fields)
+_FIGURES = ", ".join(RunFigures._fields)
+_PLACE = ", ".join(Place._fields)
+
+_TIME = "coalesce(started_at, completed_at, ready_at)"
+_WANTED = f"""(:user_id IS NULL OR user_id = :user_id) AND (:status IS NULL OR status = :status)
+ AND (:cause IS NULL OR cause = :cause) AND (:trigger IS NULL OR "trigger" = :trigger)
+ AND (:since IS NULL OR {_TIME} >= :since) AND (:until IS NULL OR {_TIME} < :until)
+ AND (:tag IS NULL OR EXISTS (SELECT 1 FROM jobs CROSS JOIN job_tags ON job_tags.number = jobs.number
+  WHERE jobs.id = runs.job_id AND tag = :tag))"""
+
+_IDS = "id >= :first AND id < :end"
+_BY_ID = f"FROM runs WHERE {_IDS}"
+_UNSUCCESSFUL = f"FROM runs WHERE status = :status AND status IN ('failed', 'cancelled', 'skipped') AND {_IDS}"
+_RUNNING = f"FROM runs WHERE id IN (SELECT id FROM runs WHERE status = 'running') AND {_IDS}"
+_OF_JOB = f"""FROM runs WHERE job_id = :job_id AND (scheduled_at, manual, attempt) < (:before_at, :before_manual, :before_attempt)
+ AND (scheduled_at, manual, attempt) >= (:down_to_at, :down_to_manual, :down_to_attempt) AND {_IDS}"""
+_ID_ORDER = "ORDER BY id DESC"
+_MOMENT_ORDER = "ORDER BY scheduled_at DESC, manual DESC, attempt DESC"
+_SKIP = "LIMIT 1 OFFSET :skipped"
+
+WINDOW_BY_ID = f"SELECT {_PLACE} {_BY_ID} {_ID_ORDER} {_SKIP}"
+WINDOW_UNSUCCESSFUL = f"SELECT {_PLACE} {_UNSUCCESSFUL} {_ID_ORDER} {_SKIP}"
+WINDOW_RUNNING = f"SELECT {_PLACE} {_RUNNING} {_ID_ORDER} {_SKIP}"
+WINDOW_OF_JOB = f"SELECT {_PLACE} {_OF_JOB} {_MOMENT_ORDER} {_SKIP}"
+PAGE_BY_ID = f"SELECT {_RUN} {_BY_ID} AND {_WANTED} {_ID_ORDER} LIMIT :limit"
+PAGE_UNSUCCESSFUL = f"SELECT {_RUN} {_UNSUCCESSFUL} AND {_WANTED} {_ID_ORDER} LIMIT :limit"
+PAGE_RUNNING = f"SELECT {_RUN} {_RUNNING} AND {_WANTED} {_ID_ORDER} LIMIT :limit"
+PAGE_OF_JOB = f"SELECT {_RUN} {_OF_JOB} AND {_WANTED} {_MOMENT_ORDER} LIMIT :limit"
+COUNT_BY_ID = f"SELECT count(*) {_BY_ID} AND {_WANTED}"
+COUNT_UNSUCCESSFUL = f"SELECT count(*) {_UNSUCCESSFUL} AND {_WANTED}"
+COUNT_RUNNING_RUNS = f"SELECT count(*) {_RUNNING} AND {_WANTED}"
+COUNT_OF_JOB = f"SELECT count(*) {_OF_JOB} AND {_WANTED}"
+FIGURES_BY_ID = f"SELECT {_PLACE}, {_FIGURES} {_BY_ID} AND {_WANTED} {_ID_ORDER} LIMIT :limit"
+FIGURES_OF_JOB = f"SELECT {_PLACE}, {_FIGURES} {_OF_JOB} AND {_WANTED} {_MOMENT_ORDER} LIMIT :limit"
+PLACE_OF_RUN = f"SELECT {_PLACE} FROM runs WHERE id = ? AND job_id = ?"
+TIMES_FROM = "SELECT id, scheduled_at, coalesce(started_at, completed_at) FROM runs WHERE id >= ? ORDER BY id LIMIT 1"
+
+
+@attrs.frozen
+class _Walk:
+    """The statements that walk along one index."""
+
+    window: str
+    page: str
+    count: str
+
+
+_WALK_BY_ID: Final = _Walk(WINDOW_BY_ID, PAGE_BY_ID, COUNT_BY_ID)
+_WALK_UNSUCCESSFUL: Final = _Walk(WINDOW_UNSUCCESSFUL, PAGE_UNSUCCESSFUL, COUNT_UNSUCCESSFUL)
+_WALK_RUNNING: Final = _Walk(WINDOW_RUNNING, PAGE_RUNNING, COUNT_RUNNING_RUNS)
+_WALK_OF_JOB: Final = _Walk(WINDOW_OF_JOB, PAGE_OF_JOB, COUNT_OF_JOB)
+
+
+def _walk(wanted: RunFilter) -> _Walk:
+    if wanted.job_id is not None:
+        return _WALK_OF_JOB
+    if wanted.status == "running":
+        return _WALK_RUNNING
+    return _WALK_UNSUCCESSFUL if wanted.status in ("failed", "cancelled", "skipped") else _WALK_BY_ID
+
+
+def _parameters(wanted: RunFilter, span: Span, **others: Value) -> dict[str, Value]:
+    before, down_to = span.before, span.down_to
+    return {
+        **wanted._asdict(),
+        "first": span.first,
+        "end": span.end,
+        "before_at": before.scheduled_at,
+        "before_manual": before.manual,
+        "before_attempt": before.attempt,
+        "down_to_at": down_to.scheduled_at,
+        "down_to_manual": down_to.manual,
+        "down_to_attempt": down_to.attempt,
+        **others,
+    }
+
+
+class SqliteHistory(Execution):
+    """Reads the table runs. It shares the connection of a `SqliteStorage`."""
+
+    def _window(self, walk: _Walk, wanted: RunFilter, span: Span, read: int) -> tuple[Span, Span | None]:
+        """Split a span into its first ``read`` rows along a walk, and the rest of it."""
+        row = self._fetch_one(walk.window, _parameters(wanted, span, skipped=read - 1))
+        if row is None:
+            return span, None
+        last, of_job = Place._make(map(integer, row)), wanted.job_id is not None
+        return span.from_place(last, of_job=of_job), span.below(last, of_job=of_job)
+
+    def page(self, wanted: RunFilter, span: Span, *, limit: int, read: int) -> HistoryPage:
+        """Return a page of runs."""
+        walk = _walk(wanted)
+        window, rest = self._window(walk, wanted, span, read)
+        rows = list(map(RunRow._make, self._fetch(walk.page, _parameters(wanted, window, limit=limit))))
+        if len(rows) == limit:
+            rest = span.below(Place.of(rows[-1]), of_job=wanted.job_id is not None)
+        return HistoryPage(rows, rest)
+
+    def count(self, wanted: RunFilter, span: Span, *, read: int) -> tuple[int, Span | None]:
+        """Count runs."""
+        walk = _walk(wanted)
+        window, rest = self._window(walk, wanted, span, read)
+        return integer(self._fetch(walk.count, _parameters(wanted, window))[0][0]), rest
+
+    def figures(self, wanted: RunFilter, span: Span, *, limit: int, read: int) -> tuple[list[RunFigures], Span | None]:
+        """Return the figures of runs."""
+        walk, text = (_WALK_BY_ID, FIGURES_BY_ID) if wanted.job_id is None else (_WALK_OF_JOB, FIGURES_OF_JOB)
+        window, rest = self._window(walk, wanted, span, read)
+        rows = self._fetch(text, _parameters(wanted, window, limit=limit))
+        columns = len(Place._fields)
+        if len(rows) == limit:
+            rest = span.below(Place._make(map(integer, rows[-1][:columns])), of_job=wanted.job_id is not None)
+        return [RunFigures._make(row[columns:]) for row in rows], rest
+
+    def place(self, run_id: int, *, job_id: str) -> Place | None:
+        """Return the place of a run of a job."""
+        row = self._fetch_one(PLACE_OF_RUN, (run_id, job_id))
+        return None if row is None else Place._make(map(integer, row))
+
+    def times_from(self, run_id: int) -> RunTimes | None:
+        """Return the times of the first run from an id on."""
+        row = self._fetch_one(TIMES_FROM, (run_id,))
+        return None if row is None else RunTimes._make(row)
