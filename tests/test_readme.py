@@ -104,7 +104,7 @@ def start_and_interrupt(folder: Path) -> str:
         finally:
             time_limit.cancel()
             process.kill()
-    assert rest == ""
+    assert rest in ("", line), "Ctrl-C may cut off the notifier, which is then called again at the next start"
     assert process.returncode in (-signal.SIGINT, 128 + signal.SIGINT), errors
     assert errors.rstrip().endswith("KeyboardInterrupt")
     assert "ExceptionGroup" not in errors

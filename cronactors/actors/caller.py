@@ -141,11 +141,17 @@ class Caller:
         self._calling = None
         if isinstance(call.result, outcome.Value):
             self._inbox.returned(call.deliverable, None)
-        elif call.result is None and self._is_closed and call.deliverable.problem is None:
+        elif self._was_cut_off(call):
             self._log(call, "%s was cancelled before it returned for %s; it is called again by the next scheduler")
             self._inbox.abandoned()
         else:
             self._inbox.returned(call.deliverable, self._failure(call))
+
+    def _was_cut_off(self, call: _Call) -> bool:
+        """Whether a call has not returned because the scheduler ends, by Ctrl-C too: that costs no attempt."""
+        if isinstance(call.result, outcome.Error):
+            return isinstance(self._let_escape(call.result.error), KeyboardInterrupt)
+        return self._is_closed and call.deliverable.problem is None
 
     def _failure(self, call: _Call) -> Failure:
         """Log why a call did not return, and return it."""
@@ -154,7 +160,6 @@ class Caller:
             case outcome.Error(error):
                 text = describe(error)
                 self._log(call, f"%s failed for %s{self._attempt(call)}: {one_line(text).replace('%', '%%')}")
-                self._let_escape(error)
                 return Failure(text)
             case _ if call.deliverable.problem is not None:
                 return Failure(call.deliverable.problem, for_good=True)
@@ -172,11 +177,12 @@ class Caller:
     def _log(self, call: _Call, text: str) -> None:
         logger.warning(text, self._inbox.name, subject(call.deliverable), extra=fields(call.deliverable))
 
-    def _let_escape(self, error: BaseException) -> None:
-        """Let a KeyboardInterrupt or SystemExit in an error end the program."""
+    def _let_escape(self, error: BaseException) -> BaseException | None:
+        """Let a KeyboardInterrupt or SystemExit in an error end the program, and return it."""
         escaped = find_exit(error)
         if escaped is not None:
             self._escape(escaped)
+        return escaped
 
     @trio.lowlevel.enable_ki_protection
     async def _watch(self) -> None:

@@ -58,6 +58,22 @@ async def test_a_call_that_the_end_of_its_scheduler_cuts_off_is_made_by_the_next
         assert {(each.status, each.attempts) for each in found} == {(NotificationStatus.DELIVERED, 0)}
 
 
+@pytest.mark.parametrize(("kind", "attempts"), [(KeyboardInterrupt, 0), (SystemExit, 1)])
+async def test_ctrl_c_in_a_call_costs_no_attempt_and_an_exit_does(
+    virtual_clock: VirtualClock, tmp_path: Path, kind: type[BaseException], attempts: int
+) -> None:
+    async def notifier(job_name: str, session_id: str, result: str, success: bool) -> None:
+        raise kind
+
+    with pytest.raises(kind):
+        async with open_scheduler(tmp_path / "a.db", nothing, notifier=notifier) as scheduler:
+            await scheduler.store.add_jobs(shots("a"))
+            await trio.sleep(100)
+    async with open_store(tmp_path / "a.db") as store:
+        (found,) = await store.list_notifications()
+    assert (found.status, found.attempts) == (NotificationStatus.PENDING, attempts)
+
+
 async def test_what_waits_for_its_retry_is_tried_by_the_next_scheduler_when_it_is_due(
     virtual_clock: VirtualClock, tmp_path: Path
 ) -> None:
