@@ -36,8 +36,7 @@ ANY_OWNER = 0
 """The owner of notifications that any scheduler may deliver."""
 
 
-@attrs.frozen
-class Deliverable:
+class Deliverable(NamedTuple):
     """A notification with all that its receiver is called with.
 
     Attributes:
