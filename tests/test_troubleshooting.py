@@ -203,7 +203,7 @@ async def deployed(world: World) -> None:
         await trio.sleep(700)
 
 
-async def unheard(world: World) -> None:
+async def not_delivered(world: World) -> None:
     async def notifier(job_name: str, session_id: str, result: str, success: bool) -> None:
         raise OSError("the mail server is down")
 
@@ -231,7 +231,7 @@ WORLDS: dict[str, Build] = {
     "A job is paused, and I did not pause it": crashing,
     "Nothing runs after a container restarts": restarted,
     "A run is interrupted at each deploy": deployed,
-    "A result did not arrive": unheard,
+    "A result did not arrive": not_delivered,
     "The database is locked": used,
 }
 
