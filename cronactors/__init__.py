@@ -48,6 +48,7 @@ from cronactors.model import (
     Trigger,
 )
 from cronactors.notifications import AlertObserver, Notification, NotificationStatus, Receiver
+from cronactors.retention import History
 from cronactors.run_output import RunOutput, RunProgress
 from cronactors.running import CurrentRun, current_run
 from cronactors.scheduler import CronScheduler
@@ -146,6 +147,7 @@ __all__ = [
     "Finding",
     "GiveUp",
     "Health",
+    "History",
     "Interval",
     "InvalidConfig",
     "InvalidJob",

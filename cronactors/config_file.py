@@ -20,6 +20,7 @@ import attrs
 from cronactors import checks
 from cronactors.errors import CronError, InvalidConfig, InvalidJob, one_line, shorten
 from cronactors.model import MAX_WINDOW, Misfire
+from cronactors.retention import EVERYTHING, NINETY_DAYS, History
 from cronactors.schedules.schedule import Cron, Interval, OneShot, Schedule
 from cronactors.settings import CronConfig, RetryPolicy
 from cronactors.shell.checks import check_shell, check_shell_options, check_shell_prompt
@@ -48,13 +49,22 @@ class _Settings(TypedDict, total=False):
     origin: str
 
 
+class _Limits(TypedDict, total=False):
+    """Keys of ``history``, which are the fields of `History`."""
+
+    days: float | None
+    per_job: int | None
+    keep_last: int
+
+
 _SETTINGS: Final = tuple(_Settings.__annotations__)
-_CRON_KEYS: Final = (*_SETTINGS, "database", "retry_delays", "shell", "jobs")
+_CRON_KEYS: Final = (*_SETTINGS, "database", "retry_delays", "history", "shell", "jobs")
 _SCHEDULES: Final = ("cron", "every_ms", "at", "in_secs")
-_OPTIONS: Final = tuple(key for key in JobOptions.__annotations__ if key not in ("misfire", "executor_options"))
+_OPTIONS: Final = tuple(key for key in JobOptions.__annotations__ if key not in ("misfire", "executor_options", "history"))
 """Keys of a job that are fields of `JobSpec` of the same name and type."""
 _MISFIRE_KEYS: Final = ("window_secs", "coalesce", "max_runs")
-_JOB_KEYS: Final = ("name", "prompt", *_SCHEDULES, *_OPTIONS, "misfire", "shell")
+_HISTORY_KEYS: Final = tuple(_Limits.__annotations__)
+_JOB_KEYS: Final = ("name", "prompt", *_SCHEDULES, *_OPTIONS, "misfire", "history", "shell")
 
 
 def load_config(path: StrPath) -> CronConfig:
@@ -90,7 +100,8 @@ def load_config(path: StrPath) -> CronConfig:
             settings = cast(_Settings, {key: cron[key] for key in _SETTINGS if key in cron})
             retry = RetryPolicy(_retry_delays(cron["retry_delays"])) if "retry_delays" in cron else RetryPolicy()
             database = _database(cron["database"], file) if "database" in cron else None
-            config = CronConfig(**settings, retry=retry, database=database, file=str(file))
+            history = _history(cron["history"]) if "history" in cron else NINETY_DAYS
+            config = CronConfig(**settings, retry=retry, history=history, database=database, file=str(file))
             if "shell" in cron:
                 _refuse_shell_for_other_executor(config.executor)
                 check_shell("shell", cron["shell"], InvalidConfig)
@@ -241,6 +252,11 @@ def _job(table: Mapping[str, object], executor: str | None, shell: str | None) -
     options = cast(JobOptions, {key: table[key] for key in _OPTIONS if key in table})
     if "misfire" in table:
         options["misfire"] = _misfire(table["misfire"])
+    if "history" in table:
+        try:
+            options["history"] = _history(table["history"]) or EVERYTHING
+        except InvalidConfig as problem:
+            raise InvalidJob(str(problem)) from None
     if "shell" in table:
         _refuse_shell_for_other_executor(executor)
         shell = check_shell("shell", table["shell"])
@@ -262,6 +278,18 @@ def _misfire(value: object) -> Misfire:
             seconds = checks.number("window_secs", value["window_secs"], InvalidJob, least=0, most=MAX_WINDOW.total_seconds())
             fields["window"] = timedelta(seconds=seconds)
         return Misfire(**fields)
+
+
+def _history(value: object) -> History | None:
+    """Read how much history is kept. TOML has no null: ``false`` stands for no limit, and alone for all history."""
+    if value is False:
+        return None
+    if not isinstance(value, dict):
+        raise InvalidConfig(f"history must be a table such as {{ days = 30, per_job = false }}, or false, not {shorten(value)}")
+    with _naming("history"):
+        _refuse_unknown(value, _HISTORY_KEYS)
+        limits = {key: None if given is False and key != "keep_last" else given for key, given in value.items()}
+        return History(**cast(_Limits, limits))
 
 
 def _schedule(key: str, value: object) -> Schedule | Delay:

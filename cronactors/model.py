@@ -17,6 +17,7 @@ from cronactors.errors import InvalidJob, shorten
 from cronactors.executor_options import NO_OPTIONS, ExecutorOptions, check_executor_options
 from cronactors.job_data import NO_DATA, WithData, convert_result_data, convert_stored_result
 from cronactors.json_value import Json, JsonText
+from cronactors.retention import History
 from cronactors.schedules.schedule import Schedule
 from cronactors.tags import convert_tags
 
@@ -88,7 +89,7 @@ class Cause(StrEnum):
 
 
 class Fate(StrEnum):
-    """The fate of a moment, past or future: see `Explanation`."""
+    """The fate of a moment, past or future: see `Explanation`. PRUNED: it is before the history that is kept."""
 
     RUN = "run"
     MERGED = "merged"
@@ -97,6 +98,7 @@ class Fate(StrEnum):
     WILL_RUN = "will_run"
     NOT_PLANNED = "not_planned"
     NO_MOMENT = "no_moment"
+    PRUNED = "pruned"
 
 
 class AllUsers(Enum):
@@ -192,6 +194,7 @@ class CronJob(WithData):
         description: What the job is for.
         tags: Words by which it is found, sorted.
         data: The JSON value for its runs; None if there is none. Each access makes a copy.
+        history: How much history of this job is kept; None: as the settings of the scheduler say.
     """
 
     id: str
@@ -218,6 +221,7 @@ class CronJob(WithData):
     )  # it may hold a secret
     description: str = ""
     tags: tuple[str, ...] = attrs.field(default=(), converter=convert_tags)
+    history: History | None = None
 
 
 @attrs.frozen(kw_only=True)

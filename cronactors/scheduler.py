@@ -13,6 +13,7 @@ from cronactors.actors.async_value import AsyncValue, compose
 from cronactors.actors.clock import Clock, Queue
 from cronactors.actors.patrol import Patrol
 from cronactors.actors.pool import RunnerPool
+from cronactors.actors.pruner import Pruner
 from cronactors.actors.receivers import Receivers
 from cronactors.actors.store_lifetime import StoreService
 from cronactors.actors.user_code import inside_user_code
@@ -43,6 +44,7 @@ class Actors:
     pool: RunnerPool
     clock: Clock
     patrol: Patrol
+    pruner: Pruner
     rules: RulesOfFile
 
 

@@ -12,6 +12,7 @@ import attrs
 
 from cronactors import checks
 from cronactors.errors import InvalidConfig, shorten
+from cronactors.retention import NINETY_DAYS, History
 from cronactors.schedules.zones import check_zone
 from cronactors.spec import MAX_DELAY, MAX_PATH, MAX_RETRIES, MAX_TIMEOUT, JobSpec, check_retries, check_specs, check_timeout
 
@@ -65,6 +66,8 @@ class CronConfig:
         max_concurrent_runs: Most runs at a time in this scheduler, 1 to 10,000.
         max_concurrent_runs_total: Most runs at a time in all schedulers of the file, 1 to 10,000; None: no limit.
         retry: The delays of retries.
+        history: How much history this scheduler keeps; None: all of it. A job may have a `History` of its own. A store in memory keeps all
+            of it unless a `History` is given.
         cancel_grace: How long (s) a cancelled run may take to exit before it is reported as stuck.
         shutdown_grace: How long (s) runs may continue when the scheduler closes, before they are interrupted.
         overdue_after: How long (s) a moment may be due and not start before there is an alert, a second to ten years; None: for ever.
@@ -85,6 +88,7 @@ class CronConfig:
     max_concurrent_runs: int = 1
     max_concurrent_runs_total: int | None = None
     retry: RetryPolicy = RetryPolicy()
+    history: History | None = NINETY_DAYS
     cancel_grace: float = 5.0
     shutdown_grace: float = 5.0
     overdue_after: float | None = 300.0
@@ -104,6 +108,8 @@ class CronConfig:
             checks.whole("max_concurrent_runs_total", self.max_concurrent_runs_total, InvalidConfig, least=1, most=MAX_SLOTS)
         if not isinstance(self.retry, RetryPolicy):
             raise InvalidConfig(f"retry must be a RetryPolicy, not {shorten(self.retry)}")
+        if self.history is not None and not isinstance(self.history, History):
+            raise InvalidConfig(f"history must be a History or None, not {shorten(self.history)}")
         checks.number("cancel_grace", self.cancel_grace, InvalidConfig, least=0, most=MAX_TIMEOUT)
         checks.number("shutdown_grace", self.shutdown_grace, InvalidConfig, least=0, most=MAX_TIMEOUT)
         if self.overdue_after is not None:

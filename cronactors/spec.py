@@ -18,6 +18,7 @@ from cronactors.instants import EARLIEST, LATEST, Millis
 from cronactors.job_data import WithData, check_data
 from cronactors.json_value import Json, JsonInput
 from cronactors.model import Misfire, Overlap, SessionMode, convert_options, show_length
+from cronactors.retention import History
 from cronactors.schedules.schedule import Cron, Interval, OneShot, Schedule
 from cronactors.schedules.zones import check_zone
 from cronactors.tags import check_tags, convert_tags
@@ -102,6 +103,13 @@ def check_misfire(field: str, value: object) -> Misfire:
     return value
 
 
+def check_history(field: str, value: object) -> History | None:
+    """Check how much history of a job is kept; None: as the settings say."""
+    if value is not None and not isinstance(value, History):
+        raise InvalidJob(f"{field} must be a History or None, not {shorten(value)}")
+    return value
+
+
 def check_overlap(field: str, value: object) -> Overlap:
     """Check an overlap policy."""
     return checks.member(field, value, InvalidJob, Overlap)
@@ -151,6 +159,7 @@ _FIELD_CHECKS: Final[Mapping[str, Callable[[str, object], object]]] = {
     "description": check_description,
     "tags": check_tags,
     "data": check_data,
+    "history": check_history,
 }
 """The fields of a job, each with its check: `JobSpec` and `check_changes` use it."""
 
@@ -182,6 +191,7 @@ class JobSpec(WithData):
         description: What the job is for, at most 1,000 characters.
         tags: Words by which `CronStore.list_jobs` finds it: at most 32, of 1 to 100 printable characters each.
         data: A JSON value for its runs, `JobContext.data`: at most 1,000,000 bytes as JSON. It is copied.
+        history: How much history of this job is kept; None: as the settings of the scheduler say.
 
     Raises:
         InvalidJob: A field has a wrong type or value; the message names both.
@@ -201,6 +211,7 @@ class JobSpec(WithData):
     executor_options: ExecutorOptions = attrs.field(default=NO_OPTIONS, kw_only=True, repr=False, converter=convert_options)
     description: str = attrs.field(default="", kw_only=True, validator=_check_field)
     tags: tuple[str, ...] = attrs.field(default=(), kw_only=True, converter=convert_tags)
+    history: History | None = attrs.field(default=None, kw_only=True, validator=_check_field)
 
 
 class JobOptions(TypedDict, total=False):
@@ -218,6 +229,7 @@ class JobOptions(TypedDict, total=False):
     description: str
     tags: Iterable[str]
     data: JsonInput
+    history: History | None
 
 
 class JobChanges(TypedDict, total=False):
@@ -237,6 +249,7 @@ class JobChanges(TypedDict, total=False):
     description: str
     tags: Iterable[str]
     data: JsonInput
+    history: History | None
 
 
 def check_specs(field: str, value: object) -> tuple[JobSpec, ...]:

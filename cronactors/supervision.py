@@ -16,6 +16,7 @@ from cronactors.actors.output import SHARE_WITHIN, OutputWriter
 from cronactors.actors.overdue import OverdueWatch
 from cronactors.actors.patrol import Patrol
 from cronactors.actors.pool import RunnerPool, RunnerSettings
+from cronactors.actors.pruner import Pruner
 from cronactors.actors.receivers import Receivers
 from cronactors.actors.recompute import recompute_moments
 from cronactors.actors.runner import Runner
@@ -26,9 +27,11 @@ from cronactors.errors import InvalidConfig, shorten
 from cronactors.model import JobExecutor, NotificationSender, RunObserver
 from cronactors.notifications import AlertObserver, Receiver, as_receiver
 from cronactors.origins import upsert_at_start
+from cronactors.retention import EVERYTHING, limits_of_store
 from cronactors.scheduler import Actors, CronScheduler
 from cronactors.settings import CronConfig, check_settings
 from cronactors.spec import MAX_TIMEOUT, JobSpec, check_specs
+from cronactors.storage.file_state import MEMORY
 from cronactors.store import CronStore
 
 logger = logging.getLogger("cronactors.scheduler")
@@ -104,6 +107,7 @@ async def open_scheduler(
                                 owner, limit = actors.pool.settings.owner, settings.overdue_after
                                 watch = OverdueWatch(service, actors.clock, owner=owner, overdue_after=limit)
                                 clockwork.start_soon(watch.run)
+                            clockwork.start_soon(actors.pruner.run)
                             clockwork.start_soon(recompute_moments, service.mailbox, actors.rules)
                             with block_exit.body:
                                 yield scheduler
@@ -133,8 +137,8 @@ def _stopping(actors: Actors, *, own_store: bool) -> set[int]:
 
 @contextmanager
 def _listening(actors: Actors) -> Iterator[None]:
-    """Let clock and patrol know of commits, and the clock of a virtual wall clock that is set."""
-    listeners = [actors.clock.committed, actors.patrol.committed, actors.receivers.committed]
+    """Let the actors know of commits, and the clock of a virtual wall clock that is set."""
+    listeners = [actors.clock.committed, actors.patrol.committed, actors.receivers.committed, actors.pruner.committed]
     actors.service.actor.listeners += listeners
     if actors.service.virtual is not None:
         actors.service.virtual.set_listeners.append(actors.clock.virtual_clock_was_set)
@@ -180,7 +184,8 @@ async def _prepare(
     """Put back what a crash interrupted, upsert the jobs, register this owner, and make the actors; none runs yet."""
     recovered = await service.recover(config.retry)
     start_report = await upsert_at_start(service.mailbox, config, specs, defaults=handle._defaults, database=service.path)
-    registered = await service.register(receivers.names)
+    limits = limits_of_store(config.history, in_memory=service.path == MEMORY) or EVERYTHING
+    registered = await service.register(receivers.names, limits)
     receivers.pending = registered.pending
     if receivers.names:
         receivers.taken_over(await service.take_over(registered.owner, receivers.names))
@@ -199,7 +204,12 @@ async def _prepare(
     watch = WallClockWatch(service.mailbox, service.wall, registered, service.actor)
     clock = Clock(service, pool, watch, tick=tick)
     patrol = Patrol(service, pool, clock, receivers, tick=tick)
-    actors = Actors(service=service, receivers=receivers, pool=pool, clock=clock, patrol=patrol, rules=registered.rules)
+    pruner = Pruner(service, pool, clock, limits)
+    if registered.announces_deletion:
+        pruner.announce(service.wall())
+    actors = Actors(
+        service=service, receivers=receivers, pool=pool, clock=clock, patrol=patrol, pruner=pruner, rules=registered.rules
+    )
     return CronScheduler._create(handle, tuple(recovered), start_report, actors)
 
 

@@ -45,7 +45,7 @@ from cronactors.model import (
 )
 from cronactors.notifications import AlertObserver, Notification, Receiver
 from cronactors.scheduler import CronScheduler
-from cronactors.settings import CronConfig
+from cronactors.settings import CronConfig, check_settings
 from cronactors.spec import JobSpec, check_specs
 from cronactors.supervision import open_scheduler
 from cronactors.wallclock import VirtualTime, hold
@@ -218,7 +218,8 @@ def simulate(
 ) -> Report:
     """Run jobs from ``start`` to ``end`` on virtual time, with the real scheduler, and report the runs. Runs its own trio.
 
-    Runs of the same instant may start in any order. Of more than a million runs the latest are reported.
+    Runs of the same instant may start in any order. Of more than a million runs the latest are reported. A `History` has no
+    effect here: nothing is deleted before it is reported.
 
     Args:
         specs: The jobs, added at the start.
@@ -245,7 +246,8 @@ def simulate(
         raise CronError(f"end must be at least a millisecond later than start, not {shorten(end)}")
     clock = VirtualClock()
     clock.set_wall(from_millis(begin))
-    jobs = check_specs("specs", specs)
+    jobs = [attrs.evolve(spec, history=None) for spec in check_specs("specs", specs)]
+    config = attrs.evolve(check_settings(config, timezone), history=None)
     scheduler = partial(
         open_scheduler,
         ":memory:",

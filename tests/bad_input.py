@@ -36,6 +36,7 @@ SPEC_FIELDS: Mapping[str, Sequence[object]] = {
     "user_id": (5, b"x", True, [], "", NUL, LONE, "x" * 201),
     "overlap": (None, 5, [], "", "never"),
     "misfire": (None, 5, "latest", {}),
+    "history": (5, "90", {}, True, [90]),
     "executor_options": (None, 5, True, [], "{}", b"{}", object()),
     "description": (*NOT_TEXT, NUL, LONE, "x" * 1_001),
     "tags": (

@@ -27,6 +27,7 @@ from cronactors.storage.run_requests import RunRequestRow
 from cronactors.tags import tags_to_find
 from tests.fake_history import FakeHistory
 from tests.fake_notifications import FakeNotifications, NotificationRows
+from tests.fake_pruning import FakePruning
 from tests.fake_run_output import FakeOutput, OutputRows
 from tests.fake_run_requests import FakeRunRequests
 
@@ -78,6 +79,7 @@ class FakeStorage:
         self.output = FakeOutput(lambda: self._seen.output, lambda: self._changed.output)
         self.notifications = FakeNotifications(lambda: self._seen.news, lambda: self._changed.news)
         self.history = FakeHistory(lambda: self._seen.jobs, lambda: self._seen.runs)
+        self.pruning = FakePruning(lambda: self._seen, lambda: self._changed)
 
     name = "fake"
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
+import attrs
+
 from cronactors.errors import CronError
 from cronactors.instants import Millis, from_millis
-from cronactors.ledger import claim, clock_set_back, jobs, own_loop, owners, recovery, runs, views
+from cronactors.ledger import claim, clock_set_back, history_clock, jobs, own_loop, owners, recovery, runs, views
 from cronactors.ledger.finish import finish_runs
 from cronactors.ledger.job_fields import Defaults
+from cronactors.ledger.pruning import Round
 from cronactors.ledger.upsert import JobList, Upserted, upsert_jobs
 from cronactors.model import Cause, CronJob, RunStatus
 from cronactors.owner import ProcessIdentity
 from cronactors.policy import Outcome
+from cronactors.retention import History
 from cronactors.schedules.schedule import Interval, OneShot, Schedule
 from cronactors.settings import RetryPolicy
 from cronactors.spec import Delay, JobChanges, JobSpec
@@ -39,6 +43,9 @@ INTERRUPTED = Outcome(status=RunStatus.FAILED, cause=Cause.INTERRUPTED, error="i
 CANCELLED = Outcome(status=RunStatus.CANCELLED, cause=Cause.CANCELLED)
 
 DEFAULTS = Defaults(timezone="UTC", max_retries=3, timeout_secs=7200)
+
+NEWEST_MOMENT = History(days=None, per_job=1, keep_last=0)
+"""The shortest history."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -217,6 +224,13 @@ class World:
         while page is not None:
             page = self.do(clock_set_back.recompute_page, after=page, limit=2, owner=owner, by=by, since=set_to, earliest=set_to)
 
+    # Pruning
+
+    def round(self, limits: History, *, owners: Sequence[int] = ()) -> Round:
+        """Begin a round, at which all time has passed evenly since the last one."""
+        clock = self.do(history_clock.read)
+        return Round(limits, owners, elapsed=0 if clock is None else max(0, self.now - clock.wall))
+
     # Jobs and runs as they are stored
 
     def job(self, job_id: str) -> JobRow:
@@ -239,6 +253,66 @@ class World:
     def summary(self, job_id: str) -> list[tuple[str, str | None, Millis, int, int]]:
         """The history in short: status, cause, moment after T0, attempt, coalesced."""
         return [(run.status, run.cause, run.scheduled_at - T0, run.attempt, run.coalesced) for run in self.history(job_id)]
+
+
+class PrunedWorld(World):
+    """A world whose history is pruned after each finish: of each job only the runs of its newest moment stay.
+
+    `history` and `run` return the pruned rows too, as they were.
+    """
+
+    def __init__(self, make: Callable[[Callable[[], Millis]], Storage]) -> None:
+        self._passed: Millis = 0  # by a clock that cannot be set
+        self._pruned_at: Millis = 0
+        self._gone: dict[int, RunRow] = {}
+        super().__init__(make)
+        clock = history_clock.HistoryClock(announced_at=T0 - 1_000 * DAY, time=T0, wall=T0)
+        self.do(history_clock.write, clock)
+
+    def pass_time(self, by: Millis) -> None:
+        super().pass_time(by)
+        self._passed += by
+
+    def finish(self, run: RunRow, outcome: Outcome = SUCCESS, *, owner: int | None = None) -> RunRow | None:
+        finished = super().finish(run, outcome, owner=owner)
+        self.prune()
+        return finished
+
+    def prune(self, limits: History = NEWEST_MOMENT) -> None:
+        before = {row.id: row for row in super().history()}
+        search = Round(limits, (self.owner,), elapsed=self._passed - self._pruned_at)
+        self._pruned_at = self._passed
+        self.do(search.carry_out, lambda: False)
+        left = {row.id for row in super().history()}
+        self._gone |= {run_id: row for run_id, row in before.items() if run_id not in left}
+
+    def history(self, job_id: str | None = None) -> list[RunRow]:
+        gone = [row for row in self._gone.values() if job_id in (None, row.job_id)]
+        return sorted(gone + super().history(job_id), key=lambda run: run.id)
+
+    def run(self, run: RunRow) -> RunRow:
+        return self._gone.get(run.id) or super().run(run)
+
+
+def prune(world: World, limits: History, *, owners: Sequence[int] = (), announced: bool = True, again: bool = False) -> int:
+    """Carry out a round and return how many runs it has deleted.
+
+    Args:
+        world: The world.
+        limits: The settings of the scheduler.
+        owners: Its own owners.
+        announced: Whether it was announced long ago that history is deleted.
+        again: Whether the search begins at the first run, as it does once a week.
+    """
+    clock = world.do(history_clock.read)
+    if announced and clock is None:
+        clock = history_clock.HistoryClock(announced_at=T0 - 1_000 * DAY, time=world.now, wall=world.now)
+    if clock is not None:
+        clock = attrs.evolve(clock, passes={}) if again else clock
+        world.do(history_clock.write, clock)
+    search = world.round(limits, owners=owners)
+    world.do(search.carry_out, lambda: False)
+    return search.deleted
 
 
 def in_memory(wall: Callable[[], Millis]) -> Storage:

@@ -125,6 +125,7 @@ CONFIG: Mapping[str, Sequence[object]] = {
     "max_concurrent_runs": (None, 0, -1, 1.5, True, "1", 10_001, HUGE),
     "max_concurrent_runs_total": (0, -1, 1.5, True, "1", 10_001, HUGE),
     "retry": (None, 5, (30, 60), {}),
+    "history": (5, "90", (90,), {}, True),
     "cancel_grace": BAD_NUMBER,
     "shutdown_grace": BAD_NUMBER,
     "overdue_after": (0.9, *(value for value in BAD_NUMBER if value is not None)),

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, example, given, settings, strategies as st
 from cronactors.config_file import MAX_FILE, check_jobs_for_shell, load_config
 from cronactors.errors import InvalidConfig, InvalidJob, InvalidSchedule
 from cronactors.model import Coalesce, Misfire, Overlap, SessionMode
+from cronactors.retention import History
 from cronactors.schedules.schedule import Cron, Interval, OneShot
 from cronactors.settings import CronConfig, RetryPolicy
 from cronactors.spec import Delay, JobSpec
@@ -33,6 +34,7 @@ max_concurrent_runs_total = 8
 cancel_grace = 1
 overdue_after = 60.5
 retry_delays = [1, 2.5]
+history = { days = 30.5, per_job = false, keep_last = 10 }
 
 [[cron.jobs]]
 name = "all"
@@ -99,6 +101,7 @@ def test_every_key_is_read(write, tmp_path):
         cancel_grace=1,
         overdue_after=60.5,
         retry=RetryPolicy((1, 2.5)),
+        history=History(days=30.5, per_job=None, keep_last=10),
         database=str(tmp_path / "data" / "agent.db"),
         executor="package.module:function",
         file=str(tmp_path / "agent.toml"),
@@ -229,7 +232,7 @@ MISUSE = [
     (
         "[cron]\nzzz = 3",
         InvalidConfig,
-        r"\[cron\]: unknown key 'zzz': known are default_max_retries, .*database, retry_delays, shell, jobs",
+        r"\[cron\]: unknown key 'zzz': known are default_max_retries, .*database, retry_delays, history, shell, jobs",
     ),
     ('[cron]\ntimezone = "UTC"', InvalidConfig, "unknown key 'timezone': write it at the top"),
     ("[cron]\ndefault_max_retries = -1", InvalidConfig, r"\[cron\]: default_max_retries must be 0 to 1,000, not -1"),

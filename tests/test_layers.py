@@ -16,8 +16,8 @@ PACKAGE = ROOT / "cronactors"
 # From the bottom to the top. A module imports modules of earlier lines only.
 LAYERS = """
 backoff errors instants
-checks json_value storage.run_output
-executor_options job_data tags
+checks json_value storage.pruning storage.run_output
+executor_options job_data retention tags
 schedules.calendar schedules.cron_fields schedules.finding schedules.zone_advice
 schedules.local_times schedules.zones
 schedules.clock_changes schedules.cron_advice
@@ -33,11 +33,12 @@ config_file ids output_buffer owner running wallclock
 storage.creation storage.errors storage.file_state storage.migrations storage.row_statement storage.rows storage.stop_marks
 alerts storage.history
 ledger.notification_columns log_fields notifications run_stats storage.execution storage.notifications storage.run_requests storage.schema storage.statements
-ledger.alerts storage.connection storage.protocol storage.sqlite_history storage.sqlite_jobs storage.sqlite_notifications storage.sqlite_run_output storage.sqlite_run_requests
-ledger.history storage.sqlite
+ledger.alerts storage.compaction storage.connection storage.protocol storage.sqlite_history storage.sqlite_jobs storage.sqlite_notifications storage.sqlite_run_output storage.sqlite_run_requests
+ledger.history ledger.history_clock storage.sqlite_pruning
+storage.sqlite
 ledger.job_fields ledger.leases ledger.new_rows ledger.open_runs ledger.run_requests ledger.stored_values
 ledger.after_run ledger.clock_set_back ledger.explain ledger.owners ledger.views ledger.waiting ledger.zone_changes
-actors.observed_storage ledger.alerting
+actors.observed_storage ledger.alerting ledger.pruning
 ledger.damage ledger.due_moments ledger.finish ledger.jobs
 ledger.cancel_other ledger.recovery ledger.runs ledger.upsert
 ledger.notifications ledger.run_output
@@ -54,14 +55,14 @@ actors.receivers
 actors.finisher
 actors.pool
 actors.clock actors.runner
-actors.overdue actors.patrol fake_run origins own_loop run_log_handler shell.exit_status shell.live_lines shell.process_group
+actors.overdue actors.patrol actors.pruner fake_run origins own_loop run_log_handler shell.exit_status shell.live_lines shell.process_group
 shell.output verbs.base
 shell.executor verbs.history verbs.jobs verbs.loops verbs.notifications verbs.run_output verbs.runs
 executors store
 scheduler
 supervision
 cronactors testing
-cli.container_init cli.database cli.describe cli.remove cli.signals cli.stdout
+cli.compact cli.container_init cli.database cli.describe cli.remove cli.signals cli.stdout
 cli.printer cli.run_report cli.schedules cli.tables
 cli.listing cli.run
 cli.commands
@@ -72,7 +73,7 @@ RANK = {module: rank for rank, line in enumerate(LAYERS.split("\n")) for module 
 # The wings as packages hold nothing but their docstrings.
 EMPTY = {"schedules", "shell", "storage", "ledger", "actors", "verbs"}
 PURE = {
-    "errors", "instants", "backoff", "checks", "json_value", "executor_options", "job_data", "tags", "alerts", "model", "events", "run_output", "output_buffer", "spec", "settings", "policy", "shell.checks", "shell.lint",
+    "errors", "instants", "backoff", "checks", "json_value", "executor_options", "job_data", "tags", "alerts", "retention", "model", "events", "run_output", "output_buffer", "spec", "settings", "policy", "shell.checks", "shell.lint",
     "schedules.zone_advice", "schedules.zones", "schedules.clock_changes", "schedules.calendar", "schedules.local_times",
     "schedules.cron_advice", "schedules.cron_fields", "schedules.cron", "schedules.cron_in_zone", "schedules.timestamps",
     "schedules.schedule", "schedules.fire_times", "schedules.schedule_json", "schedules.zone_rules", "schedules.preview",
@@ -177,7 +178,9 @@ def test_a_package_is_known_in_one_place(package, place):
 
 def test_only_the_storage_knows_sqlite():
     knowing = {module for module in MODULES if "sqlite3" in others(TREES[module])}
-    assert knowing == {f"storage.{module}" for module in ("errors", "migrations", "schema", "connection", "execution")}
+    assert knowing == {
+        f"storage.{module}" for module in ("errors", "migrations", "schema", "connection", "compaction", "execution")
+    }
 
 
 def test_only_the_command_line_knows_click():

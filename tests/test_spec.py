@@ -13,6 +13,7 @@ from cronactors.instants import EARLIEST, LATEST, from_millis
 from cronactors.job_data import NO_DATA
 from cronactors.json_value import JsonText
 from cronactors.model import Misfire, Overlap, SessionMode
+from cronactors.retention import History, history_from_text, history_to_text
 from cronactors.schedules.schedule import Cron, Interval, OneShot
 from cronactors.settings import CronConfig, RetryPolicy
 from cronactors.spec import (
@@ -41,7 +42,7 @@ def test_the_defaults_of_a_job():
     assert attrs.asdict(job(), recurse=False) == {
         "name": "a", "prompt": "b", "schedule": Interval(1), "delete_after_run": False, "timezone": None, "max_retries": None,
         "timeout_secs": None, "session_mode": SessionMode.ISOLATED, "user_id": None, "overlap": Overlap.SKIP, "misfire": Misfire(),
-        "executor_options": {}, "description": "", "tags": (), "_data": NO_DATA,
+        "executor_options": {}, "description": "", "tags": (), "_data": NO_DATA, "history": None,
     }  # fmt: skip
 
 
@@ -49,12 +50,19 @@ def test_the_defaults_of_the_settings():
     assert attrs.asdict(CronConfig(), recurse=False) == {
         "timezone": "UTC", "default_max_retries": 3, "default_timeout_secs": 7200, "max_concurrent_runs": 1,
         "max_concurrent_runs_total": None, "retry": RetryPolicy(delays=(30, 60, 300, 900, 3600), jitter=0), "cancel_grace": 5,
-        "shutdown_grace": 5, "overdue_after": 300, "jobs": (), "origin": None, "file": None, "database": None, "executor": None,
+        "history": History(days=90, per_job=100_000, keep_last=100), "shutdown_grace": 5, "overdue_after": 300, "jobs": (),
+        "origin": None, "file": None, "database": None, "executor": None,
     }  # fmt: skip
 
 
 def test_specifications_are_values():
-    for value, field in ((job(), "name"), (CronConfig(), "timezone"), (RetryPolicy(), "jitter"), (Delay(1), "in_secs")):
+    for value, field in (
+        (job(), "name"),
+        (CronConfig(), "timezone"),
+        (RetryPolicy(), "jitter"),
+        (Delay(1), "in_secs"),
+        (History(), "days"),
+    ):
         with pytest.raises(attrs.exceptions.FrozenInstanceError):
             setattr(value, field, 0.5)
     assert job() == job()
@@ -105,6 +113,41 @@ def test_the_limits_of_a_job(field, good, bad):
     for value in bad:
         with pytest.raises(InvalidJob, match=rf"^{field} "):
             job(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "good", "bad"),
+    [
+        ("days", [None, 0.001, 1, 36_600], [0, -1, 36_601, "90", True, float("nan")]),
+        ("per_job", [None, 1, 10**9], [0, -1, 1.5, True, "1", 10**9 + 1]),
+        ("keep_last", [0, 1, 10**9], [None, -1, 1.5, True, "1", 10**9 + 1]),
+    ],
+)
+def test_the_limits_of_a_history(field, good, bad):
+    for value in good:
+        assert getattr(History(**{field: value}), field) == value
+    for value in bad:
+        with pytest.raises(InvalidConfig, match=rf"^{field} "):
+            History(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("history", "words"),
+    [
+        (History(), "runs older than 90 days or beyond the newest 100,000 of their job, but not the newest 100 of each job"),
+        (History(days=0.5, per_job=None, keep_last=1), "runs older than 0.5 days, but not the newest 1 of each job"),
+        (History(days=None, per_job=None), "no runs"),
+    ],
+)
+def test_a_history_says_what_is_deleted(history, words):
+    assert str(history) == words
+    assert history_from_text(history_to_text(history)) == history
+
+
+@pytest.mark.parametrize("text", ["", "x", "[]", "5", '{"days": 0}', '{"weeks": 1}', '{"days": "90"}', "[" * 100_000])
+def test_a_history_that_cannot_be_read_is_refused(text):
+    with pytest.raises(InvalidJob, match="history .* cannot be read"):
+        history_from_text(text)
 
 
 @pytest.mark.parametrize(("value", "fine"), [(0, True), (0.5, True), (YEAR, True), (-1, False), (YEAR + 1, False), (None, False)])
@@ -189,6 +232,7 @@ def test_the_item_that_is_no_job_is_named():
         ("delete_after_run", True, 1), ("max_retries", 0, None), ("timeout_secs", 1.5, None), ("session_mode", "main", "shared"),
         ("overlap", "skip", "never"), ("misfire", Misfire(max_runs=3), "latest"), ("executor_options", {"a": [1]}, {"a": object()}),
         ("description", "", None), ("tags", ("a", "b"), "ab"),
+        ("history", History(days=1), 90), ("history", None, "{}"),
     ],
 )  # fmt: skip
 def test_each_field_of_an_update_is_checked(field, good, bad):
@@ -218,7 +262,7 @@ def test_an_unknown_field_of_an_update_is_refused_with_those_that_there_are():
         check_changes({"user_id": "ann"})  # type: ignore[typeddict-unknown-key]
     assert str(caught.value) == (
         "'user_id' is no field that can be changed; those are name, prompt, schedule, timezone, delete_after_run, max_retries, "
-        "timeout_secs, session_mode, overlap, misfire, executor_options, description, tags, data"
+        "timeout_secs, session_mode, overlap, misfire, executor_options, description, tags, data, history"
     )
 
 

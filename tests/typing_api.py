@@ -35,6 +35,7 @@ from cronactors import (
     Finding,
     GiveUp,
     Health,
+    History,
     Interval,
     JobAdded,
     JobChanged,
@@ -283,6 +284,10 @@ def settings() -> CronConfig:
     assert_type(load_config("agent.toml"), CronConfig)
     assert_type(load_config(Path("agent.toml")), CronConfig)
     CronConfig("UTC")  # type: ignore[call-arg]
+    CronConfig(history=None)
+    History(30)  # type: ignore[call-arg]
+    History(keep_last=None)  # type: ignore[arg-type]
+    JobSpec("name", "prompt", Interval(1000), history=History(days=None))
     return CronConfig(
         timezone="UTC",
         default_max_retries=3,
@@ -290,6 +295,7 @@ def settings() -> CronConfig:
         max_concurrent_runs=4,
         max_concurrent_runs_total=None,
         retry=RetryPolicy(delays=(30,)),
+        history=History(days=30, per_job=None, keep_last=10),
         cancel_grace=5.0,
         overdue_after=None,
         jobs=[spec],

@@ -11,7 +11,19 @@ import attrs
 
 from cronactors.actors.mailbox import BatchRequest, ReadRequest, Request
 from cronactors.instants import Millis
-from cronactors.ledger import alerting, claim, clock_set_back, finish, leases, notifications, owners, recovery, run_output, views
+from cronactors.ledger import (
+    alerting,
+    claim,
+    clock_set_back,
+    finish,
+    history_clock,
+    leases,
+    notifications,
+    owners,
+    recovery,
+    run_output,
+    views,
+)
 from cronactors.ledger.claim import Claims
 from cronactors.ledger.notifications import Deliverable
 from cronactors.ledger.run_output import NewOutput
@@ -19,6 +31,7 @@ from cronactors.ledger.zone_changes import RulesOfFile, note_rules
 from cronactors.model import Cause, CronRun
 from cronactors.owner import ProcessIdentity
 from cronactors.policy import Outcome
+from cronactors.retention import History
 from cronactors.settings import RetryPolicy
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import Claimed, NextTimes, RunRow
@@ -39,6 +52,7 @@ class Registered:
         latest_added_at: The latest time at which users added or requested something.
         rules: The zone rules with which the next moments in the file are computed.
         pending: How many notifications are pending, counted to `MOST_COUNTED`.
+        announces_deletion: Whether this start has to announce that history will be deleted: no earlier one has.
     """
 
     owner: int
@@ -46,14 +60,22 @@ class Registered:
     latest_added_at: Millis | None
     rules: RulesOfFile
     pending: int
+    announces_deletion: bool
 
 
 @attrs.frozen
 class Register(Request[Registered]):
-    """Register this process as an owner, with the receivers of notifications that it has."""
+    """Register this process as an owner.
+
+    Attributes:
+        process: This process.
+        receivers: The receivers of notifications that it has.
+        limits: How much history its scheduler keeps; None: it is not a scheduler, and deletes nothing.
+    """
 
     process: ProcessIdentity
     receivers: tuple[str, ...] = ()
+    limits: History | None = None
 
     def apply(self, storage: Storage) -> Registered:
         return Registered(
@@ -62,6 +84,7 @@ class Register(Request[Registered]):
             owner=owners.register(storage, self.process, self.receivers),
             rules=note_rules(storage),
             pending=storage.notifications.count_pending(most=MOST_COUNTED),
+            announces_deletion=self.limits is not None and history_clock.start(storage, self.limits),
         )
 
 

@@ -30,6 +30,7 @@ from cronactors.instants import Millis
 from cronactors.ledger.damage import find_damage
 from cronactors.model import CronRun
 from cronactors.owner import ProcessIdentity, identify_this_process
+from cronactors.retention import History
 from cronactors.settings import RetryPolicy
 from cronactors.spec import MAX_PATH
 from cronactors.storage.errors import FileLocked
@@ -85,9 +86,14 @@ class StoreService:
         shown = (instant - self.wall()) / 1000
         return shown if self.virtual is not None else shown - time.time_ns() % 1_000_000 / 1e9
 
-    async def register(self, receivers: tuple[str, ...] = ()) -> Registered:
-        """Register an owner with its receivers of notifications, and give its heartbeats from now on."""
-        registered = await self.mailbox.call(Register(self.process, receivers))
+    async def register(self, receivers: tuple[str, ...] = (), limits: History | None = None) -> Registered:
+        """Register an owner, and give its heartbeats from now on.
+
+        Args:
+            receivers: Its receivers of notifications.
+            limits: How much history its scheduler keeps; None: it is not a scheduler.
+        """
+        registered = await self.mailbox.call(Register(self.process, receivers, limits))
         self.owners.add(registered.owner)
         return registered
 

@@ -129,6 +129,19 @@ def remove(origin: str, *, yes: bool, db: str | None, config: str | None) -> Non
     remove_list(find_database(db, config), origin, yes=yes)
 
 
+@cronactors.command()
+@click.argument("file", required=False)
+@_config
+def compact(file: str | None, *, config: str | None) -> None:
+    """Make the database FILE as small as its content.
+
+    No other process may have it open. Default: the database that --config names, CRONACTORS_DB, or the one that ./agent.toml names.
+    """
+    from cronactors.cli.compact import compact_file
+
+    compact_file(find_database(file, config))
+
+
 @cronactors.command("next")
 @click.argument("expr")
 @click.option("--timezone", "zone", metavar="ZONE", default="UTC", show_default=True, help="The time zone of EXPR.")

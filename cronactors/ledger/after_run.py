@@ -154,6 +154,13 @@ def _decide_overlapped(
     timing = stored_timing(job)
     if timing is None or not has_policies(job):
         return state, []  # the next claim disables the job
+    if (
+        job.pruned_until is not None and first <= job.pruned_until <= now and not isinstance(timing.schedule, OneShot)
+    ):  # since the clock was set back and forth
+        following = timing.after(job.pruned_until)
+        if following is None or following > now:
+            return state._replace(next_run_at=following), []
+        first = following
     rows: list[RunRow] = []
     key = job_key(job.id)
     waiting = sum(other.waits_for == key and is_first_start(other) for other in others)

@@ -14,7 +14,13 @@ import attrs
 from cronactors.errors import InvalidJob, InvalidSchedule
 from cronactors.instants import Millis
 from cronactors.ledger import alerting, cancel_other, leases
-from cronactors.ledger.due_moments import decide_due_moments, decided_ahead_of_clock, disable_unreadable, due_decision
+from cronactors.ledger.due_moments import (
+    decide_due_moments,
+    decided_ahead_of_clock,
+    disable_unreadable,
+    due_decision,
+    has_pruned_moment,
+)
 from cronactors.ledger.finish import finish_open_run
 from cronactors.ledger.new_rows import skipped_run, started_run, waiting_run
 from cronactors.ledger.open_runs import is_first_start, is_outdated_retry, waits_after_crashes
@@ -165,6 +171,8 @@ def _claim_together(storage: Storage, due: Sequence[DueItem], *, owner: int, now
     plain: list[tuple[JobRow, Decision]] = []
     for job in map(jobs.get, job_ids):
         if job is None or job.session is not None or in_crash_loop(job.crashes) or job.rules != RULES:
+            continue
+        if has_pruned_moment(job):
             continue
         alike = (job.next_run_at, job.schedule, job.anchor_at, job.timezone, job.misfire, job.overlap, job.session_mode)
         if alike not in decided:

@@ -15,6 +15,7 @@ import attrs
 
 from cronactors.instants import LATEST, Millis
 from cronactors.ledger import leases
+from cronactors.ledger.history_clock import decided_until
 from cronactors.ledger.stored_values import stored_timing
 from cronactors.policy import Timing
 from cronactors.schedules.schedule import Interval, OneShot
@@ -115,11 +116,12 @@ def _recomputed(storage: Storage, job: JobRow, earliest: Millis, now: Millis) ->
 
 
 def _first_undecided(storage: Storage, job: JobRow, timing: Timing, after: Millis, now: Millis) -> Millis | None:
-    """Return the first moment later than ``after`` that no row stands for, or that is later than now.
+    """Return the first moment later than ``after`` that no row stands for and no pruned row stood for, or that is later than now.
 
     A row that reaches beyond now was decided while the clock was ahead. It does not count: the job must not stay silent until its end.
     """
-    moment = timing.after(after)
+    pruned = decided_until(storage, job, now)
+    moment = timing.after(after if pruned is None else max(after, pruned))
     for _ in range(_MOST_STEPS):
         if moment is None or moment > now:
             break

@@ -7,10 +7,12 @@ import attrs
 from cronactors.errors import CronError, InvalidJob, InvalidSchedule
 from cronactors.instants import Millis
 from cronactors.ledger import alerting, alerts
+from cronactors.ledger.history_clock import decided_until
 from cronactors.ledger.stored_values import check_policies, timing_of, unreadable
 from cronactors.ledger.waiting import disable_job
 from cronactors.model import Cause
 from cronactors.policy import Decision, decide_due, misfire_from_text
+from cronactors.schedules.schedule import OneShot
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import JobRow
 
@@ -22,7 +24,10 @@ def decide_due_moments(storage: Storage, job: JobRow, now: Millis) -> Decision |
         None if there are none, or if the schedule or a policy cannot be read; the job is disabled then.
     """
     try:
+        job, was_pruned = _after_pruned(storage, job, now)
         decision = due_decision(job, now)
+        if decision is None and was_pruned:
+            return Decision(runs=(), following=job.next_run_at, decided_local=job.decided_local)
         ahead = None if decision is None else decided_ahead_of_clock(job, decision)
         if decision is not None and ahead is not None:
             decision = attrs.evolve(decision, following=timing_of(job).after_local(ahead), decided_local=ahead)
@@ -30,6 +35,28 @@ def decide_due_moments(storage: Storage, job: JobRow, now: Millis) -> Decision |
         disable_unreadable(storage, job, error)
         return None
     return decision
+
+
+def has_pruned_moment(job: JobRow) -> bool:
+    """Return whether the row of a job's next moment may have been pruned: only if the clock was set back and forth."""
+    return job.pruned_until is not None and job.next_run_at is not None and job.next_run_at <= job.pruned_until
+
+
+def _after_pruned(storage: Storage, job: JobRow, now: Millis) -> tuple[JobRow, bool]:
+    """Return a job whose next moment is later than its pruned rows, and whether that has changed it.
+
+    Raises:
+        InvalidSchedule: The schedule cannot be read.
+    """
+    if not has_pruned_moment(job):
+        return job, False
+    pruned = decided_until(storage, job, now)
+    if pruned is None or job.next_run_at is None or job.next_run_at > pruned:
+        return job, False
+    timing = timing_of(job)
+    if isinstance(timing.schedule, OneShot):
+        return job, False  # a user has given it this moment since
+    return job._replace(next_run_at=timing.after(pruned)), True
 
 
 def due_decision(job: JobRow, now: Millis) -> Decision | None:

@@ -122,6 +122,11 @@ def _counts(timing: Timing, first: Millis, last: Millis, run: RunRow) -> bool:
 
 
 def _without_row(storage: Storage, job: JobRow, timing: Timing, at: Millis) -> Explanation:
+    is_pruned = job.pruned_until is not None and at <= job.pruned_until
+    if is_pruned and (timing.until(at) == at or _is_older(job, at)):
+        return _explanation(
+            job, Fate.PRUNED, f"{_utc(at)} is before the history that is kept: it was decided, and its runs deleted."
+        )
     if timing.until(at) != at:
         near = [("before", timing.until(at)), ("after", timing.after(at))]
         named = " and ".join(f"the nearest {side} is {_utc(moment)}" for side, moment in near if moment is not None)

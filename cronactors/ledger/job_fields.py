@@ -20,6 +20,7 @@ from cronactors.executor_options import NO_OPTIONS, ExecutorOptions, check_execu
 from cronactors.job_data import NO_DATA, check_data, data_from_column, data_to_column
 from cronactors.model import Misfire, Overlap, SessionMode
 from cronactors.policy import misfire_from_text, misfire_to_text
+from cronactors.retention import history_from_text, history_to_text
 from cronactors.spec import JobSpec
 from cronactors.storage.rows import JobRow
 from cronactors.tags import tags_from_column, tags_to_column
@@ -133,6 +134,7 @@ JOB_FIELDS: Final = (
         from_column=cast(Callable[[Column], object], data_from_column),
         if_unreadable=NO_DATA,
     ),
+    _converted("history", history_to_text, history_from_text, None),
 )
 """Every field that users set, but for the schedule."""
 

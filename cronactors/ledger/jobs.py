@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from cronactors.errors import DuplicateJob, InvalidJob, InvalidSchedule, JobNotFound, shorten
 from cronactors.instants import Millis, from_millis
+from cronactors.ledger.history_clock import decided_until
 from cronactors.ledger.job_fields import Defaults, columns_of_changes, columns_of_spec, row_of, with_columns
 from cronactors.ledger.new_rows import skipped_run
 from cronactors.ledger.open_runs import holder
@@ -126,7 +127,6 @@ def new_job(
             "last_error": None,
             "consecutive_failures": 0,
             "pruned_until": None,
-            "history": "{}",
             "rules": RULES,
         }
     )
@@ -143,7 +143,8 @@ def _start_schedule(storage: Storage, job: JobRow, schedule: Schedule, now: Mill
     job = job._replace(anchor_at=now, rules=RULES)
     moment = None if passed is None else _passed_moment(schedule, job.timezone, now)
     if passed is not None and moment is not None:
-        if storage.insert_runs([skipped_run(job, Moments(moment), Cause.MISFIRE, now)]) != [None]:
+        was_pruned = job.pruned_until is not None and moment <= job.pruned_until
+        if not was_pruned and storage.insert_runs([skipped_run(job, Moments(moment), Cause.MISFIRE, now)]) != [None]:
             passed.append(job.name)
         return job._replace(next_run_at=None, decided_local=None)
     try:
@@ -151,6 +152,9 @@ def _start_schedule(storage: Storage, job: JobRow, schedule: Schedule, now: Mill
     except InvalidSchedule as error:
         raise InvalidSchedule(f"job {shorten(job.name)}: {error}") from None
     timing = Timing(schedule=schedule, zone=job.timezone, anchor=now)
+    pruned = decided_until(storage, job, now)
+    if pruned is not None and first <= pruned and not isinstance(schedule, OneShot):  # since the clock was set back
+        first = timing.after(pruned) or first
     return job._replace(next_run_at=first, decided_local=timing.local_until(now))
 
 
@@ -286,7 +290,7 @@ def resume_job(storage: Storage, job_id: str) -> JobRow:
     following = job.next_run_at
     if following is not None or all(run.manual for run in open_runs):
         timing, now = timing_of(job), storage.now()
-        following = timing.after(now)
+        following = timing.after(max(now, decided_until(storage, job, now) or now))
         if following is None:
             raise InvalidJob(f"job {shorten(job.name)} cannot be resumed: the moment of its schedule has passed")
         job = job._replace(next_run_at=following, decided_local=timing.local_until(now))

@@ -98,3 +98,21 @@ def sign_off(storage: Storage, owner: int) -> None:
 def last_seen(storage: Storage) -> Millis | None:
     """Return the time of the latest heartbeat of any owner."""
     return max((row.heartbeat_at for row in storage.owners()), default=None)
+
+
+def living_receivers(storage: Storage, own: Collection[int]) -> frozenset[str]:
+    """Return the names of the receivers of notifications that exist: those of owners that have neither closed nor been silent for a day.
+
+    Args:
+        storage: Inside a transaction.
+        own: The owners of this process, which are alive.
+    """
+    recent = storage.now() - _DAY
+    names: set[str] = set()
+    for row in storage.owners():
+        if row.id in own or (row.lease_until != 0 and row.heartbeat_at > recent):
+            try:
+                names.update(map(str, json.loads(row.receivers)))
+            except (ValueError, TypeError, RecursionError):  # damaged: as if it had none
+                continue
+    return frozenset(names)

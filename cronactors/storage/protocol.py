@@ -12,6 +12,7 @@ from typing import Protocol
 from cronactors.instants import Millis
 from cronactors.storage.history import HistoryTable
 from cronactors.storage.notifications import NotificationTable
+from cronactors.storage.pruning import PruningTable
 from cronactors.storage.rows import (
     Claimed,
     DueItem,
@@ -62,6 +63,11 @@ class Storage(Protocol):
 
     def now(self) -> Millis:
         """Return the time of the wall clock."""
+        ...
+
+    @property
+    def pruning(self) -> PruningTable:
+        """The verbs that prune the history."""
         ...
 
     # Transactions

@@ -18,6 +18,9 @@ ALTER TABLE job_specs ADD COLUMN tags TEXT NOT NULL DEFAULT '[]';      -- a JSON
 ALTER TABLE job_specs ADD COLUMN history TEXT NOT NULL DEFAULT '{}';   -- how much of it is kept, where that differs: JSON
 ALTER TABLE job_specs ADD COLUMN data TEXT;                            -- JSON; NULL: none
 
+-- The jobs that differ in how much of their history is kept.
+CREATE INDEX job_specs_history ON job_specs (number) WHERE history <> '{}';
+
 -- The tags of job_specs, to find jobs by.
 CREATE TABLE job_tags (
   tag TEXT NOT NULL,

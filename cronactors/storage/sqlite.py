@@ -31,6 +31,7 @@ from cronactors.storage.rows import (
 from cronactors.storage.sqlite_history import SqliteHistory
 from cronactors.storage.sqlite_jobs import SqliteJobs
 from cronactors.storage.sqlite_notifications import SqliteNotifications
+from cronactors.storage.sqlite_pruning import SqlitePruning
 from cronactors.storage.sqlite_run_output import SqliteOutput
 from cronactors.storage.sqlite_run_requests import SqliteRunRequests
 from cronactors.storage.stop_marks import StopMarks
@@ -61,6 +62,7 @@ class SqliteStorage(SqliteJobs):
     def __init__(self, path: str, *, wall: Callable[[], Millis], create: bool = True) -> None:
         super().__init__(connect(path, create=create), path)
         self.history = SqliteHistory(self._db, path)
+        self.pruning = SqlitePruning(self._db, path)
         self._wall = wall
         self._files = database_files(path)
         self._opened = file_ids(self._files)

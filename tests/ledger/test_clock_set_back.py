@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing
+
 import pytest
 
 from cronactors.instants import from_millis
@@ -17,13 +20,24 @@ from tests.ledger_world import (
     FAILURE,
     HOUR,
     HOURLY,
+    KINDS,
     MINUTE,
     MINUTELY,
     SECOND,
     T0,
+    PrunedWorld,
+    World,
     at,
     process,
 )
+
+
+@pytest.fixture(params=[(world, kind) for world in (World, PrunedWorld) for kind in KINDS])
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    """Give a world on each kind of storage, with all of its history and with as little as possible."""
+    kind, storage = request.param
+    with closing(kind(storage)) as made:
+        yield made
 
 
 def test_owners_whose_heartbeat_lies_ahead_stay_until_the_jump_is_handled(world):
@@ -86,7 +100,8 @@ def test_nothing_that_was_claimed_runs_again_and_no_job_falls_silent(world, sche
             world.finish(claimed.run)
     world.set_back(HOUR // 2)
     for job in jobs:
-        assert world.job(job).next_run_at == T0 + 31 * MINUTE
+        following = 60 if isinstance(world, PrunedWorld) else 31  # the rows of the moments before it are gone
+        assert world.job(job).next_run_at == T0 + following * MINUTE
     for _ in range(60):
         world.pass_time(MINUTE)
         for claimed in world.claim():

@@ -11,6 +11,7 @@ from cronactors import config_file, spec
 from cronactors.executor_options import check_executor_options
 from cronactors.ledger.job_fields import JOB_FIELDS, Defaults
 from cronactors.model import Coalesce, CronJob, JobContext, Misfire, Overlap, SessionMode
+from cronactors.retention import History
 from cronactors.spec import JobChanges, JobSpec
 from cronactors.storage.rows import JobRow
 from tests.ledger_world import MINUTELY
@@ -28,6 +29,7 @@ OTHER = {
     "session_mode": SessionMode.MAIN,
     "overlap": Overlap.BUFFER_ALL,
     "misfire": Misfire(window=timedelta(hours=1), coalesce=Coalesce.ALL, max_runs=5),
+    "history": History(days=7, per_job=None, keep_last=3),
     "executor_options": {"shell": "/bin/zsh", "deep": {"list": [1, 2.5, None]}},
     "description": "what it is for\nin two lines",
     "tags": ("nightly", "reports"),

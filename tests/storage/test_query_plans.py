@@ -8,12 +8,19 @@ from collections.abc import Iterator
 
 import pytest
 
-from cronactors.storage import sqlite_history, sqlite_notifications, sqlite_run_output, sqlite_run_requests, statements
+from cronactors.storage import (
+    sqlite_history,
+    sqlite_notifications,
+    sqlite_pruning,
+    sqlite_run_output,
+    sqlite_run_requests,
+    statements,
+)
 from cronactors.storage.connection import connect
 from cronactors.storage.file_state import MEMORY
 from cronactors.storage.row_statement import WIDTHS, RowStatement
 
-HOMES = [statements, sqlite_history, sqlite_notifications, sqlite_run_output, sqlite_run_requests]
+HOMES = [statements, sqlite_history, sqlite_notifications, sqlite_pruning, sqlite_run_output, sqlite_run_requests]
 ALL = {
     name: value
     for home in HOMES
@@ -145,6 +152,26 @@ SEARCHES = {
     "PIECES": ["run_output USING INDEX run_output_of_run (run_id=?)"],
     "PROGRESS": ["run_progress USING INTEGER PRIMARY KEY (rowid=?)"],
     "DELETE_PROGRESS": ["run_progress USING INTEGER PRIMARY KEY (rowid=?)"],
+    "SMALLEST_RUN": ["runs"],  # a step from either end of the table
+    "GREATEST_RUN": ["runs"],
+    "RUNS_AFTER": ["runs USING INTEGER PRIMARY KEY (rowid>?)"],
+    "POSITION": ["runs USING INDEX runs_of_job (job_id=? AND (scheduled_at,manual,attempt)<(?,?,?))"],
+    "OLDEST_RUNS": ["runs USING INDEX runs_of_job (job_id=? AND scheduled_at>? AND scheduled_at<?)"],
+    "PENDING_NOTIFICATIONS": ["notifications USING INDEX notifications_run (run_id=?)"],
+    "DELETE_RUNS": ["runs USING INTEGER PRIMARY KEY (rowid=?)"],
+    "DELETE_OUTPUT": ["run_output USING INDEX run_output_of_run (run_id=?)"],
+    "DELETE_NOTIFICATIONS_OF_RUNS": ["notifications USING INDEX notifications_run (run_id=?)"],
+    "SET_PRUNED_UNTIL": ["jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)"],
+    "JOBS_WITH_HISTORY": [
+        "job_specs USING INDEX job_specs_history (number>?)",
+        "jobs USING INTEGER PRIMARY KEY (rowid=?)",
+    ],
+    "NOTIFICATIONS_AFTER": ["notifications USING INTEGER PRIMARY KEY (rowid>?)"],
+    "DELETE_NOTIFICATIONS": ["notifications USING INTEGER PRIMARY KEY (rowid=?)"],
+    "RELEASE_LINE": [
+        "notifications USING INTEGER PRIMARY KEY (rowid=?)",
+        "notifications USING INDEX notifications_line (receiver=? AND job_id=?)",
+    ],
     "SETTLE_NOTIFICATION": ["notifications USING INTEGER PRIMARY KEY (rowid=?)"],
     "FIRST_OF_LINES": [
         "notifications USING INTEGER PRIMARY KEY (rowid=?)",

@@ -1,0 +1,172 @@
+"""The time by which history is pruned, and until when pruned history decides moments. Runs on the storage thread.
+
+Nobody can undo a deletion, so a wall clock that is wrong for an hour must not cost a year of history. And a moment that is pruned while
+the clock is three years ahead would be the latest pruned moment of its job: once the clock is right again, the job would stay silent for
+three years. So the history has a clock of its own, kept in `Storage.meta`. It follows the wall clock while that goes evenly with
+trio's. When the wall clock has jumped ahead of it, by being set or because no scheduler was running, it goes on as trio's clock does, and
+catches up once the wall clock has shown the later time for a day. No run from after its time is pruned, and ages count from it.
+
+What remains: a wall clock that is ahead for more than a day is believed, since nothing tells it from a program that was off. Old runs
+go too early then. If more runs than `History.per_job` are added meanwhile, and the clock is then set back, moments of that time whose runs
+were pruned can run again when their time comes (`decided_until`): otherwise their job would be silent until then.
+"""
+
+from __future__ import annotations
+
+import json
+
+import attrs
+
+from cronactors.instants import Millis
+from cronactors.retention import History
+from cronactors.storage.protocol import Storage
+from cronactors.storage.rows import JobRow
+
+DAY: Millis = 86_400_000
+NOTICE: Millis = DAY
+"""How long before the first deletion a start announces it; and how long a later time must be shown until it is believed."""
+EVEN: Millis = 60_000
+"""How far the wall clock may be ahead of the history's clock and still go evenly: a request may wait for a lock that long."""
+LONGEST_LEAD: Millis = 31 * DAY
+"""How far ahead of the wall clock pruned moments count: a clock that was set back by more shows a time of its own, such as 1970."""
+
+_FACT = "history"
+_MOST_PASSES = 4
+
+
+@attrs.frozen(kw_only=True)
+class Pass:
+    """How far the history has been searched for runs to prune, by one scheduler's limits.
+
+    Attributes:
+        aged: The last run whose age was looked at, in order of id.
+        counted: The last run whose job was counted.
+        notified: The last notification whose age was looked at.
+        numbered: The last job with a `History` of its own, by its number.
+        started_at: When the search by age last began at the first run.
+    """
+
+    aged: int = 0
+    counted: int = 0
+    notified: int = 0
+    numbered: int = 0
+    started_at: Millis = 0
+
+
+@attrs.frozen(kw_only=True)
+class HistoryClock:
+    """The clock of the history, as it is stored.
+
+    Attributes:
+        announced_at: When a start announced that history is deleted; None: none has.
+        time: The time of this clock when it was last read.
+        wall: The time of the wall clock then.
+        doubted_at: The time of the wall clock when it was first found ahead; None: it goes evenly.
+        jumped_to: Likewise, of the last jump that was believed.
+        passes: How far the history has been searched, for each scheduler's limits.
+    """
+
+    announced_at: Millis | None = None
+    time: Millis
+    wall: Millis
+    doubted_at: Millis | None = None
+    jumped_to: Millis | None = None
+    passes: dict[str, Pass] = attrs.field(factory=dict)
+
+    def advanced(self, wall: Millis, elapsed: Millis) -> HistoryClock:
+        """Return the clock at a later time.
+
+        Args:
+            wall: The time that the wall clock shows now.
+            elapsed: How long ago (ms, by trio's clock) this process last read it; 0 if it has not.
+        """
+        # Another scheduler may have read it meanwhile: then no more time has passed than the wall clock shows.
+        time = self.time + max(0, min(elapsed, wall - self.wall))
+        if wall <= time + EVEN:
+            return attrs.evolve(self, time=wall, wall=wall, doubted_at=None)
+        jumps_again = wall - time > self.wall - self.time + NOTICE
+        doubted_at = wall if self.doubted_at is None or jumps_again else min(wall, self.doubted_at)
+        if wall >= doubted_at + NOTICE:
+            return attrs.evolve(self, time=wall, wall=wall, doubted_at=None, jumped_to=doubted_at)
+        return attrs.evolve(self, time=time, wall=wall, doubted_at=doubted_at)
+
+    @property
+    def may_delete(self) -> bool:
+        """Whether the announcement is old enough."""
+        return self.announced_at is not None and self.time >= self.announced_at + NOTICE
+
+    def search(self, limits: History) -> Pass:
+        """Return how far the history has been searched by these limits."""
+        return self.passes.get(_key(limits), Pass())
+
+    def searched(self, limits: History, search: Pass) -> HistoryClock:
+        """Return the clock with a search that has come further."""
+        others = {key: each for key, each in self.passes.items() if key != _key(limits)}
+        kept = list(others.items())[1 - _MOST_PASSES :]
+        return attrs.evolve(self, passes={**dict(kept), _key(limits): search})
+
+
+def _key(limits: History) -> str:
+    return f"{limits.days}/{limits.per_job}"
+
+
+def read(storage: Storage) -> HistoryClock | None:
+    """Return the clock of the history; None: no scheduler with a `History` has used this storage, or the fact cannot be read."""
+    try:
+        fields = json.loads(storage.meta(_FACT) or "null")
+        if fields is None:
+            return None
+        passes = {str(key): Pass(**each) for key, each in fields.pop("passes").items()}
+        found = HistoryClock(**fields, passes=passes)
+        numbers = (found.time, found.wall, found.announced_at or 0, found.doubted_at or 0, found.jumped_to or 0)
+        numbers += tuple(number for each in passes.values() for number in attrs.astuple(each))
+        return found if all(type(number) is int for number in numbers) else None
+    except (TypeError, ValueError, KeyError, AttributeError, RecursionError):  # damaged, or of a later release with more fields
+        return None
+
+
+def write(storage: Storage, clock: HistoryClock) -> None:
+    """Store the clock of the history."""
+    storage.set_meta(_FACT, json.dumps(attrs.asdict(clock)))
+
+
+def start(storage: Storage, limits: History, *, elapsed: Millis = 0) -> bool:
+    """Read the clock of the history at the start of a scheduler or of a round, and note that history is deleted from now on.
+
+    Args:
+        storage: Inside a transaction.
+        limits: The settings of the scheduler.
+        elapsed: See `HistoryClock.advanced`.
+
+    Returns:
+        Whether the caller has to announce the deletion, which begins a day later: it was not noted before, and there are runs from
+        before this start.
+    """
+    now, clock = storage.now(), read(storage)
+    if clock is not None:
+        clock = clock.advanced(now, elapsed)
+        if clock.announced_at is not None and clock.announced_at <= now:
+            write(storage, clock)
+            return False
+    if not limits.deletes and not storage.pruning.jobs_with_history(after=0, limit=1):
+        return False
+    has_runs = any(abs(now - run.at) > EVEN for run in storage.pruning.runs_after(0, limit=1))
+    clock = HistoryClock(time=now, wall=now) if clock is None else clock
+    write(storage, attrs.evolve(clock, announced_at=now if has_runs else now - NOTICE))
+    return has_runs
+
+
+def decided_until(storage: Storage, job: JobRow, now: Millis) -> Millis | None:
+    """Return until when all moments of a job are decided, as far as its pruned runs show; None if they show nothing.
+
+    Pruned moments ahead of now were run before the clock was set back, and must not run again. They don't count if the clock was ahead
+    of the time then, so that moments between now and them have not been run.
+    """
+    pruned = job.pruned_until
+    if pruned is None or pruned <= now:
+        return pruned
+    if pruned > now + LONGEST_LEAD:
+        return None
+    clock = read(storage)
+    jumped_to = None if clock is None else clock.jumped_to
+    return None if jumped_to is not None and now < jumped_to <= pruned else pruned

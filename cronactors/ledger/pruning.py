@@ -1,0 +1,319 @@
+"""Deletes history that `History` does not keep, in small steps. Runs on the storage thread.
+
+A moment runs only once because its row is there, also after the clock was set back. So pruning forgets no decision: in the same
+transaction the job keeps the latest moment among its pruned rows, ``pruned_until``, and nothing up to it is claimed again
+(`history_clock.decided_until`).
+
+We never walk over the whole history, which may have millions of rows. Ids grow with time, so runs that have become old are found by one
+walk in order of id that stops at the first young one, and continues there the next time. It leads to a job, whose runs are then
+deleted from its oldest on; so a run that one of the newest `History.keep_last` has kept goes when a later run of its job becomes old.
+Jobs with too many runs are found by a second walk, over the new runs. What neither finds, such as a run that was open for ninety days,
+is found by a new walk from the first id, once a week.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
+
+import attrs
+
+from cronactors.errors import InvalidJob
+from cronactors.instants import LATEST, Millis
+from cronactors.ledger import history_clock
+from cronactors.ledger.history_clock import DAY, Pass
+from cronactors.ledger.owners import living_receivers
+from cronactors.model import RunStatus
+from cronactors.retention import EVERYTHING, History, history_from_text
+from cronactors.storage.protocol import Storage
+from cronactors.storage.pruning import KeptRun, PassedRun, Position
+from cronactors.storage.rows import JobRow
+
+WINDOW = 64
+"""How many runs one step reads; a step takes less than 1 ms."""
+COUNT = 5_000
+"""How many runs of a job one step counts; it takes less than 1 ms."""
+_PAGE_OF_JOBS = 1_000
+"""How many jobs with a `History` of their own one round looks at; the next round continues behind them."""
+_MOST_REMEMBERED = 10_000
+"""How many jobs a round remembers to have counted already."""
+_AGAIN: Millis = 7 * DAY
+"""How often the search by age begins at the first run again."""
+_ENDED = frozenset(status.value for status in RunStatus if status.ended)
+_AFTER_ALL: Millis = 2 * LATEST
+
+
+@attrs.define(eq=False)
+class Round:
+    """One search for history to prune, carried out in pieces, each in a transaction of its own.
+
+    Between two pieces it holds a place in the search, and no row. If a transaction fails, throw the round away: the next one begins at
+    the places that are stored.
+
+    Args:
+        limits: The settings of the scheduler.
+        owners: The owners of this process, which are alive.
+        elapsed: How long ago (ms, by trio's clock) this process began its last round, or registered.
+
+    Attributes:
+        deleted: How many runs it has deleted.
+        announces: Whether it has noted, as the first one, that history is deleted: the caller has to announce it.
+    """
+
+    limits: History
+    owners: Collection[int]
+    elapsed: Millis
+    deleted: int = 0
+    announces: bool = False
+    _steps: Iterator[None] | None = None
+
+    def carry_out(self, storage: Storage, enough: Callable[[], bool]) -> bool:
+        """Carry out steps until it is enough; return whether the round has ended.
+
+        Args:
+            storage: Inside a transaction.
+            enough: Asked after each step.
+        """
+        if self._steps is None:
+            self._steps = self._search(storage)
+        return all(not enough() for _ in self._steps)
+
+    def _search(self, storage: Storage) -> Iterator[None]:
+        """Search by age, by number, and among jobs with limits of their own. Yields after each step."""
+        self.announces = history_clock.start(storage, self.limits, elapsed=self.elapsed)
+        clock = history_clock.read(storage)
+        if clock is None:
+            return  # it keeps everything
+        search = clock.search(self.limits)
+        if clock.may_delete and clock.time >= search.started_at + _AGAIN:
+            search = attrs.evolve(search, aged=0, notified=0, started_at=clock.time)
+        history_clock.write(storage, clock.searched(self.limits, search))
+        yield
+        if not clock.may_delete:
+            return
+        if self.limits.days is not None:
+            yield from self._search_by_age(storage, clock.time, clock.time - _length(self.limits.days))
+        if self.limits.per_job is not None:
+            yield from self._search_by_number(storage, clock.time, self.limits.per_job)
+        yield from self._search_own_limits(storage, clock.time)
+
+    # The walks. The place of each is read and written by the step that moves it: other schedulers may have moved it between two steps.
+
+    def _move(self, storage: Storage, **places: int) -> None:
+        clock = history_clock.read(storage)
+        if clock is not None:
+            history_clock.write(storage, clock.searched(self.limits, attrs.evolve(clock.search(self.limits), **places)))
+
+    def _place(self, storage: Storage) -> Pass:
+        clock = history_clock.read(storage)
+        return Pass() if clock is None else clock.search(self.limits)
+
+    def _search_by_age(self, storage: Storage, time: Millis, cutoff: Millis) -> Iterator[None]:
+        """Walk over the runs that have become old, and prune their jobs; then over the alerts."""
+        while True:
+            page = storage.pruning.runs_after(self._place(storage).aged, limit=WINDOW)
+            passed = _passed(page, time, cutoff)
+            for job_id in dict.fromkeys(run.job_id for run in passed if run.at <= cutoff):
+                yield from self._prune_job(storage, job_id, time, counts=False)
+            if passed:
+                self._move(storage, aged=passed[-1].id)
+            if len(passed) < WINDOW:
+                break
+            yield
+        while self._prune_alerts(storage, cutoff):
+            yield
+
+    def _prune_alerts(self, storage: Storage, cutoff: Millis) -> bool:
+        """Delete a page of old alerts, but for those that wait for a receiver that exists; return whether there may be more."""
+        page = storage.pruning.notifications_after(self._place(storage).notified, limit=WINDOW)
+        old = [each for each in page if each.created_at <= cutoff]
+        if not old:
+            return False
+        receivers = living_receivers(storage, self.owners)
+        gone = [each for each in old if each.run_id is None and not (each.status == "pending" and each.receiver in receivers)]
+        storage.pruning.delete_notifications([each.id for each in gone])
+        for receiver, job_id in {(each.receiver, each.job_id) for each in gone if each.status == "pending"}:
+            storage.pruning.release_line(receiver, job_id)
+        self._move(storage, notified=old[-1].id)
+        return len(page) == WINDOW
+
+    def _search_by_number(self, storage: Storage, time: Millis, per_job: int) -> Iterator[None]:
+        """Walk over the new runs, and count the runs of their jobs."""
+        ends = storage.pruning.run_ids()
+        if ends is None or ends[1] - ends[0] < per_job:
+            if ends is not None and ends[1] != self._place(storage).counted:
+                self._move(storage, counted=ends[1])
+            return  # there are not so many runs in all
+        counted: set[str] = set()
+        while page := storage.pruning.runs_after(self._place(storage).counted, limit=WINDOW):
+            for job_id in dict.fromkeys(run.job_id for run in page):
+                if job_id not in counted:
+                    yield from self._prune_job(storage, job_id, time, counts=True)
+                    counted.add(job_id)
+            if len(counted) > _MOST_REMEMBERED:
+                counted.clear()
+            self._move(storage, counted=page[-1].id)
+            yield
+
+    def _search_own_limits(self, storage: Storage, time: Millis) -> Iterator[None]:
+        """Prune jobs with a `History` of their own: the walks above go by the limits of the settings."""
+        page = storage.pruning.jobs_with_history(after=self._place(storage).numbered, limit=_PAGE_OF_JOBS)
+        for _, job_id in page:
+            yield from self._prune_job(storage, job_id, time, counts=True)
+        last = page[-1][0] if len(page) == _PAGE_OF_JOBS else 0
+        if last != self._place(storage).numbered:
+            self._move(storage, numbered=last)
+
+    # One job
+
+    def _prune_job(self, storage: Storage, job_id: str, time: Millis, *, counts: bool) -> Iterator[None]:
+        """Delete the runs of a job from its oldest moment on.
+
+        Args:
+            storage: Inside a transaction.
+            job_id: The job; it may have been removed.
+            time: The time of the history's clock.
+            counts: Whether its runs are counted, which takes 3 ms for 100,000.
+        """
+        limits = limits_of(storage.jobs([job_id]).get(job_id), self.limits)
+        if not limits.deletes:
+            return
+        kept_from: Millis | None = _AFTER_ALL
+        if limits.keep_last:
+            kept_from = yield from _moment_of(storage, job_id, limits.keep_last)
+        if kept_from is None:
+            return  # it has no more runs than these
+        beyond: Millis | None = None
+        if counts and limits.per_job is not None:
+            beyond = yield from _moment_of(storage, job_id, limits.per_job)
+        cutoff = None if limits.days is None else time - _length(limits.days)
+        terms = Terms(time=time, cutoff=cutoff, beyond=beyond, kept_from=kept_from)
+        after: Millis | None = -LATEST
+        while after is not None:
+            after = self._prune_window(storage, job_id, terms, after)
+            yield
+
+    def _prune_window(self, storage: Storage, job_id: str, terms: Terms, after: Millis) -> Millis | None:
+        """Delete what is to go among the next runs of a job; return where the next window begins, None if none follows."""
+        job = storage.jobs([job_id]).get(job_id)
+        undecided = None if job is None or not job.enabled else job.next_run_at
+        until = min(terms.kept_from, _AFTER_ALL if undecided is None else undecided, terms.time + 1) - 1
+        limit = WINDOW
+        following: Millis | None = None
+        while True:
+            rows = storage.pruning.oldest_runs(job_id, after=after, until=until, limit=limit)
+            moments = [list(runs) for _, runs in groupby(rows, key=attrgetter("scheduled_at"))]
+            if len(rows) < limit:
+                break
+            if len(moments) > 1:  # the last of them may have more attempts
+                moments.pop()
+                following = moments[-1][-1].scheduled_at
+                break
+            limit *= 2  # a moment with more attempts than a window holds
+        candidates: list[KeptRun] = []
+        for attempts in moments:
+            found = verdict(attempts, terms, undecided)
+            if found is None:
+                following = None
+                break
+            if found:
+                candidates += attempts
+        self._delete(storage, job_id, job, candidates)
+        return following
+
+    def _delete(self, storage: Storage, job_id: str, job: JobRow | None, candidates: Sequence[KeptRun]) -> None:
+        """Delete runs, but for moments with a notification that waits for a receiver that exists; the job keeps what they decided."""
+        if not candidates:
+            return
+        moments = {run.id: run.scheduled_at for run in candidates}
+        pending = storage.pruning.pending(list(moments))
+        receivers = living_receivers(storage, self.owners) if pending else frozenset()
+        waiting = {moments[each.run_id] for each in pending if each.receiver in receivers}
+        gone = [run for run in candidates if run.scheduled_at not in waiting]
+        storage.pruning.delete_runs(job_id, gone)
+        for receiver in {each.receiver for each in pending if moments[each.run_id] not in waiting}:
+            storage.pruning.release_line(receiver, job_id)
+        until = max((run.last_moment for run in gone if not run.manual), default=None)
+        if until is not None and job is not None:
+            known = history_clock.decided_until(storage, job, storage.now())
+            storage.pruning.set_pruned_until(job_id, until if known is None else max(until, known))
+        self.deleted += len(gone)
+
+
+@attrs.frozen(kw_only=True)
+class Terms:
+    """What is kept of one job.
+
+    Attributes:
+        time: The time of the history's clock: no run from after it is pruned.
+        cutoff: Runs that finished by then are old; None: none is.
+        beyond: Runs of moments before it are too many; None: none are.
+        kept_from: The moment of the oldest of the newest runs that stay.
+    """
+
+    time: Millis
+    cutoff: Millis | None
+    beyond: Millis | None
+    kept_from: Millis
+
+
+def verdict(attempts: Sequence[KeptRun], terms: Terms, undecided: Millis | None) -> bool | None:
+    """Decide whether the attempts of a moment are pruned; None: neither they nor those of any later moment. Pure.
+
+    Args:
+        attempts: All runs of the job with this moment.
+        terms: What is kept.
+        undecided: The first moment of the job that is not decided: rows at it or later were decided while the clock was ahead, and
+            moments before them were not.
+    """
+    finished_at = max(_finished_at(run) for run in attempts)
+    until = max((run.last_moment for run in attempts if not run.manual), default=attempts[0].scheduled_at)
+    if finished_at > terms.time or until > terms.time or (undecided is not None and until >= undecided):
+        return False
+    if terms.beyond is not None and attempts[0].scheduled_at < terms.beyond:
+        return True
+    return True if terms.cutoff is not None and finished_at <= terms.cutoff else None
+
+
+def _passed(page: Sequence[PassedRun], time: Millis, cutoff: Millis) -> list[PassedRun]:
+    """Return the runs of a page up to the first young one. A run from ahead of the time shows no age, and does not end the walk."""
+    passed: list[PassedRun] = []
+    for run in page:
+        if cutoff < run.at <= time:
+            break
+        passed.append(run)
+    return passed
+
+
+def limits_of(job: JobRow | None, settings: History) -> History:
+    """Return the limits of a job; a column that cannot be read keeps everything."""
+    if job is None:
+        return settings
+    try:
+        return history_from_text(job.history) or settings
+    except InvalidJob:
+        return EVERYTHING
+
+
+def _moment_of(storage: Storage, job_id: str, number: int) -> Generator[None, None, Millis | None]:
+    """Return the moment of a job's newest, second newest, ... run; None if it has not so many. Yields while it counts."""
+    place: Position | None = None
+    while number > 0:
+        skip = min(number, COUNT)
+        place = storage.pruning.position(job_id, before=place, skip=skip - 1)
+        if place is None:
+            return None
+        number -= skip
+        if number > 0:
+            yield
+    return None if place is None else place.scheduled_at
+
+
+def _finished_at(run: KeptRun) -> Millis:
+    """Return when a run finished; later than any time if it is open."""
+    return _AFTER_ALL if run.completed_at is None or run.status not in _ENDED else run.completed_at
+
+
+def _length(days: float) -> Millis:
+    return round(days * DAY)

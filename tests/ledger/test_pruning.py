@@ -1,0 +1,311 @@
+"""Which history is deleted, and which stays."""
+
+from __future__ import annotations
+
+import pytest
+
+from cronactors.ledger import history_clock
+from cronactors.ledger.history_clock import NOTICE
+from cronactors.ledger.pruning import WINDOW
+from cronactors.model import Overlap
+from cronactors.retention import EVERYTHING, History
+from cronactors.schedules.schedule import Interval
+from cronactors.settings import RetryPolicy
+from cronactors.storage.notifications import NotificationRow
+from tests.ledger_world import DAY, FAILURE, HOUR, HOURLY, MINUTE, T0, prune
+
+
+def run_days(world, days: int, outcome=None) -> None:
+    """Let every due run start and succeed, once an hour."""
+    for _ in range(days * 24):
+        world.pass_time(HOUR)
+        for claimed in world.claim():
+            world.finish(claimed.run)
+
+
+def hours(world, job: str) -> list[int]:
+    """The moments of the job's rows, in hours after T0."""
+    return sorted((run.scheduled_at - T0) // HOUR for run in world.history(job))
+
+
+def test_runs_that_are_too_old_go_and_the_newest_stay(world):
+    job = world.add(HOURLY)
+    run_days(world, 4)
+    assert prune(world, History(days=2, keep_last=0)) == 48
+    assert hours(world, job) == list(range(49, 97))
+    assert world.job(job).pruned_until == T0 + 48 * HOUR
+    world.pause(job)
+    world.pass_time(30 * DAY)
+    assert prune(world, History(days=2, keep_last=5)) == 43
+    assert hours(world, job) == list(range(92, 97))
+
+
+def test_runs_beyond_the_newest_of_their_job_go(world):
+    job, other = world.add(HOURLY), world.add(HOURLY)
+    run_days(world, 4)
+    assert prune(world, History(days=None, per_job=10, keep_last=0)) == 2 * 86
+    assert hours(world, job) == hours(world, other) == list(range(87, 97))
+    assert prune(world, History(days=None, per_job=10, keep_last=0)) == 0
+    run_days(world, 1)
+    assert prune(world, History(days=None, per_job=10, keep_last=20)) == 28
+    assert len(hours(world, job)) == 20
+
+
+def test_no_limits_delete_nothing(world):
+    world.add(HOURLY)
+    run_days(world, 4)
+    world.pass_time(1_000 * DAY)
+    assert prune(world, EVERYTHING) == 0
+
+
+def test_all_attempts_of_a_moment_go_together(world):
+    world.policy = RetryPolicy(delays=(24 * 3_600,))
+    job = world.add(Interval(40 * HOUR))
+    world.pass_time(40 * HOUR)
+    world.finish(world.claim_one(), FAILURE)
+    world.pass_time(24 * HOUR)
+    world.finish(world.claim_one())
+    world.pass_time(16 * HOUR)
+    world.finish(world.claim_one())
+    assert hours(world, job) == [40, 40, 80]
+    world.pass_time(HOUR)
+    assert prune(world, History(days=1, keep_last=0)) == 0, "the retry is young"
+    assert prune(world, History(days=None, per_job=2, keep_last=0)) == 0, "its moment has one of the two newest runs"
+    assert prune(world, History(days=None, per_job=1, keep_last=0)) == 2
+    assert hours(world, job) == [80]
+
+
+def test_a_moment_with_more_attempts_than_a_step_reads(world):
+    world.policy = RetryPolicy(delays=(0,))
+    job = world.add(HOURLY, max_retries=200)
+    world.pass_time(HOUR)
+    for _ in range(2 * WINDOW):
+        world.finish(world.claim_one(), FAILURE)
+    world.finish(world.claim_one())
+    run_days(world, 1)
+    prune(world, History(days=None, per_job=24, keep_last=0))
+    assert hours(world, job) == list(range(2, 26))
+
+
+def test_open_runs_stay(world):
+    job = world.add(HOURLY, overlap=Overlap.ALLOW_ALL)
+    world.pass_time(HOUR)
+    stuck = world.claim_one()
+    run_days(world, 4)
+    prune(world, History(days=1, keep_last=0))
+    assert hours(world, job) == [1, *range(74, 98)]
+    world.finish(stuck)
+    world.pass_time(2 * DAY)
+    world.finish(world.claim_one())
+    prune(world, History(days=1, keep_last=0))
+    assert len(hours(world, job)) == 1
+
+
+def test_the_history_of_a_removed_job_goes_too(world):
+    job = world.add(HOURLY)
+    run_days(world, 4)
+    world.remove(job)
+    prune(world, History(days=3, keep_last=10))
+    assert hours(world, job) == list(range(25, 97))
+    world.pass_time(30 * DAY)
+    prune(world, History(days=3, keep_last=10))
+    assert hours(world, job) == list(range(87, 97))
+
+
+def test_a_job_has_limits_of_its_own(world):
+    short = world.add(HOURLY, history=History(days=1, keep_last=0))
+    endless = world.add(HOURLY, history=History(days=None, per_job=None))
+    plain = world.add(HOURLY)
+    run_days(world, 4)
+    prune(world, History(days=2, per_job=30, keep_last=0))
+    assert [len(hours(world, job)) for job in (short, endless, plain)] == [24, 96, 30]
+    prune(world, EVERYTHING)
+    assert [len(hours(world, job)) for job in (short, endless, plain)] == [24, 96, 30]
+    world.update(endless, {"history": None})
+    run_days(world, 1)
+    prune(world, History(days=2, per_job=30, keep_last=0))
+    assert len(hours(world, endless)) == 30
+
+
+def test_limits_that_cannot_be_read_keep_everything(world):
+    job = world.add(HOURLY)
+    world.damage(job, history='{"days": "x"}')
+    run_days(world, 4)
+    prune(world, History(days=1, per_job=1, keep_last=0))
+    assert len(hours(world, job)) == 96
+
+
+# Notifications
+
+
+def notify(world, run, receiver: str = "on_finish", status: str = "pending") -> None:
+    row = NotificationRow(
+        id=0, key=None, run_id=run.id, receiver=receiver, job_id=run.job_id, created_at=world.now, status="pending"
+    )
+    world.do(lambda storage: storage.notifications.insert([row]))
+    if status != "pending":
+        world.do(lambda storage: storage.notifications.find(f"run:{run.id}"))
+
+
+def pending(world) -> list[tuple[int | None, object]]:
+    rows = world.do(lambda storage: storage.notifications.page(before=None, status="pending", receiver=None, limit=100)[0])
+    return sorted((row.run_id, row.ready_at) for row in rows)
+
+
+@pytest.mark.parametrize("receiver", ["on_finish", "mail"])
+def test_a_run_stays_while_a_receiver_that_exists_has_to_be_notified(world, receiver):
+    world.do(lambda storage: storage.insert_owner(storage.owners()[0]._replace(receivers='["mail"]')))
+    job = world.add(HOURLY)
+    run_days(world, 2)
+    for run in world.history(job)[:3]:
+        notify(world, run, receiver)
+    world.do(lambda storage: storage.renew_lease(2, now=world.now, until=world.now + MINUTE, unless_later_than=world.now + 1))
+    prune(world, History(days=1, keep_last=0))
+    exists = receiver == "mail"
+    assert hours(world, job) == [*([1, 2, 3] if exists else []), *range(25, 49)]
+    assert len(pending(world)) == (3 if exists else 0)
+
+
+def test_an_owner_that_has_been_silent_for_a_day_has_no_receivers_unless_it_is_ours(world):
+    world.do(lambda storage: storage.insert_owner(storage.owners()[0]._replace(receivers='["mail"]')))
+    job = world.add(HOURLY)
+    run_days(world, 2)
+    notify(world, world.history(job)[0], "mail")
+    prune(world, History(days=1, keep_last=0), owners={2})
+    assert hours(world, job)[0] == 1
+    prune(world, History(days=1, keep_last=0), again=True)
+    assert hours(world, job)[0] == 25
+
+
+def test_a_notification_that_waited_for_one_that_was_deleted_is_released(world):
+    job = world.add(HOURLY)
+    run_days(world, 2)
+    runs = world.history(job)
+    for run in (runs[0], runs[30], runs[40]):
+        notify(world, run)
+    assert [ready_at for _, ready_at in pending(world)] == [0, None, None]
+    prune(world, History(days=1, keep_last=0))
+    assert pending(world) == [(runs[30].id, 0), (runs[40].id, None)]
+
+
+def test_old_alerts_go_but_for_those_that_a_receiver_waits_for(world):
+    def alert(key: str, receiver: str) -> None:
+        row = NotificationRow(id=0, key=key, run_id=None, receiver=receiver, job_id="j", created_at=world.now)
+        world.do(lambda storage: storage.notifications.insert([row]))
+
+    world.do(lambda storage: storage.insert_owner(storage.owners()[0]._replace(receivers='["mail"]')))
+    world.do(history_clock.start, History())
+    for receiver in ("mail", "on_alert"):
+        alert("old", receiver)
+    world.pass_time(2 * DAY)
+    alert("young", "on_alert")
+    prune(world, History(days=1), owners={2})
+    rows = world.do(lambda storage: storage.notifications.page(before=None, status=None, receiver=None, limit=100)[0])
+    assert sorted((row.key, row.receiver) for row in rows) == [("old", "mail"), ("young", "on_alert")]
+
+
+# When it begins
+
+
+def test_nothing_is_deleted_within_a_day_of_the_announcement(world):
+    world.add(HOURLY)
+    run_days(world, 4)
+    limits = History(days=1, keep_last=0)
+    assert world.do(history_clock.start, limits)
+    assert not world.do(history_clock.start, limits)
+    assert prune(world, limits, announced=False) == 0
+    world.pass_time(NOTICE - 1)
+    assert prune(world, limits, announced=False) == 0
+    world.pass_time(1)
+    assert prune(world, limits, announced=False) == 96
+
+
+def test_a_store_without_history_needs_no_announcement(world):
+    assert not world.do(history_clock.start, History())
+    world.add(HOURLY)
+    run_days(world, 4)
+    assert prune(world, History(days=1, keep_last=0), announced=False) == 72
+
+
+def test_without_an_announcement_nothing_is_deleted(world):
+    world.add(HOURLY)
+    run_days(world, 4)
+    assert prune(world, History(days=1, keep_last=0), announced=False) == 0
+
+
+@pytest.mark.parametrize("fact", ["x", "[]", "{}", '{"time": 1, "wall": null, "passes": {}}', '{"time": 1, "passes": 3}'])
+def test_a_fact_that_cannot_be_read_is_written_anew(world, fact):
+    world.add(HOURLY)
+    run_days(world, 1)
+    world.do(lambda storage: storage.set_meta("history", fact))
+    search = world.round(History(days=0.1, keep_last=0))
+    assert world.do(search.carry_out, lambda: False)
+    assert (search.deleted, search.announces) == (0, True)
+    assert world.do(history_clock.read) is not None
+
+
+def test_an_announcement_of_a_clock_that_was_ahead_counts_anew(world):
+    world.add(HOURLY)
+    run_days(world, 1)
+    assert world.do(history_clock.start, History())
+    world.now = T0
+    assert world.do(history_clock.start, History())
+
+
+# The walks
+
+
+def test_kept_runs_are_passed_over_once(world):
+    """A thousand runs stay, since each is among the newest of its job: the next round reads none of them."""
+    for _ in range(20):
+        world.add(HOURLY)
+    for _ in range(3):
+        world.pass_time(HOUR)
+        for claimed in world.claim(100):
+            world.finish(claimed.run)
+    world.pass_time(10 * DAY)
+    assert prune(world, History(days=1)) == 0
+    read: list[int] = []
+    original = world.storage.pruning.runs_after
+
+    def counting(run_id: int, *, limit: int):
+        rows = original(run_id, limit=limit)
+        read.append(len(rows))
+        return rows
+
+    world.storage.pruning.runs_after = counting
+    assert prune(world, History(days=1)) == 0
+    assert sum(read) == 0
+
+
+def test_two_schedulers_with_different_limits_do_not_disturb_each_other(world):
+    job = world.add(HOURLY)
+    run_days(world, 4)
+    for _ in range(3):
+        prune(world, History(days=3, keep_last=0))
+        prune(world, EVERYTHING)
+        prune(world, History(days=None, per_job=90, keep_last=0))
+        run_days(world, 1)
+    assert len(hours(world, job)) == 72 + 24
+    assert len(world.do(history_clock.read).passes) == 3
+
+
+def test_a_round_goes_in_small_steps_and_another_may_begin_between_them(world):
+    job = world.add(HOURLY)
+    run_days(world, 20)
+    limits = History(days=1, per_job=1_000, keep_last=0)
+    world.do(history_clock.start, limits)
+    world.pass_time(NOTICE)
+    first, second = world.round(limits), world.round(limits)
+    pieces = 0
+    ended = [False, False]
+    while not all(ended):
+        for index, search in enumerate((first, second)):
+            if not ended[index]:
+                ended[index] = world.do(search.carry_out, lambda: True)
+                pieces += 1
+        if not world.claim():
+            world.pass_time(MINUTE)
+    assert pieces > 10
+    assert len(hours(world, job)) < 40
+    assert first.deleted + second.deleted >= 456
