@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -84,8 +85,8 @@ runpy.run_path("app.py", run_name="__main__")
 """
 
 
-def start_and_interrupt(folder: Path) -> str:
-    """Start the embedding example, press Ctrl-C when it has printed a line, and return that line."""
+def start_and_interrupt(folder: Path, runs: int) -> str:
+    """Start the embedding example, press Ctrl-C when it has printed a line and so many runs are in the file; return the line."""
     with subprocess.Popen(
         [sys.executable, "-c", AS_TYPED],
         cwd=folder,
@@ -99,6 +100,8 @@ def start_and_interrupt(folder: Path) -> str:
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
+            while jobs_and_runs(folder / "agent.db")[1] != ["success"] * runs:  # it may be the line of the start before
+                time.sleep(0.05)
             process.send_signal(signal.SIGINT)
             rest, errors = process.communicate(timeout=20)
         finally:
@@ -115,7 +118,7 @@ def start_and_interrupt(folder: Path) -> str:
 def test_the_embedding_example_runs_twice_on_one_file(tmp_path):
     (tmp_path / "app.py").write_text(marked("embedding"), encoding="utf-8")
     for count in (1, 2):
-        assert start_and_interrupt(tmp_path) == "morning-check ok done: Summarize overnight alerts\n"
+        assert start_and_interrupt(tmp_path, count) == "morning-check ok done: Summarize overnight alerts\n"
         assert jobs_and_runs(tmp_path / "agent.db") == (["morning-check"], ["success"] * count)
 
 
