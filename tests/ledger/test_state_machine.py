@@ -338,7 +338,9 @@ class Machine(Model):
         """Return whether a crash loop was disabled as its retry came too late for the job's window: its other runs wait until it is resumed."""
         job = self.world.job(job_id)
         outdated = [run for run in rows.values() if run.job_id == job_id and (run.status, run.cause) == ("cancelled", "misfire")]
-        return not job.enabled and job.crashes > FREE_CRASHES and any(run.attempt > 1 for run in outdated)
+        requested = any(run.job_id == job_id and run.manual and run.status == "success" for run in rows.values())
+        crashed = job.crashes > FREE_CRASHES or requested  # a requested run that ends by itself has set the count back
+        return not job.enabled and crashed and any(run.attempt > 1 for run in outdated)
 
 
 class ClockSetBack(Machine):
