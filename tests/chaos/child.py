@@ -25,6 +25,7 @@ from cronactors import CronConfig, GiveUp, JobContext, JobSpec, OneShot, RetryPo
 from cronactors.ledger import recovery
 from cronactors.store import CronStore
 from tests.chaos.judge import Ledger
+from tests.chaos.notified import Calls
 from tests.crash_child import shorten_leases
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +38,7 @@ class Options:
     """The options of the program and, from ``adds`` on, of one life.
 
     Attributes:
+        calls: The file in which its receivers write down what they accept; "": it has none.
         lease: Length of a lease (ms); the real one makes a long test.
         adds: Jobs that it adds (1/s), each acknowledged by a line in the file ``acks`` after `add_jobs` has returned.
         die_in_recovery: It kills itself when it has recovered so many runs, before that is committed.
@@ -45,6 +47,7 @@ class Options:
     db: str
     ledger: str
     acks: str = ""
+    calls: str = ""
     slots: int = 8
     total: int | None = None
     lease: int | None = None
@@ -102,6 +105,12 @@ async def keep_adding(store: CronStore, options: Options) -> None:
         os.close(descriptor)
 
 
+def receivers_of(options: Options) -> dict[str, Any]:
+    """Return the receivers of a scheduler, as arguments of `open_scheduler`."""
+    calls = Calls(options.calls)
+    return {"notifier": calls.notifier, "on_finish": calls.on_finish} if options.calls else {}
+
+
 async def live(options: Options) -> None:
     ledger = Ledger(options.ledger)
 
@@ -109,7 +118,8 @@ async def live(options: Options) -> None:
         return await carry_out(ledger, ctx)
 
     config = CronConfig(max_concurrent_runs=options.slots, max_concurrent_runs_total=options.total, retry=RETRY)
-    async with open_scheduler(options.db, executor, config=config, tick_interval=0.05) as scheduler:
+    receivers = receivers_of(options)
+    async with open_scheduler(options.db, executor, config=config, tick_interval=0.05, **receivers) as scheduler:
         say("ready", os.getpid(), len(scheduler.recovered))
         if options.adds:
             await keep_adding(scheduler.store, options)

@@ -30,8 +30,9 @@ from cronactors import (
     open_store,
 )
 from cronactors.schedules.schedule import Cron, Interval
-from tests.chaos.child import RETRY, Life, Lives, Options, carry_out, open_lives
+from tests.chaos.child import RETRY, Life, Lives, Options, carry_out, open_lives, receivers_of
 from tests.chaos.judge import Ledger, judge, judge_interrupted, read_database
+from tests.chaos.notified import Calls, judge_notifications
 from tests.chaos.sizes import quick_and_full
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs signals of POSIX")
@@ -40,12 +41,14 @@ JOBS = 200
 SLOTS = 8
 ADDS = 50  # a second
 FEW = 2
+UNDELIVERED = "SELECT count(*) FROM notifications WHERE status = 'pending' AND attempts = 0 AND created_at < strftime('%s', 'now') * 1000 - 1000"
 JUDGED_EACH = 50  # kills: the judge reads the whole history
 
 
 @pytest.fixture
 def options(tmp_path):
-    return Options(db=str(tmp_path / "agent.db"), ledger=str(tmp_path / "ledger"), acks=str(tmp_path / "acks"), slots=SLOTS)
+    files = {name: str(tmp_path / name) for name in ("ledger", "acks", "calls")}
+    return Options(db=str(tmp_path / "agent.db"), slots=SLOTS, **files)
 
 
 def jobs_of_all_kinds(chance: random.Random, spread: float) -> list[JobSpec]:
@@ -132,7 +135,7 @@ class Killing:
 
 
 async def run_undisturbed(options: Options) -> None:
-    """Run a scheduler without kills until all one-shots are done, and stop it in order."""
+    """Run a scheduler without kills until all one-shots are done and all notifications delivered, and stop it in order."""
     ledger = Ledger(options.ledger)
 
     async def executor(ctx: Any) -> str:
@@ -140,9 +143,9 @@ async def run_undisturbed(options: Options) -> None:
 
     config = CronConfig(max_concurrent_runs=SLOTS, retry=RETRY)
     pending = "SELECT count(*) FROM jobs JOIN job_specs USING (number) WHERE enabled = 1 AND schedule LIKE '%one_shot%'"
-    async with open_scheduler(options.db, executor, config=config, tick_interval=0.05):
+    async with open_scheduler(options.db, executor, config=config, tick_interval=0.05, **receivers_of(options)):
         with trio.fail_after(120):
-            while read(options.db, pending) != [(0,)]:
+            while read(options.db, pending) != [(0,)] or read(options.db, UNDELIVERED) != [(0,)]:
                 await trio.sleep(0.1)
 
 
@@ -164,6 +167,7 @@ async def test_killed_at_random_moments_nothing_is_lost_and_nothing_runs_twice(k
     await run_undisturbed(options)
     acknowledged = added(options)
     judgement = judge(options.db, ledger, acknowledged=[*ids, *acknowledged], gone=may_go)
+    judgement += f"; {judge_notifications(options.db, Calls(options.calls))}"
     # With few retries, or a window shorter than its backoff, a job may be hit often enough to be stopped; its error says so.
     stopped = {job for (job,) in read(options.db, "SELECT id FROM jobs WHERE enabled = 0 AND last_error LIKE '%times in a row%'")}
     may_stop = {
