@@ -20,7 +20,8 @@ OUTPUT_TAIL: Final = 64 * 1024
 MAX_NOTE: Final = 200
 """Longest note of a progress (characters)."""
 
-_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_REPLACEMENT: Final = "\ufffd".encode()
 
 
 @attrs.frozen(kw_only=True)
@@ -93,8 +94,8 @@ def encode_lines(text: str) -> bytes:
     try:
         content = text.encode()
     except UnicodeEncodeError:
-        return _UNSTORABLE.sub("\ufffd", text).encode()
-    return _UNSTORABLE.sub("\ufffd", text).encode() if b"\0" in content else content
+        content = _SURROGATE.sub("\ufffd", text).encode()
+    return content.replace(b"\0", _REPLACEMENT)  # a command may flood us with NULs: a pattern would take a hundred times as long
 
 
 def cut(content: bytes | bytearray, most: int) -> int:

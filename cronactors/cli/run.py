@@ -5,22 +5,26 @@ from __future__ import annotations
 import logging
 import math
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import attrs
 import trio
 
-from cronactors import open_scheduler, open_store
+from cronactors import CronScheduler, CronStore, RunFinished, open_scheduler, open_store
+from cronactors.actors.event_stream import MOST_EVENTS, EventStream
 from cronactors.cli.database import database_of
 from cronactors.cli.printer import Printer
 from cronactors.cli.run_report import RunReport, TypedCommand
 from cronactors.cli.signals import watch_signals
 from cronactors.config_file import check_jobs_for_shell, load_config
-from cronactors.errors import CronError, InvalidConfig, one_line
+from cronactors.errors import CronError, InvalidConfig, JobNotFound, one_line
 from cronactors.executors import find_executor
-from cronactors.model import CronJob, CronRun, JobContext, JobExecutor, JobResult
+from cronactors.model import CronJob, JobContext, JobExecutor, JobResult
 from cronactors.origins import origin_of
 from cronactors.settings import CronConfig
+
+logger = logging.getLogger("cronactors.cli")
 
 
 def run_file(
@@ -112,7 +116,7 @@ class _Session:
             await nursery.start(watch_signals, self)
             try:
                 with self._database_scope:
-                    await self._schedule()
+                    await self._schedule(nursery)
             except (CronError, SystemExit) as problem:  # raised below: the nursery would put it into a group
                 self._failure = problem
             else:
@@ -123,19 +127,32 @@ class _Session:
             raise self._failure
         return self._status
 
-    async def _schedule(self) -> None:
+    async def _schedule(self, nursery: trio.Nursery) -> None:
+        """Run the scheduler, and print the outcomes of its runs.
+
+        We read them from its events. As a receiver we would take over the notifications of other programs on this file, and print
+        them instead of delivering them. The store stays open until the last outcome is printed.
+        """
         if self._adopt is not None:
             await self._adopt_origin(self._adopt)
-        async with open_scheduler(self._database, self._execute, on_finish=self._on_finish, config=self._config) as scheduler:
-            self._in_block = True
-            with self._block_scope:
-                self._report.header(scheduler._start_report)
-                try:
-                    self._report.jobs(await scheduler.store.list_jobs())
-                finally:
-                    self._report.end_of_header(scheduler.recovered)
-                await trio.sleep(math.inf if self._seconds is None else self._seconds)
-            self._report.stopping()
+        printed = trio.Event()
+        async with open_store(self._database, config=self._config) as store, AsyncExitStack() as until_printed:
+            async with open_scheduler(store, self._execute, config=self._config) as scheduler:
+                events = await until_printed.enter_async_context(scheduler.events(capacity=MOST_EVENTS))
+                nursery.start_soon(self._print_outcomes, events, store, printed)
+                await self._hold_open(scheduler)
+            await printed.wait()
+
+    async def _hold_open(self, scheduler: CronScheduler) -> None:
+        self._in_block = True
+        with self._block_scope:
+            self._report.header(scheduler._start_report)
+            try:
+                self._report.jobs(await scheduler.store.list_jobs())
+            finally:
+                self._report.end_of_header(scheduler.recovered)
+            await trio.sleep(math.inf if self._seconds is None else self._seconds)
+        self._report.stopping()
 
     async def _adopt_origin(self, origin: str) -> None:
         """Give the jobs of another list to the list of this file; none may be left, as after a restart with the same options."""
@@ -147,8 +164,17 @@ class _Session:
         self._report.run_started(context)
         return await self._executor(context)
 
-    async def _on_finish(self, job: CronJob, run: CronRun) -> None:
-        self._report.run_finished(job, run)
+    async def _print_outcomes(self, events: EventStream, store: CronStore, printed: trio.Event) -> None:
+        """Print the runs that finish, until the scheduler has closed."""
+        async for event in events:
+            if isinstance(event, RunFinished) and event.started_at is not None:
+                try:
+                    run, job = await store.get_run(event.run_id), await _find(store, event.job_id)
+                except CronError as error:
+                    logger.debug("the outcome of run %s is not printed: %s", event.run_id, error)
+                else:
+                    self._report.run_finished(job, run)
+        printed.set()
 
     def _print_line(self, line: str) -> None:
         self._printer.print_line(line)
@@ -172,3 +198,10 @@ class _Session:
 
     def _stop(self) -> None:
         (self._block_scope if self._in_block else self._database_scope).cancel()
+
+
+async def _find(store: CronStore, job_id: str) -> CronJob | None:
+    try:
+        return await store.get_job(job_id)
+    except JobNotFound:
+        return None

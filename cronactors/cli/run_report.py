@@ -120,12 +120,12 @@ class RunReport:
         self._running[context.run_id] = context
         self._print_run(context.job_name, context.attempt, "started")
 
-    def run_finished(self, job: CronJob, run: CronRun) -> None:
-        """Print the outcome of a run that is on disk, and when it is retried."""
+    def run_finished(self, job: CronJob | None, run: CronRun) -> None:
+        """Print the outcome of a run that is on disk, and when it is retried; the job is None if it was removed."""
         self._running.pop(run.id, None)
         self._counts[run.status] += 1
         result = describe.result(run)
-        if job.retry_at is not None and run.status is RunStatus.FAILED:
+        if job is not None and job.retry_at is not None and run.status is RunStatus.FAILED:
             replaced = job.next_run_at is not None and job.next_run_at <= job.retry_at
             retry = f"retry at {describe.local_time(job.retry_at, self._config.timezone)}"
             result += "; the next moment comes before the retry" if replaced else f"; {retry}"

@@ -12,8 +12,10 @@ import sys
 import time
 
 import pytest
+import trio
 
 import cronactors
+from cronactors import CronJob, CronRun, JobContext, JobSpec, NotificationStatus, OneShot, Receiver, RetryPolicy
 from tests.cli_command import COMMAND, QUICK, ROOT, SLOW, TIME, lines_of, start, write
 
 __all__ = ["start", "write"]
@@ -50,6 +52,31 @@ def test_a_second_start_continues_and_does_not_repeat_the_one_shot(start, write,
     assert not lines_of(text, "once .*started")
     assert lines_of(text, "every .*success")
     assert (tmp_path / "once.txt").read_text() == "once\n"
+
+
+@pytest.mark.slow
+def test_it_leaves_the_notifications_of_another_program_alone(start, write, tmp_path):
+    async def fail(_job: CronJob, _run: CronRun) -> None:
+        raise OSError("the mail server is down")
+
+    async def execute(_context: JobContext) -> str:
+        return "fine"
+
+    async def finish_one_run() -> None:
+        jobs = [JobSpec("other", "Summarize", OneShot(cronactors.now()))]
+        retry = RetryPolicy(delays=(0.1,))
+        on_finish = Receiver(fail, retry=retry, attempts=100)
+        async with cronactors.open_scheduler(tmp_path / "jobs.db", execute, on_finish=on_finish, jobs=jobs) as scheduler:
+            await scheduler.wait_idle()
+
+    async def pending() -> list[str]:
+        async with cronactors.open_store(tmp_path / "jobs.db") as store:
+            return [each.key for each in await store.list_notifications(status=NotificationStatus.PENDING)]
+
+    trio.run(finish_one_run)
+    write(QUICK)
+    assert start("run", "--for", "1").end()[0] == 0
+    assert trio.run(pending) == ["run:1"]
 
 
 @pytest.mark.slow

@@ -102,6 +102,7 @@ class Session:
         self.hangs = hangs
         self.waits = trio.Event()
         self.left: list[str] = []
+        monkeypatch.setattr(run, "open_store", self._open_store)
         monkeypatch.setattr(run, "open_scheduler", self._open)
         config = load_config(folder / "agent.toml")
         self.session = run._Session(
@@ -115,15 +116,29 @@ class Session:
         monkeypatch.setattr(self.session._printer, "print_line", lambda line="": self.lines.append(line))
 
     @asynccontextmanager
+    async def _open_store(self, *_: object, **__: object) -> AsyncIterator[SimpleNamespace]:
+        yield SimpleNamespace()
+
+    @asynccontextmanager
+    async def _events(self, **_: object) -> AsyncIterator[trio.MemoryReceiveChannel[object]]:
+        send, receive = trio.open_memory_channel[object](0)
+        self.events = send
+        yield receive
+
+    @asynccontextmanager
     async def _open(self, *_: object, **__: object) -> AsyncIterator[SimpleNamespace]:
         if self.hangs == "start":
             await self._hang()
         try:
             yield SimpleNamespace(
-                recovered=(), _start_report=SimpleNamespace(lines=(), lost=()), store=SimpleNamespace(list_jobs=self._hang)
+                recovered=(),
+                _start_report=SimpleNamespace(lines=(), lost=()),
+                store=SimpleNamespace(list_jobs=self._hang),
+                events=self._events,
             )
         finally:
             self.left.append("in order")
+            self.events.close()
 
     async def _hang(self) -> list[object]:
         self.session._report._print_run("early", 1, "started")
