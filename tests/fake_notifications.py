@@ -1,4 +1,4 @@
-"""The tables notifications and alerts of the storage in plain dicts."""
+"""The tables notifications and alert_episodes of the storage in plain dicts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from operator import attrgetter
 import attrs
 
 from cronactors.instants import Millis
-from cronactors.storage.notifications import AT_ONCE, AlertRow, NotificationRow, NotificationTable, Settlement
+from cronactors.storage.notifications import AT_ONCE, EpisodeRow, NotificationRow, NotificationTable, Settlement
 
 
 @attrs.define
@@ -16,10 +16,10 @@ class NotificationRows:
     """All rows of both tables."""
 
     notifications: dict[int, NotificationRow] = attrs.field(factory=dict)
-    alerts: dict[tuple[str, str], AlertRow] = attrs.field(factory=dict)
+    episodes: dict[tuple[str, str], EpisodeRow] = attrs.field(factory=dict)
 
     def copy(self) -> NotificationRows:
-        return NotificationRows(dict(self.notifications), dict(self.alerts))
+        return NotificationRows(dict(self.notifications), dict(self.episodes))
 
 
 class FakeNotifications:
@@ -119,18 +119,18 @@ class FakeNotifications:
         woken, self._woken = frozenset(self._woken), set()
         return woken
 
-    def said(self, job_ids: Sequence[str], kind: str) -> dict[str, AlertRow]:
-        alerts = self._seen().alerts
-        return {job_id: alerts[job_id, kind] for job_id in job_ids if (job_id, kind) in alerts}
+    def episodes(self, job_ids: Sequence[str], kind: str) -> dict[str, EpisodeRow]:
+        stored = self._seen().episodes
+        return {job_id: stored[job_id, kind] for job_id in job_ids if (job_id, kind) in stored}
 
-    def say(self, rows: Sequence[AlertRow]) -> None:
+    def store_episodes(self, rows: Sequence[EpisodeRow]) -> None:
         for row in rows:
-            self._changed().alerts[row.job_id, row.kind] = row
+            self._changed().episodes[row.job_id, row.kind] = row
 
-    def unsay(self, job_ids: Sequence[str], kind: str | None = None) -> None:
-        alerts = self._changed().alerts
-        for job_id, said in [key for key in alerts if key[0] in job_ids and kind in (None, key[1])]:
-            del alerts[job_id, said]
+    def end_episodes(self, job_ids: Sequence[str], kind: str | None = None) -> None:
+        stored = self._changed().episodes
+        for key in [key for key in stored if key[0] in job_ids and kind in (None, key[1])]:
+            del stored[key]
 
 
 _: type[NotificationTable] = FakeNotifications

@@ -4,8 +4,8 @@ An alert is a notification for the receiver ``on_alert``. It is written in the t
 finish or the claim that it is about, and never changes what they decide. Nothing is written while no scheduler has that receiver.
 Every function here begins with rows that its caller has read anyway: where there is nothing to report, a run costs nothing more.
 
-FAILING and OVERDUE last for a while, and are found again and again; so what has been said of them is stored in the table alerts. All
-other kinds are events. One transaction decides them, and their key refuses a second one.
+FAILING and OVERDUE last for a while, and are found again and again; so the table alert_episodes holds the last alert of each until the
+episode is over. All other kinds are events. One transaction decides them, and their key refuses a second one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from cronactors.model import Cause, RunStatus
 from cronactors.notifications import ON_ALERT
 from cronactors.policy import Moments
 from cronactors.schedules.schedule import OneShot
-from cronactors.storage.notifications import AlertRow
+from cronactors.storage.notifications import EpisodeRow
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import JobRow, OverdueMoment, RunRow
 
@@ -74,10 +74,10 @@ def report(storage: Storage, found: Sequence[JobAlert], *, owner: int | None = N
         storage.notifications.insert([notification_of(alert, now=now, owner=deliverer or _ANY) for alert in found])
 
 
-def _say(storage: Storage, found: Sequence[JobAlert]) -> None:
-    """Store that alerts of a kind that lasts have been said."""
+def _store_episodes(storage: Storage, found: Sequence[JobAlert]) -> None:
+    """Store the episodes that alerts are about."""
     now = storage.now()
-    storage.notifications.say([AlertRow(alert.job_id, alert.kind, alert.since, now, alert.count) for alert in found])
+    storage.notifications.store_episodes([EpisodeRow(alert.job_id, alert.kind, alert.since, now, alert.count) for alert in found])
 
 
 # Failures
@@ -101,8 +101,8 @@ class FinishedRun:
 def report_failures(storage: Storage, finished: Iterable[FinishedRun], *, owner: int | None) -> None:
     """Report jobs that have failed several times in a row, and those that succeed again after that was reported.
 
-    The count grows by one run at a time, but the receiver of alerts may come later: so the highest number that was reached and not said
-    is what counts.
+    The count grows by one run at a time, but the receiver of alerts may come later: so there is an alert as soon as the highest
+    number that was reached is above that of the last alert.
     """
     failed, recovered = [], []
     for each in finished:
@@ -113,21 +113,21 @@ def report_failures(storage: Storage, finished: Iterable[FinishedRun], *, owner:
     if not (failed or recovered):
         return
     now = storage.now()
-    said = storage.notifications.said([each.job.id for each in failed + recovered], AlertKind.FAILING)
-    over = [each for each in recovered if each.job.id in said]
-    storage.notifications.unsay([each.job.id for each in over], AlertKind.FAILING)
+    episodes = storage.notifications.episodes([each.job.id for each in failed + recovered], AlertKind.FAILING)
+    over = [each for each in recovered if each.job.id in episodes]
+    storage.notifications.end_episodes([each.job.id for each in over], AlertKind.FAILING)
     found = [alerts.recovered(each.job, each.run, failures=each.job.consecutive_failures, now=now) for each in over]
     if failed and _wanted_by(storage, owner):
-        failing = [alert for each in failed if (alert := _failing(storage, each, said.get(each.job.id))) is not None]
-        _say(storage, failing)
+        failing = [alert for each in failed if (alert := _failing(storage, each, episodes.get(each.job.id))) is not None]
+        _store_episodes(storage, failing)
         found += failing
     report(storage, found, owner=owner)
 
 
-def _failing(storage: Storage, each: FinishedRun, said: AlertRow | None) -> JobAlert | None:
-    if said is not None and failures_alerted(each.failures) <= said.times:
+def _failing(storage: Storage, each: FinishedRun, episode: EpisodeRow | None) -> JobAlert | None:
+    if episode is not None and failures_alerted(each.failures) <= episode.alerted_count:
         return None
-    since = said.since if said is not None and is_time(said.since) else _first_failure(storage, each)
+    since = episode.since if episode is not None and is_time(episode.since) else _first_failure(storage, each)
     return alerts.failing(each.job, each.run, failures=each.failures, since=since)
 
 
@@ -209,7 +209,7 @@ def report_ended(storage: Storage, job: JobRow, *, owner: int | None) -> None:
 
 @attrs.frozen
 class OverdueJobs:
-    """Jobs that a check has found overdue, and of which that was not said.
+    """Jobs that a check has found overdue, and of which there was no alert yet.
 
     Attributes:
         ids: The jobs.
@@ -221,7 +221,7 @@ class OverdueJobs:
 
 
 def find_overdue(storage: Storage, *, overdue_after: Millis, after: OverdueMoment | None) -> OverdueJobs:
-    """Return jobs with a moment that is due for ``overdue_after`` (ms), that no open run of theirs holds, and of which that was not said.
+    """Return jobs with a moment that has been due for ``overdue_after`` (ms), unless an open run of the job holds it or there was an alert.
 
     The time before a scheduler was running does not count.
 
@@ -235,31 +235,31 @@ def find_overdue(storage: Storage, *, overdue_after: Millis, after: OverdueMomen
     if since is not None and until < since <= storage.now():
         return OverdueJobs((), None)
     moments = storage.overdue(until=until, after=after, limit=MOST_OVERDUE)
-    said = storage.notifications.said([moment.job_id for moment in moments], AlertKind.OVERDUE)
-    ids = [moment.job_id for moment in moments if not _was_said(said, moment.job_id, moment.at)]
+    episodes = storage.notifications.episodes([moment.job_id for moment in moments], AlertKind.OVERDUE)
+    ids = [moment.job_id for moment in moments if not _was_alerted(episodes, moment.job_id, moment.at)]
     return OverdueJobs(tuple(ids), moments[-1] if len(moments) == MOST_OVERDUE else None)
 
 
-def _was_said(said: Mapping[str, AlertRow], job_id: str, moment: Millis) -> bool:
-    return job_id in said and said[job_id].since == moment
+def _was_alerted(episodes: Mapping[str, EpisodeRow], job_id: str, moment: Millis) -> bool:
+    return job_id in episodes and episodes[job_id].since == moment
 
 
 def report_overdue(storage: Storage, ids: Sequence[str], *, overdue_after: Millis, owner: int | None = None) -> None:
-    """Report jobs that a check has found, if they are still overdue and it has not been said meanwhile; see `report`."""
+    """Report jobs that a check has found, if they are still overdue and there was no alert meanwhile; see `report`."""
     if not _wanted_by(storage, owner):
         return
     now = storage.now()
-    said = storage.notifications.said(ids, AlertKind.OVERDUE)
+    episodes = storage.notifications.episodes(ids, AlertKind.OVERDUE)
     found = []
     for job in storage.jobs(ids).values():
         moment = job.next_run_at
         if moment is None or moment > now - overdue_after or not is_time(moment) or not job.enabled or job.held_by is not None:
             continue
-        if not _was_said(said, job.id, moment):
+        if not _was_alerted(episodes, job.id, moment):
             timing = stored_timing(job)
             moments = 1 if timing is None else max(1, timing.count(moment, now))
             found.append(alerts.overdue(job, moment=moment, moments=moments, now=now))
-    _say(storage, found)
+    _store_episodes(storage, found)
     report(storage, found, owner=owner)
 
 

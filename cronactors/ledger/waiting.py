@@ -118,5 +118,5 @@ def delete_job(storage: Storage, job: JobRow) -> None:
     # A notifier gets only the name of the job, which its run has.
     storage.notifications.keep_job(job.id, job_to_column(job), without=NOTIFIER)
     storage.delete_jobs([job.id])
-    storage.notifications.unsay([job.id])
+    storage.notifications.end_episodes([job.id])
     cancel_pending(storage, (run for run in storage.open_runs([job.id]) if run.status == RunStatus.PENDING), Cause.REMOVED)

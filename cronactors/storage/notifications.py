@@ -1,4 +1,4 @@
-"""Rows of the tables notifications and alerts, and the verbs of a storage on them."""
+"""Rows of the tables notifications and alert_episodes, and the verbs of a storage on them."""
 
 from __future__ import annotations
 
@@ -77,24 +77,24 @@ class Settlement(NamedTuple):
     job_id: str
 
 
-class AlertRow(NamedTuple):
-    """What has been said of a job: one row for each kind while its episode lasts.
+class EpisodeRow(NamedTuple):
+    """An episode: a job is failing, or overdue, and there was an alert about it. The row is deleted when the episode is over.
 
     Attributes:
         since: When the episode began.
-        said_at: When its last alert was written.
-        times: The count in that alert.
+        alerted_at: When its last alert was written.
+        alerted_count: The count in that alert.
     """
 
     job_id: str
     kind: str
     since: Millis
-    said_at: Millis
-    times: int
+    alerted_at: Millis
+    alerted_count: int
 
 
 class NotificationTable(Protocol):
-    """The verbs on notifications and alerts. They belong inside a transaction, as all verbs of a `Storage`."""
+    """The verbs on notifications and on the episodes of alerts. They belong inside a transaction, as all verbs of a `Storage`."""
 
     def insert(self, rows: Sequence[NotificationRow]) -> list[NotificationRow]:
         """Add pending notifications, in this order, and return them as they are stored.
@@ -180,16 +180,16 @@ class NotificationTable(Protocol):
         """
         ...
 
-    # Alerts: what has been said of jobs
+    # Episodes of alerts
 
-    def said(self, job_ids: Sequence[str], kind: str) -> dict[str, AlertRow]:
-        """Return what has been said of jobs, by job."""
+    def episodes(self, job_ids: Sequence[str], kind: str) -> dict[str, EpisodeRow]:
+        """Return the episodes of a kind that jobs are in, by job."""
         ...
 
-    def say(self, rows: Sequence[AlertRow]) -> None:
-        """Store what is said of jobs, in place of what was said under the same job and kind."""
+    def store_episodes(self, rows: Sequence[EpisodeRow]) -> None:
+        """Store episodes, in place of those of the same job and kind."""
         ...
 
-    def unsay(self, job_ids: Sequence[str], kind: str | None = None) -> None:
-        """Delete what has been said of jobs, under one kind or under all: the episode is over."""
+    def end_episodes(self, job_ids: Sequence[str], kind: str | None = None) -> None:
+        """Delete the episodes of jobs, of one kind or of all."""
         ...

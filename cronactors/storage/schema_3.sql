@@ -72,13 +72,13 @@ CREATE INDEX notifications_line ON notifications (receiver, job_id, id) WHERE st
 
 CREATE INDEX notifications_ready ON notifications (owner, receiver, ready_at, id) WHERE status = 'pending' AND ready_at IS NOT NULL;
 
--- What has been said of a job: one row for each kind while its episode lasts.
-CREATE TABLE alerts (
+-- Jobs that are failing or overdue and of which there was an alert: one row for each kind while that lasts.
+CREATE TABLE alert_episodes (
   job_id TEXT NOT NULL,
   kind TEXT NOT NULL,
   since INTEGER NOT NULL,
-  said_at INTEGER NOT NULL,
-  times INTEGER NOT NULL,
+  alerted_at INTEGER NOT NULL,    -- when the last alert was written
+  alerted_count INTEGER NOT NULL, -- the count in it
   PRIMARY KEY (job_id, kind)
 ) STRICT, WITHOUT ROWID;
 

@@ -1,4 +1,4 @@
-"""The tables notifications and alerts in a SQLite file; `notifications` documents the verbs.
+"""The tables notifications and alert_episodes in a SQLite file; `notifications` documents the verbs.
 
 Under load each finished run adds a notification and settles another one. So the three statements of that are for many rows, and
 the rows that are not pending are in no index but that of their run.
@@ -13,7 +13,7 @@ from typing import Final
 from cronactors.instants import Millis
 from cronactors.notifications import NotificationStatus
 from cronactors.storage.execution import Execution, integer
-from cronactors.storage.notifications import AT_ONCE, AlertRow, NotificationRow, Settlement
+from cronactors.storage.notifications import AT_ONCE, EpisodeRow, NotificationRow, Settlement
 from cronactors.storage.row_statement import RowStatement, Value
 from cronactors.storage.statements import last_number
 
@@ -58,13 +58,18 @@ LAST_BEFORE = "SELECT max(id) FROM notifications WHERE id < ?"
 PAGE = f"""{_FROM} WHERE id BETWEEN :first AND :last AND status = coalesce(:status, status)
  AND receiver = coalesce(:receiver, receiver) ORDER BY id DESC LIMIT :limit"""
 
-SAID = RowStatement(
-    'SELECT job_id, "kind", since, said_at, times FROM alerts WHERE (job_id, "kind") IN (SELECT :job_id, :kind FROM new)'
+EPISODES = RowStatement(
+    """SELECT job_id, "kind", since, alerted_at, alerted_count FROM alert_episodes
+ WHERE (job_id, "kind") IN (SELECT :job_id, :kind FROM new)"""
 )
-SAY = RowStatement("""INSERT INTO alerts (job_id, "kind", since, said_at, times) VALUES (:job_id, :kind, :since, :said_at, :times)
- ON CONFLICT (job_id, "kind") DO UPDATE SET since = excluded.since, said_at = excluded.said_at, times = excluded.times""")
-UNSAY = RowStatement('DELETE FROM alerts WHERE job_id = :job_id AND "kind" = :kind')
-UNSAY_ALL = RowStatement("DELETE FROM alerts WHERE job_id = :job_id")
+STORE_EPISODE = RowStatement(
+    """INSERT INTO alert_episodes (job_id, "kind", since, alerted_at, alerted_count)
+ VALUES (:job_id, :kind, :since, :alerted_at, :alerted_count)
+ ON CONFLICT (job_id, "kind") DO UPDATE
+ SET since = excluded.since, alerted_at = excluded.alerted_at, alerted_count = excluded.alerted_count"""
+)
+END_EPISODE = RowStatement('DELETE FROM alert_episodes WHERE job_id = :job_id AND "kind" = :kind')
+END_EPISODES_OF_JOB = RowStatement("DELETE FROM alert_episodes WHERE job_id = :job_id")
 
 _inserted = INSERT_NOTIFICATION.row_maker()
 _finished = INSERT_FINISHED.row_maker()
@@ -190,20 +195,20 @@ class SqliteNotifications(Execution):
         woken, self._woken = self._woken, frozenset()
         return woken
 
-    # Alerts
+    # Episodes of alerts
 
-    def said(self, job_ids: Sequence[str], kind: str) -> dict[str, AlertRow]:
-        """Return what has been said."""
-        rows = self._read(SAID, [(job_id, kind) for job_id in job_ids])
-        return {row.job_id: row for row in map(AlertRow._make, rows)}
+    def episodes(self, job_ids: Sequence[str], kind: str) -> dict[str, EpisodeRow]:
+        """Return episodes."""
+        rows = self._read(EPISODES, [(job_id, kind) for job_id in job_ids])
+        return {row.job_id: row for row in map(EpisodeRow._make, rows)}
 
-    def say(self, rows: Sequence[AlertRow]) -> None:
-        """Write what is said."""
-        self._write(SAY, rows)
+    def store_episodes(self, rows: Sequence[EpisodeRow]) -> None:
+        """Insert episodes, or replace them."""
+        self._write(STORE_EPISODE, rows)
 
-    def unsay(self, job_ids: Sequence[str], kind: str | None = None) -> None:
-        """Delete what has been said."""
+    def end_episodes(self, job_ids: Sequence[str], kind: str | None = None) -> None:
+        """Delete episodes."""
         if kind is None:
-            self._write(UNSAY_ALL, ((job_id,) for job_id in job_ids))
+            self._write(END_EPISODES_OF_JOB, ((job_id,) for job_id in job_ids))
         else:
-            self._write(UNSAY, ((job_id, kind) for job_id in job_ids))
+            self._write(END_EPISODE, ((job_id, kind) for job_id in job_ids))

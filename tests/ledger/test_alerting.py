@@ -59,7 +59,7 @@ def alerts(world: World) -> list[Alert]:
     return [alert_from_column(row.alert or "") for row in sorted(rows, key=lambda row: row.id)]
 
 
-def said(world: World) -> list[tuple[str, int]]:
+def alerted(world: World) -> list[tuple[str, int]]:
     """Return kind and count of all alerts."""
     return [(alert.kind.value, alert.count) for alert in alerts(world)]
 
@@ -85,21 +85,21 @@ def test_nothing_is_written_while_no_scheduler_has_the_receiver(world):
     world.add(max_retries=0)
     fail(world, 10)
     run_once(world)
-    assert said(world) == []
+    assert alerted(world) == []
 
 
 def test_a_receiver_that_has_signed_off_wants_nothing_and_one_that_was_killed_wants_it_for_a_week(world):
     world.add(max_retries=0)
     world.do(sign_off, listen(world, "has signed off"))
     fail(world, 3)
-    assert said(world) == []
+    assert alerted(world) == []
     listen(world, "was killed")
     world.pass_time(6 * DAY)
     fail(world, 1)
-    assert said(world) == [("failing", 4)]
+    assert alerted(world) == [("failing", 4)]
     world.pass_time(2 * DAY)
     fail(world, 6)
-    assert said(world) == [("failing", 4)]
+    assert alerted(world) == [("failing", 4)]
 
 
 def test_the_scheduler_that_acts_is_running_however_old_its_heartbeat_is(world):
@@ -110,7 +110,7 @@ def test_the_scheduler_that_acts_is_running_however_old_its_heartbeat_is(world):
     (claimed,) = world.claim(owner=listening)
     world.pass_time(30 * DAY)  # nothing renews a lease on virtual time
     world.finish(claimed.run, FAILURE, owner=listening)
-    assert said(world) == [("failing", 3), ("failing", 10)]
+    assert alerted(world) == [("failing", 3), ("failing", 10)]
 
 
 @pytest.mark.parametrize("damaged", ["", "{", "null", "5", '"on_alert"', "[" * 100_000])
@@ -119,7 +119,7 @@ def test_receivers_that_cannot_be_read_are_none(world, damaged):
     world.do(lambda storage: storage.insert_owner(row))
     world.add(max_retries=0)
     fail(world, 3)
-    assert said(world) == []
+    assert alerted(world) == []
 
 
 def test_the_scheduler_that_finds_an_alert_delivers_it_if_it_has_the_receiver(world):
@@ -147,15 +147,15 @@ def test_three_failures_in_a_row_are_said_once_then_ten_then_thirty(world):
     listen(world)
     world.add(max_retries=0)
     fail(world, 2)
-    assert said(world) == []
+    assert alerted(world) == []
     fail(world, 1)
-    assert said(world) == [("failing", 3)]
+    assert alerted(world) == [("failing", 3)]
     fail(world, 6)
-    assert said(world) == [("failing", 3)]
+    assert alerted(world) == [("failing", 3)]
     fail(world, 1)
-    assert said(world) == [("failing", 3), ("failing", 10)]
+    assert alerted(world) == [("failing", 3), ("failing", 10)]
     fail(world, 20)
-    assert said(world) == [("failing", 3), ("failing", 10), ("failing", 30)]
+    assert alerted(world) == [("failing", 3), ("failing", 10), ("failing", 30)]
     assert {alert.since for alert in alerts(world)} == {alerts(world)[0].since}
     assert to_millis(alerts(world)[0].since) == T0 + MINUTE
 
@@ -165,13 +165,13 @@ def test_a_success_says_that_the_job_has_recovered_and_the_next_failures_are_a_n
     world.add(max_retries=0)
     fail(world, 4)
     run_once(world)
-    assert said(world) == [("failing", 3), ("recovered", 4)]
+    assert alerted(world) == [("failing", 3), ("recovered", 4)]
     run_once(world)
     fail(world, 3)
-    assert said(world) == [("failing", 3), ("recovered", 4), ("failing", 3)]
+    assert alerted(world) == [("failing", 3), ("recovered", 4), ("failing", 3)]
     assert to_millis(alerts(world)[-1].since) == T0 + 7 * MINUTE
     run_once(world)
-    assert said(world)[-1] == ("recovered", 3)
+    assert alerted(world)[-1] == ("recovered", 3)
 
 
 def test_two_failures_and_a_success_say_nothing(world):
@@ -180,7 +180,7 @@ def test_two_failures_and_a_success_say_nothing(world):
     for _ in range(3):
         fail(world, 2)
         run_once(world)
-    assert said(world) == []
+    assert alerted(world) == []
 
 
 @pytest.mark.parametrize("outcome", [FAILURE, TIMEOUT, GAVE_UP])
@@ -189,9 +189,9 @@ def test_timeouts_count_and_a_cancellation_changes_nothing(world, outcome):
     world.add(max_retries=0)
     fail(world, 2)
     run_once(world, CANCELLED)
-    assert said(world) == []
+    assert alerted(world) == []
     run_once(world, outcome)
-    assert said(world) == [("failing", 3)]
+    assert alerted(world) == [("failing", 3)]
 
 
 def test_retries_count_as_failures(world):
@@ -200,7 +200,7 @@ def test_retries_count_as_failures(world):
     for _ in range(2):
         world.pass_time(10 * MINUTE)
         world.finish(world.claim_one(), FAILURE)
-    assert said(world) == [("failing", 3)]
+    assert alerted(world) == [("failing", 3)]
 
 
 def test_a_receiver_that_comes_later_gets_the_alert_at_the_next_failure(world):
@@ -208,12 +208,12 @@ def test_a_receiver_that_comes_later_gets_the_alert_at_the_next_failure(world):
     fail(world, 12)
     listen(world)
     fail(world, 1)
-    assert said(world) == [("failing", 13)]
+    assert alerted(world) == [("failing", 13)]
     assert to_millis(alerts(world)[0].since) == T0 + MINUTE
     fail(world, 16)
-    assert said(world) == [("failing", 13)]
+    assert alerted(world) == [("failing", 13)]
     fail(world, 1)
-    assert said(world) == [("failing", 13), ("failing", 30)]
+    assert alerted(world) == [("failing", 13), ("failing", 30)]
 
 
 OUTCOMES = st.sampled_from([FAILURE, FAILURE, FAILURE, TIMEOUT, SUCCESS, CANCELLED, INTERRUPTED])
@@ -239,7 +239,7 @@ def test_any_sequence_of_outcomes_over_two_schedulers_says_each_threshold_once_i
                 if failures in (3, 10, 30):
                     reached = failures
                     expected.append(("failing", failures))
-        assert said(world) == expected
+        assert alerted(world) == expected
 
 
 def test_an_episode_ends_even_while_no_scheduler_has_the_receiver(world):
@@ -250,7 +250,7 @@ def test_an_episode_ends_even_while_no_scheduler_has_the_receiver(world):
     run_once(world)
     listen(world)
     fail(world, 3)
-    assert said(world) == [("failing", 3), ("failing", 3)]
+    assert alerted(world) == [("failing", 3), ("failing", 3)]
 
 
 def test_two_schedulers_say_it_once(world):
@@ -264,7 +264,7 @@ def test_two_schedulers_say_it_once(world):
         (claimed,) = world.claim(owner=owner)
         world.finish(claimed.run, FAILURE, owner=owner)
         world.finish(claimed.run, FAILURE, owner=owner)  # the answer to the first commit was lost
-    assert said(world) == [("failing", 3)]
+    assert alerted(world) == [("failing", 3)]
 
 
 def test_failures_of_many_jobs_in_one_batch_are_said_of_each(world):
@@ -275,7 +275,7 @@ def test_failures_of_many_jobs_in_one_batch_are_said_of_each(world):
         claimed = world.claim(limit=12)
         reports = [RunnerReport(each.run.id, FAILURE, each) for each in claimed]
         world.do(finish_runs, reports, owner=world.owner, policy=world.policy)
-    assert said(world) == [("failing", 3)] * 12
+    assert alerted(world) == [("failing", 3)] * 12
     rows = world.do(lambda storage: storage.notifications.page(before=None, status=None, receiver=None, limit=99))[0]
     assert {row.job_id for row in rows} == set(names)
 
@@ -287,8 +287,8 @@ def test_a_job_that_its_last_failure_deletes_is_reported_and_nothing_is_left_of_
         world.pass_time(10 * MINUTE)
         world.finish(world.claim_one(), FAILURE)
     assert not world.exists(job_id)
-    assert said(world) == [("failing", 3)]
-    assert world.do(lambda storage: storage.notifications.said([job_id], "failing")) == {}
+    assert alerted(world) == [("failing", 3)]
+    assert world.do(lambda storage: storage.notifications.episodes([job_id], "failing")) == {}
 
 
 def test_removing_a_job_forgets_what_was_said_of_it(world):
@@ -296,7 +296,7 @@ def test_removing_a_job_forgets_what_was_said_of_it(world):
     job_id = world.add(max_retries=0)
     fail(world, 3)
     world.remove(job_id)
-    assert world.do(lambda storage: storage.notifications.said([job_id], "failing")) == {}
+    assert world.do(lambda storage: storage.notifications.episodes([job_id], "failing")) == {}
 
 
 # Missed
@@ -316,31 +316,31 @@ def test_moments_that_were_merged_because_nothing_was_running_are_said_once(worl
     stop(world, down=5 * HOUR + MINUTE)
     run = world.claim_one()
     assert run.coalesced == 5
-    assert said(world) == [("missed", 5)]
+    assert alerted(world) == [("missed", 5)]
     (alert,) = alerts(world)
     assert to_millis(alert.since) == T0 + HOUR
     assert "from 2026-03-02T01:00:00Z to 2026-03-02T05:00:00Z, and 5 moments were merged" in alert.text
     world.finish(run)
     world.pass_time(HOUR)
     world.finish(world.claim_one())
-    assert said(world) == [("missed", 5)]
+    assert alerted(world) == [("missed", 5)]
     stop(world, down=2 * HOUR)
     world.claim_one()
-    assert said(world) == [("missed", 5), ("missed", 2)]
+    assert alerted(world) == [("missed", 5), ("missed", 2)]
 
 
 def test_one_moment_that_is_only_late_is_not_missed(world):
     world.add(HOURLY)
     stop(world, down=HOUR + 30 * MINUTE)
     assert world.claim_one().coalesced == 1
-    assert said(world) == []
+    assert alerted(world) == []
 
 
 def test_moments_that_the_window_skips_are_said_with_their_number(world):
     world.add(HOURLY, misfire=Misfire(window=timedelta(minutes=30)))
     stop(world, down=3 * HOUR + 45 * MINUTE)
     assert world.claim() == []
-    assert said(world) == [("missed", 3)]
+    assert alerted(world) == [("missed", 3)]
     assert alerts(world)[0].text.endswith("3 moments were skipped")
 
 
@@ -349,7 +349,7 @@ def test_moments_that_each_have_their_run_are_not_missed_and_those_beyond_the_li
     world.add(HOURLY, misfire=Misfire(coalesce=Coalesce.ALL), overlap=Overlap.ALLOW_ALL)
     stop(world, down=5 * HOUR)
     world.claim(limit=50)
-    assert said(world) == [("missed", 2)]
+    assert alerted(world) == [("missed", 2)]
 
 
 def test_moments_that_were_merged_while_a_scheduler_was_running_are_not_missed(world):
@@ -357,7 +357,7 @@ def test_moments_that_were_merged_while_a_scheduler_was_running_are_not_missed(w
     listen(world)
     world.pass_time(5 * HOUR)  # all slots are taken
     assert world.claim_one().coalesced == 5
-    assert said(world) == []
+    assert alerted(world) == []
 
 
 def test_only_the_moments_before_the_start_are_missed(world):
@@ -365,7 +365,7 @@ def test_only_the_moments_before_the_start_are_missed(world):
     stop(world, down=2 * HOUR + 30 * MINUTE)
     world.pass_time(2 * HOUR)  # all slots are taken
     assert world.claim_one().coalesced == 4
-    assert said(world) == [("missed", 2)]
+    assert alerted(world) == [("missed", 2)]
     assert "to 2026-03-02T02:00:00Z" in alerts(world)[0].text
 
 
@@ -377,10 +377,10 @@ def test_moments_that_a_run_overlapped_after_a_crash_are_missed_only_before_the_
     world.crash()
     listen(world)
     retry = world.claim_one()
-    assert said(world) == []
+    assert alerted(world) == []
     world.pass_time(2 * HOUR)
     world.finish(retry)
-    assert said(world) == [("missed", 3)]
+    assert alerted(world) == [("missed", 3)]
 
 
 def test_another_scheduler_that_is_running_leaves_no_gap(world):
@@ -410,7 +410,7 @@ def test_a_start_that_cannot_be_read_says_nothing(world, damaged):
     stop(world, down=5 * HOUR)
     world.do(lambda storage: storage.set_meta("running_since", damaged))
     assert world.claim_one().coalesced == 5
-    assert said(world) == []
+    assert alerted(world) == []
 
 
 def test_a_clock_that_was_set_back_to_before_the_start_says_nothing(world):
@@ -421,7 +421,7 @@ def test_a_clock_that_was_set_back_to_before_the_start_says_nothing(world):
     world.set_back(DAY)
     world.pass_time(5 * HOUR)
     world.claim(limit=5)
-    assert said(world) == []
+    assert alerted(world) == []
 
 
 def test_moments_that_replace_an_open_run_are_missed_too(world):
@@ -433,7 +433,7 @@ def test_moments_that_replace_an_open_run_are_missed_too(world):
     listen(world)
     assert world.claim_one().attempt == 2
     assert world.do(cancel_other.cancel_overlapped)
-    assert said(world) == [("missed", 3)]
+    assert alerted(world) == [("missed", 3)]
 
 
 # Paused and ended
@@ -447,10 +447,10 @@ def test_a_job_that_crashes_spend_is_reported_as_paused_and_again_after_it_was_r
         world.claim_one()
         world.crash()
     assert not world.job(job_id).enabled
-    assert said(world) == [("paused", FREE_CRASHES + 1)]
+    assert alerted(world) == [("paused", FREE_CRASHES + 1)]
     world.pass_time(MINUTE)
     world.recover()
-    assert len(said(world)) == 1
+    assert len(alerted(world)) == 1
 
 
 def test_a_job_whose_settings_cannot_be_read_is_reported_as_paused(world):
@@ -459,14 +459,14 @@ def test_a_job_whose_settings_cannot_be_read_is_reported_as_paused(world):
     world.damage(job_id, overlap="of the future")
     world.pass_time(MINUTE)
     assert world.claim() == []
-    assert said(world) == [("paused", 1)]
+    assert alerted(world) == [("paused", 1)]
     assert "overlap 'of the future' is not known" in alerts(world)[0].text
 
 
 def test_a_pause_by_a_user_is_no_alert(world):
     listen(world)
     world.pause(world.add())
-    assert said(world) == []
+    assert alerted(world) == []
 
 
 @pytest.mark.parametrize("outcome", [SUCCESS, GAVE_UP])
@@ -477,9 +477,9 @@ def test_a_schedule_without_more_moments_has_ended(world, outcome):
     run = run_once(world, outcome)
     assert run.status == RunStatus.RUNNING
     assert not world.job(job_id).enabled
-    assert said(world) == [("ended", 0)]
+    assert alerted(world) == [("ended", 0)]
     world.finish(run, outcome)
-    assert said(world) == [("ended", 0)]
+    assert alerted(world) == [("ended", 0)]
 
 
 def test_a_one_shot_that_is_done_has_not_ended(world):
@@ -487,7 +487,7 @@ def test_a_one_shot_that_is_done_has_not_ended(world):
     for outcome in (SUCCESS, GAVE_UP):
         world.add(at(world.now + MINUTE))
         run_once(world, outcome)
-    assert said(world) == []
+    assert alerted(world) == []
 
 
 # Overdue
@@ -507,7 +507,7 @@ def test_a_moment_that_does_not_start_is_overdue_once(world):
     assert check(world) == 0
     world.pass_time(1)
     assert check(world) == 1
-    assert said(world) == [("overdue", 1)]
+    assert alerted(world) == [("overdue", 1)]
     assert to_millis(alerts(world)[0].since) == T0 + HOUR
     world.pass_time(5 * HOUR)
     assert check(world) == 0
@@ -525,7 +525,7 @@ def test_an_alert_counts_the_moments_that_are_due_by_now(world):
     world.add()
     world.pass_time(10 * MINUTE)
     assert check(world) == 1
-    assert said(world) == [("overdue", 10)]
+    assert alerted(world) == [("overdue", 10)]
 
 
 def test_two_schedulers_say_once_that_a_job_is_overdue(world):
@@ -536,7 +536,7 @@ def test_two_schedulers_say_once_that_a_job_is_overdue(world):
     found = [world.do(alerting.find_overdue, overdue_after=OVERDUE_AFTER, after=None) for _ in range(2)]
     for each in found:
         world.do(alerting.report_overdue, each.ids, overdue_after=OVERDUE_AFTER)
-    assert said(world) == [("overdue", 2)]
+    assert alerted(world) == [("overdue", 2)]
 
 
 def test_a_job_with_an_open_run_or_paused_is_not_overdue(world):
@@ -557,7 +557,7 @@ def test_a_job_that_starts_between_the_check_and_the_report_is_not_overdue(world
     found = world.do(alerting.find_overdue, overdue_after=OVERDUE_AFTER, after=None)
     world.claim_one()
     world.do(alerting.report_overdue, found.ids, overdue_after=OVERDUE_AFTER)
-    assert said(world) == []
+    assert alerted(world) == []
 
 
 def test_the_time_before_a_scheduler_was_running_does_not_count(world):
@@ -586,10 +586,10 @@ def test_nothing_is_said_of_overdue_jobs_without_the_receiver(world):
     world.add(HOURLY)
     world.pass_time(2 * HOUR)
     assert check(world) == 1
-    assert said(world) == []
+    assert alerted(world) == []
     listen(world)
     assert check(world) == 1
-    assert said(world) == [("overdue", 2)]
+    assert alerted(world) == [("overdue", 2)]
 
 
 def test_a_removed_job_is_not_overdue(world):
@@ -600,8 +600,8 @@ def test_a_removed_job_is_not_overdue(world):
     found = world.do(alerting.find_overdue, overdue_after=OVERDUE_AFTER, after=None)
     world.do(jobs.remove_job, job_id)
     world.do(alerting.report_overdue, [job_id, *found.ids], overdue_after=OVERDUE_AFTER)
-    assert len(said(world)) == 1
-    assert world.do(lambda storage: storage.notifications.said([job_id], "overdue")) == {}
+    assert len(alerted(world)) == 1
+    assert world.do(lambda storage: storage.notifications.episodes([job_id], "overdue")) == {}
 
 
 # Stuck
@@ -615,7 +615,7 @@ def test_a_run_that_is_still_running_after_its_cancellation_is_said_once(world):
     world.pass_time(HOUR)
     for _ in range(2):
         world.do(alerting.report_stuck, [StuckRun(run.id, Cause.TIMEOUT, 5 * SECOND), StuckRun(99, Cause.TIMEOUT, 0)])
-    assert said(world) == [("stuck", 1)]
+    assert alerted(world) == [("stuck", 1)]
     assert to_millis(alerts(world)[0].since) == world.now - 5 * SECOND
 
 
@@ -627,4 +627,4 @@ def test_a_run_that_has_finished_or_whose_job_is_gone_is_not_stuck(world):
     world.finish(next(run for run in runs if run.job_id == finished))
     world.remove(gone)
     world.do(alerting.report_stuck, [StuckRun(run.id, Cause.CANCELLED, 0) for run in runs])
-    assert said(world) == []
+    assert alerted(world) == []

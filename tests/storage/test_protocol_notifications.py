@@ -1,10 +1,10 @@
-"""The protocol of a storage: notifications and alerts. Run against SQLite and against the plain dicts."""
+"""The protocol of a storage: notifications and episodes of alerts. Run against SQLite and against the plain dicts."""
 
 from __future__ import annotations
 
 import pytest
 
-from cronactors.storage.notifications import AlertRow, NotificationRow, Settlement
+from cronactors.storage.notifications import EpisodeRow, NotificationRow, Settlement
 from cronactors.storage.protocol import Storage
 from tests import storages
 
@@ -185,25 +185,25 @@ def test_pages_show_the_newest_first(store: Storage) -> None:
 
 def test_what_is_said_of_a_job_is_kept_until_it_is_unsaid(store: Storage) -> None:
     table = store.notifications
-    first, second = AlertRow("a", "failing", 1, 2, 3), AlertRow("b", "failing", 4, 5, 6)
-    table.say([first, second, AlertRow("a", "overdue", 7, 8, 9)])
-    assert table.said(["a", "b", "c"], "failing") == {"a": first, "b": second}
-    table.say([first._replace(times=10)])
-    table.unsay(["b", "c"], "failing")
-    assert table.said(["a", "b"], "failing") == {"a": first._replace(times=10)}
-    assert table.said(["a"], "overdue") == {"a": AlertRow("a", "overdue", 7, 8, 9)}
-    assert table.said([f"job {n}" for n in range(300)], "failing") == {}
-    table.unsay(["a", "c"])
-    assert table.said(["a"], "failing") == table.said(["a"], "overdue") == {}
+    first, second = EpisodeRow("a", "failing", 1, 2, 3), EpisodeRow("b", "failing", 4, 5, 6)
+    table.store_episodes([first, second, EpisodeRow("a", "overdue", 7, 8, 9)])
+    assert table.episodes(["a", "b", "c"], "failing") == {"a": first, "b": second}
+    table.store_episodes([first._replace(alerted_count=10)])
+    table.end_episodes(["b", "c"], "failing")
+    assert table.episodes(["a", "b"], "failing") == {"a": first._replace(alerted_count=10)}
+    assert table.episodes(["a"], "overdue") == {"a": EpisodeRow("a", "overdue", 7, 8, 9)}
+    assert table.episodes([f"job {n}" for n in range(300)], "failing") == {}
+    table.end_episodes(["a", "c"])
+    assert table.episodes(["a"], "failing") == table.episodes(["a"], "overdue") == {}
 
 
 def test_undo_and_rollback_cover_them(storage: Storage) -> None:
     assert storage.begin(write=True)
     storage.notifications.insert([news(1)])
-    storage.notifications.say([AlertRow("a", "failing", 1, 2, 3)])
+    storage.notifications.store_episodes([EpisodeRow("a", "failing", 1, 2, 3)])
     storage.savepoint()
     storage.notifications.insert([news(2, "b")])
-    storage.notifications.unsay(["a"], "failing")
+    storage.notifications.end_episodes(["a"], "failing")
     storage.undo()
     storage.commit()
     assert storage.begin(write=True)
@@ -211,4 +211,4 @@ def test_undo_and_rollback_cover_them(storage: Storage) -> None:
     storage.rollback()
     assert storage.begin(write=False)
     assert ready(storage) == [1]
-    assert len(storage.notifications.said(["a"], "failing")) == 1
+    assert len(storage.notifications.episodes(["a"], "failing")) == 1

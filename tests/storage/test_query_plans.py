@@ -193,10 +193,10 @@ SEARCHES = {
     "OF_ALERT": ["notifications USING INDEX notifications_alert (key=?)"],
     "LAST_BEFORE": ["notifications USING INTEGER PRIMARY KEY (rowid<?)"],
     "PAGE": ["notifications USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
-    "SAID": ["alerts USING PRIMARY KEY (job_id=? AND kind=?)"],
-    "SAY": [],
-    "UNSAY": ["alerts USING PRIMARY KEY (job_id=? AND kind=?)"],
-    "UNSAY_ALL": ["alerts USING PRIMARY KEY (job_id=?)"],
+    "EPISODES": ["alert_episodes USING PRIMARY KEY (job_id=? AND kind=?)"],
+    "STORE_EPISODE": [],
+    "END_EPISODE": ["alert_episodes USING PRIMARY KEY (job_id=? AND kind=?)"],
+    "END_EPISODES_OF_JOB": ["alert_episodes USING PRIMARY KEY (job_id=?)"],
 }
 
 
