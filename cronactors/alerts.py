@@ -1,4 +1,4 @@
-"""Alerts: what a scheduler reports of a job that needs somebody's attention."""
+"""Alerts: the reports of a scheduler about jobs that need attention."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events: what a scheduler has just committed, as values. `CronScheduler.events` streams them.
+"""Events: the changes that a scheduler has just committed, as values. `CronScheduler.events` streams them.
 
 They carry ids, names, times, statuses and causes, and never a prompt, data or a result.
 """
@@ -117,7 +117,7 @@ class RunStarted(RunEvent):
 
 @attrs.frozen(kw_only=True)
 class RunFinished(RunEvent):
-    """A run has finished: with success, failed or cancelled. One that was cancelled while it was pending has no ``started_at``."""
+    """A run has finished: it succeeded, failed or was cancelled. One that was cancelled while it was pending has no ``started_at``."""
 
 
 @attrs.frozen(kw_only=True)
@@ -132,7 +132,7 @@ class MomentSkipped(RunEvent):
 
 @attrs.frozen(kw_only=True)
 class RetryScheduled(RunEvent):
-    """A further attempt of a moment is pending; its ``trigger`` is RETRY, or RECOVERY after an interruption.
+    """A retry of a moment is pending; its ``trigger`` is RETRY, or RECOVERY after an interruption.
 
     Attributes:
         retry_at: When it may start, UTC; None: at once.
@@ -147,7 +147,7 @@ class ClockJumped:
 
     Attributes:
         seconds: By how much (s); negative: back.
-        now: What it shows now, UTC.
+        now: The time that it shows now, UTC.
     """
 
     seconds: float

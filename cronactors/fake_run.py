@@ -11,7 +11,7 @@ from cronactors.running import CurrentRun, current
 
 
 class FakeRun(CurrentRun):
-    """A current run that collects what an executor reports.
+    """A current run that collects the reports of an executor.
 
     Attributes:
         lines: The lines that were logged, without line breaks.
@@ -57,11 +57,11 @@ class FakeRun(CurrentRun):
 
 @contextmanager
 def fake_run(context: JobContext | None = None, *, previous: CronRun | None = None) -> Iterator[FakeRun]:
-    """Let `cronactors.current_run` return a run that collects what it is given, while the block runs.
+    """Let `cronactors.current_run` return a run that collects reports, while the block runs.
 
     Args:
         context: The context that the executor is called with; None: the one that `make_context` makes by default.
-        previous: What `CurrentRun.previous` returns.
+        previous: The run that `CurrentRun.previous` returns.
     """
     run = FakeRun(context, previous)
     token = current.set(run)

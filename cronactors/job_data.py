@@ -76,6 +76,6 @@ class WithData:
         """The data: a copy at each access.
 
         Raises:
-            InvalidJob: What is stored is damaged.
+            InvalidJob: The stored data is damaged.
         """
         return self._data.read()

@@ -1,4 +1,4 @@
-"""Values of JSON that cannot change: what a job, a request or a result carries."""
+"""Values of JSON that cannot change, as jobs, requests and results carry them."""
 
 from __future__ import annotations
 

@@ -325,7 +325,7 @@ class CronRun:
         """The data of the result: a copy at each access.
 
         Raises:
-            InvalidJob: What is stored is damaged.
+            InvalidJob: The stored data is damaged.
         """
         return self._result_data.read()
 

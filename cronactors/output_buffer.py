@@ -6,7 +6,7 @@ from cronactors.run_output import OUTPUT_HEAD, OUTPUT_TAIL, Piece, whole_charact
 
 
 class OutputBuffer:
-    """Keeps what belongs to the head of the output, and of the rest the last 64 KiB. Not safe for threads.
+    """Keeps the head of the output, and the last 64 KiB of the rest. Not safe for threads.
 
     Attributes:
         end: The position after all lines.
@@ -28,7 +28,7 @@ class OutputBuffer:
         self.end += len(content)
 
     def pieces(self) -> tuple[Piece, ...]:
-        """Return what is kept and not stored: one piece, or two if lines between them were left out."""
+        """Return the lines that are kept and not stored: one piece, or two if lines between them were left out."""
         last_start = self.end - len(self._last)
         if not self._first:
             found = [whole_characters(last_start, self._last)]
@@ -39,7 +39,7 @@ class OutputBuffer:
         return tuple(piece for piece in found if piece.content)
 
     def stored(self, end: int) -> None:
-        """Forget what the store has: all lines before a position, at which a line ended."""
+        """Forget the lines that the store has: all before a position, at which a line ended."""
         del self._first[: end - self._stored]
         del self._last[: max(0, end - (self.end - len(self._last)))]
         self._stored = end

@@ -57,7 +57,7 @@ class History:
         return self.days is not None or self.per_job is not None
 
     def __str__(self) -> str:
-        """Return what is deleted, in words."""
+        """Describe the runs that are deleted."""
         limits = []
         if self.days is not None:
             limits.append(f"older than {self.days:g} days")

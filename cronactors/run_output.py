@@ -47,7 +47,7 @@ class RunProgress:
 
     Attributes:
         fraction: From 0 to 1; None: unknown.
-        note: What it is doing; "" if it did not say.
+        note: What it is doing; "" if it gave none.
         at: When that was stored, UTC: at most about a second after the report.
     """
 

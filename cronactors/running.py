@@ -1,4 +1,4 @@
-"""The run that this task or thread carries out: `current_run`, and what a run can report while it is running.
+"""The run that this task or thread executes: `current_run`, and the reports that a run can make while it is running.
 
 A context variable holds the run. A runner sets it around the call of the executor, and trio copies it into the tasks that the
 executor starts and into the threads of `trio.to_thread`.
@@ -19,10 +19,10 @@ _D = TypeVar("_D")
 
 
 class CurrentRun(ABC):
-    """A run that is being carried out, as its executor sees it. `current_run` returns it.
+    """A run that is being executed, as its executor sees it. `current_run` returns it.
 
-    `log` and `report_progress` are plain calls: from the event loop or from any thread, and they never wait for the store. What
-    they report is stored about once a second, and with the finish of the run. A call after the run has finished, or in a process
+    `log` and `report_progress` are plain calls: from the event loop or from any thread, and they never wait for the store.
+    Reports are stored about once a second, and with the finish of the run. A call after the run has finished, or in a process
     that the executor forked, is ignored.
     """
 
@@ -90,7 +90,7 @@ class CurrentRun(ABC):
 
 
 current: Final[ContextVar[CurrentRun | None]] = ContextVar("cronactors_current_run", default=None)
-"""The run that this task or thread carries out."""
+"""The run that this task or thread executes."""
 
 _REQUIRED: Final = object()
 
@@ -104,10 +104,10 @@ def current_run(*, default: _D) -> CurrentRun | _D: ...
 
 
 def current_run(*, default: object = _REQUIRED) -> object:
-    """Return the run that is being carried out here: in an executor, in the tasks that it starts, and in their trio threads.
+    """Return the run that is being executed here: in an executor, in the tasks that it starts, and in their trio threads.
 
     Args:
-        default: What to return where there is no run.
+        default: Returned where there is no run.
 
     Raises:
         LookupError: There is no run here, and no default.

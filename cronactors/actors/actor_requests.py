@@ -147,7 +147,7 @@ class RecomputeAfterSetBack(Request[int | None]):
 
 @attrs.frozen
 class Snapshot:
-    """What one read of the store shows the patrol.
+    """The state of the store as the patrol needs it, from one read.
 
     Attributes:
         running: The scheduler's own running runs, each with the reason to cancel it, or None.
@@ -240,7 +240,7 @@ class Finished:
     Attributes:
         run: The finished run; None if the outcome has no effect: another owner has taken the run over, or it was finished with
             another outcome.
-        notifications: What was written for the receivers.
+        notifications: The new notifications for its receivers.
         next_claimed: The run that was claimed for the same slot, in the same transaction.
     """
 
@@ -274,7 +274,7 @@ class FinishRun(BatchRequest[Finished]):
         run_id: The run.
         outcome: Its outcome.
         claim_next: Whether to claim a run for its slot.
-        settings: What all finishes of the scheduler share.
+        settings: Shared by all finishes of the scheduler.
         claimed: The run and its job as the claim left them; None: the runner does not know.
         again: Whether the same request was sent before, and may have been carried out.
     """

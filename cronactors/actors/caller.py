@@ -39,7 +39,7 @@ class _Call:
     """One call of a user's function.
 
     Attributes:
-        deliverable: What it is called for.
+        deliverable: The notification.
         scope: The watch cancels it if the call takes too long.
         check_at: When the watch checks the call next, on trio's clock: to cancel it, and then to report it.
         is_cancelled: The call has been cancelled, because it took too long or because the caller was closed.

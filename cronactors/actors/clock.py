@@ -71,7 +71,7 @@ class Clock:
         self._tick_interval = tick
         self._wall = service.wall
         self._early = EARLY if service.virtual is None else 0
-        self._blocked_by: BlockedBy | None = None  # the answer of the last claim
+        self._blocked_by: BlockedBy | None = None  # the reply to the last claim
         self._slept_at = 0  # (ns) on the system's wall clock: if it does not change, the clock is held still
         self.queue = AsyncValue(Queue(due=0, cancelling=None))  # due now, until the first commit or snapshot shows more
         self.next_wake: Millis | None = None
@@ -137,7 +137,7 @@ class Clock:
         kind = CancelAndClaim if must_cancel else ClaimDue
         try:
             claims = await self._service.mailbox.call(kind(settings.owner, slots, settings.total, not_before))
-            for claimed in claims.runs:  # no checkpoint since the answer, so that a cancellation leaves none out
+            for claimed in claims.runs:  # no checkpoint since the reply, so that a cancellation leaves none out
                 self._pool.hand_over(claimed)
             slots -= len(claims.runs)
         finally:

@@ -39,7 +39,7 @@ class Finisher:
         may_claim: Whether a finish may claim the next run for its slot.
 
     Attributes:
-        settings: What all finishes of this scheduler share.
+        settings: Shared by all finishes of this scheduler.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Finisher:
         Args:
             claimed: The run.
             outcome: Its outcome.
-            output: What the run reported and is not stored yet; None if it reported nothing.
+            output: Reports of the run that are not stored yet; None if it made none.
 
         Returns:
             The run as it is now, and the run that was claimed for its slot; None if a stop was over before the store worked
@@ -96,7 +96,7 @@ class Finisher:
         try:
             try:
                 finished = await self._mailbox.call(self._request(claimed, outcome, output), self._on_commit)
-            except (trio.Cancelled, StoreUnavailable):  # withdrawn or rolled back, or its answer was lost
+            except (trio.Cancelled, StoreUnavailable):  # withdrawn or rolled back, or its reply was lost
                 finished = await self._keep_trying(claimed, outcome, output)
         finally:
             if finished is None:

@@ -14,9 +14,9 @@ from cronactors.storage.protocol import Storage
 
 @attrs.frozen
 class PageOfRuns(ReadRequest[HistoryPage]):
-    """Read a page of the history, newest first, and return with it what is left to read.
+    """Read a page of the history, newest first, and return with it the span that is left to read.
 
-    ``span`` is what the page before left; None: this is the first page, after the run ``after`` if there is one.
+    ``span`` is the one that the page before left; None: this is the first page, after the run ``after`` if there is one.
     """
 
     wanted: RunFilter
@@ -32,7 +32,7 @@ class PageOfRuns(ReadRequest[HistoryPage]):
 
 @attrs.frozen
 class CountRuns(ReadRequest[tuple[int, Span | None]]):
-    """Count runs of a part of the history, and return with it what is left to count."""
+    """Count runs of a part of the history, and return with it the span that is left to count."""
 
     wanted: RunFilter
     span: Span | None
@@ -44,7 +44,7 @@ class CountRuns(ReadRequest[tuple[int, Span | None]]):
 
 @attrs.frozen
 class FiguresOfRuns(ReadRequest[tuple[list[RunFigures], Span | None]]):
-    """Read the figures of runs of a part of the history, and return with them what is left to read."""
+    """Read the figures of runs of a part of the history, and return with them the span that is left to read."""
 
     wanted: RunFilter
     span: Span | None
@@ -57,7 +57,7 @@ class FiguresOfRuns(ReadRequest[tuple[list[RunFigures], Span | None]]):
 
 @attrs.frozen
 class Explain(ReadRequest[Explanation]):
-    """Explain a moment of a job: what it became, or will become."""
+    """Explain a moment of a job: whether it ran or will run, or why not."""
 
     job_id: str
     at: Millis

@@ -67,7 +67,7 @@ def fields(deliverable: Deliverable) -> log_fields.Fields:
 
 
 class Inbox:
-    """What one receiver is called for, and when.
+    """The queue of one receiver: which notification it is called for next, and when.
 
     Args:
         name: The name of the receiver.
@@ -94,7 +94,7 @@ class Inbox:
         self.in_hand: set[int] = set()
         self._queue: deque[Deliverable] = deque()
         self._behind = False  # the store may have more that can be delivered now
-        self._retry_at = math.inf  # when to look for retries that are due, on trio's clock
+        self._retry_at = math.inf  # when to read retries that are due, on trio's clock
         self._on_result = on_result
         self._on_change = on_change
         self._failures = 0  # in a row
@@ -134,7 +134,7 @@ class Inbox:
         if self._callers:
             self._callers.unpark()
 
-    def look(self) -> None:
+    def check_store(self) -> None:
         """Note that the store may have more to deliver, or that times of retries have been moved."""
         self._behind = True
         self._feeder.unpark_all()
@@ -144,9 +144,9 @@ class Inbox:
         """Note that the result of a call is stored."""
         self.in_hand.discard(result.row.id)
         if result.retry_after is not None:
-            self._look_at(trio.current_time() + result.retry_after / 1000)
+            self._check_store_at(trio.current_time() + result.retry_after / 1000)
 
-    def _look_at(self, at: float) -> None:
+    def _check_store_at(self, at: float) -> None:
         if at < self._retry_at:
             self._retry_at = at
             self._feeder.unpark_all()
@@ -158,7 +158,7 @@ class Inbox:
         def read(page: ReadyPage) -> None:  # at the commit: what is committed later is put into the queue
             self._behind = page.is_full
             if page.next_retry is not None:
-                self._look_at(trio.current_time() + seconds_until(page.next_retry))
+                self._check_store_at(trio.current_time() + seconds_until(page.next_retry))
             for deliverable in page.deliverables:
                 if deliverable.row.id not in self.in_hand:
                     self._add(deliverable)

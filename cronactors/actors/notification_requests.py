@@ -30,7 +30,7 @@ class Settle(BatchRequest[list[Deliverable]]):
 
 @attrs.frozen
 class ReadReady(ReadRequest[ReadyPage]):
-    """Read what may be delivered to a receiver now."""
+    """Read the notifications that may be delivered to a receiver now."""
 
     receiver: str
     owner: int

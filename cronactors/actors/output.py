@@ -1,8 +1,8 @@
 """The actor that stores the output of runs while they are running, and the runs from which it collects.
 
 Executors report from the event loop and from threads, often far faster than a disk writes. So a report only changes a buffer in
-memory, bounded for each run, and the writer takes what all runs have reported at most once a second, with the next commit of others
-where there is one. What is left when a run ends goes with its finish, in the same transaction: then nothing of it is lost, and a
+memory, bounded for each run, and the writer stores the reports of all runs at most once a second, with the next commit of others
+where there is one. The rest is stored in the transaction that finishes the run: so nothing of it is lost, and a
 short run costs no commit of its own.
 """
 
@@ -42,7 +42,7 @@ class LiveRun(CurrentRun):
 
     Args:
         run: The run.
-        writer: Stores what it reports.
+        writer: Stores its reports.
     """
 
     _buffer: OutputBuffer | None = None
@@ -123,7 +123,7 @@ class LiveRun(CurrentRun):
 
 
 class OutputWriter:
-    """The actor. What runs report makes it write, so an idle one costs nothing.
+    """The actor. It writes only after a run has reported something, so an idle one costs nothing.
 
     Args:
         mailbox: The mailbox of the store.
@@ -131,7 +131,7 @@ class OutputWriter:
 
     Attributes:
         mailbox: The mailbox of the store.
-        lock: Guards what runs have reported. It is held for microseconds, and reentrant: a handler of a signal, or a finalizer, may
+        lock: Guards the reports of runs. It is held for microseconds, and reentrant: a handler of a signal, or a finalizer, may
             log in the middle of another call.
     """
 

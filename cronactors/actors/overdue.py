@@ -31,14 +31,14 @@ _LONGEST_SLEEP = 60.0  # (s) in real time, since timers do not count the time wh
 
 
 class OverdueWatch:
-    """Reports moments that are due for some time and have not started.
+    """Reports moments that have been due for some time and have not started.
 
     A moment that has just become overdue is reported after one more pause. The machine may have been asleep: then the clock claims
     first.
 
     Args:
         service: The store.
-        clock: Knows what is due first.
+        clock: Has the first due moment.
         owner: The scheduler's number in the store.
         overdue_after: How long (s) a moment may be due.
     """
@@ -60,7 +60,7 @@ class OverdueWatch:
                 try:
                     await self._check()
                 except StoreUnavailable as error:  # which the store has logged
-                    logger.debug("looking for overdue moments again in %.1f s: %s", self._pause, error)
+                    logger.debug("checking for overdue moments again in %.1f s: %s", self._pause, error)
 
     async def _sleep_until_overdue(self) -> None:
         """Sleep until the first moment of the queue is overdue."""
@@ -79,7 +79,7 @@ class OverdueWatch:
         return math.inf if queue.due is None else self._service.seconds_until(queue.due + self._overdue_after)
 
     async def _check(self) -> None:
-        """Report what is overdue, a page at a time."""
+        """Report overdue jobs, a page at a time."""
         after: OverdueMoment | None = None
         while True:
             found = await self._service.mailbox.call(FindOverdue(self._overdue_after, after))

@@ -138,7 +138,7 @@ class Patrol:
             self._receivers.taken_over(taken)
 
     async def _put_back(self, without_runner: list[int]) -> None:
-        """Put back runs of this scheduler that no runner has, since the answer to their claim was lost. Only if two inspections show them so."""
+        """Put back runs of this scheduler that no runner has, since the reply to their claim was lost. Only if two inspections show them so."""
         for run_id in self._without_runner.intersection(without_runner):
             finish = FinishRun(run_id, INTERRUPTED, claim_next=False, settings=self._pool.finisher.settings)
             finished = await self._service.mailbox.call(finish)

@@ -37,7 +37,7 @@ LOOK_EVERY: Final = 600.0
 """How long (s) after a round the next one begins, if anything was committed meanwhile."""
 LOOK_WHEN_IDLE: Final = 3600.0
 """How long (s) after a round the next one begins at the latest. On virtual time there is none without a commit."""
-PIECE: Final = 0.002
+PIECE_LENGTH: Final = 0.002
 """After how long (s) on the storage thread a piece ends. Its last step and the commit add some 2 ms."""
 CLEAR: Final = 0.02
 """How long (s) before a due moment no piece is sent."""
@@ -48,7 +48,7 @@ SHARE_WHEN_IDLE: Final = 0.2
 
 
 @attrs.frozen(kw_only=True)
-class Piece:
+class PieceReport:
     """The reply to `PrunePiece`.
 
     Attributes:
@@ -61,15 +61,15 @@ class Piece:
 
 
 @attrs.frozen
-class PrunePiece(Request[Piece]):
+class PrunePiece(Request[PieceReport]):
     """Carry out a piece of a round."""
 
     round: Round
 
-    def apply(self, storage: Storage) -> Piece:
+    def apply(self, storage: Storage) -> PieceReport:
         started = time.perf_counter()
-        ended = self.round.carry_out(storage, lambda: time.perf_counter() - started >= PIECE)
-        return Piece(ended=ended, seconds=time.perf_counter() - started)
+        ended = self.round.carry_out(storage, lambda: time.perf_counter() - started >= PIECE_LENGTH)
+        return PieceReport(ended=ended, seconds=time.perf_counter() - started)
 
 
 class Pruner:
@@ -78,7 +78,7 @@ class Pruner:
     Args:
         service: The store.
         pool: Whether its runners are busy decides how much time the pieces may take.
-        clock: It shows what is due next.
+        clock: It has the time of the next due moment.
         limits: How much history is kept of jobs without a `History` of their own.
 
     Attributes:
@@ -153,7 +153,7 @@ class Pruner:
                 await self._rest(max(piece.seconds, self._service.actor.latency or 0.0))
         self.deleted += search.deleted
         if search.deleted:
-            logger.debug("deleted %d runs that are older or more than the history keeps", search.deleted)
+            logger.debug("deleted %d runs beyond the limits of the history", search.deleted)
 
     async def _until_clear(self) -> None:
         """Wait while a moment is about to come due, so that its claim does not find a piece before it."""
@@ -168,4 +168,4 @@ class Pruner:
         if self._in_real_time:
             busy = self._pool.slots.taken or self._service.mailbox.waiting
             share = SHARE if busy else SHARE_WHEN_IDLE
-            await trio.sleep(max(seconds, PIECE) * (1 / share - 1))
+            await trio.sleep(max(seconds, PIECE_LENGTH) * (1 / share - 1))

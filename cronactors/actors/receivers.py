@@ -101,12 +101,12 @@ class Receivers:
             self.is_idle.value = False
 
     def taken_over(self, receivers: Iterable[str]) -> None:
-        """Deliver what was taken over."""
+        """Deliver notifications that were taken over."""
         for name in receivers:
-            self._inboxes[name].look()
+            self._inboxes[name].check_store()
 
     def committed(self, commit: Committed) -> None:
-        """Look for alerts that a commit has written."""
+        """Deliver notifications that a commit made ready and no reply shows, such as alerts."""
         self.taken_over(commit.woken & self._inboxes.keys())
 
     def _settled(self, results: list[tuple[Inbox, CallResult]], released: list[Deliverable]) -> None:
@@ -158,7 +158,7 @@ class Receivers:
             await self._ended.wait()
 
     def close(self) -> None:
-        """End at once: cancel the calls. What is not delivered stays pending in the store."""
+        """End at once: cancel the calls. Notifications that are not delivered stay pending in the store."""
         self._scope.cancel()
         for caller in self._callers:
             caller.close()

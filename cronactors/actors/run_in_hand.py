@@ -163,7 +163,7 @@ class RunsInFlight:
             if cause is not None:
                 run.cancel(REPLACED if cause is Cause.REPLACED else CANCELLED)
             run.times_missing = 0 if run_id in in_store or run.is_finishing else run.times_missing + 1
-            if run.times_missing > 1:  # the first time, the answer to its claim or its finish may be on its way
+            if run.times_missing > 1:  # the first time, the reply to its claim or its finish may be on its way
                 logger.warning(
                     "run %s of job %s was taken over: cancelling it here",
                     run_id,

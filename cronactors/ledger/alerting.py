@@ -25,7 +25,7 @@ from cronactors.model import Cause, RunStatus
 from cronactors.notifications import ON_ALERT
 from cronactors.policy import Moments
 from cronactors.schedules.schedule import OneShot
-from cronactors.storage.notifications import EpisodeRow
+from cronactors.storage.notifications import ANY_OWNER, EpisodeRow
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import JobRow, OverdueMoment, RunRow
 
@@ -33,7 +33,6 @@ MOST_OVERDUE = 1_000
 """How many due moments one check reads; the next check continues behind them."""
 
 _WEEK: Millis = 7 * 86_400_000
-_ANY = 0  # the owner of a notification that any scheduler may deliver
 _MOST_READ = 100
 _FAILED = (Cause.ERROR, Cause.TIMEOUT, Cause.GAVE_UP)
 
@@ -71,7 +70,7 @@ def report(storage: Storage, found: Sequence[JobAlert], *, owner: int | None = N
     wanted_by = _wanted_by(storage, owner)
     if wanted_by:
         now, deliverer = storage.now(), owner if owner in wanted_by else None
-        storage.notifications.insert([notification_of(alert, now=now, owner=deliverer or _ANY) for alert in found])
+        storage.notifications.insert([notification_of(alert, now=now, owner=deliverer or ANY_OWNER) for alert in found])
 
 
 def _store_episodes(storage: Storage, found: Sequence[JobAlert]) -> None:

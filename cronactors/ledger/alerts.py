@@ -1,4 +1,4 @@
-"""Alerts as they are stored: when there is one, its stable key and its text. Pure.
+"""Alerts as they are stored: the condition of each kind, its stable key and its text. Pure.
 
 `cronactors.ledger.alerting` finds them in the storage.
 """
@@ -24,12 +24,12 @@ FIRST_FAILURES: Final = 3
 
 @attrs.frozen
 class JobAlert:
-    """An alert that was found, and what its key is made of.
+    """An alert that was found, and the parts of its key.
 
     Attributes:
         job_id: The job.
         kind: What it is about.
-        about: The run or the instant that tells it from other alerts of its kind and job.
+        about: The run or the instant by which it differs from other alerts of its kind and job.
         since: Since when that is so.
         count: How many runs or moments it is about.
         text: A sentence for people.

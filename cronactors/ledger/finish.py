@@ -48,7 +48,7 @@ class RunnerReport(Protocol):
 
 
 def finish_runs(storage: Storage, reports: Sequence[RunnerReport], *, owner: int, policy: RetryPolicy) -> list[RunRow | None]:
-    """Finish runs of an owner. A second time, after a commit whose answer was lost, changes nothing more.
+    """Finish runs of an owner. A second time, after a commit whose reply was lost, changes nothing more.
 
     Args:
         storage: Inside a transaction.

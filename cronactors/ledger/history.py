@@ -1,4 +1,4 @@
-"""Which part of the history a filter concerns. Runs on the storage thread.
+"""Finds the part of the history that a filter concerns. Runs on the storage thread.
 
 There is no index on times, which every run would pay for. But ids grow with time, so we find ``since`` and ``until`` among them by
 bisection, some 20 rows. A row says when its run started, and not when the row was added: between the two lies the time for which the

@@ -1,13 +1,13 @@
 """The time by which history is pruned, and until when pruned history decides moments. Runs on the storage thread.
 
-Nobody can undo a deletion, so a wall clock that is wrong for an hour must not cost a year of history. And a moment that is pruned while
+A deletion cannot be undone, so a wall clock that is wrong for an hour must not cost a year of history. And a moment that is pruned while
 the clock is three years ahead would be the latest pruned moment of its job: once the clock is right again, the job would stay silent for
 three years. So the history has a clock of its own, kept in `Storage.meta`. It follows the wall clock while that goes evenly with
-trio's. When the wall clock has jumped ahead of it, by being set or because no scheduler was running, it goes on as trio's clock does, and
-catches up once the wall clock has shown the later time for a day. No run from after its time is pruned, and ages count from it.
+trio's. When the wall clock has jumped ahead of it, by being set or because no scheduler was running, it keeps pace with trio's clock,
+and catches up once the wall clock has shown the later time for a day. No run from after its time is pruned, and ages count from it.
 
-What remains: a wall clock that is ahead for more than a day is believed, since nothing tells it from a program that was off. Old runs
-go too early then. If more runs than `History.per_job` are added meanwhile, and the clock is then set back, moments of that time whose runs
+The limit of this: a wall clock that is ahead for more than a day is believed, since it cannot be distinguished from a program that was
+off. Then runs are deleted too early. If more runs than `History.per_job` are added meanwhile, and the clock is then set back, moments of that time whose runs
 were pruned can run again when their time comes (`decided_until`): otherwise their job would be silent until then.
 """
 

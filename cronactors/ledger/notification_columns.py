@@ -20,7 +20,7 @@ _STATE = ("enabled", "last_error", "retry_count")
 
 
 def state_to_column(job: CronJob) -> str:
-    """Write the part of a job that its runs change: when it is delivered the job may have gone on."""
+    """Write the part of a job that its runs change: by the time of the delivery other runs may have changed it."""
     times = {name: getattr(job, name) for name in _TIMES}
     state = {name: getattr(job, name) for name in _STATE}
     return json.dumps(state | {name: None if at is None else to_millis(at) for name, at in times.items()})

@@ -1,4 +1,4 @@
-"""Notifications: who is notified of a finished run, and what follows from a call. Runs on the storage thread.
+"""Notifications: which receivers are notified of a finished run, and how the result of a call is stored. Runs on the storage thread.
 
 A finish writes a row for each receiver, so that a crash between the commit and the call loses nothing. The rows are the truth of
 order, also over several schedulers: of one job and receiver at most one is ready at a time, and the transaction that settles it
@@ -32,12 +32,9 @@ from cronactors.storage.notifications import NotificationRow, Settlement
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import RunRow
 
-ANY_OWNER = 0
-"""The owner of notifications that any scheduler may deliver."""
-
 
 class Deliverable(NamedTuple):
-    """A notification with all that its receiver is called with.
+    """A notification with the arguments for its receiver.
 
     Attributes:
         row: The notification.
@@ -55,11 +52,11 @@ class Deliverable(NamedTuple):
 
 
 class FinishReport(RunnerReport, Protocol):
-    """A report of a runner that may have been carried out before."""
+    """A report of a runner that may have been stored before."""
 
     @property
     def again(self) -> bool:
-        """Whether its answer may have been lost."""
+        """Whether it was sent before, and its reply may have been lost."""
 
 
 def add_finished(
@@ -74,7 +71,7 @@ def add_finished(
 
     Args:
         storage: Inside the transaction that has finished them.
-        reports: What the runners reported.
+        reports: The reports of the runners.
         finished: For each report the finished run; None if the report had no effect.
         receivers: The receivers that the scheduler has.
         owner: The scheduler, which delivers them.
@@ -125,7 +122,7 @@ def _job_of(report: RunnerReport, run: RunRow, views: dict[str, CronJob]) -> tup
 
 
 def deliverables(storage: Storage, rows: Sequence[NotificationRow]) -> list[Deliverable]:
-    """Read what receivers are called with: a statement for all runs, and two for all jobs."""
+    """Read the arguments for the receivers: one statement for all runs, and two for all jobs."""
     runs = storage.runs([row.run_id for row in rows if row.run_id is not None])
     wanted = {row.job_id for row in rows if row.receiver != NOTIFIER and row.job is None}
     views = {view.id: view for view in job_views(storage, storage.jobs(sorted(wanted)).values())} if wanted else {}
@@ -154,7 +151,7 @@ def _deliverable(row: NotificationRow, runs: dict[int, RunRow], views: dict[str,
 
 
 class CallResult(NamedTuple):
-    """What a call for a notification means for it.
+    """The result of a call: how it changes the notification.
 
     Attributes:
         row: The notification.

@@ -7,8 +7,8 @@ transaction the job keeps the latest moment among its pruned rows, ``pruned_unti
 We never walk over the whole history, which may have millions of rows. Ids grow with time, so runs that have become old are found by one
 walk in order of id that stops at the first young one, and continues there the next time. It leads to a job, whose runs are then
 deleted from its oldest on; so a run that one of the newest `History.keep_last` has kept goes when a later run of its job becomes old.
-Jobs with too many runs are found by a second walk, over the new runs. What neither finds, such as a run that was open for ninety days,
-is found by a new walk from the first id, once a week.
+Jobs with too many runs are found by a second walk, over the new runs. Runs that neither finds, such as one that was open for ninety days,
+are found by a new walk from the first id, once a week.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Round:
 
         Args:
             storage: Inside a transaction.
-            enough: Asked after each step.
+            enough: Called after each step.
         """
         if self._steps is None:
             self._steps = self._search(storage)
@@ -187,18 +187,18 @@ class Round:
         beyond: Millis | None = None
         if counts and limits.per_job is not None:
             beyond = yield from _moment_of(storage, job_id, limits.per_job)
-        cutoff = None if limits.days is None else time - _length(limits.days)
-        terms = Terms(time=time, cutoff=cutoff, beyond=beyond, kept_from=kept_from)
+        old_at = None if limits.days is None else time - _length(limits.days)
+        cutoffs = Cutoffs(time=time, old_at=old_at, beyond=beyond, kept_from=kept_from)
         after: Millis | None = -LATEST
         while after is not None:
-            after = self._prune_window(storage, job_id, terms, after)
+            after = self._prune_window(storage, job_id, cutoffs, after)
             yield
 
-    def _prune_window(self, storage: Storage, job_id: str, terms: Terms, after: Millis) -> Millis | None:
-        """Delete what is to go among the next runs of a job; return where the next window begins, None if none follows."""
+    def _prune_window(self, storage: Storage, job_id: str, cutoffs: Cutoffs, after: Millis) -> Millis | None:
+        """Prune the next window of runs of a job; return where the one after it begins, None if none follows."""
         job = storage.jobs([job_id]).get(job_id)
         undecided = None if job is None or not job.enabled else job.next_run_at
-        until = min(terms.kept_from, _AFTER_ALL if undecided is None else undecided, terms.time + 1) - 1
+        until = min(cutoffs.kept_from, _AFTER_ALL if undecided is None else undecided, cutoffs.time + 1) - 1
         limit = WINDOW
         following: Millis | None = None
         while True:
@@ -213,17 +213,17 @@ class Round:
             limit *= 2  # a moment with more attempts than a window holds
         candidates: list[KeptRun] = []
         for attempts in moments:
-            found = verdict(attempts, terms, undecided)
-            if found is None:
+            decision = is_pruned(attempts, cutoffs, undecided)
+            if decision is None:
                 following = None
                 break
-            if found:
+            if decision:
                 candidates += attempts
         self._delete(storage, job_id, job, candidates)
         return following
 
     def _delete(self, storage: Storage, job_id: str, job: JobRow | None, candidates: Sequence[KeptRun]) -> None:
-        """Delete runs, but for moments with a notification that waits for a receiver that exists; the job keeps what they decided."""
+        """Delete runs, but for moments with a notification that waits for a receiver that exists; the job keeps their latest moment."""
         if not candidates:
             return
         moments = {run.id: run.scheduled_at for run in candidates}
@@ -242,38 +242,38 @@ class Round:
 
 
 @attrs.frozen(kw_only=True)
-class Terms:
-    """What is kept of one job.
+class Cutoffs:
+    """The limits of one job, as the times and moments that they amount to now.
 
     Attributes:
         time: The time of the history's clock: no run from after it is pruned.
-        cutoff: Runs that finished by then are old; None: none is.
+        old_at: Runs that finished by then are old; None: none is.
         beyond: Runs of moments before it are too many; None: none are.
         kept_from: The moment of the oldest of the newest runs that stay.
     """
 
     time: Millis
-    cutoff: Millis | None
+    old_at: Millis | None
     beyond: Millis | None
     kept_from: Millis
 
 
-def verdict(attempts: Sequence[KeptRun], terms: Terms, undecided: Millis | None) -> bool | None:
+def is_pruned(attempts: Sequence[KeptRun], cutoffs: Cutoffs, undecided: Millis | None) -> bool | None:
     """Decide whether the attempts of a moment are pruned; None: neither they nor those of any later moment. Pure.
 
     Args:
         attempts: All runs of the job with this moment.
-        terms: What is kept.
+        cutoffs: The limits of the job.
         undecided: The first moment of the job that is not decided: rows at it or later were decided while the clock was ahead, and
             moments before them were not.
     """
     finished_at = max(_finished_at(run) for run in attempts)
     until = max((run.last_moment for run in attempts if not run.manual), default=attempts[0].scheduled_at)
-    if finished_at > terms.time or until > terms.time or (undecided is not None and until >= undecided):
+    if finished_at > cutoffs.time or until > cutoffs.time or (undecided is not None and until >= undecided):
         return False
-    if terms.beyond is not None and attempts[0].scheduled_at < terms.beyond:
+    if cutoffs.beyond is not None and attempts[0].scheduled_at < cutoffs.beyond:
         return True
-    return True if terms.cutoff is not None and finished_at <= terms.cutoff else None
+    return True if cutoffs.old_at is not None and finished_at <= cutoffs.old_at else None
 
 
 def _passed(page: Sequence[PassedRun], time: Millis, cutoff: Millis) -> list[PassedRun]:

@@ -22,7 +22,7 @@ from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import RunRow
 from cronactors.storage.run_output import LastPiece, PieceRow, ProgressRow
 
-PIECE: Final = 4096
+MAX_PIECE: Final = 4096
 """How many bytes one row holds at most."""
 
 
@@ -67,7 +67,7 @@ def _is_running(run: RunRow | None) -> bool:
 
 
 def _append(run_id: int, last: LastPiece | None, pieces: Sequence[Piece], now: Millis) -> tuple[list[PieceRow], list[PieceRow]]:
-    """Return what is appended to the last row of a run, if anything, and its new rows. What is stored already is left out."""
+    """Return the bytes to append to the last row of a run, if any, and its new rows. Bytes that are stored already are left out."""
     extensions: list[PieceRow] = []
     rows: list[PieceRow] = []
     stored = 0 if last is None else last.end
@@ -75,12 +75,12 @@ def _append(run_id: int, last: LastPiece | None, pieces: Sequence[Piece], now: M
         start = max(piece.start, stored)
         content = piece.content[start - piece.start :]
         if last is not None and start == last.end:
-            size = cut(content, max(0, PIECE - last.size))
+            size = cut(content, max(0, MAX_PIECE - last.size))
             if size:
                 extensions.append(PieceRow(last.id, run_id, last.start, size, now, content[:size].decode()))
             start, content = start + size, content[size:]
         while content:
-            size = cut(content, PIECE)
+            size = cut(content, MAX_PIECE)
             rows.append(PieceRow(0, run_id, start, size, now, content[:size].decode()))
             start, content = start + size, content[size:]
     return extensions, rows

@@ -1,4 +1,4 @@
-"""What a run is requested with: its own data, and a key that makes a second request return the first one's run.
+"""Requests of runs: data of their own, and a key that makes a second request return the first one's run.
 
 Runs on the storage thread. Most runs are requested with neither, or not requested at all: they have no row, and nothing is read.
 """
@@ -38,7 +38,7 @@ def find_requested(storage: Storage, job_id: str, *, key: str, data: str | None)
 
 
 def store_request(storage: Storage, run: RunRow, *, key: str | None, data: str | None) -> None:
-    """Store what a run is requested with, if it is anything."""
+    """Store the key and the data of a request, if it has any."""
     if key is not None or data is not None:
         storage.run_requests.insert(RunRequestRow(run.job_id, run.scheduled_at, key, data))
 

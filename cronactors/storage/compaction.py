@@ -48,9 +48,8 @@ def compact(path: str) -> tuple[int, int]:
 
 def _vacuum(file: Path) -> None:
     with closing(sqlite3.connect(file, timeout=_BUSY_S, isolation_level=None)) as connection:
-        connection.execute(
-            "PRAGMA locking_mode = EXCLUSIVE"
-        )  # before the first access: then no -shm is used, and nobody else may read
+        # Before the first access: then no -shm is used, and no other process may read.
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("BEGIN EXCLUSIVE")
         connection.execute("COMMIT")
         connection.execute("VACUUM")

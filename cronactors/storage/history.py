@@ -1,4 +1,4 @@
-"""What is read of the history of runs, and the verbs of a storage that read it.
+"""Filters, spans and rows of the history of runs, and the verbs of a storage that read it.
 
 A history has no end that we could count on, so each verb looks at a bounded number of rows and returns the span that is left.
 """

@@ -7,6 +7,8 @@ from typing import Final, NamedTuple, Protocol
 
 from cronactors.instants import Millis
 
+ANY_OWNER: Final = 0
+"""`NotificationRow.owner` of one that any scheduler with its receiver may deliver."""
 AT_ONCE: Final[Millis] = 0
 """`NotificationRow.ready_at` of one that may be delivered at once. No change of the clock can put it behind another."""
 
@@ -24,7 +26,7 @@ class NotificationRow(NamedTuple):
         status: ``pending``, ``delivered`` or ``given_up``.
         attempts: How many calls have failed.
         ready_at: From when on it may be delivered; 0: at once. None: an earlier one of its line is pending.
-        owner: The scheduler that delivers it; 0: any that has this receiver.
+        owner: The scheduler that delivers it; `ANY_OWNER`: any that has this receiver.
         job_state: The state of the job after the run: JSON.
         job: The job, if it was removed before the delivery: JSON.
         alert: The alert: JSON.
@@ -40,7 +42,7 @@ class NotificationRow(NamedTuple):
     status: str = "pending"
     attempts: int = 0
     ready_at: Millis | None = AT_ONCE
-    owner: int = 0
+    owner: int = ANY_OWNER
     job_state: str | None = None
     job: str | None = None
     alert: str | None = None

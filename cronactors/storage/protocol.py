@@ -43,7 +43,7 @@ class Storage(Protocol):
 
     @property
     def run_requests(self) -> RunRequestTable:
-        """What runs were requested with."""
+        """The requests of runs."""
         ...
 
     @property
@@ -53,7 +53,7 @@ class Storage(Protocol):
 
     @property
     def notifications(self) -> NotificationTable:
-        """The notifications and alerts."""
+        """The notifications, and the episodes of alerts."""
         ...
 
     @property

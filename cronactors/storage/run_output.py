@@ -13,7 +13,7 @@ class PieceRow(NamedTuple):
 
     Attributes:
         id: 0 in a row that is not stored yet.
-        start: How many bytes of the run's lines are before it. No two pieces of a run overlap; what none covers was left out.
+        start: How many bytes of the run's lines are before it. No two pieces of a run overlap; bytes that none covers were left out.
         size: The bytes of its text, in UTF-8.
         at: When it was written last.
     """

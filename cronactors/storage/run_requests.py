@@ -10,7 +10,7 @@ from cronactors.storage.rows import RunRow
 
 
 class RunRequestRow(NamedTuple):
-    """What a user requested a run with; all attempts of its moment have the same. Statements name the columns in this order.
+    """The request of a run; all attempts of its moment share it. Statements name the columns in this order.
 
     Attributes:
         scheduled_at: The moment of the requested run.

@@ -64,7 +64,7 @@ class SqlitePruning(Execution):
         return list(map(PendingNotification._make, rows))
 
     def delete_runs(self, job_id: str, runs: Sequence[KeptRun]) -> None:
-        """Delete runs and what other tables hold of them."""
+        """Delete runs, and their rows in other tables."""
         ids = [(run.id,) for run in runs]
         for statement in (DELETE_OUTPUT, DELETE_PROGRESS, DELETE_NOTIFICATIONS_OF_RUNS, DELETE_RUNS):
             self._write(statement, ids)

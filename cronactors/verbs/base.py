@@ -1,4 +1,4 @@
-"""What all verbs of a store share."""
+"""The base class of the verbs of a store."""
 
 from __future__ import annotations
 

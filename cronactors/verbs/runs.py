@@ -58,6 +58,6 @@ class RunVerbs(Verbs):
         Raises:
             RunNotFound: There is no run with that id.
             JobNotFound: The run has the data of its job, which was removed.
-            InvalidJob: What is stored is damaged.
+            InvalidJob: The stored data is damaged.
         """
         return (await self._mailbox.call(user_requests.GetRunData(check_id("run_id", run_id)))).read()

@@ -25,7 +25,7 @@ from cronactors.model import CronJob
 from cronactors.notifications import NotificationStatus
 from cronactors.policy import Outcome
 from cronactors.schedules.schedule import Cron
-from cronactors.storage.notifications import NotificationRow
+from cronactors.storage.notifications import ANY_OWNER, NotificationRow
 from cronactors.storage.rows import Claimed
 from tests.ledger_world import CANCELLED, FAILURE, HOUR, INTERRUPTED, MINUTE, SUCCESS, TIMEOUT, World, at, process
 from tests.storages import job
@@ -204,7 +204,7 @@ def test_what_was_given_up_and_reopened_belongs_to_anyone(world: World) -> None:
     finish(world, [claimed_run(world)], SUCCESS, ("notifier",))
     world.do(notifications.settle, [CallResult(stored(world)[0], NotificationStatus.GIVEN_UP, 5)], owner=world.owner)
     (row,) = world.do(notifications.retry, f"run:{stored(world)[0].run_id}", None)
-    assert (row.owner, row.status) == (notifications.ANY_OWNER, "pending")
+    assert (row.owner, row.status) == (ANY_OWNER, "pending")
     assert take_over(world, world.owner, "on_finish") == {}
     assert take_over(world, world.owner, "notifier") == {"notifier": 1}
     assert world.do(notifications.ready_page, "notifier", owner=world.owner, limit=5).deliverables[0].row.id == row.id

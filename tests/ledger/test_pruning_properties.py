@@ -12,7 +12,7 @@ from hypothesis import given, settings, strategies as st
 from cronactors.errors import JobBusy
 from cronactors.ledger import history_clock
 from cronactors.ledger.history_clock import HistoryClock
-from cronactors.ledger.pruning import KeptRun, Round, Terms, verdict
+from cronactors.ledger.pruning import Cutoffs, KeptRun, Round, is_pruned
 from cronactors.model import Overlap
 from cronactors.retention import History
 from cronactors.schedules.schedule import Cron, Interval
@@ -185,25 +185,25 @@ ROWS = st.builds(
     completed_at=st.integers(50, 150) | st.none() | st.integers(50, 300),
     range_at=st.none() | st.integers(50, 300),
 )
-TERMS = st.builds(
-    Terms,
+CUTOFFS = st.builds(
+    Cutoffs,
     time=st.integers(100, 300),
-    cutoff=st.none() | st.integers(50, 300),
+    old_at=st.none() | st.integers(50, 300),
     beyond=st.none() | st.integers(50, 300),
     kept_from=st.just(1_000),
 )
 
 
 @settings(max_examples=500)
-@given(attempts=st.lists(ROWS, min_size=1, max_size=3), terms=TERMS, undecided=st.none() | st.integers(50, 300))
-def test_a_moment_goes_only_if_all_of_its_attempts_may(attempts: list[KeptRun], terms: Terms, undecided: int | None) -> None:
-    found = verdict(attempts, terms, undecided)
+@given(attempts=st.lists(ROWS, min_size=1, max_size=3), cutoffs=CUTOFFS, undecided=st.none() | st.integers(50, 300))
+def test_a_moment_goes_only_if_all_of_its_attempts_may(attempts: list[KeptRun], cutoffs: Cutoffs, undecided: int | None) -> None:
+    found = is_pruned(attempts, cutoffs, undecided)
     if found:
         for run in attempts:
             assert run.status in {"success", "failed", "cancelled", "skipped"}
             assert run.completed_at is not None
-            assert run.completed_at <= terms.time
+            assert run.completed_at <= cutoffs.time
             assert run.manual or undecided is None or run.last_moment < undecided
-            assert run.manual or run.last_moment <= terms.time
-            old = terms.cutoff is not None and run.completed_at <= terms.cutoff
-            assert old or (terms.beyond is not None and run.scheduled_at < terms.beyond)
+            assert run.manual or run.last_moment <= cutoffs.time
+            old = cutoffs.old_at is not None and run.completed_at <= cutoffs.old_at
+            assert old or (cutoffs.beyond is not None and run.scheduled_at < cutoffs.beyond)

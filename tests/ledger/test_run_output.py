@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 
 from cronactors.errors import RunNotFound
 from cronactors.ledger import run_output, runs
-from cronactors.ledger.run_output import PIECE, NewOutput
+from cronactors.ledger.run_output import MAX_PIECE, NewOutput
 from cronactors.model import Overlap
 from cronactors.output_buffer import OutputBuffer
 from cronactors.policy import Outcome
@@ -118,8 +118,8 @@ def test_head_and_tail_are_read_whole_and_by_a_cursor(steps_drawn: list[tuple[st
         followed += part.text
         output, content = read(world, run_id), everything.encode()
         assert part.cursor == output.cursor == len(content)
-        assert sum(sizes(world, run_id)) == len(content) - output.left_out <= OUTPUT_HEAD + OUTPUT_TAIL + 2 * PIECE
-        assert len(sizes(world, run_id)) <= (OUTPUT_HEAD + OUTPUT_TAIL) // (PIECE // 2) + 8
+        assert sum(sizes(world, run_id)) == len(content) - output.left_out <= OUTPUT_HEAD + OUTPUT_TAIL + 2 * MAX_PIECE
+        assert len(sizes(world, run_id)) <= (OUTPUT_HEAD + OUTPUT_TAIL) // (MAX_PIECE // 2) + 8
         if output.left_out:
             first, second = output.text.split(f"{describe_gap(output.left_out)}\n")
             assert len(second.encode()) >= OUTPUT_TAIL - 3
