@@ -29,7 +29,7 @@ events schedules.lint spec
 settings
 policy
 run_output
-config_file ids output_buffer owner running wallclock
+config_file ids owner running wallclock
 storage.creation storage.errors storage.file_state storage.migrations storage.row_statement storage.rows storage.stop_marks
 alerts storage.history
 ledger.notification_columns log_fields notifications run_stats storage.execution storage.notifications storage.run_requests storage.schema storage.statements
@@ -45,7 +45,7 @@ ledger.notifications ledger.run_output
 ledger.claim
 ledger.own_loop
 current_notification
-actors.async_value actors.exception_groups actors.failure_log actors.forks actors.stopping actors.watchdog
+actors.async_value actors.exception_groups actors.failure_log actors.forks actors.output_buffer actors.stopping actors.watchdog
 actors.exits actors.mailbox actors.storage_thread actors.tracebacks actors.user_code
 actors.actor_requests actors.alert_requests actors.history_requests actors.notification_requests actors.outcomes actors.output_requests actors.recompute actors.store actors.user_requests
 actors.event_stream actors.inbox actors.output
@@ -73,7 +73,7 @@ RANK = {module: rank for rank, line in enumerate(LAYERS.split("\n")) for module 
 # The wings as packages hold nothing but their docstrings.
 EMPTY = {"schedules", "shell", "storage", "ledger", "actors", "verbs"}
 PURE = {
-    "errors", "instants", "backoff", "checks", "json_value", "executor_options", "job_data", "tags", "alerts", "retention", "model", "events", "run_output", "output_buffer", "spec", "settings", "policy", "shell.checks", "shell.lint",
+    "errors", "instants", "backoff", "checks", "json_value", "executor_options", "job_data", "tags", "alerts", "retention", "model", "events", "run_output", "actors.output_buffer", "spec", "settings", "policy", "shell.checks", "shell.lint",
     "schedules.zone_advice", "schedules.zones", "schedules.clock_changes", "schedules.calendar", "schedules.local_times",
     "schedules.cron_advice", "schedules.cron_fields", "schedules.cron", "schedules.cron_in_zone", "schedules.timestamps",
     "schedules.schedule", "schedules.fire_times", "schedules.schedule_json", "schedules.zone_rules", "schedules.preview",

@@ -18,11 +18,11 @@ import trio
 from cronactors.actors.exits import actor
 from cronactors.actors.forks import generation
 from cronactors.actors.mailbox import Mailbox
+from cronactors.actors.output_buffer import OutputBuffer
 from cronactors.actors.output_requests import LastFinishedRun, StoreOutput
 from cronactors.errors import StoreUnavailable
 from cronactors.ledger.run_output import NewOutput
 from cronactors.model import CronRun
-from cronactors.output_buffer import OutputBuffer
 from cronactors.run_output import Progress, encode_lines
 from cronactors.running import CurrentRun
 from cronactors.storage.rows import RunRow

@@ -7,11 +7,11 @@ from contextlib import closing
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from cronactors.actors.output_buffer import OutputBuffer
 from cronactors.errors import RunNotFound
 from cronactors.ledger import run_output, runs
 from cronactors.ledger.run_output import MAX_PIECE, NewOutput
 from cronactors.model import Overlap
-from cronactors.output_buffer import OutputBuffer
 from cronactors.policy import Outcome
 from cronactors.run_output import OUTPUT_HEAD, OUTPUT_TAIL, Piece, Progress, RunOutput, describe_gap, encode_lines
 from cronactors.storage.rows import Claimed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from cronactors.output_buffer import OutputBuffer
+from cronactors.actors.output_buffer import OutputBuffer
 from cronactors.run_output import OUTPUT_HEAD, OUTPUT_TAIL, Piece, cut, encode_lines, whole_characters
 
 MANY_WIDTHS = "aß€😀"  # one to four bytes
