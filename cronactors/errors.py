@@ -75,7 +75,7 @@ class RunClosed(CronError):
 
 
 class WouldDeadlock(CronError):
-    """Waiting for a run inside a run or a notifier could wait for ever: pass ``wait=False``."""
+    """Waiting for a run inside a run or a receiver could wait for ever: pass ``wait=False``."""
 
 
 class StoreUnavailable(CronError):

@@ -93,9 +93,9 @@ class CronScheduler:
 
         Raises:
             JobNotFound: There is none of that id.
-            JobBusy: The job has an open run and skips what overlaps.
+            JobBusy: The job has an open run and skips moments that overlap.
             InvalidJob: An argument has a wrong type or value, or the key was used with other data.
-            WouldDeadlock: Called with ``wait=True`` inside a run or a notifier, which would hold the slot that the run may need.
+            WouldDeadlock: Called with ``wait=True`` inside a run or a receiver, which would hold the slot that the run may need.
             SchedulerClosed: The scheduler's block has ended.
         """
         self._check_open()
@@ -143,7 +143,7 @@ class CronScheduler:
         return await self.store.explain(job_id, at)
 
     def events(self, *, capacity: int = 1_000) -> EventStream:
-        """Return a stream of what this scheduler's store commits from now on: jobs, runs, skipped moments and failures.
+        """Return a stream of the commits of this scheduler's store from now on: jobs, runs, skipped moments and failures.
 
         Use it as ``async with scheduler.events() as stream``, then ``async for event in stream``. Commits of other processes are not
         in it. It ends when the scheduler closes.
@@ -168,7 +168,7 @@ class CronScheduler:
         Notifications that wait for a retry are not waited for.
 
         Raises:
-            WouldDeadlock: Called inside a run or a notifier, which would wait for itself.
+            WouldDeadlock: Called inside a run or a receiver, which would wait for itself.
             SchedulerClosed: The scheduler's block has ended.
         """
         _refuse_inside("wait_idle", "would wait for itself")

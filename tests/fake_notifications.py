@@ -104,8 +104,8 @@ class FakeNotifications:
     def count_pending(self, *, most: int) -> int:
         return min(len(self._pending()), most)
 
-    def find(self, event: str) -> list[NotificationRow]:
-        return sorted(row for row in self._seen().notifications.values() if row.event == event)
+    def find(self, event_key: str) -> list[NotificationRow]:
+        return sorted(row for row in self._seen().notifications.values() if row.event_key == event_key)
 
     def page(
         self, *, before: int | None, status: str | None, receiver: str | None, limit: int

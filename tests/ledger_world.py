@@ -308,7 +308,7 @@ def prune(world: World, limits: History, *, owners: Sequence[int] = (), announce
     if announced and clock is None:
         clock = history_clock.HistoryClock(announced_at=T0 - 1_000 * DAY, time=world.now, wall=world.now)
     if clock is not None:
-        clock = attrs.evolve(clock, passes={}) if again else clock
+        clock = attrs.evolve(clock, cursors={}) if again else clock
         world.do(history_clock.write, clock)
     search = world.round(limits, owners=owners)
     world.do(search.carry_out, lambda: False)

@@ -73,7 +73,7 @@ RANK = {module: rank for rank, line in enumerate(LAYERS.split("\n")) for module 
 # The wings as packages hold nothing but their docstrings.
 EMPTY = {"schedules", "shell", "storage", "ledger", "actors", "verbs"}
 PURE = {
-    "errors", "instants", "backoff", "checks", "json_value", "executor_options", "job_data", "tags", "alerts", "retention", "model", "events", "run_output", "actors.output_buffer", "spec", "settings", "policy", "shell.checks", "shell.lint",
+    "errors", "instants", "backoff", "checks", "json_value", "executor_options", "job_data", "tags", "alerts", "retention", "model", "events", "run_output", "spec", "settings", "policy", "shell.checks", "shell.lint",
     "schedules.zone_advice", "schedules.zones", "schedules.clock_changes", "schedules.calendar", "schedules.local_times",
     "schedules.cron_advice", "schedules.cron_fields", "schedules.cron", "schedules.cron_in_zone", "schedules.timestamps",
     "schedules.schedule", "schedules.fire_times", "schedules.schedule_json", "schedules.zone_rules", "schedules.preview",

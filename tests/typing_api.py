@@ -173,7 +173,7 @@ async def on_alert(job: CronJob, alert: Alert) -> None:
     assert_type((alert.kind, alert.count, alert.text), tuple[AlertKind, int, str])
 
 
-OBSERVER: AlertObserver = on_alert
+ALERT_OBSERVER: AlertObserver = on_alert
 
 
 EXECUTORS: list[JobExecutor] = [result, text, nothing, maybe]
@@ -484,7 +484,7 @@ async def scheduler(config: CronConfig) -> None:
     )
     open_scheduler("agent.db", result, notifier=Receiver(on_finish))  # type: ignore[arg-type]
     Receiver(number)  # type: ignore[type-var]
-    Receiver(notifier, policy)  # type: ignore[misc]
+    Receiver(notifier, policy)  # type: ignore[call-arg]
     open_scheduler("agent.db", result, notifier)  # type: ignore[call-arg, arg-type]
     open_scheduler("agent.db", result, shutdown_grace=timedelta(seconds=1))  # type: ignore[arg-type]
 

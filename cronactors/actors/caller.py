@@ -83,7 +83,7 @@ class Caller:
     @actor
     async def run(self) -> None:
         """Call until closed."""
-        inside_user_code.set("a notifier")
+        inside_user_code.set("a receiver")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch)
             with self._scope:
@@ -133,7 +133,8 @@ class Caller:
                 call.result = outcome.Error(sandbox.stray_error)
             self._returned(call)
         elif sandbox.stray_error is not None:
-            logger.warning("a task that a notifier left in its nursery failed: %s", one_line(describe(sandbox.stray_error)))
+            failure = one_line(describe(sandbox.stray_error))
+            logger.warning("a task that %s left in its nursery failed: %s", self._inbox.name, failure)
             self._let_escape(sandbox.stray_error)
 
     def _returned(self, call: _Call) -> None:

@@ -118,7 +118,7 @@ class Pruner:
             try:
                 await self._carry_out_round()
                 pauses = backoff(*RETRY_PAUSES)
-            except StoreUnavailable as error:  # which the store has logged; the next round begins at the stored places
+            except StoreUnavailable as error:  # which the store has logged; the next round begins at the stored cursors
                 pause = next(pauses)
                 logger.debug("pruning again in %.1f s: %s", pause, error)
                 await trio.sleep(pause)

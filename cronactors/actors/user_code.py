@@ -1,4 +1,4 @@
-"""Calling functions of users: executors and notifiers. Whatever they raise becomes a value, whatever they leave behind ends.
+"""Calling functions of users: executors and receivers. Whatever they raise becomes a value, whatever they leave behind ends.
 
 A user's function can leave more behind than an exception. It may start tasks in the nursery around its task, open a nursery or a
 cancel scope that it never closes, or cancel that nursery; all of it is reached through `trio.lowlevel`. If we opened a nursery
@@ -27,7 +27,7 @@ Ts = TypeVarTuple("Ts")
 _POLL = 0.1  # (s) how often we check whether tasks that were left behind have ended
 
 inside_user_code: ContextVar[str | None] = ContextVar("inside_user_code", default=None)
-"""Which kind of user code this task runs, "a run" or "a notifier"; None outside. Waiting for a run in there could wait for ever."""
+"""Which kind of user code this task runs, "a run" or "a receiver"; None outside. Waiting for a run in there could wait for ever."""
 
 
 class Sandbox:

@@ -31,12 +31,12 @@ LONGEST_LEAD: Millis = 31 * DAY
 """How far ahead of the wall clock pruned moments count: a clock that was set back by more shows a time of its own, such as 1970."""
 
 _FACT = "history"
-_MOST_PASSES = 4
+_MOST_LIMITS = 4
 
 
 @attrs.frozen(kw_only=True)
-class Pass:
-    """How far the history has been searched for runs to prune, by one scheduler's limits.
+class Cursors:
+    """How far the history has been searched for runs to prune, by one scheduler's limits. Each walk continues behind its cursor.
 
     Attributes:
         aged: The last run whose age was looked at, in order of id.
@@ -63,7 +63,7 @@ class HistoryClock:
         wall: The time of the wall clock then.
         doubted_at: The time of the wall clock when it was first found ahead; None: it goes evenly.
         jumped_to: Likewise, of the last jump that was believed.
-        passes: How far the history has been searched, for each scheduler's limits.
+        cursors: How far the history has been searched, for each scheduler's limits.
     """
 
     announced_at: Millis | None = None
@@ -71,7 +71,7 @@ class HistoryClock:
     wall: Millis
     doubted_at: Millis | None = None
     jumped_to: Millis | None = None
-    passes: dict[str, Pass] = attrs.field(factory=dict)
+    cursors: dict[str, Cursors] = attrs.field(factory=dict)
 
     def advanced(self, wall: Millis, elapsed: Millis) -> HistoryClock:
         """Return the clock at a later time.
@@ -95,15 +95,15 @@ class HistoryClock:
         """Whether the announcement is old enough."""
         return self.announced_at is not None and self.time >= self.announced_at + NOTICE
 
-    def search(self, limits: History) -> Pass:
+    def cursors_of(self, limits: History) -> Cursors:
         """Return how far the history has been searched by these limits."""
-        return self.passes.get(_key(limits), Pass())
+        return self.cursors.get(_key(limits), Cursors())
 
-    def searched(self, limits: History, search: Pass) -> HistoryClock:
-        """Return the clock with a search that has come further."""
-        others = {key: each for key, each in self.passes.items() if key != _key(limits)}
-        kept = list(others.items())[1 - _MOST_PASSES :]
-        return attrs.evolve(self, passes={**dict(kept), _key(limits): search})
+    def with_cursors(self, limits: History, cursors: Cursors) -> HistoryClock:
+        """Return the clock with the cursors of a search that has come further."""
+        others = {key: each for key, each in self.cursors.items() if key != _key(limits)}
+        kept = list(others.items())[1 - _MOST_LIMITS :]
+        return attrs.evolve(self, cursors={**dict(kept), _key(limits): cursors})
 
 
 def _key(limits: History) -> str:
@@ -116,10 +116,10 @@ def read(storage: Storage) -> HistoryClock | None:
         fields = json.loads(storage.meta(_FACT) or "null")
         if fields is None:
             return None
-        passes = {str(key): Pass(**each) for key, each in fields.pop("passes").items()}
-        found = HistoryClock(**fields, passes=passes)
+        cursors = {str(key): Cursors(**each) for key, each in fields.pop("cursors").items()}
+        found = HistoryClock(**fields, cursors=cursors)
         numbers = (found.time, found.wall, found.announced_at or 0, found.doubted_at or 0, found.jumped_to or 0)
-        numbers += tuple(number for each in passes.values() for number in attrs.astuple(each))
+        numbers += tuple(number for each in cursors.values() for number in attrs.astuple(each))
         return found if all(type(number) is int for number in numbers) else None
     except (TypeError, ValueError, KeyError, AttributeError, RecursionError):  # damaged, or of a later release with more fields
         return None

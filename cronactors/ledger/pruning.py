@@ -22,7 +22,7 @@ import attrs
 from cronactors.errors import InvalidJob
 from cronactors.instants import LATEST, Millis
 from cronactors.ledger import history_clock
-from cronactors.ledger.history_clock import DAY, Pass
+from cronactors.ledger.history_clock import DAY, Cursors
 from cronactors.ledger.owners import living_receivers
 from cronactors.model import RunStatus
 from cronactors.retention import EVERYTHING, History, history_from_text
@@ -48,8 +48,7 @@ _AFTER_ALL: Millis = 2 * LATEST
 class Round:
     """One search for history to prune, carried out in pieces, each in a transaction of its own.
 
-    Between two pieces it holds a place in the search, and no row. If a transaction fails, throw the round away: the next one begins at
-    the places that are stored.
+    Between two pieces it holds no row. If a transaction fails, throw the round away: the next one begins at the stored cursors.
 
     Args:
         limits: The settings of the scheduler.
@@ -85,10 +84,10 @@ class Round:
         clock = history_clock.read(storage)
         if clock is None:
             return  # it keeps everything
-        search = clock.search(self.limits)
-        if clock.may_delete and clock.time >= search.started_at + _AGAIN:
-            search = attrs.evolve(search, aged=0, notified=0, started_at=clock.time)
-        history_clock.write(storage, clock.searched(self.limits, search))
+        cursors = clock.cursors_of(self.limits)
+        if clock.may_delete and clock.time >= cursors.started_at + _AGAIN:
+            cursors = attrs.evolve(cursors, aged=0, notified=0, started_at=clock.time)
+        history_clock.write(storage, clock.with_cursors(self.limits, cursors))
         yield
         if not clock.may_delete:
             return
@@ -98,21 +97,21 @@ class Round:
             yield from self._search_by_number(storage, clock.time, self.limits.per_job)
         yield from self._search_own_limits(storage, clock.time)
 
-    # The walks. The place of each is read and written by the step that moves it: other schedulers may have moved it between two steps.
+    # The walks. The cursor of each is read and written by the step that moves it: other schedulers may have moved it between two steps.
 
-    def _move(self, storage: Storage, **places: int) -> None:
+    def _move(self, storage: Storage, **cursors: int) -> None:
         clock = history_clock.read(storage)
         if clock is not None:
-            history_clock.write(storage, clock.searched(self.limits, attrs.evolve(clock.search(self.limits), **places)))
+            history_clock.write(storage, clock.with_cursors(self.limits, attrs.evolve(clock.cursors_of(self.limits), **cursors)))
 
-    def _place(self, storage: Storage) -> Pass:
+    def _cursors(self, storage: Storage) -> Cursors:
         clock = history_clock.read(storage)
-        return Pass() if clock is None else clock.search(self.limits)
+        return Cursors() if clock is None else clock.cursors_of(self.limits)
 
     def _search_by_age(self, storage: Storage, time: Millis, cutoff: Millis) -> Iterator[None]:
         """Walk over the runs that have become old, and prune their jobs; then over the alerts."""
         while True:
-            page = storage.pruning.runs_after(self._place(storage).aged, limit=WINDOW)
+            page = storage.pruning.runs_after(self._cursors(storage).aged, limit=WINDOW)
             passed = _passed(page, time, cutoff)
             for job_id in dict.fromkeys(run.job_id for run in passed if run.at <= cutoff):
                 yield from self._prune_job(storage, job_id, time, counts=False)
@@ -126,7 +125,7 @@ class Round:
 
     def _prune_alerts(self, storage: Storage, cutoff: Millis) -> bool:
         """Delete a page of old alerts, but for those that wait for a receiver that exists; return whether there may be more."""
-        page = storage.pruning.notifications_after(self._place(storage).notified, limit=WINDOW)
+        page = storage.pruning.notifications_after(self._cursors(storage).notified, limit=WINDOW)
         old = [each for each in page if each.created_at <= cutoff]
         if not old:
             return False
@@ -142,11 +141,11 @@ class Round:
         """Walk over the new runs, and count the runs of their jobs."""
         ends = storage.pruning.run_ids()
         if ends is None or ends[1] - ends[0] < per_job:
-            if ends is not None and ends[1] != self._place(storage).counted:
+            if ends is not None and ends[1] != self._cursors(storage).counted:
                 self._move(storage, counted=ends[1])
             return  # there are not so many runs in all
         counted: set[str] = set()
-        while page := storage.pruning.runs_after(self._place(storage).counted, limit=WINDOW):
+        while page := storage.pruning.runs_after(self._cursors(storage).counted, limit=WINDOW):
             for job_id in dict.fromkeys(run.job_id for run in page):
                 if job_id not in counted:
                     yield from self._prune_job(storage, job_id, time, counts=True)
@@ -158,11 +157,11 @@ class Round:
 
     def _search_own_limits(self, storage: Storage, time: Millis) -> Iterator[None]:
         """Prune jobs with a `History` of their own: the walks above go by the limits of the settings."""
-        page = storage.pruning.jobs_with_history(after=self._place(storage).numbered, limit=_PAGE_OF_JOBS)
+        page = storage.pruning.jobs_with_history(after=self._cursors(storage).numbered, limit=_PAGE_OF_JOBS)
         for _, job_id in page:
             yield from self._prune_job(storage, job_id, time, counts=True)
         last = page[-1][0] if len(page) == _PAGE_OF_JOBS else 0
-        if last != self._place(storage).numbered:
+        if last != self._cursors(storage).numbered:
             self._move(storage, numbered=last)
 
     # One job

@@ -60,7 +60,7 @@ def request_run(storage: Storage, job_id: str, *, key: str | None = None, data: 
 
     Raises:
         JobNotFound: There is none of that id.
-        JobBusy: The job has an open run and skips what overlaps.
+        JobBusy: The job has an open run and skips moments that overlap.
         InvalidJob: The key was used with other data.
     """
     earlier = None if key is None else find_requested(storage, job_id, key=key, data=data)

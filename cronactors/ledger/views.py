@@ -162,7 +162,7 @@ def notification_view(row: NotificationRow) -> Notification:
     reader = _Reader()
     waits = row.status == NotificationStatus.PENDING and row.attempts > 0
     view = Notification(
-        key=row.event,
+        key=row.event_key,
         receiver=row.receiver,
         job_id=row.job_id,
         run_id=None if row.run_id is None else str(row.run_id),

@@ -50,11 +50,11 @@ class NotificationRow(NamedTuple):
 
     def __repr__(self) -> str:
         """Leave out the texts of users and of their functions."""
-        return f"NotificationRow({self.id}, {self.event!r}, {self.receiver!r}, {self.status!r}, ready_at={self.ready_at})"
+        return f"NotificationRow({self.id}, {self.event_key!r}, {self.receiver!r}, {self.status!r}, ready_at={self.ready_at})"
 
     @property
-    def event(self) -> str:
-        """The stable key of its event."""
+    def event_key(self) -> str:
+        """The stable key of its event, as users see it."""
         return f"run:{self.run_id}" if self.key is None else self.key
 
     def stored(self, number: int, ready_at: Millis | None) -> NotificationRow:
@@ -155,7 +155,7 @@ class NotificationTable(Protocol):
         """Count the pending notifications of all owners and receivers, to ``most``."""
         ...
 
-    def find(self, event: str) -> list[NotificationRow]:
+    def find(self, event_key: str) -> list[NotificationRow]:
         """Return the notifications of an event, by its stable key, in order of id."""
         ...
 

@@ -172,10 +172,10 @@ class SqliteNotifications(Execution):
         """Count pending notifications."""
         return integer(self._fetch(COUNT_PENDING, (most,))[0][0])
 
-    def find(self, event: str) -> list[NotificationRow]:
+    def find(self, event_key: str) -> list[NotificationRow]:
         """Return the notifications of an event."""
-        run = _RUN_KEY.fullmatch(event)
-        rows = self._fetch(OF_ALERT, (event,)) if run is None else self._fetch(OF_RUN, (int(run[1]),))
+        run = _RUN_KEY.fullmatch(event_key)
+        rows = self._fetch(OF_ALERT, (event_key,)) if run is None else self._fetch(OF_RUN, (int(run[1]),))
         return sorted(map(NotificationRow._make, rows))
 
     def page(

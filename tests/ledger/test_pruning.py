@@ -233,7 +233,7 @@ def test_without_an_announcement_nothing_is_deleted(world):
     assert prune(world, History(days=1, keep_last=0), announced=False) == 0
 
 
-@pytest.mark.parametrize("fact", ["x", "[]", "{}", '{"time": 1, "wall": null, "passes": {}}', '{"time": 1, "passes": 3}'])
+@pytest.mark.parametrize("fact", ["x", "[]", "{}", '{"time": 1, "wall": null, "cursors": {}}', '{"time": 1, "cursors": 3}'])
 def test_a_fact_that_cannot_be_read_is_written_anew(world, fact):
     world.add(HOURLY)
     run_days(world, 1)
@@ -287,7 +287,7 @@ def test_two_schedulers_with_different_limits_do_not_disturb_each_other(world):
         prune(world, History(days=None, per_job=90, keep_last=0))
         run_days(world, 1)
     assert len(hours(world, job)) == 72 + 24
-    assert len(world.do(history_clock.read).passes) == 3
+    assert len(world.do(history_clock.read).cursors) == 3
 
 
 def test_a_round_goes_in_small_steps_and_another_may_begin_between_them(world):

@@ -36,7 +36,7 @@ def test_a_notification_comes_back_as_it_was(store: Storage) -> None:
     assert stored == [full._replace(id=1), alert("overdue:a:5", owner=7)._replace(id=2)]
     assert store.notifications.find(f"run:{2**40}") == stored[:1]
     assert store.notifications.find("overdue:a:5") == stored[1:]
-    assert [row.event for row in stored] == [f"run:{2**40}", "overdue:a:5"]
+    assert [row.event_key for row in stored] == [f"run:{2**40}", "overdue:a:5"]
     for key in ("run:1", "run:", "run:x", "run:99999999999999999999", "", "overdue:a:6"):
         assert store.notifications.find(key) == []
 
