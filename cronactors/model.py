@@ -363,8 +363,8 @@ class Health:
         store_latency: How long (s) the store took for its last transaction, with the commit and the wait for a due moment; None before
             the first.
         last_store_error: The last error of the store; None once it works again.
-        notifications_pending: How many notifications are yet to be delivered, of all receivers of the file: as it was when the
-            scheduler last looked, counted to 10,000, and with what it has done itself since.
+        notifications_pending: How many notifications are yet to be delivered, of all receivers of the file: as counted at the
+            last inspection, to 10,000, plus the changes by commits of this scheduler since.
     """
 
     last_tick: datetime | None

@@ -15,7 +15,7 @@ from cronactors.instants import Millis, from_millis
 from cronactors.model import Cause, RunStatus
 from cronactors.storage.history import RunFigures
 
-MOST_RUNS: Final = 10_000
+MOST_FIGURES: Final = 10_000
 """Over how many runs figures are made at most: the newest."""
 
 

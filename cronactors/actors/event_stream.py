@@ -33,7 +33,7 @@ class EventSource:
         self.streams: list[EventStream] = []
 
     def observed(self, storage: Storage) -> Storage:
-        """Return the storage for one transaction, so that it collects events."""
+        """Return a storage for one transaction that collects its events."""
         return cast("Storage", ObservedStorage(storage))  # it delegates most verbs
 
     def committed(self, storage: Storage) -> None:

@@ -50,8 +50,8 @@ class Receivers:
 
     Attributes:
         names: The names of the receivers.
-        pending: How many notifications are pending, as far as this scheduler knows: those in the file when it last looked, counted
-            to 10,000, and what its own commits have changed since.
+        pending: How many notifications are pending, as far as this scheduler knows: those in the file at the last inspection, counted
+            to 10,000, plus the changes by its own commits since.
         is_idle: Whether no call is running, and none can be made now.
     """
 

@@ -42,7 +42,7 @@ _LOCK_PAUSES = (0.005, 0.1)  # seconds between attempts at a locked file, the fi
 
 @attrs.frozen
 class Committed:
-    """What a commit changed, as far as clock and patrol are concerned.
+    """The changes of a commit that concern the clock, the patrol, the receivers and the pruner.
 
     Attributes:
         next_times: When something is due next, and when an open run must be cancelled next.
@@ -84,10 +84,10 @@ Listener: TypeAlias = Callable[[Committed], None]
 
 
 class Observer(Protocol):
-    """Notices what is committed, and failures; it neither waits nor raises. `event_stream` has the one that there is."""
+    """Observes commits and failures; it neither waits nor raises. `event_stream` has the only one."""
 
     def observed(self, storage: Storage) -> Storage:
-        """Return the storage for one transaction, so that it notes what is written."""
+        """Return the storage for one transaction, wrapped if its writes are to be observed."""
 
     def committed(self, storage: Storage) -> None:
         """Notice that this transaction was committed."""
@@ -112,7 +112,7 @@ class StoreActor:
 
     Attributes:
         listeners: Called after each commit that changed something.
-        observer: Notices what is committed, while a stream of events is open; else None.
+        observer: Observes commits while a stream of events is open; else None.
         last_error: Why the last batch failed; None once a commit has succeeded.
         latency: How long (s) the last transaction took, with the hop and the wait for its moment; None before the first.
         postponed: How many requests wait for a locked file.

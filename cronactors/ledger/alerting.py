@@ -10,7 +10,6 @@ episode is over. All other kinds are events. One transaction decides them, and t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
@@ -19,7 +18,7 @@ from cronactors.alerts import AlertKind
 from cronactors.instants import Millis
 from cronactors.ledger import alerts
 from cronactors.ledger.alerts import FIRST_FAILURES, JobAlert, failures_alerted, notification_of
-from cronactors.ledger.owners import running_since
+from cronactors.ledger.owners import receivers_of, running_since
 from cronactors.ledger.stored_values import is_time, stored_timing
 from cronactors.model import Cause, RunStatus
 from cronactors.notifications import ON_ALERT
@@ -46,15 +45,7 @@ def _wanted_by(storage: Storage, owner: int | None) -> set[int]:
     """
     recent = max(0, storage.now() - _WEEK)
     living = [row for row in storage.owners() if row.id == owner or row.lease_until > recent]
-    return {row.id for row in living if ON_ALERT in _names(row.receivers)}
-
-
-def _names(text: str) -> list[object]:
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return []
-    return found if isinstance(found, list) else []
+    return {row.id for row in living if ON_ALERT in receivers_of(row)}
 
 
 def report(storage: Storage, found: Sequence[JobAlert], *, owner: int | None = None) -> None:

@@ -101,7 +101,7 @@ def last_seen(storage: Storage) -> Millis | None:
 
 
 def living_receivers(storage: Storage, own: Collection[int]) -> frozenset[str]:
-    """Return the names of the receivers of notifications that exist: those of owners that have neither closed nor been silent for a day.
+    """Return the names of the receivers that exist: those of owners that have not closed, and have sent a heartbeat within a day.
 
     Args:
         storage: Inside a transaction.
@@ -111,8 +111,14 @@ def living_receivers(storage: Storage, own: Collection[int]) -> frozenset[str]:
     names: set[str] = set()
     for row in storage.owners():
         if row.id in own or (row.lease_until != 0 and row.heartbeat_at > recent):
-            try:
-                names.update(map(str, json.loads(row.receivers)))
-            except (ValueError, TypeError, RecursionError):  # damaged: as if it had none
-                continue
+            names |= receivers_of(row)
     return frozenset(names)
+
+
+def receivers_of(row: OwnerRow) -> set[str]:
+    """Return the names of the receivers that an owner has; none if the column is damaged."""
+    try:
+        names = json.loads(row.receivers)
+    except (ValueError, TypeError, RecursionError):
+        return set()
+    return set(map(str, names)) if isinstance(names, list) else set()

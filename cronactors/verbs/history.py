@@ -115,18 +115,18 @@ class HistoryVerbs(Verbs):
         Raises:
             InvalidJob: An argument has a wrong type or value.
         """
-        from cronactors.run_stats import MOST_RUNS, stats_of  # noqa: PLC0415 - imported when it is used
+        from cronactors.run_stats import MOST_FIGURES, stats_of  # noqa: PLC0415 - imported when it is used
 
         wanted = _wanted(job_id=job_id, tag=tag, user_id=user_id, since=since, until=until)
         found: list[RunFigures] = []
         span: Span | None = None
-        while len(found) <= MOST_RUNS:  # one more, to see whether there are more
-            size = min(MOST_RUNS + 1 - len(found), _PAGE)
+        while len(found) <= MOST_FIGURES:  # one more, to see whether there are more
+            size = min(MOST_FIGURES + 1 - len(found), _PAGE)
             figures, span = await self._mailbox.call(history_requests.FiguresOfRuns(wanted, span, size))
             found += figures
             if span is None:
                 break
-        return stats_of(found[:MOST_RUNS], complete=len(found) <= MOST_RUNS)
+        return stats_of(found[:MOST_FIGURES], complete=len(found) <= MOST_FIGURES)
 
     async def explain(self, job_id: str, at: datetime) -> Explanation:
         """Explain the moment ``at`` of a job: whether it ran or will run, or why not. Between two moments it shows the nearest.
