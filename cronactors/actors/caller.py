@@ -43,7 +43,7 @@ class _Call:
         scope: The watch cancels it if the call takes too long.
         check_at: When the watch checks the call next, on trio's clock: to cancel it, and then to report it.
         is_cancelled: The call has been cancelled, because it took too long or because the caller was closed.
-        result: What the function returned or raised; None: it was cancelled, or is still running.
+        result: The result or the exception of the function; None: it was cancelled, or is still running.
     """
 
     deliverable: Deliverable

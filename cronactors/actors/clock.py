@@ -181,7 +181,7 @@ class Clock:
         if self._blocked_by is BlockedBy.NO_PROGRESS:
             return _AGAIN
         queue, wait = self.queue.value, math.inf
-        # What is due and exceeds the total waits for a finish, here or elsewhere, or for the tick; what is due later does not.
+        # Due runs that exceed the total wait for a finish, here or elsewhere, or for the tick; later ones do not.
         is_due = queue.due is not None and queue.due <= self._wall() + self._early
         exceeds_total = self._blocked_by is BlockedBy.TOTAL_LIMIT and is_due
         if queue.due is not None and not exceeds_total and self._pool.slots.free.value and self._pool.may_claim():

@@ -29,7 +29,7 @@ from cronactors.policy import MAX_ERROR, retry_delay, truncated
 
 logger = logging.getLogger("cronactors.notifier")
 
-CAPACITY = 1_000
+INBOX_CAPACITY = 1_000
 """How many notifications of a receiver are kept in memory."""
 PAGE = 500
 """How many are read from the store at a time."""
@@ -123,7 +123,7 @@ class Inbox:
 
         While the store has earlier ones, later ones are left to it, so that they are delivered in order.
         """
-        if self._behind or len(self._queue) >= CAPACITY:
+        if self._behind or len(self._queue) >= INBOX_CAPACITY:
             self._behind = True
         else:
             self._add(deliverable)
@@ -176,7 +176,7 @@ class Inbox:
 
     async def _until_behind(self) -> None:
         """Wait until the store may have more, and there is room for it."""
-        while not self._behind or len(self._queue) > CAPACITY - PAGE:
+        while not self._behind or len(self._queue) > INBOX_CAPACITY - PAGE:
             if trio.current_time() >= self._retry_at:
                 self._retry_at = math.inf
                 self._behind = True
@@ -200,7 +200,7 @@ class Inbox:
         self.calls += 1
         if self._failures >= PAUSE_AFTER:
             self._on_change()  # the pause has ended
-        if self._feeder and len(self._queue) <= CAPACITY - PAGE:
+        if self._feeder and len(self._queue) <= INBOX_CAPACITY - PAGE:
             self._feeder.unpark_all()
         return self._queue.popleft()
 

@@ -1,4 +1,4 @@
-"""The actor that reports overdue moments. It runs only in schedulers that have the receiver of alerts.
+"""The actor that reports overdue moments. It runs in the event loop, and only in schedulers that have the receiver of alerts.
 
 The clock knows the first due moment of the queue. So we sleep until that one would be overdue, and read nothing before: in a scheduler
 that keeps up with its moments that never happens.

@@ -40,7 +40,7 @@ class RunnerSettings:
 
 
 class Slots:
-    """How many more runs may start. The clock takes slots before it claims, and whoever has no more use for one releases it.
+    """How many more runs may start. The clock takes slots before it claims, and each is released when it is no longer needed.
 
     Attributes:
         count: How many there are.
@@ -72,7 +72,7 @@ class Slots:
 
 
 class RunnerPool:
-    """What the clock, the runners and the supervisor share.
+    """Shared by the clock, the runners and the supervisor.
 
     Args:
         mailbox: The mailbox of the store.
@@ -160,6 +160,6 @@ class RunnerPool:
         self.close()
 
     def close(self) -> None:
-        """Let idle runners end, and the writer of output: what is left of it goes with the finishes."""
+        """Let idle runners end, and the writer of output: the rest of the output is stored with the finishes."""
         self._send.close()
         self.output.close()

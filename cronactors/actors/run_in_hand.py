@@ -37,7 +37,7 @@ class RunInHand:
     Attributes:
         claimed: The run and its job, as they were claimed.
         task: The task whose stack shows where the executor is.
-        live: What the executor sees of it, and reports its output to.
+        live: The run as its executor sees it, which collects its reports.
         scope: The scope around the executor. Its deadline is the timeout; `cancel` cancels it earlier.
         outcome: How the executor ended; None while it is still running.
         is_finishing: The executor and all that it started have ended; the outcome is being stored, or has been.

@@ -24,7 +24,7 @@ from cronactors.storage.rows import JobRow, JobState, RunRow, job_key
 
 
 class JobAction(Enum):
-    """What happens to the job of a finished run.
+    """The fate of the job of a finished run.
 
     CONTINUE: It is written as `Consequences.state` says, and disabled if it has neither a moment nor an open run left.
     HOLD_FOR_RETRY: It starts nothing before the retry.
@@ -47,7 +47,7 @@ class Consequences:
     Attributes:
         state: The job's new state, unless ``action`` changes more.
         rows: Runs to insert: those of moments that were overlapped, and last the retry, if there is one.
-        action: What happens to the job.
+        action: The fate of the job.
     """
 
     state: JobState

@@ -53,7 +53,7 @@ class BlockedBy(Enum):
 
 @attrs.frozen
 class Claims:
-    """What a claim has done.
+    """The result of a claim.
 
     Attributes:
         runs: The runs that it started, in order of time.

@@ -127,7 +127,7 @@ class SqliteNotifications(Execution):
         return row._replace(status=NotificationStatus.PENDING, attempts=0, ready_at=ready_at, owner=0)
 
     def ready(self, receiver: str, *, owner: int, now: Millis, limit: int) -> list[NotificationRow]:
-        """Return what may be delivered: two queries, so that those that are tried again do not wait behind all others."""
+        """Return notifications that may be delivered: two queries, so that retries do not wait behind all others."""
         again = self._fetch(READY_AGAIN, (owner, receiver, now, limit))
         at_once = self._fetch(READY_AT_ONCE, (owner, receiver, limit - len(again)))
         return list(map(NotificationRow._make, again + at_once))

@@ -223,7 +223,7 @@ async def test_retries_that_were_read_back_move_with_a_clock_that_is_set_back(
 async def test_however_many_a_dead_owner_has_left_all_are_taken_over(
     virtual_clock: VirtualClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module, name, value in ((store_lifetime, "TAKEN_OVER", 7), (inbox, "CAPACITY", 20), (inbox, "PAGE", 10)):
+    for module, name, value in ((store_lifetime, "TAKEN_OVER", 7), (inbox, "INBOX_CAPACITY", 20), (inbox, "PAGE", 10)):
         monkeypatch.setattr(module, name, value)
     names = [f"{n:03}" for n in range(100)]
     async with open_scheduler(tmp_path / "a.db", nothing, notifier=Notifier(seconds=29)) as scheduler:

@@ -182,7 +182,7 @@ async def test_after_five_failures_in_a_row_a_receiver_pauses_and_one_success_en
 async def test_a_receiver_that_hangs_for_an_hour_delays_no_run(
     virtual_clock: VirtualClock, monkeypatch: pytest.MonkeyPatch, slots: int
 ) -> None:
-    monkeypatch.setattr(inbox, "CAPACITY", 20)
+    monkeypatch.setattr(inbox, "INBOX_CAPACITY", 20)
     monkeypatch.setattr(inbox, "PAGE", 10)
     late: list[float] = []
 
@@ -204,7 +204,7 @@ async def test_a_receiver_that_hangs_for_an_hour_delays_no_run(
 async def test_more_than_memory_holds_is_delivered_in_order_and_nothing_twice(
     virtual_clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inbox, "CAPACITY", 6)
+    monkeypatch.setattr(inbox, "INBOX_CAPACITY", 6)
     monkeypatch.setattr(inbox, "PAGE", 3)
     notifier = Notifier(seconds=1)
     names = [f"job {n:03}" for n in range(200)]
@@ -223,7 +223,7 @@ async def test_more_than_memory_holds_is_delivered_in_order_and_nothing_twice(
 async def test_all_runs_of_one_job_are_delivered_in_order_however_far_the_receiver_is_behind(
     virtual_clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inbox, "CAPACITY", 6)
+    monkeypatch.setattr(inbox, "INBOX_CAPACITY", 6)
     monkeypatch.setattr(inbox, "PAGE", 3)
     runs: list[int] = []
 
