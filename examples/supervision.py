@@ -25,7 +25,7 @@ ACTORS = {
     "Clock.run": "clock",
     "Patrol.run": "patrol",
     "Runner.run": "runner",
-    "Notifier.run": "notifier",
+    "Receivers.run": "receivers",
     "StoreActor.run": "store",
 }
 

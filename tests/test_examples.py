@@ -41,7 +41,7 @@ def test_embedding_runs_twice_on_one_file(tmp_path):
         assert len(re.findall(r"^history: morning-check .* manual success$", output, re.MULTILINE)) == count
 
 
-IN_ORDER = ["clock", "runner", "runner", "notifier", "store"]
+IN_ORDER = ["clock", "runner", "runner", "receivers", "store"]
 
 
 def test_supervision_ends_the_actors_in_order(tmp_path):
