@@ -18,7 +18,7 @@ from cronactors.alerts import AlertKind
 from cronactors.instants import Millis
 from cronactors.ledger import alerts
 from cronactors.ledger.alerts import FIRST_FAILURES, JobAlert, failures_alerted, notification_of
-from cronactors.ledger.owners import receivers_of, running_since
+from cronactors.ledger.owners import receivers, running_since
 from cronactors.ledger.stored_values import is_time, stored_timing
 from cronactors.model import Cause, RunStatus
 from cronactors.notifications import ON_ALERT
@@ -31,21 +31,13 @@ from cronactors.storage.rows import JobRow, OverdueMoment, RunRow
 MOST_OVERDUE = 1_000
 """How many due moments one check reads; the next check continues behind them."""
 
-_WEEK: Millis = 7 * 86_400_000
 _MOST_READ = 100
 _FAILED = (Cause.ERROR, Cause.TIMEOUT, Cause.GAVE_UP)
 
 
 def _wanted_by(storage: Storage, owner: int | None) -> set[int]:
-    """Return the schedulers with the receiver of alerts that are running, or were killed less than a week ago and may start again.
-
-    Args:
-        storage: Inside a transaction.
-        owner: The scheduler whose transaction it is. It is running, also on virtual time, where nothing renews its lease.
-    """
-    recent = max(0, storage.now() - _WEEK)
-    living = [row for row in storage.owners() if row.id == owner or row.lease_until > recent]
-    return {row.id for row in living if ON_ALERT in receivers_of(row)}
+    """Return the schedulers with the receiver of alerts; ``owner`` is the one whose transaction it is."""
+    return receivers(storage, () if owner is None else (owner,)).get(ON_ALERT, set())
 
 
 def report(storage: Storage, found: Sequence[JobAlert], *, owner: int | None = None) -> None:

@@ -12,6 +12,7 @@ from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import OwnerRow
 
 _DAY: Millis = 86_400_000
+_WEEK: Millis = 7 * _DAY
 _RUNNING_SINCE = "running_since"
 """The fact (`Storage.meta`) that says since when at least one owner has been running without a gap."""
 
@@ -100,19 +101,23 @@ def last_seen(storage: Storage) -> Millis | None:
     return max((row.heartbeat_at for row in storage.owners()), default=None)
 
 
-def living_receivers(storage: Storage, own: Collection[int]) -> frozenset[str]:
-    """Return the names of the receivers that exist: those of owners that have not closed, and have sent a heartbeat within a day.
+def receivers(storage: Storage, own: Collection[int]) -> dict[str, set[int]]:
+    """Return the receivers that exist, each with the owners that have it.
+
+    An owner counts until it closes. One that was killed counts for a week, since its program may start again: alerts are still written
+    for it, and its pending notifications are not pruned.
 
     Args:
         storage: Inside a transaction.
-        own: The owners of this process, which are alive.
+        own: The owners of this process, which are alive, also on virtual time, where nothing renews their leases.
     """
-    recent = storage.now() - _DAY
-    names: set[str] = set()
+    recent = max(0, storage.now() - _WEEK)
+    found: dict[str, set[int]] = {}
     for row in storage.owners():
-        if row.id in own or (row.lease_until != 0 and row.heartbeat_at > recent):
-            names |= receivers_of(row)
-    return frozenset(names)
+        if row.id in own or row.lease_until > recent:
+            for name in receivers_of(row):
+                found.setdefault(name, set()).add(row.id)
+    return found
 
 
 def receivers_of(row: OwnerRow) -> set[str]:

@@ -23,7 +23,7 @@ from cronactors.errors import InvalidJob
 from cronactors.instants import LATEST, Millis
 from cronactors.ledger import history_clock
 from cronactors.ledger.history_clock import DAY, Cursors
-from cronactors.ledger.owners import living_receivers
+from cronactors.ledger import owners
 from cronactors.model import RunStatus
 from cronactors.retention import EVERYTHING, History, history_from_text
 from cronactors.storage.protocol import Storage
@@ -129,8 +129,8 @@ class Round:
         old = [each for each in page if each.created_at <= cutoff]
         if not old:
             return False
-        receivers = living_receivers(storage, self.owners)
-        gone = [each for each in old if each.run_id is None and not (each.status == "pending" and each.receiver in receivers)]
+        existing = owners.receivers(storage, self.owners)
+        gone = [each for each in old if each.run_id is None and not (each.status == "pending" and each.receiver in existing)]
         storage.pruning.delete_notifications([each.id for each in gone])
         for receiver, job_id in {(each.receiver, each.job_id) for each in gone if each.status == "pending"}:
             storage.pruning.release_line(receiver, job_id)
@@ -227,8 +227,8 @@ class Round:
             return
         moments = {run.id: run.scheduled_at for run in candidates}
         pending = storage.pruning.pending(list(moments))
-        receivers = living_receivers(storage, self.owners) if pending else frozenset()
-        waiting = {moments[each.run_id] for each in pending if each.receiver in receivers}
+        existing = owners.receivers(storage, self.owners) if pending else {}
+        waiting = {moments[each.run_id] for each in pending if each.receiver in existing}
         gone = [run for run in candidates if run.scheduled_at not in waiting]
         storage.pruning.delete_runs(job_id, gone)
         for receiver in {each.receiver for each in pending if moments[each.run_id] not in waiting}:
