@@ -6,7 +6,6 @@ Start with `open_scheduler`; `open_store` opens the same file without one.
 from typing import TYPE_CHECKING
 
 from cronactors.alerts import Alert, AlertKind
-from cronactors.current_notification import current_notification
 from cronactors.errors import (
     AlreadyClaimed,
     CronError,
@@ -47,10 +46,11 @@ from cronactors.model import (
     SessionMode,
     Trigger,
 )
+from cronactors.notification_context import current_notification
 from cronactors.notifications import AlertObserver, Notification, NotificationStatus, Receiver
 from cronactors.retention import History
+from cronactors.run_context import CurrentRun, current_run
 from cronactors.run_output import RunOutput, RunProgress
-from cronactors.running import CurrentRun, current_run
 from cronactors.scheduler import CronScheduler
 from cronactors.schedules.fire_times import fire_times, next_run
 from cronactors.schedules.schedule import Cron, Interval, OneShot, Schedule

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cronactors.model import CronRun, JobContext
+from cronactors.run_context import CurrentRun, current
 from cronactors.run_output import Progress, encode_lines
-from cronactors.running import CurrentRun, current
 
 
 class FakeRun(CurrentRun):

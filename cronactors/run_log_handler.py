@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from cronactors.running import current_run
+from cronactors.run_context import current_run
 
 _OURS = __name__.partition(".")[0]
 

@@ -9,7 +9,7 @@ import attrs
 
 from cronactors.errors import CronError
 from cronactors.instants import Millis, from_millis
-from cronactors.ledger import claim, clock_set_back, history_clock, jobs, own_loop, owners, recovery, runs, views
+from cronactors.ledger import claim, clock_set_back, jobs, own_loop, owners, pruning_clock, recovery, runs, views
 from cronactors.ledger.finish import finish_runs
 from cronactors.ledger.job_fields import Defaults
 from cronactors.ledger.pruning import Round
@@ -228,7 +228,7 @@ class World:
 
     def round(self, limits: History, *, owners: Sequence[int] = ()) -> Round:
         """Begin a round, at which all time has passed evenly since the last one."""
-        clock = self.do(history_clock.read)
+        clock = self.do(pruning_clock.read)
         return Round(limits, owners, elapsed=0 if clock is None else max(0, self.now - clock.wall))
 
     # Jobs and runs as they are stored
@@ -266,8 +266,8 @@ class PrunedWorld(World):
         self._pruned_at: Millis = 0
         self._gone: dict[int, RunRow] = {}
         super().__init__(make)
-        clock = history_clock.HistoryClock(announced_at=T0 - 1_000 * DAY, time=T0, wall=T0)
-        self.do(history_clock.write, clock)
+        clock = pruning_clock.HistoryClock(announced_at=T0 - 1_000 * DAY, time=T0, wall=T0)
+        self.do(pruning_clock.write, clock)
 
     def pass_time(self, by: Millis) -> None:
         super().pass_time(by)
@@ -304,12 +304,12 @@ def prune(world: World, limits: History, *, owners: Sequence[int] = (), announce
         announced: Whether it was announced long ago that history is deleted.
         again: Whether the search begins at the first run, as it does once a week.
     """
-    clock = world.do(history_clock.read)
+    clock = world.do(pruning_clock.read)
     if announced and clock is None:
-        clock = history_clock.HistoryClock(announced_at=T0 - 1_000 * DAY, time=world.now, wall=world.now)
+        clock = pruning_clock.HistoryClock(announced_at=T0 - 1_000 * DAY, time=world.now, wall=world.now)
     if clock is not None:
         clock = attrs.evolve(clock, cursors={}) if again else clock
-        world.do(history_clock.write, clock)
+        world.do(pruning_clock.write, clock)
     search = world.round(limits, owners=owners)
     world.do(search.carry_out, lambda: False)
     return search.deleted

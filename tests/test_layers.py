@@ -29,12 +29,12 @@ events schedules.lint spec
 settings
 policy
 run_output
-config_file ids owner running wallclock
+config_file ids owner run_context wallclock
 storage.creation storage.errors storage.file_state storage.migrations storage.row_statement storage.rows storage.stop_marks
 alerts storage.history
 ledger.notification_columns log_fields notifications run_stats storage.execution storage.notifications storage.run_requests storage.schema storage.statements
-ledger.alerts storage.compaction storage.connection storage.protocol storage.sqlite_history storage.sqlite_jobs storage.sqlite_notifications storage.sqlite_run_output storage.sqlite_run_requests
-ledger.history ledger.history_clock storage.sqlite_pruning
+ledger.alert_texts storage.compaction storage.connection storage.protocol storage.sqlite_history storage.sqlite_jobs storage.sqlite_notifications storage.sqlite_run_output storage.sqlite_run_requests
+ledger.history ledger.pruning_clock storage.sqlite_pruning
 storage.sqlite
 ledger.job_fields ledger.leases ledger.new_rows ledger.open_runs ledger.run_requests ledger.stored_values
 ledger.after_run ledger.clock_set_back ledger.explain ledger.owners ledger.views ledger.waiting ledger.zone_changes
@@ -44,12 +44,12 @@ ledger.cancel_other ledger.recovery ledger.runs ledger.upsert
 ledger.notifications ledger.run_output
 ledger.claim
 ledger.own_loop
-current_notification
+notification_context
 actors.async_value actors.exception_groups actors.failure_log actors.forks actors.output_buffer actors.stopping actors.watchdog
 actors.exits actors.mailbox actors.storage_thread actors.tracebacks actors.user_code
 actors.actor_requests actors.alert_requests actors.history_requests actors.notification_requests actors.outcomes actors.output_requests actors.recompute actors.store actors.user_requests
 actors.event_stream actors.inbox actors.output
-actors.caller actors.leases actors.run_in_hand
+actors.deliverer actors.leases actors.run_in_hand
 actors.store_lifetime actors.wall_clock_watch
 actors.receivers
 actors.finisher

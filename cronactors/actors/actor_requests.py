@@ -16,10 +16,10 @@ from cronactors.ledger import (
     claim,
     clock_set_back,
     finish,
-    history_clock,
     leases,
     notifications,
     owners,
+    pruning_clock,
     recovery,
     run_output,
     views,
@@ -84,7 +84,7 @@ class Register(Request[Registered]):
             owner=owners.register(storage, self.process, self.receivers),
             rules=note_rules(storage),
             pending=storage.notifications.count_pending(most=MOST_COUNTED),
-            announces_deletion=self.limits is not None and history_clock.start(storage, self.limits),
+            announces_deletion=self.limits is not None and pruning_clock.start(storage, self.limits),
         )
 
 

@@ -23,8 +23,8 @@ from cronactors.actors.output_requests import LastFinishedRun, StoreOutput
 from cronactors.errors import StoreUnavailable
 from cronactors.ledger.run_output import NewOutput
 from cronactors.model import CronRun
+from cronactors.run_context import CurrentRun
 from cronactors.run_output import Progress, encode_lines
-from cronactors.running import CurrentRun
 from cronactors.storage.rows import RunRow
 
 logger = logging.getLogger("cronactors.runner")

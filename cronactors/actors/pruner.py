@@ -24,8 +24,8 @@ from cronactors.actors.store_lifetime import StoreService
 from cronactors.backoff import backoff
 from cronactors.errors import StoreUnavailable
 from cronactors.instants import Millis, iso_utc
-from cronactors.ledger.history_clock import NOTICE
 from cronactors.ledger.pruning import Round
+from cronactors.ledger.pruning_clock import NOTICE
 from cronactors.retention import History
 from cronactors.storage.protocol import Storage
 

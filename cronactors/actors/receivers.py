@@ -14,7 +14,7 @@ from typing import TypeAlias
 import trio
 
 from cronactors.actors.async_value import AsyncValue
-from cronactors.actors.caller import Bind, Caller
+from cronactors.actors.deliverer import Bind, Deliverer
 from cronactors.actors.exits import actor
 from cronactors.actors.inbox import Inbox
 from cronactors.actors.mailbox import RETRY_PAUSES, Mailbox
@@ -63,7 +63,7 @@ class Receivers:
         escape: Callable[[BaseException], None],
     ) -> None:
         self._inboxes: dict[str, Inbox] = {}
-        self._callers: list[Caller] = []
+        self._deliverers: list[Deliverer] = []
         self._escape = escape
         self._results: list[tuple[Inbox, CallResult]] = []
         self._has_results = trio.lowlevel.ParkingLot()
@@ -83,7 +83,7 @@ class Receivers:
     def _add(self, name: str, receiver: AnyReceiver, bind: Bind) -> None:
         inbox = Inbox(name, receiver, on_result=self._put_result, on_change=self._update_idle)
         self._inboxes[name] = inbox
-        self._callers += [Caller(inbox, bind, self._escape) for _ in range(receiver.concurrency)]
+        self._deliverers += [Deliverer(inbox, bind, self._escape) for _ in range(receiver.concurrency)]
 
     def _update_idle(self) -> None:
         self.is_idle.value = all(inbox.is_idle for inbox in self._inboxes.values())
@@ -160,7 +160,7 @@ class Receivers:
     def close(self) -> None:
         """End at once: cancel the calls. Notifications that are not delivered stay pending in the store."""
         self._scope.cancel()
-        for caller in self._callers:
+        for caller in self._deliverers:
             caller.close()
 
     async def finish(self, mailbox: Mailbox, owner: int, until: float) -> None:
@@ -183,7 +183,7 @@ class Receivers:
         try:
             with trio.CancelScope(shield=True):
                 async with trio.open_nursery() as nursery:
-                    for caller in self._callers:
+                    for caller in self._deliverers:
                         nursery.start_soon(caller.run)
                     with self._scope:
                         async with trio.open_nursery() as background:

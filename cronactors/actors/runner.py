@@ -28,7 +28,7 @@ from cronactors.errors import one_line, shorten
 from cronactors.ledger.views import context_of
 from cronactors.model import Cause, JobContext, RunStatus
 from cronactors.policy import Outcome
-from cronactors.running import current
+from cronactors.run_context import current
 from cronactors.storage.rows import Claimed
 
 logger = logging.getLogger("cronactors.runner")

@@ -16,8 +16,8 @@ import attrs
 
 from cronactors.alerts import AlertKind
 from cronactors.instants import Millis
-from cronactors.ledger import alerts
-from cronactors.ledger.alerts import FIRST_FAILURES, JobAlert, failures_alerted, notification_of
+from cronactors.ledger import alert_texts
+from cronactors.ledger.alert_texts import FIRST_FAILURES, FoundAlert, failures_alerted, notification_of
 from cronactors.ledger.owners import receivers, running_since
 from cronactors.ledger.stored_values import is_time, stored_timing
 from cronactors.model import Cause, RunStatus
@@ -40,7 +40,7 @@ def _wanted_by(storage: Storage, owner: int | None) -> set[int]:
     return receivers(storage, () if owner is None else (owner,)).get(ON_ALERT, set())
 
 
-def report(storage: Storage, found: Sequence[JobAlert], *, owner: int | None = None) -> None:
+def report(storage: Storage, found: Sequence[FoundAlert], *, owner: int | None = None) -> None:
     """Write alerts, if they are wanted.
 
     Args:
@@ -56,7 +56,7 @@ def report(storage: Storage, found: Sequence[JobAlert], *, owner: int | None = N
         storage.notifications.insert([notification_of(alert, now=now, owner=deliverer or ANY_OWNER) for alert in found])
 
 
-def _store_episodes(storage: Storage, found: Sequence[JobAlert]) -> None:
+def _store_episodes(storage: Storage, found: Sequence[FoundAlert]) -> None:
     """Store the episodes that alerts are about."""
     now = storage.now()
     storage.notifications.store_episodes([EpisodeRow(alert.job_id, alert.kind, alert.since, now, alert.count) for alert in found])
@@ -98,7 +98,7 @@ def report_failures(storage: Storage, finished: Iterable[FinishedRun], *, owner:
     episodes = storage.notifications.episodes([each.job.id for each in failed + recovered], AlertKind.FAILING)
     over = [each for each in recovered if each.job.id in episodes]
     storage.notifications.end_episodes([each.job.id for each in over], AlertKind.FAILING)
-    found = [alerts.recovered(each.job, each.run, failures=each.job.consecutive_failures, now=now) for each in over]
+    found = [alert_texts.recovered(each.job, each.run, failures=each.job.consecutive_failures, now=now) for each in over]
     if failed and _wanted_by(storage, owner):
         failing = [alert for each in failed if (alert := _failing(storage, each, episodes.get(each.job.id))) is not None]
         _store_episodes(storage, failing)
@@ -106,11 +106,11 @@ def report_failures(storage: Storage, finished: Iterable[FinishedRun], *, owner:
     report(storage, found, owner=owner)
 
 
-def _failing(storage: Storage, each: FinishedRun, episode: EpisodeRow | None) -> JobAlert | None:
+def _failing(storage: Storage, each: FinishedRun, episode: EpisodeRow | None) -> FoundAlert | None:
     if episode is not None and failures_alerted(each.failures) <= episode.alerted_count:
         return None
     since = episode.since if episode is not None and is_time(episode.since) else _first_failure(storage, each)
-    return alerts.failing(each.job, each.run, failures=each.failures, since=since)
+    return alert_texts.failing(each.job, each.run, failures=each.failures, since=since)
 
 
 def _first_failure(storage: Storage, each: FinishedRun) -> Millis:
@@ -167,7 +167,7 @@ def report_missed(storage: Storage, decided: Iterable[DecidedMoments], *, owner:
     report(storage, [alert for each in lost if (alert := _missed(each, since)) is not None], owner=owner)
 
 
-def _missed(decided: DecidedMoments, since: Millis) -> JobAlert | None:
+def _missed(decided: DecidedMoments, since: Millis) -> FoundAlert | None:
     """Make the alert of the moments that are before ``since``; None if there are none."""
     timing = stored_timing(decided.job)
     merged = [moments.by_first for moments in decided.runs if moments.count > 1]
@@ -179,14 +179,14 @@ def _missed(decided: DecidedMoments, since: Millis) -> JobAlert | None:
     last = max(min(moments.range_at or moments.at, timing.until(since - 1) or first) for moments in before)
     counts = [timing.count(moments.at, min(moments.range_at or moments.at, since - 1)) for moments in before]
     skipped_count = sum(count for moments, count in zip(before, counts, strict=True) if moments in skipped)
-    return alerts.missed(decided.job, first=first, last=last, moments=sum(counts), skipped=skipped_count)
+    return alert_texts.missed(decided.job, first=first, last=last, moments=sum(counts), skipped=skipped_count)
 
 
 def report_ended(storage: Storage, job: JobRow, *, owner: int | None) -> None:
     """Report that a job has no more moments, unless its schedule is one moment; see `report`."""
     timing = stored_timing(job)
     if timing is not None and not isinstance(timing.schedule, OneShot):
-        report(storage, [alerts.ended(job, now=storage.now())], owner=owner)
+        report(storage, [alert_texts.ended(job, now=storage.now())], owner=owner)
 
 
 @attrs.frozen
@@ -240,7 +240,7 @@ def report_overdue(storage: Storage, ids: Sequence[str], *, overdue_after: Milli
         if not _was_alerted(episodes, job.id, moment):
             timing = stored_timing(job)
             moments = 1 if timing is None else max(1, timing.count(moment, now))
-            found.append(alerts.overdue(job, moment=moment, moments=moments, now=now))
+            found.append(alert_texts.overdue(job, moment=moment, moments=moments, now=now))
     _store_episodes(storage, found)
     report(storage, found, owner=owner)
 
@@ -273,5 +273,5 @@ def report_stuck(storage: Storage, stuck: Sequence[StuckRun]) -> None:
         run = runs.get(each.run_id)
         job = None if run is None else jobs.get(run.job_id)
         if run is not None and job is not None and run.status == RunStatus.RUNNING:
-            found.append(alerts.stuck(job, run, cause=each.cause, since=now - each.cancelled_for, now=now))
+            found.append(alert_texts.stuck(job, run, cause=each.cause, since=now - each.cancelled_for, now=now))
     report(storage, found, owner=next((run.owner for run in runs.values()), None))

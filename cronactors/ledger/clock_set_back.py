@@ -15,7 +15,7 @@ import attrs
 
 from cronactors.instants import LATEST, Millis
 from cronactors.ledger import leases
-from cronactors.ledger.history_clock import decided_until
+from cronactors.ledger.pruning_clock import decided_until
 from cronactors.ledger.stored_values import stored_timing
 from cronactors.policy import Timing
 from cronactors.schedules.schedule import Interval, OneShot

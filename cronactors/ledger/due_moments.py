@@ -6,8 +6,8 @@ import attrs
 
 from cronactors.errors import CronError, InvalidJob, InvalidSchedule
 from cronactors.instants import Millis
-from cronactors.ledger import alerting, alerts
-from cronactors.ledger.history_clock import decided_until
+from cronactors.ledger import alert_texts, alerting
+from cronactors.ledger.pruning_clock import decided_until
 from cronactors.ledger.stored_values import check_policies, timing_of, unreadable
 from cronactors.ledger.waiting import disable_job
 from cronactors.model import Cause
@@ -89,4 +89,4 @@ def decided_ahead_of_clock(job: JobRow, decision: Decision) -> int | None:
 def disable_unreadable(storage: Storage, job: JobRow, error: CronError) -> None:
     """Disable a job whose schedule or policies cannot be read; its ``last_error`` says why."""
     disable_job(storage, job._replace(last_error=f"paused: {unreadable(error)}"), Cause.CANCELLED)
-    alerting.report(storage, [alerts.paused_as_unreadable(job, why=unreadable(error), now=storage.now())])
+    alerting.report(storage, [alert_texts.paused_as_unreadable(job, why=unreadable(error), now=storage.now())])

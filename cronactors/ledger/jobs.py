@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 
 from cronactors.errors import DuplicateJob, InvalidJob, InvalidSchedule, JobNotFound, shorten
 from cronactors.instants import Millis, from_millis
-from cronactors.ledger.history_clock import decided_until
 from cronactors.ledger.job_fields import Defaults, columns_of_changes, columns_of_spec, row_of, with_columns
 from cronactors.ledger.new_rows import skipped_run
 from cronactors.ledger.open_runs import holder
+from cronactors.ledger.pruning_clock import decided_until
 from cronactors.ledger.stored_values import schedule_of, timing_of
 from cronactors.ledger.waiting import cancel_pending, delete_job, disable_job, release_crash_loops, release_first, skip_due
 from cronactors.ledger.zone_changes import note_older_rules

@@ -2,7 +2,7 @@
 
 A moment runs only once because its row is there, also after the clock was set back. So pruning forgets no decision: in the same
 transaction the job keeps the latest moment among its pruned rows, ``pruned_until``, and nothing up to it is claimed again
-(`history_clock.decided_until`).
+(`pruning_clock.decided_until`).
 
 We never walk over the whole history, which may have millions of rows. Ids grow with time, so runs that have become old are found by one
 walk in order of id that stops at the first young one, and continues there the next time. It leads to a job, whose runs are then
@@ -21,9 +21,8 @@ import attrs
 
 from cronactors.errors import InvalidJob
 from cronactors.instants import LATEST, Millis
-from cronactors.ledger import history_clock
-from cronactors.ledger.history_clock import DAY, Cursors
-from cronactors.ledger import owners
+from cronactors.ledger import owners, pruning_clock
+from cronactors.ledger.pruning_clock import DAY, Cursors
 from cronactors.model import RunStatus
 from cronactors.retention import EVERYTHING, History, history_from_text
 from cronactors.storage.protocol import Storage
@@ -80,14 +79,14 @@ class Round:
 
     def _search(self, storage: Storage) -> Iterator[None]:
         """Search by age, by number, and among jobs with limits of their own. Yields after each step."""
-        self.announces = history_clock.start(storage, self.limits, elapsed=self.elapsed)
-        clock = history_clock.read(storage)
+        self.announces = pruning_clock.start(storage, self.limits, elapsed=self.elapsed)
+        clock = pruning_clock.read(storage)
         if clock is None:
             return  # it keeps everything
         cursors = clock.cursors_of(self.limits)
         if clock.may_delete and clock.time >= cursors.started_at + _AGAIN:
             cursors = attrs.evolve(cursors, aged=0, notified=0, started_at=clock.time)
-        history_clock.write(storage, clock.with_cursors(self.limits, cursors))
+        pruning_clock.write(storage, clock.with_cursors(self.limits, cursors))
         yield
         if not clock.may_delete:
             return
@@ -100,12 +99,12 @@ class Round:
     # The walks. The cursor of each is read and written by the step that moves it: other schedulers may have moved it between two steps.
 
     def _move(self, storage: Storage, **cursors: int) -> None:
-        clock = history_clock.read(storage)
+        clock = pruning_clock.read(storage)
         if clock is not None:
-            history_clock.write(storage, clock.with_cursors(self.limits, attrs.evolve(clock.cursors_of(self.limits), **cursors)))
+            pruning_clock.write(storage, clock.with_cursors(self.limits, attrs.evolve(clock.cursors_of(self.limits), **cursors)))
 
     def _cursors(self, storage: Storage) -> Cursors:
-        clock = history_clock.read(storage)
+        clock = pruning_clock.read(storage)
         return Cursors() if clock is None else clock.cursors_of(self.limits)
 
     def _search_by_age(self, storage: Storage, time: Millis, cutoff: Millis) -> Iterator[None]:
@@ -235,7 +234,7 @@ class Round:
             storage.pruning.release_line(receiver, job_id)
         until = max((run.last_moment for run in gone if not run.manual), default=None)
         if until is not None and job is not None:
-            known = history_clock.decided_until(storage, job, storage.now())
+            known = pruning_clock.decided_until(storage, job, storage.now())
             storage.pruning.set_pruned_until(job_id, until if known is None else max(until, known))
         self.deleted += len(gone)
 

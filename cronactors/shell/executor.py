@@ -13,7 +13,7 @@ import trio
 
 from cronactors.errors import CronError, InvalidConfig, shorten
 from cronactors.model import JobContext, JobExecutor, JobResult
-from cronactors.running import current_run
+from cronactors.run_context import current_run
 from cronactors.shell.checks import DEFAULT_SHELL, check_shell_options
 from cronactors.shell.exit_status import explain_unknown_status, wait_for_exit_status
 from cronactors.shell.live_lines import LiveLines

@@ -6,7 +6,7 @@ import codecs
 from io import IncrementalNewlineDecoder
 from typing import Final
 
-from cronactors.running import CurrentRun
+from cronactors.run_context import CurrentRun
 
 LONGEST_LINE: Final = 8 * 1024
 """How many characters without a line break are sent as a line of their own."""

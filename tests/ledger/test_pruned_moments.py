@@ -8,9 +8,9 @@ from contextlib import closing
 import pytest
 
 from cronactors.instants import Millis
-from cronactors.ledger import history_clock
+from cronactors.ledger import pruning_clock
 from cronactors.ledger.explain import explain
-from cronactors.ledger.history_clock import HistoryClock
+from cronactors.ledger.pruning_clock import HistoryClock
 from cronactors.model import Cause, Explanation, Fate, Overlap
 from cronactors.retention import History
 from cronactors.schedules.schedule import Cron, Interval
@@ -127,7 +127,7 @@ def test_while_the_clock_is_ahead_for_less_than_a_day_no_run_of_that_time_is_pru
     world.now += 1_000 * DAY
     run_minutes(world, 100)
     assert world.job(job).pruned_until == T0 + 10 * MINUTE
-    assert world.do(history_clock.read).time < T0 + HOUR * 3
+    assert world.do(pruning_clock.read).time < T0 + HOUR * 3
     world.now -= 1_000 * DAY
     world.notice_set_back(1_000 * DAY, set_to=world.now)
     ran = run_minutes(world, 10)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from cronactors.ledger import history_clock
-from cronactors.ledger.history_clock import NOTICE
+from cronactors.ledger import pruning_clock
 from cronactors.ledger.pruning import WINDOW
+from cronactors.ledger.pruning_clock import NOTICE
 from cronactors.model import Overlap
 from cronactors.retention import EVERYTHING, History
 from cronactors.schedules.schedule import Interval
@@ -166,15 +166,15 @@ def test_a_run_stays_while_a_receiver_that_exists_has_to_be_notified(world, rece
     assert len(pending(world)) == (3 if exists else 0)
 
 
-def test_an_owner_that_has_been_silent_for_a_day_has_no_receivers_unless_it_is_ours(world):
+def test_an_owner_that_has_been_silent_for_a_week_has_no_receivers_unless_it_is_ours(world):
     world.do(lambda storage: storage.insert_owner(storage.owners()[0]._replace(receivers='["mail"]')))
     job = world.add(HOURLY)
-    run_days(world, 2)
+    run_days(world, 8)
     notify(world, world.history(job)[0], "mail")
     prune(world, History(days=1, keep_last=0), owners={2})
     assert hours(world, job)[0] == 1
     prune(world, History(days=1, keep_last=0), again=True)
-    assert hours(world, job)[0] == 25
+    assert hours(world, job)[0] == 169
 
 
 def test_a_notification_that_waited_for_one_that_was_deleted_is_released(world):
@@ -194,7 +194,7 @@ def test_old_alerts_go_but_for_those_that_a_receiver_waits_for(world):
         world.do(lambda storage: storage.notifications.insert([row]))
 
     world.do(lambda storage: storage.insert_owner(storage.owners()[0]._replace(receivers='["mail"]')))
-    world.do(history_clock.start, History())
+    world.do(pruning_clock.start, History())
     for receiver in ("mail", "on_alert"):
         alert("old", receiver)
     world.pass_time(2 * DAY)
@@ -211,8 +211,8 @@ def test_nothing_is_deleted_within_a_day_of_the_announcement(world):
     world.add(HOURLY)
     run_days(world, 4)
     limits = History(days=1, keep_last=0)
-    assert world.do(history_clock.start, limits)
-    assert not world.do(history_clock.start, limits)
+    assert world.do(pruning_clock.start, limits)
+    assert not world.do(pruning_clock.start, limits)
     assert prune(world, limits, announced=False) == 0
     world.pass_time(NOTICE - 1)
     assert prune(world, limits, announced=False) == 0
@@ -221,7 +221,7 @@ def test_nothing_is_deleted_within_a_day_of_the_announcement(world):
 
 
 def test_a_store_without_history_needs_no_announcement(world):
-    assert not world.do(history_clock.start, History())
+    assert not world.do(pruning_clock.start, History())
     world.add(HOURLY)
     run_days(world, 4)
     assert prune(world, History(days=1, keep_last=0), announced=False) == 72
@@ -241,15 +241,15 @@ def test_a_fact_that_cannot_be_read_is_written_anew(world, fact):
     search = world.round(History(days=0.1, keep_last=0))
     assert world.do(search.carry_out, lambda: False)
     assert (search.deleted, search.announces) == (0, True)
-    assert world.do(history_clock.read) is not None
+    assert world.do(pruning_clock.read) is not None
 
 
 def test_an_announcement_of_a_clock_that_was_ahead_counts_anew(world):
     world.add(HOURLY)
     run_days(world, 1)
-    assert world.do(history_clock.start, History())
+    assert world.do(pruning_clock.start, History())
     world.now = T0
-    assert world.do(history_clock.start, History())
+    assert world.do(pruning_clock.start, History())
 
 
 # The walks
@@ -287,14 +287,14 @@ def test_two_schedulers_with_different_limits_do_not_disturb_each_other(world):
         prune(world, History(days=None, per_job=90, keep_last=0))
         run_days(world, 1)
     assert len(hours(world, job)) == 72 + 24
-    assert len(world.do(history_clock.read).cursors) == 3
+    assert len(world.do(pruning_clock.read).cursors) == 3
 
 
 def test_a_round_goes_in_small_steps_and_another_may_begin_between_them(world):
     job = world.add(HOURLY)
     run_days(world, 20)
     limits = History(days=1, per_job=1_000, keep_last=0)
-    world.do(history_clock.start, limits)
+    world.do(pruning_clock.start, limits)
     world.pass_time(NOTICE)
     first, second = world.round(limits), world.round(limits)
     pieces = 0

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from cronactors.errors import JobBusy
-from cronactors.ledger import history_clock
-from cronactors.ledger.history_clock import HistoryClock
+from cronactors.ledger import pruning_clock
 from cronactors.ledger.pruning import Cutoffs, KeptRun, Round, is_pruned
+from cronactors.ledger.pruning_clock import HistoryClock
 from cronactors.model import Overlap
 from cronactors.retention import History
 from cronactors.schedules.schedule import Cron, Interval
@@ -54,7 +54,7 @@ class Life:
         self.ran: Counter[tuple[str, int]] = Counter()
         world.do(lambda storage: storage.insert_owner(storage.owners()[0]._replace(receivers=RECEIVERS)))
         clock = HistoryClock(announced_at=T0 - 1_000 * DAY, time=T0, wall=T0)
-        world.do(history_clock.write, clock)
+        world.do(pruning_clock.write, clock)
         self.jobs = [
             world.add(Interval(MINUTE)),
             world.add(Cron("*/5 * * * *"), overlap=Overlap.BUFFER_ALL),

@@ -23,7 +23,7 @@ FIRST_FAILURES: Final = 3
 
 
 @attrs.frozen
-class JobAlert:
+class FoundAlert:
     """An alert that was found, and the parts of its key.
 
     Attributes:
@@ -48,7 +48,7 @@ class JobAlert:
         return f"{self.kind}:{self.about}" if self.kind is AlertKind.STUCK else f"{self.kind}:{self.job_id}:{self.about}"
 
 
-def notification_of(alert: JobAlert, *, now: Millis, owner: int) -> NotificationRow:
+def notification_of(alert: FoundAlert, *, now: Millis, owner: int) -> NotificationRow:
     """Make the row that delivers an alert; 0: by any scheduler that has the receiver."""
     return NotificationRow(
         id=0,
@@ -73,7 +73,7 @@ def failures_alerted(failures: int) -> int:
 # One function for each kind
 
 
-def failing(job: JobRow, run: RunRow, *, failures: int, since: Millis) -> JobAlert:
+def failing(job: JobRow, run: RunRow, *, failures: int, since: Millis) -> FoundAlert:
     """Make the alert of a job whose runs have failed several times in a row.
 
     Args:
@@ -83,16 +83,16 @@ def failing(job: JobRow, run: RunRow, *, failures: int, since: Millis) -> JobAle
         since: When the first of them had failed.
     """
     text = f"{_job(job)} has failed {_times(failures)} in a row, since {_utc(since)}"
-    return JobAlert(job.id, AlertKind.FAILING, run.id, since, failures, text)
+    return FoundAlert(job.id, AlertKind.FAILING, run.id, since, failures, text)
 
 
-def recovered(job: JobRow, run: RunRow, *, failures: int, now: Millis) -> JobAlert:
+def recovered(job: JobRow, run: RunRow, *, failures: int, now: Millis) -> FoundAlert:
     """Make the alert of a job that has succeeded after so many failures in a row."""
     text = f"{_job(job)} has succeeded again, after it had failed {_times(failures)} in a row"
-    return JobAlert(job.id, AlertKind.RECOVERED, run.id, now, failures, text)
+    return FoundAlert(job.id, AlertKind.RECOVERED, run.id, now, failures, text)
 
 
-def overdue(job: JobRow, *, moment: Millis, moments: int, now: Millis) -> JobAlert:
+def overdue(job: JobRow, *, moment: Millis, moments: int, now: Millis) -> FoundAlert:
     """Make the alert of a job whose moment is due and does not start.
 
     Args:
@@ -103,16 +103,16 @@ def overdue(job: JobRow, *, moment: Millis, moments: int, now: Millis) -> JobAle
     """
     more = "" if moments == 1 else f"; {_many(moments)} moments are due by now"
     text = f"{_job(job)} was due at {_utc(moment)}, {_duration(now - moment)} ago, and has not started{more}"
-    return JobAlert(job.id, AlertKind.OVERDUE, moment, moment, moments, text)
+    return FoundAlert(job.id, AlertKind.OVERDUE, moment, moment, moments, text)
 
 
-def stuck(job: JobRow, run: RunRow, *, cause: Cause, since: Millis, now: Millis) -> JobAlert:
+def stuck(job: JobRow, run: RunRow, *, cause: Cause, since: Millis, now: Millis) -> FoundAlert:
     """Make the alert of a run that is still running although it was cancelled."""
     text = f"run {run.id} of {_job(job)} is still running, {_duration(now - since)} after it was cancelled ({cause})"
-    return JobAlert(job.id, AlertKind.STUCK, run.id, since, 1, text)
+    return FoundAlert(job.id, AlertKind.STUCK, run.id, since, 1, text)
 
 
-def missed(job: JobRow, *, first: Millis, last: Millis, moments: int, skipped: int) -> JobAlert:
+def missed(job: JobRow, *, first: Millis, last: Millis, moments: int, skipped: int) -> FoundAlert:
     """Make the alert of moments that came due while no scheduler was running, and were merged or skipped.
 
     Args:
@@ -126,23 +126,23 @@ def missed(job: JobRow, *, first: Millis, last: Millis, moments: int, skipped: i
     span = f"at {_utc(first)}" if first == last else f"from {_utc(first)} to {_utc(last)}"
     were = "moment was" if moments == 1 else "moments were"
     text = f"{_job(job)}: no scheduler was running {span}, and {_many(moments)} {were} {fate}"
-    return JobAlert(job.id, AlertKind.MISSED, first, first, moments, text)
+    return FoundAlert(job.id, AlertKind.MISSED, first, first, moments, text)
 
 
-def paused_by_crashes(job: JobRow, *, now: Millis) -> JobAlert:
+def paused_by_crashes(job: JobRow, *, now: Millis) -> FoundAlert:
     """Make the alert of a job that was paused because its process ended during each of its last runs."""
     text = f"{_job(job)} was paused: its process ended during its last {job.crashes:,} runs"
-    return JobAlert(job.id, AlertKind.PAUSED, now, now, job.crashes, text)
+    return FoundAlert(job.id, AlertKind.PAUSED, now, now, job.crashes, text)
 
 
-def paused_as_unreadable(job: JobRow, *, why: str, now: Millis) -> JobAlert:
+def paused_as_unreadable(job: JobRow, *, why: str, now: Millis) -> FoundAlert:
     """Make the alert of a job that was paused because its schedule or its policies cannot be read."""
-    return JobAlert(job.id, AlertKind.PAUSED, now, now, 1, f"{_job(job)} was paused: {why}")
+    return FoundAlert(job.id, AlertKind.PAUSED, now, now, 1, f"{_job(job)} was paused: {why}")
 
 
-def ended(job: JobRow, *, now: Millis) -> JobAlert:
+def ended(job: JobRow, *, now: Millis) -> FoundAlert:
     """Make the alert of a job whose schedule has no more moments."""
-    return JobAlert(job.id, AlertKind.ENDED, job.anchor_at, now, 0, f"the schedule of {_job(job)} has no more moments")
+    return FoundAlert(job.id, AlertKind.ENDED, job.anchor_at, now, 0, f"the schedule of {_job(job)} has no more moments")
 
 
 def _job(job: JobRow) -> str:

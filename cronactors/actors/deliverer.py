@@ -20,9 +20,9 @@ from cronactors.actors.exits import actor
 from cronactors.actors.inbox import Failure, Inbox, fields, subject
 from cronactors.actors.tracebacks import describe, stack_of
 from cronactors.actors.user_code import Sandbox, inside_user_code
-from cronactors.current_notification import delivering
 from cronactors.errors import one_line
 from cronactors.ledger.notifications import Deliverable
+from cronactors.notification_context import delivering
 from cronactors.storage.notifications import NotificationRow
 
 logger = logging.getLogger("cronactors.notifier")
@@ -35,7 +35,7 @@ Bind: TypeAlias = Callable[[Deliverable], Callable[[], Awaitable[None]]]
 
 
 @attrs.define(eq=False)
-class _Call:
+class _Delivery:
     """One call of a user's function.
 
     Attributes:
@@ -53,7 +53,7 @@ class _Call:
     result: outcome.Maybe[None] | None = None
 
 
-class Caller:
+class Deliverer:
     """Makes one call at a time. A receiver has as many callers as it allows calls at a time.
 
     Args:
@@ -68,7 +68,7 @@ class Caller:
         self._escape = escape
         self._scope = trio.CancelScope()
         self._is_closed = False
-        self._calling: _Call | None = None
+        self._calling: _Delivery | None = None
         self._alarm = trio.CancelScope()
         self._task: trio.lowlevel.Task | None = None
 
@@ -93,18 +93,18 @@ class Caller:
                     self._after_sandbox(sandbox, call)
             nursery.cancel_scope.cancel()
 
-    async def _make_calls(self, sandbox: Sandbox) -> _Call:
+    async def _make_calls(self, sandbox: Sandbox) -> _Delivery:
         """Make one call after another. Return the one that left something behind in the sandbox."""
         self._task = trio.lowlevel.current_task()
         while True:
-            call = _Call(await self._inbox.take())
+            call = _Delivery(await self._inbox.take())
             await self._make(call, sandbox)
             if sandbox.is_spent():
                 self._task = sandbox.visible_task
                 return call
             self._returned(call)
 
-    async def _make(self, call: _Call, sandbox: Sandbox) -> None:
+    async def _make(self, call: _Delivery, sandbox: Sandbox) -> None:
         deliverable = call.deliverable
         if deliverable.problem is not None:
             return
@@ -126,7 +126,7 @@ class Caller:
             with suppress(RuntimeError):  # they are the same
                 self._task.context.run(delivering.set, row)
 
-    def _after_sandbox(self, sandbox: Sandbox, call: _Call | None) -> None:
+    def _after_sandbox(self, sandbox: Sandbox, call: _Delivery | None) -> None:
         """Record the call for which a sandbox was thrown away. An exception of tasks that the function left behind counts as its own."""
         if call is not None:
             if sandbox.stray_error is not None:
@@ -137,7 +137,7 @@ class Caller:
             logger.warning("a task that %s left in its nursery failed: %s", self._inbox.name, failure)
             self._let_escape(sandbox.stray_error)
 
-    def _returned(self, call: _Call) -> None:
+    def _returned(self, call: _Delivery) -> None:
         """Note that a call has returned."""
         self._calling = None
         if isinstance(call.result, outcome.Value):
@@ -148,13 +148,13 @@ class Caller:
         else:
             self._inbox.returned(call.deliverable, self._failure(call))
 
-    def _was_cut_off(self, call: _Call) -> bool:
+    def _was_cut_off(self, call: _Delivery) -> bool:
         """Whether a call has not returned because the scheduler ends, by Ctrl-C too: that costs no attempt."""
         if isinstance(call.result, outcome.Error):
             return isinstance(self._let_escape(call.result.error), KeyboardInterrupt)
         return self._is_closed and call.deliverable.problem is None
 
-    def _failure(self, call: _Call) -> Failure:
+    def _failure(self, call: _Delivery) -> Failure:
         """Log why a call did not return, and return it."""
         name = self._inbox.name
         match call.result:
@@ -172,10 +172,10 @@ class Caller:
                 self._log(call, f"%s was cancelled before it returned for %s{self._attempt(call)}")
                 return Failure(f"{name} was cancelled before it returned")
 
-    def _attempt(self, call: _Call) -> str:
+    def _attempt(self, call: _Delivery) -> str:
         return f" (call {call.deliverable.row.attempts + 1} of {self._inbox.receiver.attempts})"
 
-    def _log(self, call: _Call, text: str) -> None:
+    def _log(self, call: _Delivery, text: str) -> None:
         logger.warning(text, self._inbox.name, subject(call.deliverable), extra=fields(call.deliverable))
 
     def _let_escape(self, error: BaseException) -> BaseException | None:
