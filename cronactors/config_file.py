@@ -44,7 +44,7 @@ class _Settings(TypedDict, total=False):
     max_concurrent_runs_total: int
     cancel_grace: float
     shutdown_grace: float
-    overdue_after: float
+    overdue_after: float | None
     executor: str
     origin: str
 
@@ -98,6 +98,8 @@ def load_config(path: StrPath) -> CronConfig:
         with _naming("[cron]"):
             _refuse_unknown(cron, _CRON_KEYS)
             settings = cast(_Settings, {key: cron[key] for key in _SETTINGS if key in cron})
+            if cron.get("overdue_after") is False:  # TOML has no null
+                settings["overdue_after"] = None
             retry = RetryPolicy(_retry_delays(cron["retry_delays"])) if "retry_delays" in cron else RetryPolicy()
             database = _database(cron["database"], file) if "database" in cron else None
             history = _history(cron["history"]) if "history" in cron else NINETY_DAYS

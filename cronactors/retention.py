@@ -46,7 +46,7 @@ class History:
         if self.days is not None:
             checks.number("days", self.days, InvalidConfig, least=0, most=MAX_DAYS)
             if self.days == 0:
-                raise InvalidConfig("days must be more than 0, or None to keep runs of any age, not 0")
+                raise InvalidConfig("days must be more than 0, or None (in a file: false) to keep runs of any age, not 0")
         if self.per_job is not None:
             checks.whole("per_job", self.per_job, InvalidConfig, least=1, most=MAX_ROWS)
         checks.whole("keep_last", self.keep_last, InvalidConfig, least=0, most=MAX_ROWS)

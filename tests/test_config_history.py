@@ -49,3 +49,8 @@ def test_a_job_has_limits_of_its_own(write, text, expected):
 def test_a_wrong_limit_is_named(write, text, error, message):
     with pytest.raises(error, match=message):
         load_config(write(text))
+
+
+def test_false_turns_the_alert_of_overdue_moments_off(write):
+    assert load_config(write("[cron]\noverdue_after = false")).overdue_after is None
+    assert load_config(write("[cron]\noverdue_after = 60")).overdue_after == 60

@@ -129,9 +129,10 @@ def print_runs(name: str, zone: str, runs: Sequence[CronRun]) -> None:
 
 def job_as_json(job: CronJob) -> dict[str, _JsonValue]:
     """Convert a job to values of JSON, without its executor options and its data, which may hold a secret."""
-    left_out = ("schedule", "misfire", "executor_options", "_data", "tags")
+    left_out = ("schedule", "misfire", "executor_options", "_data", "tags", "history")
     fields = {key: _json_value(value) for key, value in attrs.asdict(job, recurse=False).items() if key not in left_out}
-    return {**fields, "tags": list(job.tags), "schedule": dict(schedule_to_dict(job.schedule))}
+    history = None if job.history is None else attrs.asdict(job.history)
+    return {**fields, "history": history, "tags": list(job.tags), "schedule": dict(schedule_to_dict(job.schedule))}
 
 
 def run_as_json(run: CronRun) -> dict[str, _JsonValue]:

@@ -122,7 +122,7 @@ def _counts(timing: Timing, first: Millis, last: Millis, run: RunRow) -> bool:
 
 
 def _without_row(storage: Storage, job: JobRow, timing: Timing, at: Millis) -> Explanation:
-    is_pruned = job.pruned_until is not None and at <= job.pruned_until
+    is_pruned = job.pruned_until is not None and job.created_at <= at <= job.pruned_until
     if is_pruned and (timing.until(at) == at or _is_older(job, at)):
         return _explanation(
             job, Fate.PRUNED, f"{_utc(at)} is before the history that is kept: it was decided, and its runs deleted."

@@ -11,7 +11,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from cronactors.errors import StoreUnavailable
+from cronactors.errors import StoreCorrupt, StoreUnavailable
 from cronactors.storage.errors import StorageErrors
 from cronactors.storage.file_state import MEMORY, locate
 from cronactors.storage.schema import check_file
@@ -34,7 +34,9 @@ def compact(path: str) -> tuple[int, int]:
         except ValueError as error:
             raise StoreUnavailable(f"{path} is no path") from error
         if path == MEMORY or not file.is_file():
-            raise StoreUnavailable(f"{path} does not exist")
+            raise StoreUnavailable(f"{path} does not exist" if path == MEMORY or not file.exists() else f"{path} is no file")
+        if not file.stat().st_size:
+            raise StoreCorrupt(f"{path} is empty: it is no database")
         check_file(path, file, busy_timeout=_BUSY_S)
         before = file.stat().st_size
         try:

@@ -48,6 +48,22 @@ async def test_a_call_that_fails_is_made_again_until_it_returns(virtual_clock: V
         assert scheduler.health().notifications_pending == 0
 
 
+async def test_a_call_that_hangs_holds_a_short_timeout_only(virtual_clock: VirtualClock) -> None:
+    called: list[tuple[str, float]] = []
+
+    async def hang(name: str, _session: str, _text: str, _success: bool) -> None:
+        called.append((name, trio.current_time()))
+        if name != "c":
+            await trio.sleep_forever()
+
+    receiver = Receiver(hang, timeout=0.5, retry=RetryPolicy(delays=(60,)))
+    async with open_scheduler(":memory:", nothing, notifier=receiver) as scheduler:
+        await scheduler.store.add_jobs(shots("a", "b", "c"))
+        await trio.sleep(10)
+    assert [name for name, _ in called] == ["a", "b", "c"]
+    assert [at for _, at in called] == pytest.approx([1, 1.5, 2], abs=0.01)
+
+
 async def test_by_default_five_calls_within_an_hour_then_it_is_given_up(
     virtual_clock: VirtualClock, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -96,3 +96,12 @@ def test_what_is_no_database_of_ours_is_refused_untouched(tmp_path: Path) -> Non
     (tmp_path / "agent.toml").write_text("[cron]\n", encoding="utf-8")
     with pytest.raises(StoreCorrupt):
         compact(str(tmp_path / "agent.toml"))
+
+
+def test_an_empty_file_and_a_folder_are_refused_untouched(tmp_path: Path) -> None:
+    (tmp_path / "empty.db").touch()
+    with pytest.raises(StoreCorrupt, match=r"empty\.db is empty: it is no database"):
+        compact(str(tmp_path / "empty.db"))
+    assert (tmp_path / "empty.db").stat().st_size == 0
+    with pytest.raises(StoreUnavailable, match="is no file"):
+        compact(str(tmp_path))

@@ -221,6 +221,12 @@ def test_a_pruned_moment_is_explained_as_before_the_history_that_is_kept(world):
     assert between.outcome == Fate.NO_MOMENT
 
 
+def test_a_time_before_the_job_was_added_was_not_planned_also_after_pruning(world):
+    job = world.add(Cron("* * * * *"))
+    run_minutes(world, 10)
+    assert shown(world, job, T0 - 30 * DAY).outcome is Fate.NOT_PLANNED
+
+
 def test_the_rows_that_are_kept_are_explained_by_themselves(world):
     job = world.add(Cron("* * * * *"))
     world.pass_time(10 * MINUTE)
