@@ -31,6 +31,8 @@ logger = logging.getLogger("cronactors.runner")
 
 WRITE_EVERY: Final = 1.0
 """How long (s) after one write of output the next may begin, for all runs of a scheduler together."""
+MOST_AT_ONCE: Final = 256 * 1024
+"""How many bytes of output one commit stores, but for the last run of it."""
 SHARE_WITHIN: Final = 0.2
 """How long (s) a write waits for a commit that it can share."""
 
@@ -175,22 +177,35 @@ class OutputWriter:
                 await trio.sleep_until(next_write)
 
     async def _write(self) -> None:
-        """Store what runs have reported until now."""
+        """Store what runs have reported until now: `MOST_AT_ONCE` bytes and one run in a commit at most, so that none takes long."""
         with self.lock:
             changed, self._changed = self._changed, {}  # before the loop, in which a handler of a signal may note a run
             outputs = {run: output for run in changed if (output := run.not_stored()) is not None}
         try:
-            if outputs:
-                await self.mailbox.share_commit(StoreOutput(tuple(outputs.values())), within=self._share_within)
-        except BaseException:
+            while outputs:
+                part = _first(outputs, MOST_AT_ONCE)
+                await self.mailbox.share_commit(StoreOutput(tuple(part.values())), within=self._share_within)
+                with self.lock:
+                    for run, output in part.items():
+                        run.stored(output)
+                        del outputs[run]
+        finally:
             with self.lock:
                 for run in outputs:
                     self._changed.setdefault(run)
-            raise
-        with self.lock:
-            for run, output in outputs.items():
-                run.stored(output)
 
     def close(self) -> None:
         """Stop writing: all runs have ended."""
         self._scope.cancel()
+
+
+def _first(outputs: dict[LiveRun, NewOutput], most: int) -> dict[LiveRun, NewOutput]:
+    """Return the first outputs, until they hold so many bytes."""
+    part: dict[LiveRun, NewOutput] = {}
+    size = 0
+    for run, output in outputs.items():
+        part[run] = output
+        size += sum(len(piece.content) for piece in output.pieces)
+        if size >= most:
+            break
+    return part

@@ -77,6 +77,26 @@ async def test_all_runs_together_write_once_a_second_and_their_rows_never(virtua
     assert not [statement for statement in statements if statement.startswith("UPDATE runs")]
 
 
+async def test_much_output_is_written_in_several_commits(virtual_clock: VirtualClock) -> None:
+    async def executor(ctx: JobContext) -> None:
+        await trio.sleep(1)
+        current_run().log("x" * 100_000)
+        await trio.sleep(10)
+
+    async with open_scheduler(":memory:", executor, config=slots(10)) as scheduler:
+        at = OneShot(now() + timedelta(seconds=1))
+        ids = await scheduler.store.add_jobs([JobSpec(f"job {number}", "it", at) for number in range(10)])
+        await trio.sleep(1.5)
+        storage: Any = scheduler._actors.service.actor.storage
+        statements: list[str] = []
+        storage._db.set_trace_callback(statements.append)
+        await trio.sleep(3)
+        storage._db.set_trace_callback(None)
+        for (run,) in [await history(scheduler, job_id) for job_id in ids]:
+            assert len((await scheduler.store.get_run_output(run.id)).text) == 100_001
+    assert sum(statement.startswith("COMMIT") for statement in statements) == 4  # of 3, 3, 3 and 1 run
+
+
 async def test_a_run_that_reports_nothing_writes_nothing(virtual_clock: VirtualClock) -> None:
     async def executor(ctx: JobContext) -> None:
         await trio.sleep(1)
