@@ -15,6 +15,7 @@ import attrs
 from cronactors.alerts import Alert
 from cronactors.errors import CronError, NotificationNotFound, shorten
 from cronactors.instants import Millis
+from cronactors.ledger import leases
 from cronactors.ledger.finish import RunnerReport
 from cronactors.ledger.notification_columns import (
     alert_from_column,
@@ -216,11 +217,15 @@ def ready_page(storage: Storage, receiver: str, *, owner: int, limit: int) -> Re
 def orphaned(
     storage: Storage, this_process: ProcessIdentity, *, trust_leases: bool, mine: Collection[int]
 ) -> list[tuple[int, str]]:
-    """Return the pairs of owner and receiver that have notifications which no living owner delivers; as `recovery.orphans`."""
+    """Return the pairs of owner and receiver that have notifications which no living owner delivers; as `recovery.orphans`.
+
+    An owner without open runs sends a heartbeat once a minute only, and goes on calling its receivers when its lease has run out. So
+    it counts as dead only when it has missed such a heartbeat.
+    """
     lines = storage.notifications.ready_lines()
     if all(owner in mine for owner, _ in lines):
         return []
-    alive = living_owners(storage, this_process, trust_leases=trust_leases, mine=mine)
+    alive = living_owners(storage, this_process, trust_leases=trust_leases, mine=mine, overdue_for=leases.HEARTBEAT_WHEN_IDLE)
     return [(owner, receiver) for owner, receiver in lines if owner not in alive]
 
 

@@ -45,9 +45,11 @@ def orphans(
     return [run for run in running if run.owner not in alive]
 
 
-def living_owners(storage: Storage, this_process: ProcessIdentity, *, trust_leases: bool, mine: Collection[int] = ()) -> set[int]:
-    """Return the owners that may be alive; the arguments are those of `orphans`."""
-    now = storage.now() if trust_leases else None
+def living_owners(
+    storage: Storage, this_process: ProcessIdentity, *, trust_leases: bool, mine: Collection[int] = (), overdue_for: Millis = 0
+) -> set[int]:
+    """Return the owners that may be alive: those whose lease ran out less than ``overdue_for`` ago too. Else as `orphans`."""
+    now = max(0, storage.now() - overdue_for) if trust_leases else None
     return {row.id for row in storage.owners() if row.id in mine or _may_live(row, this_process, now)}
 
 

@@ -11,7 +11,7 @@ import pytest
 from cronactors.actors.actor_requests import Finished, FinishRun, FinishSettings
 from cronactors.alerts import Alert, AlertKind
 from cronactors.errors import InvalidJob
-from cronactors.ledger import jobs, notifications
+from cronactors.ledger import jobs, leases, notifications, owners
 from cronactors.ledger.notification_columns import (
     alert_from_column,
     alert_to_column,
@@ -198,6 +198,26 @@ def test_only_notifications_of_owners_that_are_gone_are_taken_over(world: World)
     assert take_over(world, mine, *BOTH, limit=2, trust_leases=True) == {"notifier": 1, "on_finish": 1}
     assert take_over(world, mine, *BOTH, trust_leases=True) == {"on_finish": 2}
     assert {row.owner for row in stored(world)} == {mine}
+
+
+def test_a_living_owner_without_open_runs_keeps_its_notifications(world: World) -> None:
+    """Its heartbeats come once a minute, and its lease lasts half of that."""
+    finish(world, [claimed_run(world)], SUCCESS, ("notifier",))
+    mine = world.register(process("elsewhere"))
+    world.do(leases.renew_leases, [world.owner])
+    world.pass_time(leases.LEASE + leases.HEARTBEAT_WHEN_IDLE - 1)
+    assert take_over(world, mine, "notifier", trust_leases=True) == {}, "its next heartbeat is late, by less than a lease"
+    world.pass_time(1)
+    assert take_over(world, mine, "notifier", trust_leases=True) == {"notifier": 1}
+
+
+def test_notifications_of_an_owner_that_signed_off_or_died_are_taken_over_at_once(world: World) -> None:
+    finish(world, [claimed_run(world)], SUCCESS)
+    mine = world.register(process("here", boot=2))
+    world.this_process = process("here", boot=2)
+    assert take_over(world, mine, "notifier") == {"notifier": 1}, "its machine has been started anew"
+    world.do(owners.sign_off, world.owner)
+    assert take_over(world, mine, "on_finish", trust_leases=True) == {"on_finish": 1}
 
 
 def test_what_was_given_up_and_reopened_belongs_to_anyone(world: World) -> None:
