@@ -140,6 +140,8 @@ def _listening(actors: Actors) -> Iterator[None]:
     """Let the actors know of commits, and the clock of a virtual wall clock that is set."""
     listeners = [actors.clock.committed, actors.patrol.committed, actors.receivers.committed, actors.pruner.committed]
     actors.service.actor.listeners += listeners
+    failure_listeners = [actors.receivers.commit_failed, actors.patrol.request]
+    actors.service.actor.failure_listeners += failure_listeners
     if actors.service.virtual is not None:
         actors.service.virtual.set_listeners.append(actors.clock.virtual_clock_was_set)
     try:
@@ -147,6 +149,8 @@ def _listening(actors: Actors) -> Iterator[None]:
     finally:
         for listener in listeners:
             actors.service.actor.listeners.remove(listener)
+        for failure_listener in failure_listeners:
+            actors.service.actor.failure_listeners.remove(failure_listener)
         if actors.service.virtual is not None:
             actors.service.virtual.set_listeners.remove(actors.clock.virtual_clock_was_set)
 

@@ -105,6 +105,10 @@ class Receivers:
         for name in receivers:
             self._inboxes[name].check_store()
 
+    def commit_failed(self) -> None:
+        """Read the store again: a commit that failed may have taken effect, and then no reply shows the notifications it made ready."""
+        self.taken_over(self._inboxes)
+
     def committed(self, commit: Committed) -> None:
         """Deliver notifications that a commit made ready and no reply shows, such as alerts."""
         self.taken_over(commit.woken & self._inboxes.keys())
@@ -112,7 +116,10 @@ class Receivers:
     def _settled(self, results: list[tuple[Inbox, CallResult]], released: list[Deliverable]) -> None:
         for inbox, result in results:
             inbox.settled(result)
-            self.pending -= result.status is not NotificationStatus.PENDING
+            if (
+                result.status is not NotificationStatus.PENDING and self.pending
+            ):  # 0: counted after a commit whose answer was lost
+                self.pending -= 1
         self._put(released)
         self._update_idle()
 

@@ -112,6 +112,7 @@ class StoreActor:
 
     Attributes:
         listeners: Called after each commit that changed something.
+        failure_listeners: Called after each batch of writes that failed; it may have been committed all the same.
         observer: Observes commits while a stream of events is open; else None.
         last_error: Why the last batch failed; None once a commit has succeeded.
         latency: How long (s) the last transaction took, with the hop and the wait for its moment; None before the first.
@@ -123,6 +124,7 @@ class StoreActor:
         self.storage = storage
         self._hop = hop
         self.listeners: list[Listener] = []
+        self.failure_listeners: list[Callable[[], None]] = []
         self.observer: Observer | None = None
         self.last_error: str | None = None
         self._logged_at = -math.inf
@@ -204,12 +206,18 @@ class StoreActor:
                     for listener in self.listeners:
                         listener(committed)
             case Failed(error):
-                self._report_failure(str(error))
-                for envelope in batch:
-                    envelope.refuse(error)
+                self._refuse(batch, error)
             case Locked():
                 return False
         return True
+
+    def _refuse(self, batch: list[Envelope], error: CronError) -> None:
+        self._report_failure(str(error))
+        for envelope in batch:
+            envelope.refuse(error)
+        if not all(isinstance(envelope.request, ReadRequest) for envelope in batch):
+            for listener in self.failure_listeners:
+                listener()
 
     def _postpone(self, envelope: Envelope) -> bool:
         """Keep a request for the next attempt; return False if its caller was cancelled or its time is over."""

@@ -35,6 +35,7 @@ from cronactors.actors.mailbox import Request
 from cronactors.ledger.notification_columns import alert_to_column
 from cronactors.storage.notifications import NotificationRow, Settlement
 from cronactors.storage.protocol import Storage
+from cronactors.storage.sqlite import SqliteStorage
 from cronactors.storage.sqlite_notifications import SqliteNotifications
 from cronactors.testing import VirtualClock
 from tests.receivers import Notifier, shots
@@ -192,6 +193,32 @@ async def test_a_store_that_fails_while_results_are_stored_causes_no_second_call
         assert failures == 0
         assert sorted(notifier.delivered) == list("abcdef")
         assert {each.status for each in await scheduler.store.list_notifications()} == {NotificationStatus.DELIVERED}
+
+
+@pytest.mark.parametrize("lost", ["finish", "settle"])
+async def test_a_commit_whose_answer_is_lost_holds_up_no_notification(
+    virtual_clock: VirtualClock, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    commit, left = SqliteStorage.commit, [lost]
+
+    def lose_one(storage: SqliteStorage) -> None:
+        status = "pending" if lost == "finish" else "delivered"
+        hit = left and storage.notifications.page(before=None, status=status, receiver=None, limit=1)[0]
+        commit(storage)
+        if hit:
+            left.clear()
+            raise StoreUnavailable("made up: it was committed")
+
+    monkeypatch.setattr(SqliteStorage, "commit", lose_one)
+    notifier = Notifier(seconds=25)  # so that the second of its line waits
+    async with open_scheduler(":memory:", nothing, notifier=notifier) as scheduler:
+        job_id = await scheduler.store.add_job("a", "it", Interval(20_000))
+        await trio.sleep(130)
+        await scheduler.store.pause_job(job_id)
+        await trio.sleep(100)
+        assert not left
+        assert notifier.delivered == ["a"] * 6
+        assert scheduler.health().notifications_pending == 0
 
 
 async def test_retries_move_with_a_clock_that_is_set_back(virtual_clock: VirtualClock) -> None:

@@ -90,17 +90,17 @@ class Life:
                 faults.armed = True
                 await trio.sleep(seconds)
                 faults.armed = False
-                return []
+                seconds = 100
             for job in await scheduler.store.list_jobs():
                 await scheduler.store.pause_job(job.id)
             await trio.sleep(seconds)
             assert scheduler.health().notifications_pending == 0
             return await scheduler.store.list_runs(limit=1000)
 
-    def live(self, faults: Faults) -> None:
-        """Live for 30 s, with a fault."""
+    def live(self, faults: Faults) -> list[CronRun]:
+        """Live for 30 s, with a fault, and deliver what is left; return the history."""
         with watching(faults), ticking(), repeatable():
-            trio.run(self._live, 30, faults, clock=clock_at(START))
+            return trio.run(self._live, 30, faults, clock=clock_at(START))
 
     def live_on(self) -> list[CronRun]:
         """Start once more, some time later, and deliver what is left; return the history."""
