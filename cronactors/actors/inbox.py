@@ -238,8 +238,9 @@ class Inbox:
         self.calls -= 1
 
     def _failed(self) -> None:
+        was_paused = self.is_paused  # then the call began before the pause, and says nothing new
         self._failures += 1
-        if self._failures >= PAUSE_AFTER:
+        if self._failures >= PAUSE_AFTER and not was_paused:
             pause = next(self._pauses)
             self._paused_until = trio.current_time() + pause
             if self._failures == PAUSE_AFTER:

@@ -191,6 +191,15 @@ async def test_after_five_failures_in_a_row_a_receiver_pauses_and_one_success_en
     assert "notifier works again after 10 failed calls" in caplog.text
 
 
+async def test_calls_at_the_same_time_that_fail_make_the_pause_no_longer(virtual_clock: VirtualClock) -> None:
+    notifier = Notifier(lambda name, call: call == 1, seconds=1)
+    receiver = Receiver(notifier, concurrency=16, retry=RetryPolicy(delays=(1,)))
+    async with open_scheduler(":memory:", nothing, notifier=receiver) as scheduler:
+        await scheduler.store.add_jobs(shots(*"abcdefghijklmnop"))
+        await trio.sleep(40)
+    assert sorted(at for _, at in notifier.calls) == pytest.approx([1] * 16 + [32] + [33] * 15, abs=0.1)
+
+
 # No receiver holds up a run
 
 
