@@ -77,7 +77,7 @@ class Inbox:
 
     Attributes:
         calls: How many calls are running.
-        in_hand: The ids of the notifications in memory: queued, being delivered, or delivered and not stored as such yet.
+        in_hand: The ids of the notifications in memory: queued, being delivered, cut off, or delivered and not stored as such yet.
     """
 
     def __init__(
@@ -95,6 +95,9 @@ class Inbox:
         self._queue: deque[Deliverable] = deque()
         self._behind = False  # the store may have more that can be delivered now
         self._retry_at = math.inf  # when to read retries that are due, on trio's clock
+        self._abandoned = (
+            0  # calls that were cut off: their notifications stay in hand, so that they are not read and called again
+        )
         self._on_result = on_result
         self._on_change = on_change
         self._failures = 0  # in a row
@@ -113,8 +116,8 @@ class Inbox:
     def is_idle(self) -> bool:
         """Whether no call is running, and none can be made now."""
         if self.is_paused:
-            return not self.calls and len(self.in_hand) == len(self._queue)
-        return not self.in_hand and not self._behind
+            return not self.calls and len(self.in_hand) == len(self._queue) + self._abandoned
+        return len(self.in_hand) == self._abandoned and not self._behind
 
     # Filled by commits
 
@@ -236,6 +239,8 @@ class Inbox:
     def abandoned(self) -> None:
         """Note that a call was cancelled because the scheduler ends: its notification stays pending."""
         self.calls -= 1
+        self._abandoned += 1
+        self._on_change()
 
     def _failed(self) -> None:
         was_paused = self.is_paused  # then the call began before the pause, and says nothing new

@@ -70,6 +70,7 @@ async def test_ctrl_c_in_a_call_costs_no_attempt_and_an_exit_does(
         async with open_scheduler(tmp_path / "a.db", nothing, notifier=notifier) as scheduler:
             await scheduler.store.add_jobs(shots("a"))
             await trio.sleep(100)
+    assert trio.current_time() < 1.1, "the stop does not wait for the notification of that call"
     async with open_store(tmp_path / "a.db") as store:
         (found,) = await store.list_notifications()
     assert (found.status, found.attempts) == (NotificationStatus.PENDING, attempts)
