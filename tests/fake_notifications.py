@@ -59,11 +59,12 @@ class FakeNotifications:
     def settle(self, settlements: Sequence[Settlement], *, owner: int) -> list[NotificationRow]:
         for settled in settlements:
             row = self._seen().notifications.get(settled.id)
-            if row is not None and row.status == "pending":
+            if row is not None and row.status == "pending" and row.ready_at is not None:
                 self._put(NotificationRow(**{**row._asdict(), **settled._asdict()}))
         ended = {(settled.receiver, settled.job_id) for settled in settlements if settled.status != "pending"}
-        first = [self._line(line)[0] for line in ended if self._line(line)]
-        return [self._put(row._replace(ready_at=AT_ONCE, owner=owner)) for row in sorted(first) if row.ready_at is None]
+        lines = [self._line(line) for line in ended]
+        first = [line[0] for line in lines if line and all(row.ready_at is None for row in line)]
+        return [self._put(row._replace(ready_at=AT_ONCE, owner=owner)) for row in sorted(first)]
 
     def reopen(self, row: NotificationRow) -> NotificationRow:
         self._woken.add(row.receiver)

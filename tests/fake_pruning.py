@@ -50,7 +50,7 @@ class FakePruning:
 
     def pending(self, run_ids: Sequence[int]) -> list[PendingNotification]:
         return [
-            PendingNotification(row.run_id, row.receiver, row.job_id)
+            PendingNotification(row.run_id, row.receiver, row.job_id, row.ready_at)
             for row in self._seen().news.notifications.values()
             if row.run_id is not None and row.run_id in run_ids and row.status == "pending"
         ]

@@ -131,7 +131,7 @@ class Round:
         existing = owners.receivers(storage, self.owners)
         gone = [each for each in old if each.run_id is None and not (each.status == "pending" and each.receiver in existing)]
         storage.pruning.delete_notifications([each.id for each in gone])
-        for receiver, job_id in {(each.receiver, each.job_id) for each in gone if each.status == "pending"}:
+        for receiver, job_id in {(each.receiver, each.job_id) for each in gone if each.ready_at is not None}:
             storage.pruning.release_line(receiver, job_id)
         self._move(storage, notified=old[-1].id)
         return len(page) == WINDOW
@@ -230,7 +230,8 @@ class Round:
         waiting = {moments[each.run_id] for each in pending if each.receiver in existing}
         gone = [run for run in candidates if run.scheduled_at not in waiting]
         storage.pruning.delete_runs(job_id, gone)
-        for receiver in {each.receiver for each in pending if moments[each.run_id] not in waiting}:
+        deleted = [each for each in pending if moments[each.run_id] not in waiting]
+        for receiver in {each.receiver for each in deleted if each.ready_at is not None}:
             storage.pruning.release_line(receiver, job_id)
         until = max((run.last_moment for run in gone if not run.manual), default=None)
         if until is not None and job is not None:

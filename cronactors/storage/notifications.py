@@ -107,7 +107,7 @@ class NotificationTable(Protocol):
         ...
 
     def settle(self, settlements: Sequence[Settlement], *, owner: int) -> list[NotificationRow]:
-        """Store the results of calls; one whose notification is no longer pending changes nothing.
+        """Store the results of calls; one whose notification is no longer ready changes nothing.
 
         Where a line is left without a ready notification, its first one becomes ready, and belongs to ``owner`` from now on: who
         delivered the one before delivers it next.

@@ -50,6 +50,7 @@ class PassedNotification(NamedTuple):
 
     Attributes:
         run_id: The run; None: an alert.
+        ready_at: None: it waits for another one of its line, or is not pending.
     """
 
     id: int
@@ -58,14 +59,20 @@ class PassedNotification(NamedTuple):
     job_id: str
     status: str
     created_at: Millis
+    ready_at: Millis | None
 
 
 class PendingNotification(NamedTuple):
-    """A notification of a run that waits for its delivery."""
+    """A notification of a run that waits for its delivery.
+
+    Attributes:
+        ready_at: None: it waits for another one of its line.
+    """
 
     run_id: int
     receiver: str
     job_id: str
+    ready_at: Millis | None
 
 
 class PruningTable(Protocol):
@@ -118,5 +125,5 @@ class PruningTable(Protocol):
         ...
 
     def release_line(self, receiver: str, job_id: str) -> None:
-        """Let the first pending notification of a job and receiver be delivered, if it waited for one that was deleted."""
+        """Let the first pending notification of a job and receiver be delivered, when the one that was ready was deleted."""
         ...

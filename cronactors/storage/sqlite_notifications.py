@@ -33,11 +33,14 @@ INSERT_FINISHED = RowStatement("""INSERT INTO notifications (id, run_id, receive
   ready_at, owner, job_state)
  SELECT :id, :run_id, :receiver, :job_id, :created_at, 'pending', 0, :ready_at, :owner, :job_state FROM new""")
 SETTLE_NOTIFICATION = RowStatement("""UPDATE notifications SET status = :status, attempts = :attempts, ready_at = :ready_at,
- error = :error FROM new WHERE notifications.id = :id AND notifications.status = 'pending'""")
+ error = :error FROM new WHERE notifications.id = :id AND notifications.status = 'pending' AND notifications.ready_at IS NOT NULL""")
 FIRST_OF_LINES = RowStatement(f"""{_FROM} WHERE notifications.id IN (SELECT (SELECT min(line.id) FROM notifications AS line
  WHERE line.status = 'pending' AND line.receiver = :receiver AND line.job_id = :job_id) FROM new)""")
 RELEASE_NOTIFICATION = RowStatement(
     "UPDATE notifications SET ready_at = 0, owner = :owner WHERE id = :id AND status = 'pending' AND ready_at IS NULL"
+)
+READY_OF_LINE = (
+    "SELECT 1 FROM notifications WHERE status = 'pending' AND receiver = ? AND job_id = ? AND ready_at IS NOT NULL LIMIT 1"
 )
 REOPEN_NOTIFICATION = "UPDATE notifications SET status = 'pending', attempts = 0, ready_at = ?, owner = 0 WHERE id = ?"
 READY_AT_ONCE = f"{_FROM} WHERE {_READY} AND ready_at = 0 ORDER BY id LIMIT ?"
@@ -112,10 +115,16 @@ class SqliteNotifications(Execution):
         return list(map(NotificationRow._make, self._read(FIRST_OF_LINES, [(row.receiver, row.job_id) for row in rows])))
 
     def settle(self, settlements: Sequence[Settlement], *, owner: int) -> list[NotificationRow]:
-        """Store the results of calls, and release the next ones."""
-        self._write(SETTLE_NOTIFICATION, map(_settled, settlements))
+        """Store the results of calls, and release the next ones.
+
+        A settlement that has taken effect leaves no ready one in its line. Only of one that was sent again has the line to be
+        searched: the first one may wait for a later one, since it was given up and reopened.
+        """
+        changed = self._write(SETTLE_NOTIFICATION, map(_settled, settlements))
         ended = [row for row in settlements if row.status != NotificationStatus.PENDING]
         held = [row for row in self._first_of_lines(ended) if row.ready_at is None] if ended else []
+        if changed < len(settlements):
+            held = [row for row in held if not self._fetch(READY_OF_LINE, row.line)]
         self._write(RELEASE_NOTIFICATION, ((owner, row.id) for row in held))
         return [row._replace(ready_at=AT_ONCE, owner=owner) for row in held]
 

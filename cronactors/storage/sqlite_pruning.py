@@ -21,7 +21,7 @@ POSITION = """SELECT scheduled_at, manual, attempt FROM runs
 OLDEST_RUNS = f"""SELECT {", ".join(KeptRun._fields)} FROM runs
  WHERE job_id = ? AND scheduled_at > ? AND scheduled_at <= ? ORDER BY scheduled_at, manual, attempt LIMIT ?"""
 PENDING_NOTIFICATIONS = RowStatement(
-    "SELECT run_id, receiver, job_id FROM notifications WHERE run_id IN (SELECT :id FROM new) AND status = 'pending'"
+    "SELECT run_id, receiver, job_id, ready_at FROM notifications WHERE run_id IN (SELECT :id FROM new) AND status = 'pending'"
 )
 DELETE_RUNS = RowStatement("DELETE FROM runs WHERE id IN (SELECT :id FROM new)")
 DELETE_OUTPUT = RowStatement("DELETE FROM run_output WHERE run_id IN (SELECT :id FROM new)")

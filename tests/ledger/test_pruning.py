@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from cronactors.ledger import pruning_clock
+from cronactors.ledger import notifications, pruning_clock
 from cronactors.ledger.pruning import WINDOW
 from cronactors.ledger.pruning_clock import NOTICE
 from cronactors.model import Overlap
 from cronactors.retention import EVERYTHING, History
 from cronactors.schedules.schedule import Interval
 from cronactors.settings import RetryPolicy
-from cronactors.storage.notifications import NotificationRow
+from cronactors.storage.notifications import NotificationRow, Settlement
 from tests.ledger_world import DAY, FAILURE, HOUR, HOURLY, MINUTE, T0, prune
 
 
@@ -186,6 +186,24 @@ def test_a_notification_that_waited_for_one_that_was_deleted_is_released(world):
     assert [ready_at for _, ready_at in pending(world)] == [0, None, None]
     prune(world, History(days=1, keep_last=0))
     assert pending(world) == [(runs[30].id, 0), (runs[40].id, None)]
+
+
+def test_nothing_is_released_beside_one_that_is_ready(world):
+    job = world.add(HOURLY)
+    run_days(world, 2)
+    runs = world.history(job)
+    kept = runs[30], runs[40]
+    for run in (runs[0], *kept):
+        notify(world, run)
+    for run in (runs[0], kept[0]):
+        (row,) = world.do(lambda storage, key=f"run:{run.id}": storage.notifications.find(key))
+        settled = Settlement(row.id, "given_up", 5, None, "no", row.receiver, row.job_id)
+        world.do(lambda storage, settled=settled: storage.notifications.settle([settled], owner=0))
+    for run in (runs[0], kept[0]):
+        world.do(notifications.retry, f"run:{run.id}", None)
+    assert [ready_at for _, ready_at in pending(world)] == [None, None, 0]
+    prune(world, History(days=1, keep_last=0))
+    assert pending(world) == [(kept[0].id, None), (kept[1].id, 0)], "the first waited too, and another one is ready"
 
 
 def test_old_alerts_go_but_for_those_that_a_receiver_waits_for(world):

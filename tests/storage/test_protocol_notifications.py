@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from cronactors.storage.notifications import EpisodeRow, NotificationRow, Settlement
@@ -113,6 +115,48 @@ def test_a_settled_one_is_pending_again_behind_those_of_its_line(store: Storage)
     table.settle([settlement(third)], owner=4)
     assert table.reopen(table.find("run:2")[0]).ready_at == 0
     assert table.ready_lines() == [(0, "notifier")]
+
+
+def test_a_second_settlement_releases_none_beside_one_that_is_ready(store: Storage) -> None:
+    table = store.notifications
+    first, second, third = table.insert([news(1), news(2), news(3)])
+    table.settle([settlement(first, "given_up")], owner=0)
+    table.settle([settlement(second)], owner=0)
+    table.reopen(table.find("run:1")[0])
+    assert table.settle([settlement(second)], owner=0) == table.settle([settlement(first)], owner=0) == []
+    assert ready(store) == [third.id]
+    assert [row.id for row in table.settle([settlement(third)], owner=0)] == [first.id]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_each_line_has_one_that_is_ready_whatever_happens(store: Storage, seed: int) -> None:
+    chance, table, stored = random.Random(seed), store.notifications, list[NotificationRow]()
+
+    def pending() -> list[NotificationRow]:
+        return table.page(before=None, status="pending", receiver=None, limit=9999)[0]
+
+    for step in range(100):
+        match chance.choice(["insert", "settle", "settle", "settle again", "reopen", "take over"]):
+            case "insert":
+                stored += table.insert([news(step * 4 + n, chance.choice("ab")) for n in range(chance.randint(1, 4))])
+            case "settle" | "settle again" as which:
+                rows = [row for row in pending() if row.ready_at is not None] if which == "settle" else stored
+                chosen = chance.sample(rows, min(len(rows), chance.randint(1, 3)))
+                statuses = [chance.choice(["delivered", "given_up", "pending"]) for _ in chosen]
+                table.settle(
+                    [
+                        settlement(row, to, ready_at=9 if to == "pending" else None)
+                        for row, to in zip(chosen, statuses, strict=True)
+                    ],
+                    owner=chance.choice([0, 1]),
+                )
+            case "reopen":
+                if given_up := table.page(before=None, status="given_up", receiver=None, limit=99)[0]:
+                    table.reopen(chance.choice(given_up))
+            case _:
+                table.take_over("notifier", owner=0, by=1, limit=1)
+        left = pending()
+        assert sorted(row.job_id for row in left if row.ready_at is not None) == sorted({row.job_id for row in left}), step
 
 
 def test_an_alert_is_stored_once_for_each_receiver(store: Storage) -> None:

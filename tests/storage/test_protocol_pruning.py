@@ -89,7 +89,7 @@ def test_the_pending_notifications_of_runs(store: Storage) -> None:
         [notification(run_id=first), notification(run_id=first, receiver="on_finish"), notification(run_id=second)]
     )
     store.notifications.insert([notification(run_id=None, key="overdue:a:1")])
-    assert set(store.pruning.pending([first])) == {PendingNotification(first, name, "a") for name in ("mail", "on_finish")}
+    assert set(store.pruning.pending([first])) == {PendingNotification(first, name, "a", 0) for name in ("mail", "on_finish")}
     assert len(store.pruning.pending([first, second, 99])) == 3
     assert store.pruning.pending([99]) == []
 
@@ -97,7 +97,7 @@ def test_the_pending_notifications_of_runs(store: Storage) -> None:
 def test_notifications_are_passed_and_deleted_and_the_next_of_a_line_is_released(store: Storage) -> None:
     rows = store.notifications.insert([notification(run_id=None, key=f"overdue:{n}", created_at=n) for n in range(3)])
     passed = store.pruning.notifications_after(0, limit=2)
-    assert passed[0] == PassedNotification(rows[0].id, None, "mail", "a", "pending", 0)
+    assert passed[0] == PassedNotification(rows[0].id, None, "mail", "a", "pending", 0, 0)
     assert [row.id for row in passed] == [row.id for row in rows[:2]]
     assert [row.id for row in store.pruning.notifications_after(passed[1].id, limit=2)] == [rows[2].id]
     store.pruning.delete_notifications([rows[0].id])

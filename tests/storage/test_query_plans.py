@@ -178,6 +178,7 @@ SEARCHES = {
         "line USING INDEX notifications_line (receiver=? AND job_id=?)",
     ],
     "RELEASE_NOTIFICATION": ["notifications USING INTEGER PRIMARY KEY (rowid=?)"],
+    "READY_OF_LINE": ["notifications USING INDEX notifications_line (receiver=? AND job_id=?)"],
     "REOPEN_NOTIFICATION": ["notifications USING INTEGER PRIMARY KEY (rowid=?)"],
     "READY_AT_ONCE": ["notifications USING INDEX notifications_ready (owner=? AND receiver=? AND ready_at=?)"],
     "READY_AGAIN": ["notifications USING INDEX notifications_ready (owner=? AND receiver=? AND ready_at>? AND ready_at<?)"],
