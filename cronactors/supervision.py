@@ -16,7 +16,7 @@ from cronactors.actors.output import SHARE_WITHIN, OutputWriter
 from cronactors.actors.overdue import OverdueWatch
 from cronactors.actors.patrol import Patrol
 from cronactors.actors.pool import RunnerPool, RunnerSettings
-from cronactors.actors.pruner import Pruner
+from cronactors.actors.pruner import Pruner, announce_deletion
 from cronactors.actors.receivers import Receivers
 from cronactors.actors.recompute import recompute_moments
 from cronactors.actors.runner import Runner
@@ -190,6 +190,8 @@ async def _prepare(
     start_report = await upsert_at_start(service.mailbox, config, specs, defaults=handle._defaults, database=service.path)
     limits = limits_of_store(config.history, in_memory=service.path == MEMORY) or EVERYTHING
     registered = await service.register(receivers.names, limits)
+    if registered.deletes_from is not None:
+        announce_deletion(limits, registered.deletes_from)
     receivers.pending = registered.pending
     if receivers.names:
         receivers.taken_over(await service.take_over(registered.owner, receivers.names))
@@ -208,9 +210,7 @@ async def _prepare(
     watch = WallClockWatch(service.mailbox, service.wall, registered, service.actor)
     clock = Clock(service, pool, watch, tick=tick)
     patrol = Patrol(service, pool, clock, receivers, tick=tick)
-    pruner = Pruner(service, pool, clock, limits)
-    if registered.announces_deletion:
-        pruner.announce(service.wall())
+    pruner = Pruner(service, pool, clock, limits, announced=registered.deletes_from)
     actors = Actors(
         service=service, receivers=receivers, pool=pool, clock=clock, patrol=patrol, pruner=pruner, rules=registered.rules
     )

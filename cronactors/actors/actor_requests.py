@@ -52,7 +52,7 @@ class Registered:
         latest_added_at: The latest time at which users added or requested something.
         rules: The zone rules with which the next moments in the file are computed.
         pending: How many notifications are pending, counted to `MOST_COUNTED`.
-        announces_deletion: Whether this start has to announce that history will be deleted: no earlier one has.
+        deletes_from: When history will be deleted, if this start has to announce it.
     """
 
     owner: int
@@ -60,7 +60,7 @@ class Registered:
     latest_added_at: Millis | None
     rules: RulesOfFile
     pending: int
-    announces_deletion: bool
+    deletes_from: Millis | None
 
 
 @attrs.frozen
@@ -84,7 +84,7 @@ class Register(Request[Registered]):
             owner=owners.register(storage, self.process, self.receivers),
             rules=note_rules(storage),
             pending=storage.notifications.count_pending(most=MOST_COUNTED),
-            announces_deletion=self.limits is not None and pruning_clock.start(storage, self.limits),
+            deletes_from=None if self.limits is None else pruning_clock.start(storage, self.limits),
         )
 
 

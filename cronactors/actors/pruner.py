@@ -25,7 +25,6 @@ from cronactors.backoff import backoff
 from cronactors.errors import StoreUnavailable
 from cronactors.instants import Millis, iso_utc
 from cronactors.ledger.pruning import Round
-from cronactors.ledger.pruning_clock import NOTICE
 from cronactors.retention import History
 from cronactors.storage.protocol import Storage
 
@@ -72,6 +71,14 @@ class PrunePiece(Request[PieceReport]):
         return PieceReport(ended=ended, seconds=time.perf_counter() - started)
 
 
+def announce_deletion(limits: History, begins: Millis) -> None:
+    """Log that history will be deleted."""
+    text = str(limits) if limits.deletes else "runs of jobs with a History of their own"
+    logger.warning(
+        "from %s on history will be deleted: %s (CronConfig.history; None keeps all of it)", iso_utc(begins, short=True), text
+    )
+
+
 class Pruner:
     """Prunes the history of a store.
 
@@ -80,27 +87,25 @@ class Pruner:
         pool: Whether its runners are busy decides how much time the pieces may take.
         clock: It has the time of the next due moment.
         limits: How much history is kept of jobs without a `History` of their own.
+        announced: From when on history is deleted, if the start has announced it.
 
     Attributes:
         deleted: How many runs it has deleted.
     """
 
-    def __init__(self, service: StoreService, pool: RunnerPool, clock: Clock, limits: History) -> None:
+    def __init__(
+        self, service: StoreService, pool: RunnerPool, clock: Clock, limits: History, *, announced: Millis | None
+    ) -> None:
         self._service = service
         self._pool = pool
         self._clock = clock
         self._limits = limits
+        self._announced = announced
         self._in_real_time = service.virtual is None
         self._next_look = trio.current_time() + (FIRST_LOOK if self._in_real_time else LOOK_EVERY)
         self._last_round = trio.current_time()
         self._changed = trio.Event()
         self.deleted = 0
-
-    def announce(self, now: Millis) -> None:
-        """Log that history will be deleted."""
-        begins = iso_utc(now + NOTICE, short=True)
-        limits = str(self._limits) if self._limits.deletes else "runs of jobs with a History of their own"
-        logger.warning("from %s on history will be deleted: %s (CronConfig.history; None keeps all of it)", begins, limits)
 
     def committed(self, _commit: Committed) -> None:
         """Note a commit, which may have added history. Called in the loop."""
@@ -146,9 +151,9 @@ class Pruner:
             await self._until_clear()
             piece = await self._service.mailbox.call(PrunePiece(search))
             self._last_round, ended = now, piece.ended
-            if search.announces:
-                search.announces = False
-                self.announce(self._service.wall())
+            if search.deletes_from not in (None, self._announced):
+                self._announced = search.deletes_from
+                announce_deletion(self._limits, search.deletes_from)
             if not ended:
                 await self._rest(max(piece.seconds, self._service.actor.latency or 0.0))
         self.deleted += search.deleted

@@ -56,14 +56,14 @@ class Round:
 
     Attributes:
         deleted: How many runs it has deleted.
-        announces: Whether it has noted, as the first one, that history is deleted: the caller has to announce it.
+        deletes_from: When deletion begins, if the caller has to announce it; see `pruning_clock.start`.
     """
 
     limits: History
     owners: Collection[int]
     elapsed: Millis
     deleted: int = 0
-    announces: bool = False
+    deletes_from: Millis | None = None
     _steps: Iterator[None] | None = None
 
     def carry_out(self, storage: Storage, enough: Callable[[], bool]) -> bool:
@@ -79,7 +79,7 @@ class Round:
 
     def _search(self, storage: Storage) -> Iterator[None]:
         """Search by age, by number, and among jobs with limits of their own. Yields after each step."""
-        self.announces = pruning_clock.start(storage, self.limits, elapsed=self.elapsed)
+        self.deletes_from = pruning_clock.start(storage, self.limits, elapsed=self.elapsed)
         clock = pruning_clock.read(storage)
         if clock is None:
             return  # it keeps everything

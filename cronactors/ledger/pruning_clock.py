@@ -30,6 +30,7 @@ EVEN: Millis = 60_000
 LONGEST_LEAD: Millis = 31 * DAY
 """How far ahead of the wall clock pruned moments count: a clock that was set back by more shows a time of its own, such as 1970."""
 
+_AT_ONCE: Millis = 0
 _FACT = "history"
 _MOST_LIMITS = 4
 
@@ -58,7 +59,7 @@ class HistoryClock:
     """The clock of the history, as it is stored.
 
     Attributes:
-        announced_at: When a start announced that history is deleted; None: none has.
+        announced_at: When a start first noted that history is deleted; None: none has. 0: there was none to announce.
         time: The time of this clock when it was last read.
         wall: The time of the wall clock then.
         doubted_at: The time of the wall clock when it was first found ahead; None: it goes evenly.
@@ -130,7 +131,7 @@ def write(storage: Storage, clock: HistoryClock) -> None:
     storage.set_meta(_FACT, json.dumps(attrs.asdict(clock)))
 
 
-def start(storage: Storage, limits: History, *, elapsed: Millis = 0) -> bool:
+def start(storage: Storage, limits: History, *, elapsed: Millis = 0) -> Millis | None:
     """Read the clock of the history at the start of a scheduler or of a round, and note that history is deleted from now on.
 
     Args:
@@ -139,21 +140,25 @@ def start(storage: Storage, limits: History, *, elapsed: Millis = 0) -> bool:
         elapsed: See `HistoryClock.advanced`.
 
     Returns:
-        Whether the caller has to announce the deletion, which begins a day later: it was not noted before, and there are runs from
-        before this start.
+        When the deletion begins, if the caller has to announce it. That is each caller until it begins: one that was killed after its
+        transaction has announced nothing. None: it needs no announcement, since there were no runs before the first start.
     """
     now, clock = storage.now(), read(storage)
     if clock is not None:
         clock = clock.advanced(now, elapsed)
         if clock.announced_at is not None and clock.announced_at <= now:
             write(storage, clock)
-            return False
-    if not limits.deletes and not storage.pruning.jobs_with_history(after=0, limit=1):
-        return False
+            return None if clock.may_delete or not _deletes(storage, limits) else clock.announced_at + NOTICE
+    if not _deletes(storage, limits):
+        return None
     has_runs = any(abs(now - run.at) > EVEN for run in storage.pruning.runs_after(0, limit=1))
     clock = HistoryClock(time=now, wall=now) if clock is None else clock
-    write(storage, attrs.evolve(clock, announced_at=now if has_runs else now - NOTICE))
-    return has_runs
+    write(storage, attrs.evolve(clock, announced_at=now if has_runs else _AT_ONCE))
+    return now + NOTICE if has_runs else None
+
+
+def _deletes(storage: Storage, limits: History) -> bool:
+    return limits.deletes or bool(storage.pruning.jobs_with_history(after=0, limit=1))
 
 
 def decided_until(storage: Storage, job: JobRow, now: Millis) -> Millis | None:

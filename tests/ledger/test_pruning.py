@@ -229,12 +229,15 @@ def test_nothing_is_deleted_within_a_day_of_the_announcement(world):
     world.add(HOURLY)
     run_days(world, 4)
     limits = History(days=1, keep_last=0)
-    assert world.do(pruning_clock.start, limits)
-    assert not world.do(pruning_clock.start, limits)
+    begins = world.do(pruning_clock.start, limits)
+    assert begins == world.now + NOTICE
+    assert world.do(pruning_clock.start, limits) == begins, "the first caller may have been killed before it announced anything"
+    assert world.do(pruning_clock.start, EVERYTHING) is None
     assert prune(world, limits, announced=False) == 0
     world.pass_time(NOTICE - 1)
     assert prune(world, limits, announced=False) == 0
     world.pass_time(1)
+    assert world.do(pruning_clock.start, limits) is None
     assert prune(world, limits, announced=False) == 96
 
 
@@ -258,7 +261,7 @@ def test_a_fact_that_cannot_be_read_is_written_anew(world, fact):
     world.do(lambda storage: storage.set_meta("history", fact))
     search = world.round(History(days=0.1, keep_last=0))
     assert world.do(search.carry_out, lambda: False)
-    assert (search.deleted, search.announces) == (0, True)
+    assert (search.deleted, search.deletes_from) == (0, world.now + NOTICE)
     assert world.do(pruning_clock.read) is not None
 
 
