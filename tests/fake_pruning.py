@@ -35,7 +35,15 @@ class FakePruning:
 
     def runs_after(self, run_id: int, *, limit: int) -> list[PassedRun]:
         runs = [run for _, run in sorted(self._seen().runs.items()) if run.id > run_id]
-        return [PassedRun(run.id, run.job_id, run.completed_at or run.started_at or run.ready_at) for run in runs[:limit]]
+        return [
+            PassedRun(
+                run.id,
+                run.job_id,
+                run.completed_at or run.started_at or run.ready_at,
+                run.started_at or run.completed_at or run.ready_at,
+            )
+            for run in runs[:limit]
+        ]
 
     def _of_job(self, job_id: str) -> list[RunRow]:
         return sorted((run for run in self._seen().runs.values() if run.job_id == job_id), key=_place)

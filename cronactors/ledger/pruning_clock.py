@@ -33,6 +33,7 @@ LONGEST_LEAD: Millis = 31 * DAY
 _AT_ONCE: Millis = 0
 _FACT = "history"
 _MOST_LIMITS = 4
+_FIRST_RUNS = 64
 
 
 @attrs.frozen(kw_only=True)
@@ -151,7 +152,9 @@ def start(storage: Storage, limits: History, *, elapsed: Millis = 0) -> Millis |
             return None if clock.may_delete or not _deletes(storage, limits) else clock.announced_at + NOTICE
     if not _deletes(storage, limits):
         return None
-    has_runs = any(abs(now - run.at) > EVEN for run in storage.pruning.runs_after(0, limit=1))
+    has_runs = any(
+        abs(now - at) > EVEN for run in storage.pruning.runs_after(0, limit=_FIRST_RUNS) for at in (run.at, run.began_at)
+    )
     clock = HistoryClock(time=now, wall=now) if clock is None else clock
     write(storage, attrs.evolve(clock, announced_at=now if has_runs else _AT_ONCE))
     return now + NOTICE if has_runs else None

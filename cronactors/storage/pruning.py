@@ -13,11 +13,13 @@ class PassedRun(NamedTuple):
 
     Attributes:
         at: When it finished; of an open run when it started, or when it may start.
+        began_at: When it started; of a run that never did, `at`.
     """
 
     id: int
     job_id: str
     at: Millis
+    began_at: Millis
 
 
 class Position(NamedTuple):
@@ -36,6 +38,7 @@ class KeptRun(NamedTuple):
     manual: int
     attempt: int
     status: str
+    started_at: Millis | None
     completed_at: Millis | None
     range_at: Millis | None
 

@@ -13,7 +13,8 @@ from cronactors.storage.sqlite_run_requests import DELETE_REQUEST
 
 SMALLEST_RUN = "SELECT min(id) FROM runs"
 GREATEST_RUN = "SELECT max(id) FROM runs"
-RUNS_AFTER = """SELECT id, job_id, coalesce(completed_at, started_at, ready_at) FROM runs
+RUNS_AFTER = """SELECT id, job_id, coalesce(completed_at, started_at, ready_at),
+ coalesce(started_at, completed_at, ready_at) FROM runs
  WHERE id > ? ORDER BY id LIMIT ?"""
 POSITION = """SELECT scheduled_at, manual, attempt FROM runs
  WHERE job_id = ? AND (scheduled_at, manual, attempt) < (?, ?, ?)

@@ -12,7 +12,7 @@ from cronactors.retention import EVERYTHING, History
 from cronactors.schedules.schedule import Interval
 from cronactors.settings import RetryPolicy
 from cronactors.storage.notifications import NotificationRow, Settlement
-from tests.ledger_world import DAY, FAILURE, HOUR, HOURLY, MINUTE, T0, prune
+from tests.ledger_world import DAY, FAILURE, HOUR, HOURLY, MINUTE, SECOND, T0, at, prune
 
 
 def run_days(world, days: int, outcome=None) -> None:
@@ -271,6 +271,17 @@ def test_an_announcement_of_a_clock_that_was_ahead_counts_anew(world):
     assert world.do(pruning_clock.start, History())
     world.now = T0
     assert world.do(pruning_clock.start, History())
+
+
+def test_a_store_whose_first_run_has_just_finished_is_announced_too(world):
+    """The run took four days; then the program is upgraded and started again."""
+    world.add(at(T0 + SECOND))
+    world.add(HOURLY)
+    world.now = T0 + SECOND
+    long = world.claim_one()
+    run_days(world, 4)
+    world.finish(long)
+    assert world.do(pruning_clock.start, History(days=1)) == world.now + NOTICE
 
 
 # The walks

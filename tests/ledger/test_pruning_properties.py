@@ -182,6 +182,7 @@ ROWS = st.builds(
     manual=st.integers(0, 1),
     attempt=st.integers(1, 3),
     status=st.just("success") | st.sampled_from(["failed", "cancelled", "skipped", "pending", "running", "of a later release"]),
+    started_at=st.none() | st.integers(40, 300),
     completed_at=st.integers(50, 150) | st.none() | st.integers(50, 300),
     range_at=st.none() | st.integers(50, 300),
 )

@@ -41,7 +41,7 @@ def test_runs_are_passed_in_order_of_id_with_the_time_that_they_have(store: Stor
     finished = add_run(store, scheduled_at=4_000)
     store.start_pending_runs([running, finished], owner=1, now=7)
     store.store_finishes([run_finish(finished, "running", completed_at=8)])
-    passed = [PassedRun(pending, "a", 9_500), PassedRun(running, "b", 7), PassedRun(finished, "a", 8)]
+    passed = [PassedRun(pending, "a", 9_500, 9_500), PassedRun(running, "b", 7, 7), PassedRun(finished, "a", 8, 7)]
     assert store.pruning.runs_after(0, limit=9) == passed
     assert store.pruning.runs_after(pending, limit=1) == passed[1:2]
     assert store.pruning.runs_after(finished, limit=9) == []
@@ -66,7 +66,7 @@ def test_the_oldest_runs_of_a_job(store: Storage) -> None:
     store.store_finishes([run_finish(stored[1], "running", completed_at=8)])
     rows = store.pruning.oldest_runs("a", after=-1, until=9_000, limit=9)
     assert [row.id for row in rows] == [stored[1], stored[2], stored[0]]
-    assert rows[0] == KeptRun(stored[1], 1_000, 0, 1, "success", 8, 500)
+    assert rows[0] == KeptRun(stored[1], 1_000, 0, 1, "success", 7, 8, 500)
     assert [row.last_moment for row in rows] == [1_000, 2_000, 3_000]
     assert store.pruning.oldest_runs("a", after=1_000, until=2_000, limit=9) == rows[1:2]
     assert store.pruning.oldest_runs("a", after=-1, until=9_000, limit=2) == rows[:2]
