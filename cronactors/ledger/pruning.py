@@ -260,6 +260,8 @@ class Cutoffs:
 def is_pruned(attempts: Sequence[KeptRun], cutoffs: Cutoffs, undecided: Millis | None) -> bool | None:
     """Decide whether the attempts of a moment are pruned; None: neither they nor those of any later moment. Pure.
 
+    Later moments have started later, and most have finished later.
+
     Args:
         attempts: All runs of the job with this moment.
         cutoffs: The limits of the job.
@@ -272,14 +274,23 @@ def is_pruned(attempts: Sequence[KeptRun], cutoffs: Cutoffs, undecided: Millis |
         return False
     if cutoffs.beyond is not None and attempts[0].scheduled_at < cutoffs.beyond:
         return True
-    return True if cutoffs.old_at is not None and finished_at <= cutoffs.old_at else None
+    if cutoffs.old_at is None:
+        return None
+    if finished_at <= cutoffs.old_at:
+        return True
+    began_at = min(run.completed_at or 0 if run.started_at is None else run.started_at for run in attempts)
+    return False if began_at <= cutoffs.old_at else None  # one that took long: later moments may have finished before it
 
 
 def _passed(page: Sequence[PassedRun], time: Millis, cutoff: Millis) -> list[PassedRun]:
-    """Return the runs of a page up to the first young one. A run from ahead of the time shows no age, and does not end the walk."""
+    """Return the runs of a page up to the first that started lately.
+
+    One that took long may finish after thousands of later runs have, so it does not end the walk. Nor does a run from ahead of the time,
+    which shows no age.
+    """
     passed: list[PassedRun] = []
     for run in page:
-        if cutoff < run.at <= time:
+        if cutoff < run.began_at <= time:
             break
         passed.append(run)
     return passed

@@ -287,6 +287,24 @@ def test_a_store_whose_first_run_has_just_finished_is_announced_too(world):
 # The walks
 
 
+def test_a_run_that_took_long_keeps_no_other_runs(world):
+    """Neither of other jobs, nor of its own."""
+    own, other = (world.add(HOURLY, overlap=Overlap.ALLOW_ALL) for _ in range(2))
+    world.pass_time(HOUR)
+    long = {claimed.run.job_id: claimed.run for claimed in world.claim()}
+    world.finish(long[other])
+    limits = History(days=1, keep_last=0)
+    for day in range(6):
+        run_days(world, 1)
+        if day == 2:
+            world.finish(long[own])
+        prune(world, limits)
+        if day > 1:
+            young = list(range(24 * day + 2, 24 * day + 26))
+            assert hours(world, own) == [*([1] if day == 2 else []), *young]
+            assert hours(world, other) == young
+
+
 def test_kept_runs_are_passed_over_once(world):
     """A thousand runs stay, since each is among the newest of its job: the next round reads none of them."""
     for _ in range(20):
