@@ -30,7 +30,11 @@ from cronactors.storage.pruning import KeptRun, PassedRun, Position
 from cronactors.storage.rows import JobRow
 
 WINDOW = 64
-"""How many runs one step reads; a step takes less than 1 ms."""
+"""How many runs one step reads; reading takes less than 1 ms."""
+FIRST_WINDOW = 8
+"""How many runs the first step of a round deletes. Runs with 100 kB of output take up to 0.7 ms each, and others 0.03 ms."""
+_MANY_STEPS = 4
+"""After how many steps in one piece a step may delete more."""
 COUNT = 5_000
 """How many runs of a job one step counts; it takes less than 1 ms."""
 _PAGE_OF_JOBS = 1_000
@@ -65,6 +69,7 @@ class Round:
     deleted: int = 0
     deletes_from: Millis | None = None
     _steps: Iterator[None] | None = None
+    _window: int = FIRST_WINDOW
 
     def carry_out(self, storage: Storage, enough: Callable[[], bool]) -> bool:
         """Carry out steps until it is enough; return whether the round has ended.
@@ -75,7 +80,18 @@ class Round:
         """
         if self._steps is None:
             self._steps = self._search(storage)
-        return all(not enough() for _ in self._steps)
+        for count, _ in enumerate(self._steps, 1):
+            if enough():
+                self._adapt(steps=count)
+                return False
+        return True
+
+    def _adapt(self, steps: int) -> None:
+        """Let the next steps delete fewer runs if one step filled a piece, and more if many did."""
+        if steps == 1:
+            self._window = max(1, self._window // 2)
+        elif steps >= _MANY_STEPS:
+            self._window = min(WINDOW, self._window * 2)
 
     def _search(self, storage: Storage) -> Iterator[None]:
         """Search by age, by number, and among jobs with limits of their own. Yields after each step."""
@@ -197,7 +213,7 @@ class Round:
         job = storage.jobs([job_id]).get(job_id)
         undecided = None if job is None or not job.enabled else job.next_run_at
         until = min(cutoffs.kept_from, _AFTER_ALL if undecided is None else undecided, cutoffs.time + 1) - 1
-        limit = WINDOW
+        limit = self._window
         following: Millis | None = None
         while True:
             rows = storage.pruning.oldest_runs(job_id, after=after, until=until, limit=limit)

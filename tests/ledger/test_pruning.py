@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from cronactors.ledger import notifications, pruning_clock
@@ -12,7 +14,7 @@ from cronactors.retention import EVERYTHING, History
 from cronactors.schedules.schedule import Interval
 from cronactors.settings import RetryPolicy
 from cronactors.storage.notifications import NotificationRow, Settlement
-from tests.ledger_world import DAY, FAILURE, HOUR, HOURLY, MINUTE, SECOND, T0, at, prune
+from tests.ledger_world import DAY, FAILURE, HOUR, HOURLY, MINUTE, MINUTELY, SECOND, T0, at, prune
 
 
 def run_days(world, days: int, outcome=None) -> None:
@@ -338,6 +340,24 @@ def test_two_schedulers_with_different_limits_do_not_disturb_each_other(world):
         run_days(world, 1)
     assert len(hours(world, job)) == 72 + 24
     assert len(world.do(pruning_clock.read).cursors) == 3
+
+
+@pytest.mark.parametrize(("most", "expected"), [(1, 8), (300, 300 + WINDOW)])
+def test_a_step_deletes_fewer_runs_if_they_take_long(world, most, expected):
+    """A piece is long enough when it has deleted so many."""
+    world.add(MINUTELY)
+    for _ in range(1_000):
+        world.pass_time(MINUTE)
+        world.finish(world.claim_one())
+    assert prune(world, History(days=None, per_job=999, keep_last=0)) == 1
+    search = world.round(History(days=None, per_job=1, keep_last=0))
+    pieces = [0]
+    while not world.do(search.carry_out, lambda: search.deleted >= pieces[-1] + most):
+        pieces.append(search.deleted)
+    sizes = [end - start for start, end in pairwise(pieces)]
+    assert most <= max(sizes) <= expected
+    if most == 1:
+        assert set(sizes[4:]) == {1}
 
 
 def test_a_round_goes_in_small_steps_and_another_may_begin_between_them(world):
