@@ -4,7 +4,8 @@ A deletion cannot be undone, so a wall clock that is wrong for an hour must not 
 the clock is three years ahead would be the latest pruned moment of its job: once the clock is right again, the job would stay silent for
 three years. So the history has a clock of its own, kept in `Storage.meta`. It follows the wall clock while that goes evenly with
 trio's. When the wall clock has jumped ahead of it, by being set or because no scheduler was running, it keeps pace with trio's clock,
-and catches up once the wall clock has shown the later time for a day. No run from after its time is pruned, and ages count from it.
+and catches up once the wall clock has shown the later time for a day; a start believes what an earlier process was shown more than a
+day before. No run from after its time is pruned, and ages count from it.
 
 The limit of this: a wall clock that is ahead for more than a day is believed, since it cannot be distinguished from a program that was
 off. Then runs are deleted too early. If more runs than `History.per_job` are added meanwhile, and the clock is then set back, moments of that time whose runs
@@ -82,6 +83,11 @@ class HistoryClock:
             wall: The time that the wall clock shows now.
             elapsed: How long ago (ms, by trio's clock) this process last read it; 0 if it has not.
         """
+        if self.doubted_at is not None and elapsed == 0 and wall >= self.wall + NOTICE:
+            # The time that was doubted is more than a day old at this start. Without this, a program that runs for an hour a week
+            # would never prune. In a process that has read the clock before, such a jump may be a second one within a minute.
+            believed = attrs.evolve(self, time=self.wall, doubted_at=None, jumped_to=self.doubted_at)
+            return believed.advanced(wall, elapsed)
         # Another scheduler may have read it meanwhile: then no more time has passed than the wall clock shows.
         time = self.time + max(0, min(elapsed, wall - self.wall))
         if wall <= time + EVEN:

@@ -187,6 +187,24 @@ def test_a_program_that_is_started_again_each_hour_believes_it_too():
     assert clock.time == T0 + 10 * DAY + 25 * HOUR - HOUR
 
 
+def test_a_program_that_runs_for_an_hour_a_week_believes_the_time_of_the_week_before():
+    clock = HistoryClock(announced_at=T0, time=T0, wall=T0)
+    for week in range(1, 10):
+        shown = clock.wall
+        clock = clock.advanced(T0 + 7 * DAY * week, 0)
+        assert clock.time == (shown if week > 1 else T0)
+        for _ in range(6):
+            clock = clock.advanced(clock.wall + 10 * MINUTE, 10 * MINUTE)
+    assert clock.may_delete
+    assert clock.jumped_to == T0 + 7 * DAY * 8
+
+
+def test_a_running_program_believes_no_jump_because_of_a_second_one():
+    clock = HistoryClock(time=T0, wall=T0).advanced(T0 + 1_000 * DAY, MINUTE)
+    clock = clock.advanced(T0 + 2_000 * DAY, MINUTE)
+    assert clock.time == T0 + 2 * MINUTE
+
+
 def test_a_second_jump_is_not_believed_because_of_the_first():
     clock = HistoryClock(time=T0, wall=T0).advanced(T0 + HOUR, 0)
     for hour in range(2, 24):

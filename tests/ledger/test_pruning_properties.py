@@ -123,7 +123,7 @@ class Life:
 
     def prune(self, limits: History) -> None:
         before = self.world.history()
-        search = Round(limits, {1, 2}, elapsed=self.passed - self.round_at)
+        search = Round(limits, {1, 2}, elapsed=max(1, self.passed - self.round_at))  # 0 would be a start
         self.round_at = self.passed
         self.world.do(search.carry_out, lambda: False)
         left = self.world.history()
