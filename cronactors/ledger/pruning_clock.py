@@ -8,8 +8,8 @@ and catches up once the wall clock has shown the later time for a day; a start b
 day before. No run from after its time is pruned, and ages count from it.
 
 The limit of this: a wall clock that is ahead for more than a day is believed, since it cannot be distinguished from a program that was
-off. Then runs are deleted too early. If more runs than `History.per_job` are added meanwhile, and the clock is then set back, moments of that time whose runs
-were pruned can run again when their time comes (`decided_until`): otherwise their job would be silent until then.
+off. Then runs are deleted too early. If more runs than `History.per_job` are added meanwhile, and the clock is then set back, moments of
+that time whose runs were pruned can run again when their time comes (`decided_until`): otherwise their job would be silent until then.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ NOTICE: Millis = DAY
 EVEN: Millis = 60_000
 """How far the wall clock may be ahead of the history's clock and still go evenly: a request may wait for a lock that long."""
 LONGEST_LEAD: Millis = 31 * DAY
-"""How far ahead of the wall clock pruned moments count: a clock that was set back by more shows a time of its own, such as 1970."""
+"""How far ahead of the wall clock pruned moments count in any case. Further ahead they count only if the clock of the history has gone
+from now to them without a greater jump: otherwise the wall clock shows a time of its own, such as 1970, or was ahead before."""
 
 _AT_ONCE: Millis = 0
 _FACT = "history"
@@ -66,6 +67,8 @@ class HistoryClock:
         wall: The time of the wall clock then.
         doubted_at: The time of the wall clock when it was first found ahead; None: it goes evenly.
         jumped_to: Likewise, of the last jump that was believed.
+        lived_since: Since when this clock has not jumped ahead by more than `LONGEST_LEAD`; None: not known.
+        lived_until: The latest time that it has had since then.
         cursors: How far the history has been searched, for each scheduler's limits.
     """
 
@@ -74,6 +77,8 @@ class HistoryClock:
     wall: Millis
     doubted_at: Millis | None = None
     jumped_to: Millis | None = None
+    lived_since: Millis | None = None
+    lived_until: Millis | None = None
     cursors: dict[str, Cursors] = attrs.field(factory=dict)
 
     def advanced(self, wall: Millis, elapsed: Millis) -> HistoryClock:
@@ -86,17 +91,35 @@ class HistoryClock:
         if self.doubted_at is not None and elapsed == 0 and wall >= self.wall + NOTICE:
             # The time that was doubted is more than a day old at this start. Without this, a program that runs for an hour a week
             # would never prune. In a process that has read the clock before, such a jump may be a second one within a minute.
-            believed = attrs.evolve(self, time=self.wall, doubted_at=None, jumped_to=self.doubted_at)
-            return believed.advanced(wall, elapsed)
+            return self._believing(self.wall, self.doubted_at, self.time).advanced(wall, elapsed)
         # Another scheduler may have read it meanwhile: then no more time has passed than the wall clock shows.
         time = self.time + max(0, min(elapsed, wall - self.wall))
         if wall <= time + EVEN:
-            return attrs.evolve(self, time=wall, wall=wall, doubted_at=None)
+            return attrs.evolve(self, time=wall, wall=wall, doubted_at=None)._lived()
         jumps_again = wall - time > self.wall - self.time + NOTICE
         doubted_at = wall if self.doubted_at is None or jumps_again else min(wall, self.doubted_at)
         if wall >= doubted_at + NOTICE:
-            return attrs.evolve(self, time=wall, wall=wall, doubted_at=None, jumped_to=doubted_at)
-        return attrs.evolve(self, time=time, wall=wall, doubted_at=doubted_at)
+            return self._believing(wall, doubted_at, time)
+        return attrs.evolve(self, time=time, wall=wall, doubted_at=doubted_at)._lived()
+
+    def _believing(self, wall: Millis, jumped_to: Millis, time: Millis) -> HistoryClock:
+        """Return the clock after a jump ahead from its time is believed."""
+        clock = attrs.evolve(self, time=wall, wall=wall, doubted_at=None, jumped_to=jumped_to)
+        if wall - max(time, self.lived_until or 0) > LONGEST_LEAD:
+            return attrs.evolve(clock, lived_since=jumped_to, lived_until=wall)
+        return clock._lived()
+
+    def _lived(self) -> HistoryClock:
+        since, until = self.lived_since, self.lived_until
+        if since is None or until is None:
+            since = until = self.time
+        return attrs.evolve(self, lived_since=since, lived_until=max(until, self.time))
+
+    def has_lived(self, since: Millis, until: Millis) -> bool:
+        """Return whether this clock has gone from one time to another without a jump ahead by more than `LONGEST_LEAD`."""
+        if self.lived_since is None or self.lived_until is None:
+            return False
+        return self.lived_since <= since and until <= self.lived_until
 
     @property
     def may_delete(self) -> bool:
@@ -126,8 +149,12 @@ def read(storage: Storage) -> HistoryClock | None:
             return None
         cursors = {str(key): Cursors(**each) for key, each in fields.pop("cursors").items()}
         found = HistoryClock(**fields, cursors=cursors)
-        numbers = (found.time, found.wall, found.announced_at or 0, found.doubted_at or 0, found.jumped_to or 0)
-        numbers += tuple(number for each in cursors.values() for number in attrs.astuple(each))
+        numbers: tuple[int, ...] = (found.time, found.wall, found.announced_at or 0, found.doubted_at or 0, found.jumped_to or 0)
+        numbers += (
+            found.lived_since or 0,
+            found.lived_until or 0,
+            *(number for each in cursors.values() for number in attrs.astuple(each)),
+        )
         return found if all(type(number) is int for number in numbers) else None
     except (TypeError, ValueError, KeyError, AttributeError, RecursionError):  # damaged, or of a later release with more fields
         return None
@@ -179,8 +206,8 @@ def decided_until(storage: Storage, job: JobRow, now: Millis) -> Millis | None:
     pruned = job.pruned_until
     if pruned is None or pruned <= now:
         return pruned
-    if pruned > now + LONGEST_LEAD:
-        return None
     clock = read(storage)
+    if pruned > now + LONGEST_LEAD:
+        return pruned if clock is not None and clock.has_lived(now, pruned) else None
     jumped_to = None if clock is None else clock.jumped_to
     return None if jumped_to is not None and now < jumped_to <= pruned else pruned

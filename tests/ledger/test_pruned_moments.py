@@ -157,6 +157,57 @@ def test_a_pruned_moment_far_ahead_is_replaced_by_the_next_one_that_is_pruned(wo
     assert world.job(job).pruned_until == T0 + 12 * MINUTE
 
 
+def run_hours(world, count: int) -> list[Millis]:
+    moments = []
+    for _ in range(count):
+        world.pass_time(HOUR)
+        for claimed in world.claim():
+            moments.append((claimed.run.scheduled_at - T0) // HOUR)
+            world.finish(claimed.run)
+    return moments
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_clock_that_is_set_back_by_two_months_runs_no_pruned_moment_again(world, changed):
+    job = world.add(Interval(HOUR))
+    run_hours(world, 70 * 24)
+    world.set_back(60 * DAY)
+    if changed:
+        world.pause(job)
+        world.resume(job)
+    assert run_hours(world, 24) == []
+    world.now += 60 * DAY - 2 * HOUR
+    ran = run_hours(world, 4)
+    assert min(ran) > 70 * 24 - 2
+    assert ran[-1] == 71 * 24 + 2
+
+
+def test_a_clock_that_was_ahead_by_two_months_for_days_does_not_silence_a_job(world):
+    world.add(Interval(HOUR))
+    run_hours(world, 24)
+    world.now += 60 * DAY
+    run_hours(world, 30)
+    assert world.job("id1").pruned_until > T0 + 62 * DAY
+    world.set_back(60 * DAY)
+    assert len(run_hours(world, 10)) == 10
+
+
+def test_a_clock_that_goes_back_and_right_again_has_lived_through_both_times():
+    clock = HistoryClock(time=T0, wall=T0).advanced(T0 + MINUTE, MINUTE)
+    for hour in range(1, 40 * 24):
+        clock = clock.advanced(T0 + hour * HOUR, HOUR)
+    clock = clock.advanced(T0 + DAY, HOUR)
+    assert clock.has_lived(T0 + DAY, T0 + 39 * DAY)
+    for hour in range(26):
+        clock = clock.advanced(T0 + 41 * DAY + hour * HOUR, HOUR)
+    assert clock.time == T0 + 42 * DAY + HOUR
+    assert clock.has_lived(T0 + DAY, T0 + 42 * DAY)
+    for hour in range(26):
+        clock = clock.advanced(T0 + 100 * DAY + hour * HOUR, HOUR)
+    assert not clock.has_lived(T0 + DAY, T0 + 42 * DAY)
+    assert clock.has_lived(T0 + 100 * DAY, T0 + 101 * DAY)
+
+
 # The clock of the history
 
 
@@ -215,7 +266,7 @@ def test_a_second_jump_is_not_believed_because_of_the_first():
 
 def test_a_jump_ahead_that_is_taken_back_leaves_nothing():
     clock = HistoryClock(time=T0, wall=T0).advanced(T0 + DAY, MINUTE).advanced(T0 + 2 * MINUTE, MINUTE)
-    assert clock == HistoryClock(time=T0 + 2 * MINUTE, wall=T0 + 2 * MINUTE)
+    assert clock == HistoryClock(time=T0 + 2 * MINUTE, wall=T0 + 2 * MINUTE, lived_since=T0 + MINUTE, lived_until=T0 + 2 * MINUTE)
 
 
 def test_two_schedulers_do_not_add_up_their_times():
