@@ -68,6 +68,7 @@ class Receivers:
         self._results: list[tuple[Inbox, CallResult]] = []
         self._has_results = trio.lowlevel.ParkingLot()
         self._drains = False
+        self._holds_back = False  # the next notification of a job waits for the result of the one before
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
         self.pending = 0
@@ -93,7 +94,9 @@ class Receivers:
     def written(self, deliverables: list[Deliverable]) -> None:
         """Take the notifications that a finish has written; those that wait for an earlier one are only counted."""
         self.pending += len(deliverables)
-        self._put(deliverable for deliverable in deliverables if deliverable.row.ready_at is not None)
+        ready = [deliverable for deliverable in deliverables if deliverable.row.ready_at is not None]
+        self._holds_back |= len(ready) < len(deliverables)
+        self._put(ready)
 
     def _put(self, deliverables: Iterable[Deliverable]) -> None:
         for deliverable in deliverables:
@@ -116,10 +119,9 @@ class Receivers:
     def _settled(self, results: list[tuple[Inbox, CallResult]], released: list[Deliverable]) -> None:
         for inbox, result in results:
             inbox.settled(result)
-            if (
-                result.status is not NotificationStatus.PENDING and self.pending
-            ):  # 0: counted after a commit whose answer was lost
+            if result.status is not NotificationStatus.PENDING and self.pending:  # 0 after a commit whose reply was lost
                 self.pending -= 1
+        self._holds_back = bool(released)
         self._put(released)
         self._update_idle()
 
@@ -138,7 +140,7 @@ class Receivers:
             while not self._results:
                 await self._has_results.park()
             try:
-                await self._store(mailbox, owner, 0 if self._drains else within)
+                await self._store(mailbox, owner, 0 if self._drains or self._holds_back else within)
                 pauses = backoff(*RETRY_PAUSES)
             except StoreUnavailable as error:  # which the store has logged
                 logger.debug("results of notifications will be stored later: %s", error)
