@@ -7,8 +7,8 @@ transaction the job keeps the latest moment among its pruned rows, ``pruned_unti
 We never walk over the whole history, which may have millions of rows. Ids grow with time, so runs that have become old are found by one
 walk in order of id that stops at the first young one, and continues there the next time. It leads to a job, whose runs are then
 deleted from its oldest on; so a run that one of the newest `History.keep_last` has kept goes when a later run of its job becomes old.
-Jobs with too many runs are found by a second walk, over the new runs. Runs that neither finds, such as one that was open for ninety days,
-are found by a new walk from the first id, once a week.
+Jobs with too many runs are found by a second walk, over the new runs. Runs that neither finds, such as one that was open for ninety
+days, or those of a job that had a `History` of its own until now, are found by new walks from the first id, once a week.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _PAGE_OF_JOBS = 1_000
 _MOST_REMEMBERED = 10_000
 """How many jobs a round remembers to have counted already."""
 _AGAIN: Millis = 7 * DAY
-"""How often the search by age begins at the first run again."""
+"""How often the searches begin at the first run again."""
 _ENDED = frozenset(status.value for status in RunStatus if status.ended)
 _AFTER_ALL: Millis = 2 * LATEST
 
@@ -101,7 +101,7 @@ class Round:
             return  # it keeps everything
         cursors = clock.cursors_of(self.limits)
         if clock.may_delete and clock.time >= cursors.started_at + _AGAIN:
-            cursors = attrs.evolve(cursors, aged=0, notified=0, started_at=clock.time)
+            cursors = attrs.evolve(cursors, aged=0, counted=0, notified=0, started_at=clock.time)
         pruning_clock.write(storage, clock.with_cursors(self.limits, cursors))
         yield
         if not clock.may_delete:

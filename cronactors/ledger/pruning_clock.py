@@ -47,7 +47,7 @@ class Cursors:
         counted: The last run whose job was counted.
         notified: The last notification whose age was looked at.
         numbered: The last job with a `History` of its own, by its number.
-        started_at: When the search by age last began at the first run.
+        started_at: When the searches last began at the first run.
     """
 
     aged: int = 0

@@ -129,6 +129,17 @@ def test_a_job_has_limits_of_its_own(world):
     assert len(hours(world, endless)) == 30
 
 
+def test_a_job_that_loses_its_own_limits_and_has_no_new_runs_is_counted_within_a_week(world):
+    job = world.add(HOURLY, history=History(days=None, per_job=None))
+    run_days(world, 2)
+    limits = History(days=None, per_job=10, keep_last=0)
+    prune(world, limits)
+    world.pause(job)
+    world.update(job, {"history": None})
+    world.pass_time(7 * DAY)
+    assert prune(world, limits) == 38
+
+
 def test_limits_that_cannot_be_read_keep_everything(world):
     job = world.add(HOURLY)
     world.damage(job, history='{"days": "x"}')
