@@ -11,6 +11,8 @@ import attrs
 from cronactors import checks
 from cronactors.errors import InvalidConfig, InvalidJob, shorten
 
+DEFAULT_DAYS: Final = 90
+"""How long (days) runs are kept, and alerts also where age deletes no run."""
 MAX_DAYS: Final = 36_600
 """Longest time (days) for which history can be kept by its age: a hundred years."""
 MAX_ROWS: Final = 1_000_000_000
@@ -29,7 +31,7 @@ class History:
     jobs is deleted by the same limits.
 
     Args:
-        days: How long a run is kept after it has finished, above 0 to 36,600 days. None: age deletes nothing.
+        days: How long a run is kept after it has finished, above 0 to 36,600 days. None: age deletes no run.
         per_job: How many runs of one job are kept, 1 to 1,000,000,000. None: their number deletes nothing.
         keep_last: How many of the newest runs of a job stay, however old they are: 0 to 1,000,000,000.
 
@@ -37,7 +39,7 @@ class History:
         InvalidConfig: A field has a wrong type or value.
     """
 
-    days: float | None = 90
+    days: float | None = DEFAULT_DAYS
     per_job: int | None = 100_000
     keep_last: int = 100
 

@@ -24,7 +24,7 @@ from cronactors.instants import LATEST, Millis
 from cronactors.ledger import owners, pruning_clock
 from cronactors.ledger.pruning_clock import DAY, Cursors
 from cronactors.model import RunStatus
-from cronactors.retention import EVERYTHING, History, history_from_text
+from cronactors.retention import DEFAULT_DAYS, EVERYTHING, History, history_from_text
 from cronactors.storage.protocol import Storage
 from cronactors.storage.pruning import KeptRun, PassedRun, Position
 from cronactors.storage.rows import JobRow
@@ -110,6 +110,9 @@ class Round:
             yield from self._search_by_age(storage, clock.time, clock.time - _length(self.limits.days))
         if self.limits.per_job is not None:
             yield from self._search_by_number(storage, clock.time, self.limits.per_job)
+        if self.limits.deletes:  # nothing counts the alerts of a job
+            days = DEFAULT_DAYS if self.limits.days is None else self.limits.days
+            yield from self._search_alerts(storage, clock.time - _length(days))
         yield from self._search_own_limits(storage, clock.time)
 
     # The walks. The cursor of each is read and written by the step that moves it: other schedulers may have moved it between two steps.
@@ -124,7 +127,7 @@ class Round:
         return Cursors() if clock is None else clock.cursors_of(self.limits)
 
     def _search_by_age(self, storage: Storage, time: Millis, cutoff: Millis) -> Iterator[None]:
-        """Walk over the runs that have become old, and prune their jobs; then over the alerts."""
+        """Walk over the runs that have become old, and prune their jobs."""
         while True:
             page = storage.pruning.runs_after(self._cursors(storage).aged, limit=WINDOW)
             passed = _passed(page, time, cutoff)
@@ -135,8 +138,12 @@ class Round:
             if len(passed) < WINDOW:
                 break
             yield
+
+    def _search_alerts(self, storage: Storage, cutoff: Millis) -> Iterator[None]:
+        """Walk over the alerts that have become old. Those that stay because they are pending are looked at again within a week."""
         while self._prune_alerts(storage, cutoff):
             yield
+        yield
 
     def _prune_alerts(self, storage: Storage, cutoff: Millis) -> bool:
         """Delete a page of old alerts, but for those that wait for a receiver that exists; return whether there may be more."""

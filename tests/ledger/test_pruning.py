@@ -219,22 +219,6 @@ def test_nothing_is_released_beside_one_that_is_ready(world):
     assert pending(world) == [(kept[0].id, None), (kept[1].id, 0)], "the first waited too, and another one is ready"
 
 
-def test_old_alerts_go_but_for_those_that_a_receiver_waits_for(world):
-    def alert(key: str, receiver: str) -> None:
-        row = NotificationRow(id=0, key=key, run_id=None, receiver=receiver, job_id="j", created_at=world.now)
-        world.do(lambda storage: storage.notifications.insert([row]))
-
-    world.do(lambda storage: storage.insert_owner(storage.owners()[0]._replace(receivers='["mail"]')))
-    world.do(pruning_clock.start, History())
-    for receiver in ("mail", "on_alert"):
-        alert("old", receiver)
-    world.pass_time(2 * DAY)
-    alert("young", "on_alert")
-    prune(world, History(days=1), owners={2})
-    rows = world.do(lambda storage: storage.notifications.page(before=None, status=None, receiver=None, limit=100)[0])
-    assert sorted((row.key, row.receiver) for row in rows) == [("old", "mail"), ("young", "on_alert")]
-
-
 # When it begins
 
 
