@@ -37,7 +37,7 @@ LOOK_EVERY: Final = 600.0
 LOOK_WHEN_IDLE: Final = 3600.0
 """How long (s) after a round the next one begins at the latest. On virtual time there is none without a commit."""
 PIECE_LENGTH: Final = 0.002
-"""After how long (s) on the storage thread a piece ends. Its last step and the commit add some 2 ms; 5 to 14 ms where
+"""After how long (s) on the storage thread a piece ends. Its last step and the commit add some 2 ms; up to 20 ms where
 each run has 100 kB of output."""
 CLEAR: Final = 0.02
 """How long (s) before a due moment no piece is sent."""
