@@ -98,8 +98,8 @@ class FakeNotifications:
                 self._put(row._replace(ready_at=max(now, row.ready_at - by)))
 
     def keep_job(self, job_id: str, job: str, *, without: str) -> None:
-        for row in self._pending():
-            if row.job_id == job_id and row.job is None and row.receiver != without:
+        for row in list(self._seen().notifications.values()):
+            if row.status != "delivered" and row.job_id == job_id and row.job is None and row.receiver != without:
                 self._put(row._replace(job=job))
 
     def count_pending(self, *, most: int) -> int:

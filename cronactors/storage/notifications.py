@@ -148,7 +148,10 @@ class NotificationTable(Protocol):
         ...
 
     def keep_job(self, job_id: str, job: str, *, without: str) -> None:
-        """Store a job that is about to be deleted in its pending notifications, but for those of one receiver."""
+        """Store a job that is about to be deleted in its notifications, but for those of one receiver.
+
+        In those that are pending, and in those that were given up, since they can be reopened.
+        """
         ...
 
     def count_pending(self, *, most: int) -> int:

@@ -72,6 +72,9 @@ CREATE INDEX notifications_line ON notifications (receiver, job_id, id) WHERE st
 
 CREATE INDEX notifications_ready ON notifications (owner, receiver, ready_at, id) WHERE status = 'pending' AND ready_at IS NOT NULL;
 
+-- They are few, and need their job if it is removed.
+CREATE INDEX notifications_given_up ON notifications (job_id) WHERE status = 'given_up';
+
 -- Jobs that are failing or overdue and of which there was an alert: one row for each kind while that lasts.
 CREATE TABLE alert_episodes (
   job_id TEXT NOT NULL,

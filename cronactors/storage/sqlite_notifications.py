@@ -54,6 +54,9 @@ TAKE_OVER = f"""UPDATE notifications SET owner = ? WHERE id IN
 ADVANCE_RETRIES = "UPDATE notifications SET ready_at = max(:now, ready_at - :by) WHERE status = 'pending' AND ready_at > :now"
 NEXT_RECEIVER = "SELECT receiver FROM notifications WHERE status = 'pending' AND receiver > ? ORDER BY receiver LIMIT 1"
 KEEP_JOB = "UPDATE notifications SET job = ? WHERE status = 'pending' AND receiver = ? AND job_id = ? AND job IS NULL"
+KEEP_JOB_OF_GIVEN_UP = (
+    "UPDATE notifications SET job = ? WHERE status = 'given_up' AND receiver <> ? AND job_id = ? AND job IS NULL"
+)
 COUNT_PENDING = "SELECT count(*) FROM (SELECT 1 FROM notifications WHERE status = 'pending' LIMIT ?)"
 OF_RUN = f"{_FROM} WHERE run_id = ?"
 OF_ALERT = f'{_FROM} WHERE "key" = ?'
@@ -172,10 +175,11 @@ class SqliteNotifications(Execution):
             yield last
 
     def keep_job(self, job_id: str, job: str, *, without: str) -> None:
-        """Store a job in its pending notifications: one statement for each receiver that has pending ones."""
+        """Store a job in its notifications: one statement for each receiver that has pending ones, and one for all that were given up."""
         for receiver in self._pending_receivers():
             if receiver != without:
                 self._execute(KEEP_JOB, (job, receiver, job_id))
+        self._execute(KEEP_JOB_OF_GIVEN_UP, (job, without, job_id))
 
     def count_pending(self, *, most: int) -> int:
         """Count pending notifications."""

@@ -113,6 +113,24 @@ async def test_what_was_given_up_can_be_tried_again(virtual_clock: VirtualClock)
             await scheduler.store.retry_notification("run:1")
 
 
+async def test_what_was_given_up_can_be_tried_again_once_its_job_is_removed(virtual_clock: VirtualClock) -> None:
+    seen: list[str] = []
+
+    async def on_finish(job: CronJob, run: CronRun) -> None:
+        seen.append(job.name)
+        if len(seen) == 1:
+            raise ValueError("not yet")
+
+    async with open_scheduler(":memory:", nothing, on_finish=Receiver(on_finish, attempts=1)) as scheduler:
+        job_id = await scheduler.store.add_job("a", "it", OneShot(after(1)))
+        await trio.sleep(5)
+        await scheduler.store.remove_job(job_id)
+        await scheduler.store.retry_notification("run:1")
+        await trio.sleep(5)
+        (found,) = await scheduler.store.list_notifications()
+    assert (found.status, seen) == (NotificationStatus.DELIVERED, ["a", "a"])
+
+
 # Order
 
 

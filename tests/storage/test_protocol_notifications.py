@@ -195,14 +195,16 @@ def test_times_of_retries_move_when_the_clock_is_set_back(store: Storage) -> Non
     assert [row.ready_at for run_id in range(4) for row in table.find(f"run:{run_id}")] == [60, 100, 500, 0]
 
 
-def test_a_job_that_is_removed_is_kept_for_what_is_pending(store: Storage) -> None:
+def test_a_job_that_is_removed_is_kept_for_what_is_pending_or_was_given_up(store: Storage) -> None:
     table = store.notifications
     done, *pending = table.insert([news(1), news(2), news(3, receiver="on_finish"), news(4, receiver="z", job="own")])
     other = table.insert([news(5, "b")])
-    table.settle([settlement(done)], owner=0)
+    given_up = table.insert([news(6, receiver="x"), news(7, "b", "x")])
+    (delivered,) = table.insert([news(8, receiver="y")])
+    table.settle([settlement(delivered), *[settlement(row, "given_up") for row in (done, *given_up)]], owner=0)
     table.keep_job("a", "snapshot", without="notifier")
-    kept = [row.job for run_id in range(1, 6) for row in table.find(f"run:{run_id}")]
-    assert kept == [None, None, "snapshot", "own", None]
+    kept = [row.job for run_id in range(1, 9) for row in table.find(f"run:{run_id}")]
+    assert kept == [None, None, "snapshot", "own", None, "snapshot", None, None]
     assert len(pending) + len(other) == table.count_pending(most=99) == 4
     assert table.count_pending(most=3) == 3
 

@@ -190,6 +190,7 @@ SEARCHES = {
     ],
     "NEXT_RECEIVER": ["notifications USING INDEX notifications_line (receiver>?)"],
     "KEEP_JOB": ["notifications USING INDEX notifications_line (receiver=? AND job_id=?)"],
+    "KEEP_JOB_OF_GIVEN_UP": ["notifications USING INDEX notifications_given_up (job_id=?)"],
     "OF_RUN": ["notifications USING INDEX notifications_run (run_id=?)"],
     "OF_ALERT": ["notifications USING INDEX notifications_alert (key=?)"],
     "LAST_BEFORE": ["notifications USING INTEGER PRIMARY KEY (rowid<?)"],
