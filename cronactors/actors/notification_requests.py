@@ -30,14 +30,15 @@ class Settle(BatchRequest[list[Deliverable]]):
 
 @attrs.frozen
 class ReadReady(ReadRequest[ReadyPage]):
-    """Read the notifications that may be delivered to a receiver now."""
+    """Read notifications that may be delivered to a receiver now, but for those that are in hand."""
 
     receiver: str
     owner: int
     limit: int
+    in_hand: frozenset[int]
 
     def apply(self, storage: Storage) -> ReadyPage:
-        return notifications.ready_page(storage, self.receiver, owner=self.owner, limit=self.limit)
+        return notifications.ready_page(storage, self.receiver, owner=self.owner, limit=self.limit, in_hand=self.in_hand)
 
 
 @attrs.frozen

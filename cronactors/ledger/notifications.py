@@ -193,22 +193,32 @@ class ReadyPage:
     """Notifications that may be delivered now.
 
     Attributes:
-        deliverables: The first of them.
+        deliverables: The first of them that are not in hand.
+        ready: The ids of these and of those in hand that may still be delivered; of all, unless it is full.
         is_full: Whether there may be more.
         next_retry: When the next one may be delivered that waits for its retry.
     """
 
     deliverables: list[Deliverable]
+    ready: frozenset[int]
     is_full: bool
     next_retry: Millis | None
 
 
-def ready_page(storage: Storage, receiver: str, *, owner: int, limit: int) -> ReadyPage:
-    """Read the notifications that an owner may deliver now to a receiver."""
+def ready_page(storage: Storage, receiver: str, *, owner: int, limit: int, in_hand: Collection[int] = frozenset()) -> ReadyPage:
+    """Read notifications that an owner may deliver now to a receiver.
+
+    The runs of a page may hold 64 KiB of data each. So of those that are in hand only the small rows are read again.
+    """
     now = storage.now()
-    rows = storage.notifications.ready(receiver, owner=owner, now=now, limit=limit)
-    next_retry = storage.notifications.next_retry(receiver, owner=owner, now=now)
-    return ReadyPage(deliverables(storage, rows), is_full=len(rows) == limit, next_retry=next_retry)
+    rows = storage.notifications.ready(receiver, owner=owner, now=now, limit=limit + len(in_hand))
+    new = [row for row in rows if row.id not in in_hand]
+    return ReadyPage(
+        deliverables(storage, new[:limit]),
+        ready=frozenset(row.id for row in rows),
+        is_full=len(rows) == limit + len(in_hand) or len(new) > limit,
+        next_retry=storage.notifications.next_retry(receiver, owner=owner, now=now),
+    )
 
 
 # Notifications of owners that are gone

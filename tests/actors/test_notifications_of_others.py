@@ -251,7 +251,7 @@ async def test_retries_that_were_read_back_move_with_a_clock_that_is_set_back(
 async def test_however_many_a_dead_owner_has_left_all_are_taken_over(
     virtual_clock: VirtualClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module, name, value in ((store_lifetime, "TAKEN_OVER", 7), (inbox, "INBOX_CAPACITY", 20), (inbox, "PAGE", 10)):
+    for module, name, value in ((store_lifetime, "TAKEN_OVER", 7), (inbox, "INBOX_CAPACITY", 20), (inbox, "READY_PAGE", 10)):
         monkeypatch.setattr(module, name, value)
     names = [f"{n:03}" for n in range(100)]
     async with open_scheduler(tmp_path / "a.db", nothing, notifier=Notifier(seconds=29)) as scheduler:
@@ -296,6 +296,28 @@ async def test_an_alert_that_any_transaction_writes_is_delivered(virtual_clock: 
         assert seen == [("job", f"failing:{job_id}", alert)]
         (stored,) = await scheduler.store.list_notifications()
         assert (stored.run_id, stored.status) == (None, NotificationStatus.DELIVERED)
+
+
+@attrs.frozen
+class Lose(Request[int]):
+    """Let another owner take over all notifications of one, as it does when the process of this one was stopped for long."""
+
+    owner: int
+
+    def apply(self, storage: Storage) -> int:
+        return storage.notifications.take_over("notifier", owner=self.owner, by=99, limit=99)
+
+
+async def test_what_another_scheduler_took_over_is_not_delivered_once_that_is_seen(virtual_clock: VirtualClock) -> None:
+    notifier = Notifier(seconds=5)
+    async with open_scheduler(":memory:", nothing, notifier=notifier) as scheduler:
+        await scheduler.store.add_jobs(shots(*"abc"))
+        await trio.sleep(2)
+        actors = scheduler._actors
+        assert await actors.service.mailbox.call(Lose(actors.pool.settings.owner)) == 3
+        actors.receivers.taken_over(["notifier"])
+        await trio.sleep(20)
+    assert len(notifier.delivered) == 1
 
 
 async def test_another_process_can_have_one_tried_again(tmp_path: Path) -> None:

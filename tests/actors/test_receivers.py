@@ -226,7 +226,7 @@ async def test_a_receiver_that_hangs_for_an_hour_delays_no_run(
     virtual_clock: VirtualClock, monkeypatch: pytest.MonkeyPatch, slots: int
 ) -> None:
     monkeypatch.setattr(inbox, "INBOX_CAPACITY", 20)
-    monkeypatch.setattr(inbox, "PAGE", 10)
+    monkeypatch.setattr(inbox, "READY_PAGE", 10)
     late: list[float] = []
 
     async def executor(context: JobContext) -> None:
@@ -248,7 +248,7 @@ async def test_more_than_memory_holds_is_delivered_in_order_and_nothing_twice(
     virtual_clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inbox, "INBOX_CAPACITY", 6)
-    monkeypatch.setattr(inbox, "PAGE", 3)
+    monkeypatch.setattr(inbox, "READY_PAGE", 3)
     notifier = Notifier(seconds=1)
     names = [f"job {n:03}" for n in range(200)]
     async with open_scheduler(":memory:", nothing, notifier=notifier) as scheduler:
@@ -267,7 +267,7 @@ async def test_all_runs_of_one_job_are_delivered_in_order_however_far_the_receiv
     virtual_clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inbox, "INBOX_CAPACITY", 6)
-    monkeypatch.setattr(inbox, "PAGE", 3)
+    monkeypatch.setattr(inbox, "READY_PAGE", 3)
     runs: list[int] = []
 
     async def on_finish(job: CronJob, run: CronRun) -> None:

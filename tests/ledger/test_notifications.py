@@ -173,6 +173,21 @@ def test_results_are_stored_with_the_time_of_the_retry(world: World) -> None:
     assert ([each.row.id for each in page.deliverables], page.is_full, page.next_retry) == ([first.id], True, None)
 
 
+def test_a_page_leaves_out_those_in_hand_and_says_which_are_still_ready(world: World) -> None:
+    finish(world, [claimed_run(world) for _ in range(5)], SUCCESS, ("notifier",))
+    ids = [row.id for row in stored(world)]
+
+    def page(limit: int, *in_hand: int) -> tuple[list[int], set[int], bool]:
+        found = world.do(notifications.ready_page, "notifier", owner=world.owner, limit=limit, in_hand=in_hand)
+        return [each.row.id for each in found.deliverables], set(found.ready), found.is_full
+
+    assert page(2, ids[0], ids[1]) == (ids[2:4], set(ids[:4]), True)
+    assert page(4, ids[1]) == ([ids[0], *ids[2:]], set(ids), True)
+    assert page(9, ids[1]) == ([ids[0], *ids[2:]], set(ids), False)
+    assert page(4, 98, 99) == (ids[:4], set(ids), True), "those in hand are no longer ready"
+    assert page(5, 98, 99) == (ids, set(ids), False)
+
+
 # Taking over
 
 
