@@ -186,13 +186,13 @@ GOALS = (
     ),
     Goal(
         "1 throughput with a notifier / without",
-        0.75,
+        0.6,
         0.9,
         ratio("ours throughput_with_notifier compared", "ours throughput compared", "runs_per_s"),
     ),
     Goal(
         "1 throughput with an on_finish / without",
-        0.75,
+        0.6,
         0.9,
         ratio("ours throughput_with_on_finish compared", "ours throughput compared", "runs_per_s"),
     ),
