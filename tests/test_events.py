@@ -210,7 +210,7 @@ async def test_events_hold_no_prompt_result_or_error(virtual_clock: VirtualClock
 async def test_the_events_of_a_store_that_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, virtual_clock: VirtualClock
 ) -> None:
-    monkeypatch.setattr(store_module, "LOCK_TIMEOUT", 5)
+    monkeypatch.setattr(store_module, "LOCK_TIMEOUT", 1)
     file = tmp_path / "jobs.db"
     async with open_scheduler(file, executor, config=SETTINGS) as scheduler, scheduler.events() as stream:
         with closing(sqlite3.connect(file, isolation_level=None)) as other:
@@ -221,7 +221,7 @@ async def test_the_events_of_a_store_that_fails(
             found = await take(stream)
             other.execute("ROLLBACK")
         await scheduler.store.add_job("c", "it", Interval(60_000))
-        assert found == [StoreFailed(reason="the file was locked by another process for 5 s")]
+        assert found == [StoreFailed(reason="the file was locked by another process for 1 s")]
         found = await take(stream)
         assert sorted(names(found)) == ["JobAdded", "StoreWorking"]
         assert StoreWorking() in found

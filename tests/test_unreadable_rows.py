@@ -316,3 +316,14 @@ def test_an_own_loop_pauses_an_unreadable_job_again(world):
             world.start(job_id)
         assert not world.job(job_id).enabled
         world.damage(job_id, enabled=1)  # as an edit of the file, with the same error in it
+
+
+def test_a_run_without_a_moment_hides_no_other_run(world):
+    """Its column is NOT NULL, but a flipped bit in the file may say otherwise."""
+    world.add(HOURLY)
+    world.pass_time(HOUR)
+    world.finish(world.claim_one())
+    (run,) = world.history()
+    damaged = run._replace(scheduled_at=None)
+    assert views.run_view(damaged).id == str(run.id)
+    assert len(views.faults_of_run(damaged)) == 1

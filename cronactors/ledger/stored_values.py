@@ -42,7 +42,7 @@ def timing_of(job: JobRow) -> Timing:
 
 def is_time(instant: Millis) -> bool:
     """Return whether a stored number can be a moment, or the time of an event."""
-    return _FIRST <= instant <= _LAST
+    return type(instant) is int and _FIRST <= instant <= _LAST  # in a damaged file any column may be NULL
 
 
 def check_policies(job: JobRow) -> None:

@@ -42,7 +42,7 @@ def test_a_fault_at_any_statement_loses_no_notification_and_keeps_their_order(
         lost_answers = sorts.pop(("COMMIT", "works, then fails"))
         cases = [chance.choice(sort) for sort in sorts.values()]
         chance.shuffle(cases)
-        cases = cases[:100] + chance.sample(lost_answers, 20)
+        cases = cases[:60] + chance.sample(lost_answers, 20)
     twice = 0
     with talking(notification_scenario.__file__) as process:
         assert process.stdin is not None
