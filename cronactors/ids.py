@@ -1,4 +1,4 @@
-"""Ids of jobs: UUIDs of version 7, which grow with time."""
+"""Ids: of jobs, which are UUIDs of version 7 and grow with time; of runs and owners, which are the numbers of their rows."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from cronactors.spec import JobSpec, check_specs
 
 _LOW = (1 << 62) - 1  # the last bits of a UUID, behind its variant
+_DIGITS = 18  # of a row's number, at most: more would not fit into SQLite's integers
 
 
 def with_ids(specs: Iterable[JobSpec]) -> tuple[tuple[str, JobSpec], ...]:
@@ -29,3 +30,8 @@ def new_ids(count: int) -> list[str]:
     head = f"{time.time_ns() // 1_000_000:012x}"
     first = int.from_bytes(os.urandom(10), "big") >> 7  # 73 bits, so that there is room to grow in 74
     return [f"{head}7{tail >> 62:03x}{0b10 << 62 | tail & _LOW:016x}" for tail in range(first, first + count)]
+
+
+def row_number(text: str) -> int | None:
+    """Read the number of a row; None: it is none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _DIGITS else None

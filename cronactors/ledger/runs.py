@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cronactors.errors import JobBusy, RunClosed, RunNotFound, shorten
+from cronactors.ids import row_number
 from cronactors.instants import Millis
 from cronactors.ledger.finish import finish_open_run
 from cronactors.ledger.jobs import find_job
@@ -15,8 +16,6 @@ from cronactors.storage.rows import JobRow, RunRow
 
 _PAGE = 20
 """How many rows are read at a time to find the run that finished last; nearly always it is among the first."""
-_DIGITS = 18
-"""Longest id of a run (digits): a longer one would not fit into SQLite's integers."""
 
 
 def find_run(storage: Storage, run_id: str) -> RunRow:
@@ -25,8 +24,8 @@ def find_run(storage: Storage, run_id: str) -> RunRow:
     Raises:
         RunNotFound: There is none.
     """
-    number = int(run_id) if run_id.isascii() and run_id.isdigit() and len(run_id) <= _DIGITS else 0
-    run = storage.runs([number]).get(number)
+    number = row_number(run_id)
+    run = None if number is None else storage.runs([number]).get(number)
     if run is None:
         raise RunNotFound(f"no run has the id {shorten(run_id)}")
     return run

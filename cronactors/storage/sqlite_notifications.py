@@ -6,10 +6,10 @@ the rows that are not pending are in no index but that of their run.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from cronactors.ids import row_number
 from cronactors.instants import Millis
 from cronactors.notifications import NotificationStatus
 from cronactors.storage.execution import Execution, integer
@@ -17,7 +17,6 @@ from cronactors.storage.notifications import AT_ONCE, EpisodeRow, NotificationRo
 from cronactors.storage.row_statement import RowStatement, Value
 from cronactors.storage.statements import last_number
 
-_RUN_KEY = re.compile(r"run:([0-9]{1,18})")
 _PAGE: Final = 10_000  # how many ids one page spans at most, so that a rare status blocks the thread for a millisecond
 _NEVER: Final = 2**63 - 1
 
@@ -187,8 +186,9 @@ class SqliteNotifications(Execution):
 
     def find(self, event_key: str) -> list[NotificationRow]:
         """Return the notifications of an event."""
-        run = _RUN_KEY.fullmatch(event_key)
-        rows = self._fetch(OF_ALERT, (event_key,)) if run is None else self._fetch(OF_RUN, (int(run[1]),))
+        kind, _, number = event_key.partition(":")
+        run_id = row_number(number) if kind == "run" else None
+        rows = self._fetch(OF_ALERT, (event_key,)) if run_id is None else self._fetch(OF_RUN, (run_id,))
         return sorted(map(NotificationRow._make, rows))
 
     def page(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-_DIGITS = 18  # the longest number that is read; more digits would not fit SQLite's integers
+from cronactors.ids import row_number
 
 
 class StopMarks:
@@ -48,7 +48,7 @@ class StopMarks:
         except OSError:
             return set()
         numbers = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
-        return {int(number) for number in numbers if number.isascii() and number.isdigit() and len(number) <= _DIGITS}
+        return {owner for owner in map(row_number, numbers) if owner is not None}
 
     def forget(self, owner: int) -> None:
         """Remove the mark of an owner when the transaction is committed."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from cronactors.actors import history_requests
 from cronactors.checks import member, whole
 from cronactors.errors import InvalidJob, shorten
+from cronactors.ids import row_number
 from cronactors.ledger.views import run_view
 from cronactors.model import ALL, AllUsers, Cause, CronRun, Explanation, RunStatus, Trigger
 from cronactors.own_loop import MAX_LIMIT
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from cronactors.storage.history import RunFigures, Span
 
 _PAGE = 2_000
-_DIGITS = 18  # of a run's id, at most
 
 
 class HistoryVerbs(Verbs):
@@ -181,6 +181,7 @@ def _run_number(field: str, value: object) -> int:
         InvalidJob: It is no id of a run.
     """
     run_id = check_id(field, value)
-    if not (run_id.isascii() and run_id.isdigit() and len(run_id) <= _DIGITS):
+    number = row_number(run_id)
+    if number is None:
         raise InvalidJob(f"{field} must be the id of a run, not {shorten(run_id)}")
-    return int(run_id)
+    return number
