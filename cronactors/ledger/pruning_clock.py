@@ -149,12 +149,9 @@ def read(storage: Storage) -> HistoryClock | None:
             return None
         cursors = {str(key): Cursors(**each) for key, each in fields.pop("cursors").items()}
         found = HistoryClock(**fields, cursors=cursors)
-        numbers: tuple[int, ...] = (found.time, found.wall, found.announced_at or 0, found.doubted_at or 0, found.jumped_to or 0)
-        numbers += (
-            found.lived_since or 0,
-            found.lived_until or 0,
-            *(number for each in cursors.values() for number in attrs.astuple(each)),
-        )
+        optional = (found.announced_at, found.doubted_at, found.jumped_to, found.lived_since, found.lived_until)
+        numbers = [found.time, found.wall, *(number for number in optional if number is not None)]
+        numbers += [number for each in cursors.values() for number in attrs.astuple(each)]
         return found if all(type(number) is int for number in numbers) else None
     except (TypeError, ValueError, KeyError, AttributeError, RecursionError):  # damaged, or of a later release with more fields
         return None

@@ -251,7 +251,18 @@ def test_without_an_announcement_nothing_is_deleted(world):
     assert prune(world, History(days=1, keep_last=0), announced=False) == 0
 
 
-@pytest.mark.parametrize("fact", ["x", "[]", "{}", '{"time": 1, "wall": null, "cursors": {}}', '{"time": 1, "cursors": 3}'])
+UNREADABLE = [
+    "x",
+    "[]",
+    "{}",
+    '{"time": 1, "wall": null, "cursors": {}}',
+    '{"time": 1, "cursors": 3}',
+    '{"time": 1, "wall": 1, "announced_at": "", "cursors": {}}',
+    '{"time": 1, "wall": 1, "announced_at": false, "cursors": {}}',
+]
+
+
+@pytest.mark.parametrize("fact", UNREADABLE)
 def test_a_fact_that_cannot_be_read_is_written_anew(world, fact):
     world.add(HOURLY)
     run_days(world, 1)
