@@ -8,6 +8,8 @@ from typing import TypeAlias
 Millis: TypeAlias = int
 """An instant, or a length of time, in milliseconds. Instants count from 1970-01-01T00:00:00Z (POSIX time, no leap seconds)."""
 
+DAY: Millis = 86_400_000
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 

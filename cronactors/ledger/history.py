@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from cronactors.instants import Millis
+from cronactors.instants import DAY, Millis
 from cronactors.storage.history import RunFilter, RunTimes, Span
 from cronactors.storage.protocol import Storage
 
-MARGIN: Final[Millis] = 86_400_000
+MARGIN: Final[Millis] = DAY
 """For how long a run may wait, or by how much the clock may be set back, without being left out of a span."""
 READ: Final = 2_000
 """How many rows one transaction looks at, at most."""

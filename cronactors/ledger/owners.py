@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 
-from cronactors.instants import Millis
+from cronactors.instants import DAY, Millis
 from cronactors.ledger import leases
 from cronactors.owner import ProcessIdentity, certainly_dead
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import OwnerRow
 
-_DAY: Millis = 86_400_000
-_WEEK: Millis = 7 * _DAY
+_WEEK: Millis = 7 * DAY
 _RUNNING_SINCE = "running_since"
 """The fact (`Storage.meta`) that says since when at least one owner has been running without a gap."""
 
@@ -84,7 +83,7 @@ def _forget_stale_marks(storage: Storage, registered: int, busy: Collection[int 
     marked = storage.stopping_owners()
     if not marked:
         return
-    recent = storage.now() - _DAY
+    recent = storage.now() - DAY
     known = {row.id for row in storage.owners() if row.id in busy or row.lease_until > recent} - {registered}
     for owner in marked - known:
         storage.unmark_stopping(owner)

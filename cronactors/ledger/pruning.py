@@ -20,9 +20,9 @@ from operator import attrgetter
 import attrs
 
 from cronactors.errors import InvalidJob
-from cronactors.instants import LATEST, Millis
+from cronactors.instants import DAY, LATEST, Millis
 from cronactors.ledger import owners, pruning_clock
-from cronactors.ledger.pruning_clock import DAY, Cursors
+from cronactors.ledger.pruning_clock import Cursors
 from cronactors.model import RunStatus
 from cronactors.retention import DEFAULT_DAYS, EVERYTHING, History, history_from_text
 from cronactors.storage.protocol import Storage

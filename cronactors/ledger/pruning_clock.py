@@ -18,12 +18,11 @@ import json
 
 import attrs
 
-from cronactors.instants import Millis
+from cronactors.instants import DAY, Millis
 from cronactors.retention import History
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import JobRow
 
-DAY: Millis = 86_400_000
 NOTICE: Millis = DAY
 """How long before the first deletion a start announces it; and how long a later time must be shown until it is believed."""
 EVEN: Millis = 60_000

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cronactors.errors import CronError, InvalidJob, InvalidSchedule, shorten
-from cronactors.instants import EARLIEST, LATEST, Millis
+from cronactors.instants import DAY, EARLIEST, LATEST, Millis
 from cronactors.model import Overlap, SessionMode
 from cronactors.policy import Timing, misfire_from_text
 from cronactors.schedules.schedule import Schedule
@@ -12,7 +12,7 @@ from cronactors.schedules.zones import check_zone
 from cronactors.storage.rows import JobRow
 
 # A local time of the year 1970 may be an instant of 1969; a retry comes up to a year after its moment.
-_FIRST, _LAST = EARLIEST - 86_400_000, LATEST + 366 * 86_400_000
+_FIRST, _LAST = EARLIEST - DAY, LATEST + 366 * DAY
 
 
 _OVERLAPS = frozenset(Overlap)

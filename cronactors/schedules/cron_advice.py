@@ -15,6 +15,7 @@ from types import MappingProxyType
 import attrs
 
 from cronactors.errors import shorten
+from cronactors.instants import DAY
 from cronactors.schedules.cron_fields import WEEKDAY
 from cronactors.schedules.zones import is_zone
 
@@ -35,7 +36,7 @@ _SETTING = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(\S*)")
 _DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ns|us|ms|s|m|h))+")
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ns|us|ms|s|m|h)")
 _UNITS_MS: Mapping[str, float] = MappingProxyType({"ns": 1e-6, "us": 1e-3, "ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000})
-_LONGEST_MS = 366 * 86_400_000
+_LONGEST_MS = 366 * DAY
 _AWS = re.compile(r"cron\((.*)\)", re.IGNORECASE)
 _MAX_ZONE = 40
 """A word that is longer (characters) is not taken for a zone, since it may be a secret."""

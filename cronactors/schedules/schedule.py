@@ -9,11 +9,11 @@ import attrs
 
 from cronactors import checks
 from cronactors.errors import InvalidSchedule, shorten
-from cronactors.instants import Millis
+from cronactors.instants import DAY, Millis
 from cronactors.schedules.cron import check_text, parse_cron
 from cronactors.schedules.timestamps import timestamp_text
 
-MAX_INTERVAL: Millis = 36_525 * 86_400_000
+MAX_INTERVAL: Millis = 36_525 * DAY
 """The longest interval (ms): 100 years."""
 
 
