@@ -36,12 +36,7 @@ def register(storage: Storage, this_process: ProcessIdentity, receivers: Collect
     if not any(_seems_alive(row, this_process, now) for row in rows):
         storage.set_meta(_RUNNING_SINCE, json.dumps(now))
     idle = [row for row in rows if row.id not in busy and row.heartbeat_at <= now]
-    gone = [
-        row.id
-        for row in idle
-        if row.lease_until == 0 or certainly_dead(ProcessIdentity(row.machine, row.pid, row.process_start), this_process)
-    ]
-    storage.delete_owners(gone)
+    storage.delete_owners([row.id for row in idle if _is_gone(row, this_process)])
     lease_until = now + leases.LEASE
     number = storage.insert_owner(
         OwnerRow(
@@ -60,10 +55,14 @@ def register(storage: Storage, this_process: ProcessIdentity, receivers: Collect
 
 def _seems_alive(row: OwnerRow, this_process: ProcessIdentity, now: Millis) -> bool:
     """Return whether an owner is probably running: it is of this process, or has sent a heartbeat when it was to send the last one."""
-    process = ProcessIdentity(row.machine, row.pid, row.process_start)
-    if row.lease_until == 0 or certainly_dead(process, this_process):
+    if _is_gone(row, this_process):
         return False
-    return process == this_process or row.lease_until > now - leases.HEARTBEAT_WHEN_IDLE
+    return row.process == this_process or row.lease_until > now - leases.HEARTBEAT_WHEN_IDLE
+
+
+def _is_gone(row: OwnerRow, this_process: ProcessIdentity) -> bool:
+    """Return whether an owner has closed, or has certainly died."""
+    return row.lease_until == 0 or certainly_dead(row.process, this_process)
 
 
 def running_since(storage: Storage) -> Millis | None:

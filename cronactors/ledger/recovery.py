@@ -56,7 +56,7 @@ def living_owners(
 def _may_live(row: OwnerRow, this_process: ProcessIdentity, now: Millis | None) -> bool:
     """Return whether an owner may be alive; without a time only the end of its process, and that it has closed, count."""
     lasts = row.lease_until > 0 if now is None else row.lease_until > now
-    return lasts and not certainly_dead(ProcessIdentity(row.machine, row.pid, row.process_start), this_process)
+    return lasts and not certainly_dead(row.process, this_process)
 
 
 def recover(

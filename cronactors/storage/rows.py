@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from cronactors.instants import Millis
+from cronactors.owner import ProcessIdentity
 
 PAUSE: Final = "pause"
 """`RunRow.waits_for` of a run that waits until its job is resumed."""
@@ -329,6 +330,11 @@ class OwnerRow(NamedTuple):
     heartbeat_at: Millis
     lease_until: Millis
     receivers: str = "[]"
+
+    @property
+    def process(self) -> ProcessIdentity:
+        """Its process."""
+        return ProcessIdentity(self.machine, self.pid, self.process_start)
 
 
 class OriginRow(NamedTuple):
