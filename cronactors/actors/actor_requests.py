@@ -276,6 +276,7 @@ class FinishRun(BatchRequest[Finished]):
         claim_next: Whether to claim a run for its slot.
         settings: Shared by all finishes of the scheduler.
         claimed: The run and its job as the claim left them; None: the runner does not know.
+        output: The output of the run that may not be stored yet; None: it has reported nothing.
         again: Whether the same request was sent before, and may have been carried out.
     """
 
@@ -298,9 +299,9 @@ class FinishRun(BatchRequest[Finished]):
 
 
 def _finish(storage: Storage, settings: FinishSettings, requests: Sequence[FinishRun]) -> list[Finished]:
-    outputs = {request.run_id: request.output for request in requests if request.output is not None}
+    outputs = [request.output for request in requests if request.output is not None]
     if outputs:
-        run_output.store_last_output(storage, list(outputs.values()))
+        run_output.store_last_output(storage, outputs)
     finished = finish.finish_runs(storage, requests, owner=settings.owner, policy=settings.policy)
     written: dict[int, list[Deliverable]] = {}
     if settings.receivers:

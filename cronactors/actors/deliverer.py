@@ -42,7 +42,7 @@ class _Delivery:
         deliverable: The notification.
         scope: The watch cancels it if the call takes too long.
         check_at: When the watch checks the call next, on trio's clock: to cancel it, and then to report it.
-        is_cancelled: The call has been cancelled, because it took too long or because the caller was closed.
+        is_cancelled: The call has been cancelled, because it took too long or because the deliverer was closed.
         result: The result or the exception of the function; None: it was cancelled, or is still running.
     """
 
@@ -54,7 +54,7 @@ class _Delivery:
 
 
 class Deliverer:
-    """Makes one call at a time. A receiver has as many callers as it allows calls at a time.
+    """Makes one call at a time. A receiver has as many deliverers as it allows calls at a time.
 
     Args:
         inbox: Where notifications come from, and results go to.

@@ -95,15 +95,13 @@ class Inbox:
         self._queue: deque[Deliverable] = deque()
         self._behind = False  # the store may have more that can be delivered now
         self._retry_at = math.inf  # when to read retries that are due, on trio's clock
-        self._abandoned = (
-            0  # calls that were cut off: their notifications stay in hand, so that they are not read and called again
-        )
+        self._abandoned = 0  # calls that were cut off; their notifications stay in hand, and are not called again
         self._on_result = on_result
         self._on_change = on_change
         self._failures = 0  # in a row
         self._pauses = backoff(*PAUSES)
         self._paused_until = -math.inf
-        self._callers = trio.lowlevel.ParkingLot()
+        self._deliverers = trio.lowlevel.ParkingLot()
         self._feeder = trio.lowlevel.ParkingLot()
         self._turn = 0
 
@@ -134,8 +132,8 @@ class Inbox:
     def _add(self, deliverable: Deliverable) -> None:
         self.in_hand.add(deliverable.row.id)
         self._queue.append(deliverable)
-        if self._callers:
-            self._callers.unpark()
+        if self._deliverers:
+            self._deliverers.unpark()
 
     def check_store(self) -> None:
         """Note that the store may have more to deliver, or that times of retries have been moved."""
@@ -207,7 +205,7 @@ class Inbox:
             await trio.lowlevel.checkpoint()
         while not self._may_call():
             with trio.move_on_at(self._paused_until) if self.is_paused else nullcontext():
-                await self._callers.park()
+                await self._deliverers.park()
         self.calls += 1
         if self._failures >= PAUSE_AFTER:
             self._on_change()  # the pause has ended
@@ -268,4 +266,4 @@ class Inbox:
         if self._failures >= PAUSE_AFTER:
             logger.warning("%s works again after %d failed calls", self.name, self._failures)
         self._failures, self._pauses = 0, backoff(*PAUSES)
-        self._callers.unpark_all()
+        self._deliverers.unpark_all()

@@ -32,21 +32,7 @@ from cronactors.model import Cause, RunStatus, Trigger
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import Claimed, JobRow, JobState, PlainFinish, RunFinish, RunRow
 
-_COMPUTED = frozenset(
-    {
-        "next_run_at",
-        "decided_local",
-        "held_by",
-        "last_run_at",
-        "last_error",
-        "crashes",
-        "consecutive_failures",
-        "pruned_until",
-        "anchor_at",
-        "created_at",
-        "rules",
-    }
-)
+_COMPUTED = frozenset(JobState._fields) - {"enabled"} | {"pruned_until", "anchor_at", "created_at", "rules"}
 """Columns of a job that change without an edit."""
 
 

@@ -177,7 +177,7 @@ class OutputWriter:
                 await trio.sleep_until(next_write)
 
     async def _write(self) -> None:
-        """Store what runs have reported until now: `MOST_AT_ONCE` bytes and one run in a commit at most, so that none takes long."""
+        """Store what is new of the runs that have reported: some `MOST_AT_ONCE` bytes in a commit, so that none takes long."""
         with self.lock:
             changed, self._changed = self._changed, {}  # before the loop, in which a handler of a signal may note a run
             outputs = {run: output for run in changed if (output := run.not_stored()) is not None}

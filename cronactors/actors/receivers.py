@@ -1,4 +1,4 @@
-"""The receivers of one scheduler: an inbox and callers for each, and one task that stores the results of all their calls.
+"""The receivers of one scheduler: an inbox and deliverers for each, and one task that stores the results of all their calls.
 
 A result can wait for a moment, since a notification that is delivered twice does no harm: it shares the commit of the next
 finished runs, and under load costs none of its own. If the store fails, results are kept and sent again.
@@ -169,8 +169,8 @@ class Receivers:
     def close(self) -> None:
         """End at once: cancel the calls. Notifications that are not delivered stay pending in the store."""
         self._scope.cancel()
-        for caller in self._deliverers:
-            caller.close()
+        for deliverer in self._deliverers:
+            deliverer.close()
 
     async def finish(self, mailbox: Mailbox, owner: int, until: float) -> None:
         """Store the last results, and log how many notifications are left to the next start. The caller shields it."""
@@ -192,8 +192,8 @@ class Receivers:
         try:
             with trio.CancelScope(shield=True):
                 async with trio.open_nursery() as nursery:
-                    for caller in self._deliverers:
-                        nursery.start_soon(caller.run)
+                    for deliverer in self._deliverers:
+                        nursery.start_soon(deliverer.run)
                     with self._scope:
                         async with trio.open_nursery() as background:
                             background.start_soon(self._store_results, service.mailbox, owner, within)

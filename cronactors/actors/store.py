@@ -143,9 +143,8 @@ class StoreActor:
                     requests = [await self._mailbox.receive(), *self._mailbox.receive_waiting(BATCH - 1)]
                     if not all(isinstance(envelope.request, ReadRequest) for envelope in requests):
                         requests = self._mailbox.receive_sharing() + requests
-                    size = len(
-                        requests
-                    )  # those that share the commit are beyond the limit: else they would cost one of their own
+                    # Those that share the commit are beyond the limit: else they would cost one of their own.
+                    size = len(requests)
                     for pause in backoff(*_LOCK_PAUSES):
                         requests = await self._serve(requests, size)
                         size = BATCH
