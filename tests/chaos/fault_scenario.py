@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -130,17 +130,22 @@ def repeatable() -> Iterator[None]:
         trio_run._ALLOW_DETERMINISTIC_SCHEDULING = False
 
 
-def serve() -> None:
+def serve(live: Callable[[Any], object]) -> None:
+    """Carry out each life of stdin in a fork."""
     for line in sys.stdin:
         case = json.loads(line)
         child = os.fork()
         if not child:
-            life = Life(Path(case["folder"]))
-            life.live(case["kind"], case["ending"], Faults(life.db, case["at"], case["how"]))
+            live(case)
             os._exit(0)
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)  # noqa: T201 - the test listens
 
 
+def _live(case: Any) -> None:
+    life = Life(Path(case["folder"]))
+    life.live(case["kind"], case["ending"], Faults(life.db, case["at"], case["how"]))
+
+
 if __name__ == "__main__":
-    serve()
+    serve(_live)

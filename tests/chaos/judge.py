@@ -10,7 +10,7 @@ import os
 import sqlite3
 import time
 from collections import Counter, defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -36,20 +36,25 @@ class Entry:
     wall: float
 
 
+def append_line(file: Path, fields: Sequence[str | int | float]) -> None:
+    """Append fields to a file as a line of JSON: one O_APPEND write, which a kill cannot cut."""
+    line = json.dumps(fields).encode() + b"\n"
+    descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        assert os.write(descriptor, line) == len(line)
+    finally:
+        os.close(descriptor)
+
+
 class Ledger:
-    """A file of one line for each start and end of an executor: one O_APPEND write each, which a kill cannot cut."""
+    """A file of one line for each start and end of an executor."""
 
     def __init__(self, file: str | Path) -> None:
         self.file = Path(file)
 
     def write(self, what: str, ctx: JobContext) -> None:
         entry = Entry(what, ctx.job_id, int(ctx.run_id), to_millis(ctx.scheduled_at), ctx.attempt, os.getpid(), time.time())
-        line = json.dumps(attrs.astuple(entry)).encode() + b"\n"
-        descriptor = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
-            assert os.write(descriptor, line) == len(line)
-        finally:
-            os.close(descriptor)
+        append_line(self.file, attrs.astuple(entry))
 
     def read(self) -> list[Entry]:
         if not self.file.exists():

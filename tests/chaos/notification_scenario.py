@@ -6,12 +6,10 @@ how it ended.
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 from collections import defaultdict
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -30,7 +28,7 @@ from cronactors import (
     now,
     open_scheduler,
 )
-from tests.chaos.fault_scenario import START, clock_at, repeatable, ticking
+from tests.chaos.fault_scenario import START, clock_at, repeatable, serve, ticking
 from tests.chaos.faults import Faults, watching
 
 CONFIG = CronConfig(retry=RetryPolicy(delays=(5,)), default_max_retries=1, max_concurrent_runs=2)
@@ -108,17 +106,10 @@ class Life:
             return trio.run(self._live, 100, None, clock=clock_at(START + timedelta(seconds=400)))
 
 
-def serve() -> None:
-    for line in sys.stdin:
-        case = json.loads(line)
-        child = os.fork()
-        if not child:
-            life = Life(Path(case["folder"]))
-            life.live(Faults(life.db, case["at"], case["how"]))
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)  # noqa: T201 - the test listens
+def _live(case: Any) -> None:
+    life = Life(Path(case["folder"]))
+    life.live(Faults(life.db, case["at"], case["how"]))
 
 
 if __name__ == "__main__":
-    serve()
+    serve(_live)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Collection
@@ -13,6 +12,7 @@ from pathlib import Path
 import attrs
 
 from cronactors import CronJob, CronRun, current_notification
+from tests.chaos.judge import append_line
 
 RECEIVERS = ("notifier", "on_finish")
 
@@ -26,7 +26,7 @@ class Call:
 
 
 class Calls:
-    """A file of one line for each call: one O_APPEND write each, which a kill cannot cut."""
+    """A file of one line for each call."""
 
     def __init__(self, file: str | Path) -> None:
         self.file = Path(file)
@@ -40,12 +40,7 @@ class Calls:
 
     def write(self) -> None:
         notification = current_notification()
-        line = json.dumps([notification.receiver, notification.key]).encode() + b"\n"
-        descriptor = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
-            assert os.write(descriptor, line) == len(line)
-        finally:
-            os.close(descriptor)
+        append_line(self.file, [notification.receiver, notification.key])
 
     def read(self) -> list[Call]:
         return [Call(*json.loads(line)) for line in self.file.read_text().splitlines()] if self.file.exists() else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 
 import pytest
 
@@ -23,15 +24,19 @@ def world(request: pytest.FixtureRequest) -> Iterator[PrunedWorld]:
         yield made
 
 
-def run_minutes(world, count: int) -> list[Millis]:
-    """Let a minute pass and run what is due, several times; return the moments after T0 that were started."""
+def run_due(every: Millis, world, count: int) -> list[Millis]:
+    """Let time pass and run what is due, several times; return the moments after T0 that were started, in steps."""
     moments = []
     for _ in range(count):
-        world.pass_time(MINUTE)
+        world.pass_time(every)
         for claimed in world.claim():
-            moments.append((claimed.run.scheduled_at - T0) // MINUTE)
+            moments.append((claimed.run.scheduled_at - T0) // every)
             world.finish(claimed.run)
     return moments
+
+
+run_minutes = partial(run_due, MINUTE)
+run_hours = partial(run_due, HOUR)
 
 
 def shown(world, job: str, moment: Millis) -> Explanation:
@@ -155,16 +160,6 @@ def test_a_pruned_moment_far_ahead_is_replaced_by_the_next_one_that_is_pruned(wo
     world.do(lambda storage: storage.pruning.set_pruned_until(job, world.now + 1_000 * DAY))
     run_minutes(world, 3)
     assert world.job(job).pruned_until == T0 + 12 * MINUTE
-
-
-def run_hours(world, count: int) -> list[Millis]:
-    moments = []
-    for _ in range(count):
-        world.pass_time(HOUR)
-        for claimed in world.claim():
-            moments.append((claimed.run.scheduled_at - T0) // HOUR)
-            world.finish(claimed.run)
-    return moments
 
 
 @pytest.mark.parametrize("changed", [False, True])
