@@ -216,9 +216,8 @@ class CronJob(WithData):
     user_id: str | None = None
     overlap: Overlap = Overlap.SKIP
     misfire: Misfire = Misfire()
-    executor_options: ExecutorOptions = attrs.field(
-        default=NO_OPTIONS, repr=False, converter=convert_options
-    )  # it may hold a secret
+    # The options may hold a secret.
+    executor_options: ExecutorOptions = attrs.field(default=NO_OPTIONS, repr=False, converter=convert_options)
     description: str = ""
     tags: tuple[str, ...] = attrs.field(default=(), converter=convert_tags)
     history: History | None = None
@@ -250,9 +249,8 @@ class JobContext(WithData):
     run_id: str
     scheduled_at: datetime
     attempt: int
-    executor_options: ExecutorOptions = attrs.field(
-        default=NO_OPTIONS, repr=False, converter=convert_options
-    )  # it may hold a secret
+    # The options may hold a secret.
+    executor_options: ExecutorOptions = attrs.field(default=NO_OPTIONS, repr=False, converter=convert_options)
 
 
 @attrs.frozen(kw_only=True)
