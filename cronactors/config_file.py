@@ -25,6 +25,7 @@ from cronactors.schedules.schedule import Cron, Interval, OneShot, Schedule
 from cronactors.settings import CronConfig, RetryPolicy
 from cronactors.shell.checks import check_shell, check_shell_options, check_shell_prompt
 from cronactors.spec import MAX_JOBS, MAX_PATH, Delay, JobOptions, JobSpec
+from cronactors.storage.postgres.address import is_postgres, refuse_password
 
 if TYPE_CHECKING:
     from _typeshed import StrPath
@@ -47,6 +48,7 @@ class _Settings(TypedDict, total=False):
     overdue_after: float | None
     executor: str
     origin: str
+    schema: str
 
 
 class _Limits(TypedDict, total=False):
@@ -211,6 +213,8 @@ def _retry_delays(value: object) -> tuple[float, ...]:
 
 def _database(value: object, file: Path) -> str:
     name = checks.text("database", value, InvalidConfig, limit=MAX_PATH)
+    if is_postgres(name):
+        return refuse_password(name, "database")
     return name if name == ":memory:" else _normalised(os.path.join(file.parent, name))  # noqa: PTH118 - Path drops a trailing slash
 
 

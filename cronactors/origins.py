@@ -16,13 +16,14 @@ import attrs
 
 from cronactors.actors.mailbox import Mailbox
 from cronactors.actors.user_requests import ListOrigins, UpsertJobs
-from cronactors.errors import one_line
+from cronactors.errors import InvalidConfig, one_line
 from cronactors.ids import with_ids
 from cronactors.ledger.job_fields import Defaults
 from cronactors.ledger.upsert import JobList, Upserted
 from cronactors.settings import CronConfig
 from cronactors.spec import JobSpec
 from cronactors.storage.file_state import MEMORY
+from cronactors.storage.postgres.address import is_postgres
 
 logger = logging.getLogger("cronactors.lists")
 
@@ -82,7 +83,7 @@ def default_origin(database: str, file: str) -> str:
 
 
 def _folder_of(database: str) -> str | None:
-    return None if database == MEMORY else os.path.dirname(os.path.abspath(database))  # noqa: PTH100, PTH120
+    return None if database == MEMORY or is_postgres(database) else os.path.dirname(os.path.abspath(database))  # noqa: PTH100, PTH120
 
 
 def _list_of(config: CronConfig, database: str) -> JobList:
@@ -90,6 +91,8 @@ def _list_of(config: CronConfig, database: str) -> JobList:
 
     Its former origins are the default one, which a file had before it named one, and its absolute path, which was the default once.
     """
+    if is_postgres(database) and config.file is not None and config.origin is None:
+        raise InvalidConfig("origin must be named in [cron]: machines that share a server may have the file at different paths")
     specs, origin = with_ids(config.jobs), origin_of(config, database)
     if config.file is None:
         return JobList(specs=specs, origin=origin, keeps_passed=True)

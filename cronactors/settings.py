@@ -15,6 +15,7 @@ from cronactors.errors import InvalidConfig, shorten
 from cronactors.retention import NINETY_DAYS, History
 from cronactors.schedules.zones import check_zone
 from cronactors.spec import MAX_DELAY, MAX_PATH, MAX_RETRIES, MAX_TIMEOUT, JobSpec, check_retries, check_specs, check_timeout
+from cronactors.storage.postgres.address import DEFAULT_SCHEMA, check_schema
 
 MAX_SLOTS = 10_000
 """Most runs at a time."""
@@ -77,6 +78,7 @@ class CronConfig:
         file: The absolute path of the file that lists the jobs, set by `load_config`.
         database: The path of the database, for the command line.
         executor: ``"shell"`` or ``"package.module:function"``, for the command line.
+        schema: The schema of a store on PostgreSQL: at most 63 lower-case letters, digits and underscores.
 
     Raises:
         InvalidConfig: A field has a wrong type or value.
@@ -97,6 +99,7 @@ class CronConfig:
     file: str | None = None
     database: str | None = None
     executor: str | None = None
+    schema: str = DEFAULT_SCHEMA
 
     def __attrs_post_init__(self) -> None:
         """Check every field."""
@@ -114,6 +117,7 @@ class CronConfig:
         checks.number("shutdown_grace", self.shutdown_grace, InvalidConfig, least=0, most=MAX_TIMEOUT)
         if self.overdue_after is not None:
             checks.number("overdue_after", self.overdue_after, InvalidConfig, least=1, most=MAX_TIMEOUT)
+        check_schema(self.schema)
         for field in ("origin", "file", "database", "executor"):
             if (value := getattr(self, field)) is not None:
                 checks.text(field, value, InvalidConfig, limit=MAX_PATH)

@@ -78,7 +78,7 @@ async def open_store(
     flag("create", create, InvalidConfig)
     block_exit = BlockExit()
     with block_exit:
-        async with store_service(path, create=create) as service:
+        async with store_service(path, schema=config.schema, create=create) as service:
             with block_exit.body:
                 yield CronStore._create(service, config=config, timezone=timezone)
             await service.mark_stopping(service.owners.copy())

@@ -170,7 +170,7 @@ async def _opened(
         yield store._service, store if own else CronStore._create(store._service, config=settings, timezone=timezone), settings
     else:
         settings = check_settings(config, timezone)
-        async with store_service(check_path(store), create=True) as service:
+        async with store_service(check_path(store), schema=settings.schema, create=True) as service:
             yield service, CronStore._create(service, config=settings, timezone=timezone), settings
 
 

@@ -25,6 +25,7 @@ from cronactors.storage.rows import (
 )
 from cronactors.storage.run_requests import RunRequestRow
 from cronactors.tags import tags_to_find
+from cronactors.wallclock import sleep_until
 from tests.fake_history import FakeHistory
 from tests.fake_notifications import FakeNotifications, NotificationRows
 from tests.fake_pruning import FakePruning
@@ -101,7 +102,16 @@ class FakeStorage:
         assert self._writes, "this transaction only reads"
         return self._seen
 
-    def begin(self, *, write: bool) -> bool:
+    left_out = False
+    writes_side_by_side = False
+
+    def hold(self, *keys: str, wait: bool = True) -> bool:
+        return True
+
+    def wait_until(self, instant: Millis, *, longest: Millis) -> None:
+        sleep_until(instant, longest=longest)
+
+    def begin(self, *, write: bool, alone: bool = True) -> bool:
         assert self._current is None, "a transaction is open already"
         if write and self.locked:
             return False
@@ -166,6 +176,8 @@ class FakeStorage:
 
     def jobs(self, ids: Sequence[str]) -> dict[str, JobRow]:
         return {job_id: self._seen.jobs[job_id][1] for job_id in ids if job_id in self._seen.jobs}
+
+    read_jobs = jobs
 
     def idle_jobs(self, ids: Sequence[str]) -> dict[str, JobRow]:
         return {job_id: job for job_id, job in self.jobs(ids).items() if not self.open_runs([job_id])}
@@ -273,10 +285,13 @@ class FakeStorage:
             if run := self._with_status(run_id, "pending"):
                 self._put_run(run._replace(status="running", owner=owner, started_at=now))
 
-    def set_waits_for(self, waits: Sequence[tuple[int, str | None]]) -> None:
+    def set_waits_for(self, waits: Sequence[tuple[int, str | None]]) -> int:
+        changed = 0
         for run_id, key in waits:
             if run := self._with_status(run_id, "pending"):
                 self._put_run(run._replace(waits_for=key))
+                changed += 1
+        return changed
 
     def store_finishes(self, finishes: Sequence[RunFinish]) -> list[bool]:
         return [self._finish_run(finish) for finish in finishes]

@@ -25,6 +25,7 @@ from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import Claimed, JobRow, RunRow
 from cronactors.storage.sqlite import SqliteStorage
 from tests.fake_storage import FakeStorage
+from tests.postgres_store import in_postgres
 
 T0: Millis = 1_772_409_600_000
 """2026-03-02T00:00:00Z"""
@@ -83,8 +84,8 @@ class World:
 
     def close(self) -> None:
         """Close the storage; one in dicts has nothing to close."""
-        if isinstance(self.storage, SqliteStorage):
-            self.storage.close()
+        if not isinstance(self.storage, FakeStorage):
+            self.storage.close()  # type: ignore[attr-defined]
 
     def do(self, function: Callable[Concatenate[Storage, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         storage = self.storage
@@ -323,5 +324,5 @@ def in_dicts(wall: Callable[[], Millis]) -> Storage:
     return FakeStorage(wall=wall)
 
 
-KINDS: Sequence[Callable[[Callable[[], Millis]], Storage]] = (in_memory, in_dicts)
+KINDS: Sequence[Callable[[Callable[[], Millis]], Storage]] = (in_memory, in_dicts, in_postgres)
 """The storages on which the ledger must decide alike."""

@@ -7,15 +7,18 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import psycopg
 import pytest
 
+from cronactors.storage.errors import Contended
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import JobRow, OwnerRow, RunFinish, RunRow
 from cronactors.storage.sqlite import SqliteStorage
 from tests.fake_storage import FakeStorage, NotUnique
+from tests.postgres_store import in_postgres
 
 NOW = 1_767_225_600_123
-NOT_UNIQUE = (NotUnique, sqlite3.IntegrityError)
+NOT_UNIQUE = (NotUnique, sqlite3.IntegrityError, psycopg.IntegrityError, Contended)
 
 _JOB = JobRow(
     id="a",
@@ -95,11 +98,15 @@ def add_run(store: Storage, **fields: object) -> int:
     return run_id
 
 
-@pytest.fixture(params=["sqlite", "memory", "fake"])
+@pytest.fixture(params=["sqlite", "memory", "fake", "postgres"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
     """A new storage without a transaction."""
     if request.param == "fake":
         yield FakeStorage(wall=lambda: NOW)
+        return
+    if request.param == "postgres":
+        with closing(in_postgres(lambda: NOW)) as opened_there:
+            yield opened_there
         return
     made = SqliteStorage(":memory:" if request.param == "memory" else str(tmp_path / "jobs.db"), wall=lambda: NOW)
     yield made

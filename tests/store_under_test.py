@@ -26,8 +26,8 @@ class _Counts:
 
     log: list[str]
 
-    def begin(self, *, write: bool) -> bool:
-        started = super().begin(write=write)  # type: ignore[misc]  # the storage mixed in
+    def begin(self, *, write: bool, alone: bool = True) -> bool:
+        started = super().begin(write=write, alone=alone)  # type: ignore[misc]  # the storage mixed in
         self.log.append(("write" if write else "read") if started else "locked")
         return started
 

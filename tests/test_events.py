@@ -221,7 +221,7 @@ async def test_the_events_of_a_store_that_fails(
             found = await take(stream)
             other.execute("ROLLBACK")
         await scheduler.store.add_job("c", "it", Interval(60_000))
-        assert found == [StoreFailed(reason="the file was locked by another process for 1 s")]
+        assert found == [StoreFailed(reason=f"{file} was locked by other processes for 1 s")]
         found = await take(stream)
         assert sorted(names(found)) == ["JobAdded", "StoreWorking"]
         assert StoreWorking() in found

@@ -15,9 +15,9 @@ PACKAGE = ROOT / "cronactors"
 
 # From the bottom to the top. A module imports modules of earlier lines only.
 LAYERS = """
-backoff errors instants
-checks json_value storage.pruning storage.run_output
-executor_options job_data retention tags
+backoff errors instants storage.postgres.execution
+checks json_value storage.postgres.address storage.postgres.server_clock storage.pruning storage.run_output
+executor_options job_data retention storage.postgres.run_output tags
 schedules.calendar schedules.cron_fields schedules.finding schedules.zone_advice
 schedules.local_times schedules.zones
 schedules.clock_changes schedules.cron_advice
@@ -31,11 +31,11 @@ policy
 run_output
 config_file ids owner run_context wallclock
 storage.creation storage.errors storage.file_state storage.migrations storage.row_statement storage.rows storage.stop_marks
-alerts storage.history
-ledger.notification_columns log_fields notifications run_stats storage.execution storage.notifications storage.run_requests storage.schema storage.statements
-ledger.alert_texts storage.compaction storage.connection storage.protocol storage.sqlite_history storage.sqlite_jobs storage.sqlite_notifications storage.sqlite_run_output storage.sqlite_run_requests
-ledger.history ledger.pruning_clock storage.sqlite_pruning
-storage.sqlite
+alerts storage.history storage.postgres.columns storage.postgres.errors
+ledger.notification_columns log_fields notifications run_stats storage.execution storage.notifications storage.postgres.history storage.postgres.jobs storage.postgres.session storage.run_requests storage.schema storage.statements
+ledger.alert_texts storage.compaction storage.connection storage.postgres.notifications storage.postgres.run_requests storage.postgres.runs storage.postgres.schema storage.protocol storage.sqlite_history storage.sqlite_jobs storage.sqlite_notifications storage.sqlite_run_output storage.sqlite_run_requests
+ledger.history ledger.pruning_clock storage.postgres.pruning storage.sqlite_pruning
+storage.postgres.storage storage.sqlite
 ledger.job_fields ledger.leases ledger.new_rows ledger.open_runs ledger.run_requests ledger.stored_values
 ledger.after_run ledger.clock_set_back ledger.explain ledger.owners ledger.views ledger.waiting ledger.zone_changes
 actors.observed_storage ledger.alerting ledger.pruning
@@ -71,9 +71,9 @@ cli
 RANK = {module: rank for rank, line in enumerate(LAYERS.split("\n")) for module in line.split()}
 
 # The wings as packages hold nothing but their docstrings.
-EMPTY = {"schedules", "shell", "storage", "ledger", "actors", "verbs"}
+EMPTY = {"schedules", "shell", "storage", "storage.postgres", "ledger", "actors", "verbs"}
 PURE = {
-    "errors", "instants", "backoff", "checks", "json_value", "executor_options", "job_data", "tags", "alerts", "retention", "model", "events", "run_output", "spec", "settings", "policy", "shell.checks", "shell.lint",
+    "errors", "storage.postgres.address", "instants", "backoff", "checks", "json_value", "executor_options", "job_data", "tags", "alerts", "retention", "model", "events", "run_output", "spec", "settings", "policy", "shell.checks", "shell.lint",
     "schedules.zone_advice", "schedules.zones", "schedules.clock_changes", "schedules.calendar", "schedules.local_times",
     "schedules.cron_advice", "schedules.cron_fields", "schedules.cron", "schedules.cron_in_zone", "schedules.timestamps",
     "schedules.schedule", "schedules.fire_times", "schedules.schedule_json", "schedules.zone_rules", "schedules.preview",

@@ -206,6 +206,7 @@ def _cancel_cause(run: RunRow) -> Cause | None:
 class ClaimDue(BatchRequest[Claims]):
     """Start due runs for free slots; see `claim.claim_due`, and `Request.not_before`."""
 
+    alone: ClassVar[bool] = False
     owner: int
     limit: int
     total: int | None
@@ -228,6 +229,7 @@ class ClaimDue(BatchRequest[Claims]):
 class CancelAndClaim(ClaimDue):
     """Cancel the open runs that their job's next moment replaces, and start due runs. Possible without a free slot."""
 
+    alone: ClassVar[bool] = True
     may_finish_runs: ClassVar[bool] = True
     cancel_overlapped: ClassVar[bool] = True
     only_claims: ClassVar[bool] = False
@@ -280,6 +282,7 @@ class FinishRun(BatchRequest[Finished]):
         again: Whether the same request was sent before, and may have been carried out.
     """
 
+    alone: ClassVar[bool] = False
     waits_forever: ClassVar[bool] = True
     run_id: int
     outcome: Outcome
@@ -323,6 +326,7 @@ def _finish(storage: Storage, settings: FinishSettings, requests: Sequence[Finis
 class MarkStuck(Request[None]):
     """Record, for runs that have not ended although they were cancelled, why they were; and report them."""
 
+    alone: ClassVar[bool] = False
     stuck: tuple[alerting.StuckRun, ...]
 
     def apply(self, storage: Storage) -> None:
@@ -345,6 +349,7 @@ class OwnersBusy(ReadRequest[bool]):
 class RenewLeases(Request[None]):
     """Give a heartbeat for each of the owners."""
 
+    alone: ClassVar[bool] = False
     owners: tuple[int, ...]
 
     def apply(self, storage: Storage) -> None:
@@ -355,6 +360,7 @@ class RenewLeases(Request[None]):
 class SignOff(Request[None]):
     """Record that owners have closed. Another owner may recover their runs at once, and deliver their notifications."""
 
+    alone: ClassVar[bool] = False
     may_finish_runs: ClassVar[bool] = True
     owners: tuple[int, ...]
 

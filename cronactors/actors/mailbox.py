@@ -42,6 +42,8 @@ class Request(Generic[R_co]):
     savepoint, so a `CronError` that it raises undoes this request alone, and not its neighbours in the batch.
 
     Attributes:
+        alone: No other process may write while it is carried out. A request that is not alone holds all that it decides about: the jobs
+            whose runs and notifications it changes, and the keys of what several jobs share (see `Storage.begin` and `Storage.hold`).
         waits_forever: Never times out while another process holds the lock.
         may_finish_runs: Committing it can finish a run or request a cancellation, so tasks that wait for a run check again.
         only_claims: It starts runs and does nothing else, so it frees nothing that a clock may wait for.
@@ -50,6 +52,7 @@ class Request(Generic[R_co]):
             once.
     """
 
+    alone: ClassVar[bool] = True
     waits_forever: ClassVar[bool] = False
     may_finish_runs: ClassVar[bool] = False
     only_claims: ClassVar[bool] = False

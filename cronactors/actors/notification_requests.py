@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from typing import ClassVar, Self
 
 import attrs
 
@@ -19,6 +19,7 @@ from cronactors.storage.protocol import Storage
 class Settle(BatchRequest[list[Deliverable]]):
     """Store the results of calls, and return the notifications that have become ready."""
 
+    alone: ClassVar[bool] = False
     results: tuple[CallResult, ...]
     owner: int
 

@@ -18,6 +18,7 @@ from cronactors.storage.protocol import Storage
 class StoreOutput(Request[None]):
     """Store output of running runs."""
 
+    alone: ClassVar[bool] = False
     waits_forever: ClassVar[bool] = True
     outputs: tuple[NewOutput, ...]
 

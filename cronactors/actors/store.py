@@ -25,9 +25,9 @@ from cronactors.backoff import backoff
 from cronactors.errors import CronError, SchedulerClosed, SchedulerCrashed, StoreCorrupt, StoreUnavailable
 from cronactors.instants import Millis
 from cronactors.ledger.damage import find_damage
+from cronactors.storage.errors import Contended
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import NextTimes
-from cronactors.wallclock import sleep_until
 
 logger = logging.getLogger("cronactors.store")
 
@@ -74,7 +74,7 @@ class Failed:
 
 @attrs.frozen
 class Locked:
-    """The batch did not start: another process holds the lock."""
+    """The batch has changed nothing, since another process is in the way."""
 
 
 BatchResult: TypeAlias = Done | Failed | Locked
@@ -177,10 +177,11 @@ class StoreActor:
         hundred writes, and a request behind them would not notice that its 30 s are over.
         """
         while waiting:
-            batch = [envelope for envelope in waiting[:size] if envelope.start()]
+            count = _side_by_side(waiting[:size]) if self.storage.writes_side_by_side else size
+            batch = [envelope for envelope in waiting[:count] if envelope.start()]
             if batch and not await self._commit(batch):
                 break
-            waiting = waiting[size:]
+            waiting = waiting[count:]
         reads = [envelope for envelope in waiting if isinstance(envelope.request, ReadRequest) and envelope.start()]
         for first in range(0, len(reads), BATCH):
             await self._commit(reads[first : first + BATCH])
@@ -226,7 +227,7 @@ class StoreActor:
             envelope.postponed_at = trio.current_time()
         if envelope.request.waits_forever or trio.current_time() - envelope.postponed_at <= LOCK_TIMEOUT:
             return True
-        reason = f"the file was locked by another process for {LOCK_TIMEOUT:.0f} s"
+        reason = f"{self.storage.name} was locked by other processes for {LOCK_TIMEOUT:.0f} s"
         self._report_failure(reason)
         envelope.refuse(StoreUnavailable(reason))
         return False
@@ -250,6 +251,18 @@ class StoreActor:
             logger.warning("the store is working again")
 
 
+def _side_by_side(waiting: Sequence[Envelope]) -> int:
+    """Return how many requests, from the first on, share a transaction: a hundred finishes must not keep others out for one pause."""
+    alone: bool | None = None
+    for count, envelope in enumerate(waiting):
+        request = envelope.request
+        if not isinstance(request, ReadRequest):
+            if alone not in (None, request.alone):
+                return count
+            alone = request.alone
+    return len(waiting)
+
+
 def run_batch(storage: Storage, requests: Sequence[Request[object]]) -> BatchResult:
     """Apply requests in one transaction. Runs on the storage thread.
 
@@ -257,14 +270,18 @@ def run_batch(storage: Storage, requests: Sequence[Request[object]]) -> BatchRes
     impossible may come from a damaged file, since SQLite does not notice every damage: so we check the file before we call it a
     bug.
     """
-    writes = not all(isinstance(request, ReadRequest) for request in requests)
-    sleep_until(max(request.not_before for request in requests), longest=EARLY)
+    writes = [request for request in requests if not isinstance(request, ReadRequest)]
+    storage.wait_until(max(request.not_before for request in requests), longest=EARLY)
     try:
-        if not storage.begin(write=writes):
+        if not storage.begin(write=bool(writes), alone=any(request.alone for request in writes)):
             return Locked()
         replies = [reply for kind, group in groupby(requests, key=type) for reply in _apply_group(storage, kind, list(group))]
         committed = _committed(storage, requests) if writes else None
         storage.commit()
+    except Contended as error:
+        logger.debug("the batch is carried out again: %s", error)
+        _roll_back(storage)
+        return Locked()
     except (StoreUnavailable, StoreCorrupt) as error:
         _roll_back(storage)
         return Failed(error)

@@ -25,7 +25,7 @@ from cronactors.actors.stopping import mark_stopping
 from cronactors.actors.storage_thread import Hop, in_place, storage_thread
 from cronactors.actors.store import Failed, Locked, StoreActor, run_batch
 from cronactors.checks import text
-from cronactors.errors import CronError, SchedulerClosed, SchedulerCrashed, StoreUnavailable, shorten
+from cronactors.errors import CronError, InvalidConfig, SchedulerClosed, SchedulerCrashed, StoreUnavailable, shorten
 from cronactors.instants import Millis
 from cronactors.ledger.damage import find_damage
 from cronactors.model import CronRun
@@ -33,8 +33,10 @@ from cronactors.owner import ProcessIdentity, identify_this_process
 from cronactors.retention import History
 from cronactors.settings import RetryPolicy
 from cronactors.spec import MAX_PATH
-from cronactors.storage.errors import FileLocked
-from cronactors.storage.file_state import LogWatch, absolute
+from cronactors.storage.errors import Contended
+from cronactors.storage.file_state import absolute
+from cronactors.storage.postgres.address import is_postgres, split_schema
+from cronactors.storage.protocol import OpenedStorage, Watch
 from cronactors.storage.sqlite import SqliteStorage
 from cronactors.wallclock import VirtualTime, Wall, system_wall, virtual_time
 
@@ -56,9 +58,10 @@ class StoreService:
     Attributes:
         mailbox: Takes requests.
         actor: Carries them out, and calls its listeners after each commit.
-        path: The file, absolute.
-        watch: Makes a `LogWatch`, which notices that another process has written to the file.
-        wall: The wall clock.
+        path: The file, absolute; or the address of the server, without user and password.
+        watch: Makes a `Watch`, which notices that another process has written to the store.
+        wall: The wall clock by which the store decides: the system's, a virtual one, or that of the server.
+        seconds: The same (s), as exactly as it can be read.
         virtual: The virtual clock that drives the trio run, if one does.
         process: This process, as owners see each other.
         owners: The owners registered through this service; it gives their heartbeats.
@@ -70,8 +73,9 @@ class StoreService:
     mailbox: Mailbox
     actor: StoreActor
     path: str
-    watch: Callable[[], LogWatch]
+    watch: Callable[[], Watch]
     wall: Wall
+    seconds: Callable[[], float]
     virtual: VirtualTime | None
     process: ProcessIdentity
     owners: set[int]
@@ -79,12 +83,8 @@ class StoreService:
     lease_trust: LeaseTrust
 
     def seconds_until(self, instant: Millis) -> float:
-        """Return how long (s) it is until the wall clock shows an instant; negative if it has passed.
-
-        In real time it counts from within the current millisecond, so that a sleep does not last for the rest of it.
-        """
-        shown = (instant - self.wall()) / 1000
-        return shown if self.virtual is not None else shown - time.time_ns() % 1_000_000 / 1e9
+        """Return how long (s) it is until the wall clock shows an instant; negative if it has passed."""
+        return instant / 1000 - self.seconds()
 
     async def register(self, receivers: tuple[str, ...] = (), limits: History | None = None) -> Registered:
         """Register an owner, and give its heartbeats from now on.
@@ -156,23 +156,24 @@ def check_path(value: object) -> str:
 
 
 @asynccontextmanager
-async def store_service(path: str, *, create: bool) -> AsyncIterator[StoreService]:
-    """Open the file and run a store actor while the block runs; then reply to the requests in the mailbox, sign off, and close.
+async def store_service(path: str, *, schema: str, create: bool) -> AsyncIterator[StoreService]:
+    """Open the store and run a store actor while the block runs; then reply to the requests in the mailbox, sign off, and close.
 
     Raises:
-        StoreUnavailable: The file cannot be opened.
+        InvalidConfig: It is on a server, and time is virtual.
+        CronError: It is on a server, and psycopg is not installed.
+        StoreUnavailable: It cannot be opened.
         StoreCorrupt: It is damaged, of another application or of a newer version.
     """
-    try:
-        path = absolute(path)
-    except OSError as error:
-        raise StoreUnavailable(f"{path} cannot be opened: the working directory is gone ({error.strerror})") from error
     virtual = virtual_time()
+    opener = _opener(path, system_wall if virtual is None else virtual.wall, schema=schema, create=create)
     if virtual is not None:
-        async with _serving(in_place, path, virtual.wall, create=create, virtual=virtual) as service:
+        if is_postgres(path):
+            raise InvalidConfig("store must be a file while time is virtual: a server has a clock of its own")
+        async with _serving(in_place, opener, virtual) as service:
             yield service
     else:
-        async with storage_thread() as thread, _serving(thread, path, system_wall, create=create, virtual=None) as service:
+        async with storage_thread() as thread, _serving(thread, opener, None) as service:
             thread.heartbeat = Heartbeats(service.actor.storage, service.owners)
             try:
                 yield service
@@ -180,32 +181,49 @@ async def store_service(path: str, *, create: bool) -> AsyncIterator[StoreServic
                 thread.heartbeat = None
 
 
-async def _open(hop: Hop, path: str, wall: Wall, *, create: bool) -> SqliteStorage:
-    """Open the file, trying for 10 s while another process has it locked. It can be cancelled between two attempts."""
+def _opener(path: str, wall: Wall, *, schema: str, create: bool) -> Callable[[], OpenedStorage]:
+    """Return a function that opens the store, on the storage thread."""
+    if is_postgres(path):
+        try:
+            from cronactors.storage.postgres.storage import PostgresStorage  # noqa: PLC0415 - an extra, and a heavy one
+        except ImportError as error:
+            raise CronError('a store on PostgreSQL needs psycopg: pip install "cronactors[postgres]"') from error
+        url, schema = split_schema(path, schema)
+        return lambda: PostgresStorage(url, schema=schema, create=create)
+    try:
+        file = absolute(path)
+    except OSError as error:
+        raise StoreUnavailable(f"{path} cannot be opened: the working directory is gone ({error.strerror})") from error
+    return lambda: SqliteStorage(file, wall=wall, create=create)
+
+
+async def _open(hop: Hop, opener: Callable[[], OpenedStorage]) -> OpenedStorage:
+    """Open the store, trying for 10 s while another process is in the way. It can be cancelled between two attempts."""
     until = trio.current_time() + OPEN_TIMEOUT
     while True:
         try:
-            return await hop(lambda: SqliteStorage(path, wall=wall, create=create))
-        except FileLocked as error:
+            return await hop(opener)
+        except Contended as error:
             if trio.current_time() >= until:
                 raise StoreUnavailable(str(error)) from error.__cause__
         await trio.sleep(_OPEN_PAUSE)
 
 
 @asynccontextmanager
-async def _serving(hop: Hop, path: str, wall: Wall, *, create: bool, virtual: VirtualTime | None) -> AsyncIterator[StoreService]:
-    storage = await _open(hop, path, wall, create=create)
+async def _serving(hop: Hop, opener: Callable[[], OpenedStorage], virtual: VirtualTime | None) -> AsyncIterator[StoreService]:
+    storage = await _open(hop, opener)
     service = StoreService(
         mailbox=(mailbox := Mailbox()),
         actor=StoreActor(mailbox, storage, hop),
-        path=path,
+        path=storage.name,
         watch=storage.watch,
-        wall=wall,
+        wall=storage.wall,
+        seconds=_seconds(storage.wall),
         virtual=virtual,
         process=identify_this_process(),
         owners=set(),
         not_signed_off=set(),
-        lease_trust=LeaseTrust(wall),
+        lease_trust=LeaseTrust(storage.wall),
     )
     try:
         async with trio.open_nursery() as nursery:
@@ -213,7 +231,7 @@ async def _serving(hop: Hop, path: str, wall: Wall, *, create: bool, virtual: Vi
             try:
                 yield service
             finally:
-                mailbox.close(SchedulerClosed(f"{path} has been closed"))
+                mailbox.close(SchedulerClosed(f"{storage.name} has been closed"))
     except BaseException as error:
         if any(_may_be_damage(leaf) for leaf in single_exceptions(error)):
             damage = await hop(partial(find_damage, storage))
@@ -224,12 +242,20 @@ async def _serving(hop: Hop, path: str, wall: Wall, *, create: bool, virtual: Vi
         await hop(partial(_close, storage, (*service.owners, *service.not_signed_off)))
 
 
+def _seconds(wall: Wall) -> Callable[[], float]:
+    """Return the exact form of a wall clock, if it has one: a sleep is not to last for the rest of a millisecond."""
+    if wall is system_wall:
+        return time.time
+    exact: Callable[[], float] = getattr(wall, "seconds", lambda: wall() / 1000)
+    return exact
+
+
 def _may_be_damage(error: BaseException) -> bool:
     """Whether an error may come from a damaged file. Errors that we raise on purpose do not; an apparent bug may."""
     return isinstance(error, SchedulerCrashed) or (isinstance(error, Exception) and not isinstance(error, CronError))
 
 
-def _close(storage: SqliteStorage, owners: tuple[int, ...]) -> None:
+def _close(storage: OpenedStorage, owners: tuple[int, ...]) -> None:
     """Sign off and close. If signing off fails, other owners have to wait until the leases run out, 30 s at most."""
     result = run_batch(storage, [SignOff(owners)]) if owners else None
     if isinstance(result, Failed | Locked):

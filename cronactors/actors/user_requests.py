@@ -28,6 +28,7 @@ from cronactors.storage.rows import Claimed, JobRow, OriginRow
 class AddJobs(Request[list[str]]):
     """Add jobs, all or none, under the ids made for them, and return these ids."""
 
+    alone: ClassVar[bool] = False
     specs: tuple[tuple[str, JobSpec], ...]
     defaults: Defaults
 
@@ -232,6 +233,7 @@ class FinishOwnRun(Request[CronRun]):
 class RequestRun(Request[CronRun]):
     """Add a pending run that may start now, and return it; or return the run that was requested with its key before."""
 
+    alone: ClassVar[bool] = False
     job_id: str
     key: str | None
     data: str | None = attrs.field(repr=False)

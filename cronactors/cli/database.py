@@ -9,6 +9,7 @@ import click
 
 from cronactors.config_file import load_config
 from cronactors.settings import CronConfig
+from cronactors.storage.postgres.address import is_postgres, refuse_password, with_schema
 
 DATABASE_VARIABLE = "CRONACTORS_DB"
 """The environment variable that names a database."""
@@ -25,7 +26,7 @@ def find_database(db: str | None, config: str | None) -> str:
         CronError: The agent.toml cannot be read.
     """
     if db is not None:  # an empty path is refused when it is opened
-        return db
+        return refuse_password(db, "--db") if is_postgres(db) else db
     if config is not None:
         return database_of(load_config(config))
     if found := os.environ.get(DATABASE_VARIABLE):
@@ -40,4 +41,5 @@ def find_database(db: str | None, config: str | None) -> str:
 def database_of(config: CronConfig) -> str:
     """Find the database of an agent.toml: the one that it names, CRONACTORS_DB, or agent.db in its folder."""
     assert config.file is not None
-    return config.database or os.environ.get(DATABASE_VARIABLE) or str(Path(config.file).with_name(_DEFAULT_NAME))
+    database = config.database or os.environ.get(DATABASE_VARIABLE) or str(Path(config.file).with_name(_DEFAULT_NAME))
+    return with_schema(database, config.schema) if is_postgres(database) else database

@@ -35,6 +35,8 @@ from cronactors.settings import RetryPolicy
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import CRASH_LOOP, Claimed, DueItem, JobRow, JobState, RunRow, job_key
 
+TOTAL = "total"
+"""The key (`Storage.hold`) of the number of running runs."""
 MOST_PASSED_OVER = 200
 """How many due rows that start nothing one claim passes over; the next claim continues behind them."""
 
@@ -43,8 +45,9 @@ class BlockedBy(Enum):
     """Why another claim for the same slots would start nothing now.
 
     TOTAL_LIMIT: as many runs are running as all schedulers of the file may run at a time; a finish, or a tick, changes that.
-    NO_PROGRESS: something is due, and this claim neither started nor cancelled anything. It passed over `MOST_PASSED_OVER` rows, or an
-    index of a damaged file names rows that its table does not confirm. A claim at once could spin; after a short pause it cannot.
+    NO_PROGRESS: something is due, and this claim neither started nor cancelled anything. It passed over `MOST_PASSED_OVER` rows, another
+    transaction decides about what is due, or an index of a damaged file names rows that its table does not confirm. A claim at once
+    could spin; after a short pause it cannot.
     """
 
     TOTAL_LIMIT = auto()
@@ -84,6 +87,8 @@ def claim_due(storage: Storage, *, owner: int, limit: int, total: int | None = N
     stuck = cancel_overlapped and not cancelled
     allowed: int | None = None
     if total is not None and limit > 0:
+        if not storage.hold(TOTAL, wait=False):
+            return Claims([], cancelled, BlockedBy.NO_PROGRESS)
         allowed = max(0, total - storage.count_running())
         limit = min(limit, allowed)
     runs, all_seen = _claim_in_order(storage, owner=owner, limit=limit, now=now)
@@ -110,8 +115,8 @@ def _claim_in_order(storage: Storage, *, owner: int, limit: int, now: Millis) ->
         if to_pass_over <= 0:
             return claimed, False
         due = storage.due(now=now, limit=min(limit - len(claimed), to_pass_over))
-        if due == before:  # none, or the index of a damaged file names rows that its table does not confirm
-            return claimed, not due
+        if due == before:  # none, or rows that cannot be decided now: see `BlockedBy.NO_PROGRESS`
+            return claimed, not due and not storage.left_out
         before = due
         outdated = _cancel_outdated_retries(storage, due, now)
         if outdated:  # runs that waited for them may be due now
@@ -136,6 +141,7 @@ def _cancel_outdated_retries(storage: Storage, due: Sequence[DueItem], now: Mill
     retries = [run for run in found if run.attempt > 1 and run.waits_for is None]
     jobs = storage.jobs(list({run.job_id for run in retries})) if retries else {}
     outdated = [run for run in retries if run.job_id in jobs and is_outdated_retry(jobs[run.job_id], run, now)]
+    outdated = [run for run in outdated if _may_decide(storage, jobs[run.job_id], run)]
     for run in outdated:
         cancel_outdated_retry(storage, jobs[run.job_id], run)
     return len(outdated)
@@ -199,6 +205,14 @@ def _claim_together(storage: Storage, due: Sequence[DueItem], *, owner: int, now
 # Everything else is claimed one by one.
 
 
+def _may_decide(storage: Storage, job: JobRow, run: RunRow | None = None) -> bool:
+    """Hold what the runs of a job share with those of others; return False if another transaction holds it, and may change it."""
+    keys = [session for session in (job.session, run and run.session) if session is not None]
+    if in_crash_loop(job.crashes):
+        keys.append(CRASH_LOOP)
+    return storage.hold(*keys, wait=False)
+
+
 def claim_moment(storage: Storage, job_id: str, *, owner: int, now: Millis) -> Claimed | None:
     """Decide the due moments of a job that no run holds.
 
@@ -212,7 +226,7 @@ def claim_moment(storage: Storage, job_id: str, *, owner: int, now: Millis) -> C
         KeyError: There is no such job: an index of the file is damaged, which the store finds out.
     """
     job = storage.jobs([job_id])[job_id]
-    if job.held_by is not None:
+    if job.held_by is not None or not _may_decide(storage, job):
         return None
     job = with_current_rules(storage, job)
     decision = decide_due_moments(storage, job, now)
@@ -253,7 +267,7 @@ def _waits_for(storage: Storage, job: JobRow, session: str | None) -> str | None
     if session is not None and storage.session_busy(session):
         return session
     if in_crash_loop(job.crashes):
-        running = storage.jobs([run.job_id for run in storage.running()])
+        running = storage.read_jobs([run.job_id for run in storage.running()])
         if any(in_crash_loop(other.crashes) for other in running.values()):
             return CRASH_LOOP
     return None
@@ -271,6 +285,8 @@ def claim_pending(storage: Storage, run_id: int, *, owner: int, now: Millis) -> 
     job = storage.jobs([run.job_id]).get(run.job_id)
     if job is None:
         cancel_pending(storage, [run], Cause.REMOVED)
+        return None
+    if not _may_decide(storage, job, run):
         return None
     if _cannot_run(storage, job, run):
         return None

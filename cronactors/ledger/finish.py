@@ -154,6 +154,7 @@ def finish_open_runs(storage: Storage, outcomes: Sequence[tuple[RunRow, Outcome]
         return [finish_open_run(storage, run, outcome, policy) for run, outcome in outcomes]
     now = storage.now()
     jobs = storage.jobs(job_ids)
+    storage.hold(*{session for run, _ in outcomes for session in _sessions(run, jobs.get(run.job_id))})
     requested = [(run, _as_requested(run, outcome, jobs.get(run.job_id))) for run, outcome in outcomes]
     finishes = [finish_values(run, outcome, now) for run, outcome in requested]
     took_effect = storage.store_finishes(finishes)
@@ -177,6 +178,11 @@ def finish_open_runs(storage: Storage, outcomes: Sequence[tuple[RunRow, Outcome]
     finished = [run for (run, _), stored in zip(requested, took_effect, strict=True) if stored]
     _release(storage, finished, jobs, consequences, others)
     return result
+
+
+def _sessions(run: RunRow, job: JobRow | None) -> list[str]:
+    """Return the sessions of a run and of the other runs of its job: what is decided about them concerns who waits for them."""
+    return [session for session in (run.session, job and job.session) if session is not None]
 
 
 def _as_requested(run: RunRow, outcome: Outcome, job: JobRow | None) -> Outcome:

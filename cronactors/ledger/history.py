@@ -31,7 +31,8 @@ def span_of(storage: Storage, wanted: RunFilter, *, after: int | None = None) ->
         after: Only runs that are listed after this one. If the job has no such run any more, those with smaller ids.
     """
     since, until = wanted.since, wanted.until
-    first, end = 0, storage.new_run_ids(1).start
+    ids = storage.pruning.run_ids()
+    first, end = 0, 1 if ids is None else ids[1] + 1
     if since is not None:
         first = _first_id(storage, end, lambda run: run.recorded_at is None or run.recorded_at >= since - MARGIN)
     if until is not None:

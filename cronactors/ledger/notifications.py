@@ -126,7 +126,7 @@ def deliverables(storage: Storage, rows: Sequence[NotificationRow]) -> list[Deli
     """Read the arguments for the receivers: one statement for all runs, and two for all jobs."""
     runs = storage.runs([row.run_id for row in rows if row.run_id is not None])
     wanted = {row.job_id for row in rows if row.receiver != NOTIFIER and row.job is None}
-    views = {view.id: view for view in job_views(storage, storage.jobs(sorted(wanted)).values())} if wanted else {}
+    views = {view.id: view for view in job_views(storage, storage.read_jobs(sorted(wanted)).values())} if wanted else {}
     return [_deliverable(row, runs, views) for row in rows]
 
 

@@ -67,14 +67,15 @@ def release_waiting(storage: Storage, run: RunRow, *, held: bool) -> None:
 
 
 def release_first(storage: Storage, key: str) -> None:
-    """Release the run that has waited longest for ``key``."""
-    waiter = storage.first_waiting_run(key)
-    if waiter is not None:
-        storage.set_waits_for([(waiter, None)])
+    """Release the run that has waited longest for ``key``. One that is cancelled meanwhile, by who decides about its job, is passed over."""
+    storage.hold(key)
+    while (waiter := storage.first_waiting_run(key)) is not None and not storage.set_waits_for([(waiter, None)]):
+        pass
 
 
 def release_crash_loops(storage: Storage) -> None:
     """Release all runs that wait for a crash loop: their jobs may be in none any more, and the claim makes the others wait again."""
+    storage.hold(CRASH_LOOP)
     while (waiter := storage.first_waiting_run(CRASH_LOOP)) is not None:
         storage.set_waits_for([(waiter, None)])
 

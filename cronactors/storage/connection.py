@@ -35,7 +35,7 @@ def connect(path: str, *, create: bool) -> sqlite3.Connection:
         create: Whether to create a missing file, with mode 0600.
 
     Raises:
-        FileLocked: Another process holds the lock.
+        Contended: Another process holds the lock.
         StoreUnavailable: It is missing, out of reach, not permitted or read-only.
         StoreCorrupt: It is damaged, of another application or of a newer version. It has not been changed.
     """

@@ -12,8 +12,11 @@ _MISSING = ("no such table", "no such column", "has no column named")
 _LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 
 
-class FileLocked(StoreUnavailable):
-    """Another process holds the lock. Trying again can help; the caller waits, where it can be cancelled."""
+class Contended(StoreUnavailable):
+    """Another process is in the way: it holds a lock, or has changed the same rows. Nothing has happened, and trying again can help.
+
+    The caller waits before it tries the whole transaction again, where it can be cancelled.
+    """
 
 
 class StorageErrors:
@@ -59,5 +62,5 @@ def _mapped(error: sqlite3.Error | UnicodeDecodeError, path: str) -> StoreUnavai
         return StoreCorrupt(f"{path} is damaged or not a database (text in it is not UTF-8)")
     # The low byte of an extended code is the primary code (SQLite, "Result Codes").
     locked = (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _LOCKED
-    kind = FileLocked if locked else StoreUnavailable
+    kind = Contended if locked else StoreUnavailable
     return kind(f"{path} cannot be used now ({name or type(error).__name__}: {error})")

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
+from cronactors.ids import row_number
 from cronactors.instants import Millis
 
 ANY_OWNER: Final = 0
 """`NotificationRow.owner` of one that any scheduler with its receiver may deliver."""
 AT_ONCE: Final[Millis] = 0
 """`NotificationRow.ready_at` of one that may be delivered at once. No change of the clock can put it behind another."""
+PAGE_OF_IDS: Final = 10_000
+"""How many ids one page spans at most, so that a rare status blocks the thread for a millisecond."""
 
 
 class NotificationRow(NamedTuple):
@@ -65,6 +68,12 @@ class NotificationRow(NamedTuple):
     def line(self) -> tuple[str, str]:
         """Receiver and job: one after the other is delivered."""
         return self.receiver, self.job_id
+
+
+def run_of_key(event_key: str) -> int | None:
+    """Return the run that a stable key names; None: it is the key of an alert, or of nothing."""
+    kind, _, number = event_key.partition(":")
+    return row_number(number) if kind == "run" else None
 
 
 class Settlement(NamedTuple):

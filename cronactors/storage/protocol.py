@@ -6,7 +6,7 @@ storage to this protocol.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from cronactors.instants import Millis
@@ -28,6 +28,14 @@ from cronactors.storage.rows import (
 )
 from cronactors.storage.run_output import OutputTable
 from cronactors.storage.run_requests import RunRequestTable
+
+
+class Watch(Protocol):
+    """Notices from outside whether other processes have written to a storage."""
+
+    def unchanged(self) -> bool:
+        """Return whether certainly nothing was written since the last call."""
+        ...
 
 
 class Storage(Protocol):
@@ -72,8 +80,35 @@ class Storage(Protocol):
 
     # Transactions
 
-    def begin(self, *, write: bool) -> bool:
-        """Begin a transaction; return False if another process holds the write lock, and no transaction has begun."""
+    def begin(self, *, write: bool, alone: bool = True) -> bool:
+        """Begin a transaction; return False if another process is in the way, and no transaction has begun.
+
+        Args:
+            write: Whether it may write.
+            alone: Whether no other transaction may write meanwhile. If False, a storage may let transactions write side by side. Then
+                the verbs that read jobs to decide about them, which are `jobs`, `idle_jobs`, `jobs_named`, `jobs_of_origin` and `due`,
+                lock them until the end of the transaction, so that no other one decides about them.
+        """
+        ...
+
+    @property
+    def writes_side_by_side(self) -> bool:
+        """Whether transactions that are not alone write beside others."""
+        ...
+
+    def hold(self, *keys: str, wait: bool = True) -> bool:
+        """Keep other transactions that write from holding any of these keys until this one ends.
+
+        It is for decisions that depend on several jobs. A claim does not wait, so that no two transactions wait for each other: a
+        finish waits for a claim, and a claim for nobody.
+
+        Returns:
+            Whether all are held; False only without ``wait``.
+        """
+        ...
+
+    def wait_until(self, instant: Millis, *, longest: Millis) -> None:
+        """Block the thread until `now` would return an instant, at most for ``longest``."""
         ...
 
     def commit(self) -> None:
@@ -126,6 +161,10 @@ class Storage(Protocol):
         """Return the jobs with these ids that exist."""
         ...
 
+    def read_jobs(self, ids: Sequence[str]) -> dict[str, JobRow]:
+        """Return jobs as `jobs` does, not to decide about them: it never locks them, and does not wait for who has."""
+        ...
+
     def idle_jobs(self, ids: Sequence[str]) -> dict[str, JobRow]:
         """Return the jobs with these ids that exist and have no open run."""
         ...
@@ -165,7 +204,15 @@ class Storage(Protocol):
     # The queue
 
     def due(self, *, now: Millis, limit: int, only_runs: bool = False) -> list[DueItem]:
-        """Return due jobs and pending runs that may start, or only the runs. In order of time, then in the order of adding."""
+        """Return due jobs and pending runs that may start, or only the runs. In order of time, then in the order of adding.
+
+        A transaction that writes beside others does not get those that another one decides about, see `left_out`.
+        """
+        ...
+
+    @property
+    def left_out(self) -> bool:
+        """Whether the last call of `due` found nothing but what another transaction decides about now."""
         ...
 
     def overdue(self, *, until: Millis, after: OverdueMoment | None, limit: int) -> list[OverdueMoment]:
@@ -192,8 +239,8 @@ class Storage(Protocol):
         """Add runs and return their ids; None for one whose (job, moment, manual, attempt) exists, which is not added."""
         ...
 
-    def new_run_ids(self, count: int) -> range:
-        """Return ids for so many started runs, greater than any that was given before."""
+    def new_run_ids(self, count: int) -> Sequence[int]:
+        """Return ids for so many started runs, greater than any that a run of the same job has."""
         ...
 
     def insert_started_runs(self, claims: Sequence[Claimed]) -> list[Claimed]:
@@ -210,8 +257,8 @@ class Storage(Protocol):
         """Let pending runs be running."""
         ...
 
-    def set_waits_for(self, waits: Sequence[tuple[int, str | None]]) -> None:
-        """Set ``waits_for`` of pending runs."""
+    def set_waits_for(self, waits: Sequence[tuple[int, str | None]]) -> int:
+        """Set ``waits_for`` of runs that are pending, and return how many that were."""
         ...
 
     def store_finishes(self, finishes: Sequence[RunFinish]) -> list[bool]:
@@ -341,4 +388,21 @@ class Storage(Protocol):
 
     def unmark_stopping(self, owner: int) -> None:
         """Remove the mark of an owner when this transaction is committed."""
+        ...
+
+
+class OpenedStorage(Storage, Protocol):
+    """A storage as the store actor has opened it."""
+
+    @property
+    def wall(self) -> Callable[[], Millis]:
+        """The clock that it decides by; any thread may call it, at any time."""
+        ...
+
+    def watch(self) -> Watch:
+        """Return a watch that notices writes of other processes."""
+        ...
+
+    def close(self) -> None:
+        """Close it; a second time does nothing."""
         ...

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
-from cronactors.instants import Millis
+from cronactors.instants import LATEST, Millis
 
 
 class PassedRun(NamedTuple):
@@ -28,6 +28,9 @@ class Position(NamedTuple):
     scheduled_at: Millis
     manual: int
     attempt: int
+
+
+NEWEST: Final = Position(2 * LATEST, 0, 0)
 
 
 class KeptRun(NamedTuple):

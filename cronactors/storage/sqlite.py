@@ -15,7 +15,7 @@ from cronactors.errors import StoreUnavailable
 from cronactors.instants import LATEST, Millis
 from cronactors.storage import statements as sql
 from cronactors.storage.connection import connect, keeping_log
-from cronactors.storage.errors import FileLocked
+from cronactors.storage.errors import Contended
 from cronactors.storage.execution import integer
 from cronactors.storage.file_state import LogWatch, database_files, file_ids
 from cronactors.storage.rows import (
@@ -35,6 +35,7 @@ from cronactors.storage.sqlite_pruning import SqlitePruning
 from cronactors.storage.sqlite_run_output import SqliteOutput
 from cronactors.storage.sqlite_run_requests import SqliteRunRequests
 from cronactors.storage.stop_marks import StopMarks
+from cronactors.wallclock import sleep_until
 
 _MAX_ID: Final = 2**63 - 1
 
@@ -54,7 +55,7 @@ class SqliteStorage(SqliteJobs):
         create: Whether to create a missing file.
 
     Raises:
-        FileLocked: Another process holds the lock.
+        Contended: Another process holds the lock.
         StoreUnavailable: The file is missing, not permitted or out of reach.
         StoreCorrupt: The file is damaged, of another application or of a newer version.
     """
@@ -63,7 +64,7 @@ class SqliteStorage(SqliteJobs):
         super().__init__(connect(path, create=create), path)
         self.history = SqliteHistory(self._db, path)
         self.pruning = SqlitePruning(self._db, path)
-        self._wall = wall
+        self.wall = wall
         self._files = database_files(path)
         self._opened = file_ids(self._files)
         self.output = SqliteOutput(self._db, self._path)
@@ -98,9 +99,9 @@ class SqliteStorage(SqliteJobs):
 
     def now(self) -> Millis:
         """Return the time of the wall clock."""
-        return self._wall()
+        return self.wall()
 
-    def begin(self, *, write: bool) -> bool:
+    def begin(self, *, write: bool, alone: bool = True) -> bool:  # noqa: ARG002 - SQLite has one writer at a time
         """Begin a transaction, unless a file of the database was deleted or replaced.
 
         SQLite would write to the deleted file, which no other process can open ("How To Corrupt An SQLite Database File",
@@ -113,7 +114,7 @@ class SqliteStorage(SqliteJobs):
             self._execute("BEGIN IMMEDIATE" if write else "BEGIN")
             if not write:
                 self._execute("SELECT 1 FROM owners LIMIT 1")  # takes the snapshot now, while a lock can still be waited for
-        except FileLocked:
+        except Contended:
             self.rollback()
             return False
         except BaseException:
@@ -141,6 +142,14 @@ class SqliteStorage(SqliteJobs):
         if self._db.in_transaction:
             self._execute("ROLLBACK")
 
+    def hold(self, *keys: str, wait: bool = True) -> bool:  # noqa: ARG002
+        """Return True: whoever writes does so alone."""
+        return True
+
+    def wait_until(self, instant: Millis, *, longest: Millis) -> None:
+        """Sleep by the system's clock."""
+        sleep_until(instant, longest=longest)
+
     def savepoint(self) -> None:
         """Set a savepoint."""
         self._require_transaction()
@@ -156,6 +165,9 @@ class SqliteStorage(SqliteJobs):
         self._execute("RELEASE request")
 
     # The queue
+
+    left_out: Final = False
+    writes_side_by_side: Final = False
 
     def due(self, *, now: Millis, limit: int, only_runs: bool = False) -> list[DueItem]:
         """Return the first items of the queue."""
@@ -204,9 +216,9 @@ class SqliteStorage(SqliteJobs):
         """Start pending runs."""
         self._write(sql.START_PENDING_RUN, ((owner, now, run_id) for run_id in ids))
 
-    def set_waits_for(self, waits: Sequence[tuple[int, str | None]]) -> None:
+    def set_waits_for(self, waits: Sequence[tuple[int, str | None]]) -> int:
         """Set ``waits_for`` of pending runs."""
-        self._write(sql.SET_WAITS_FOR, ((key, run_id) for run_id, key in waits))
+        return self._write(sql.SET_WAITS_FOR, ((key, run_id) for run_id, key in waits))
 
     def store_finishes(self, finishes: Sequence[RunFinish]) -> list[bool]:
         """Finish runs, one by one."""

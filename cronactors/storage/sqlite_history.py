@@ -10,11 +10,8 @@ from __future__ import annotations
 
 from typing import Final
 
-import attrs
-
 from cronactors.storage.execution import Execution, integer
-from cronactors.storage.history import HistoryPage, Place, RunFigures, RunFilter, RunTimes, Span
-from cronactors.storage.row_statement import Value
+from cronactors.storage.history import HistoryPage, Place, RunFigures, RunFilter, RunTimes, Span, Walk, Walks, parameters
 from cronactors.storage.rows import RunRow
 
 _RUN = ", ".join(f'"{name}"' for name in RunRow._fields)
@@ -56,51 +53,20 @@ PLACE_OF_RUN = f"SELECT {_PLACE} FROM runs WHERE id = ? AND job_id = ?"
 TIMES_FROM = "SELECT id, scheduled_at, coalesce(started_at, completed_at) FROM runs WHERE id >= ? ORDER BY id LIMIT 1"
 
 
-@attrs.frozen
-class _Walk:
-    """The statements that walk along one index."""
-
-    window: str
-    page: str
-    count: str
-
-
-_WALK_BY_ID: Final = _Walk(WINDOW_BY_ID, PAGE_BY_ID, COUNT_BY_ID)
-_WALK_UNSUCCESSFUL: Final = _Walk(WINDOW_UNSUCCESSFUL, PAGE_UNSUCCESSFUL, COUNT_UNSUCCESSFUL)
-_WALK_RUNNING: Final = _Walk(WINDOW_RUNNING, PAGE_RUNNING, COUNT_RUNNING_RUNS)
-_WALK_OF_JOB: Final = _Walk(WINDOW_OF_JOB, PAGE_OF_JOB, COUNT_OF_JOB)
-
-
-def _walk(wanted: RunFilter) -> _Walk:
-    if wanted.job_id is not None:
-        return _WALK_OF_JOB
-    if wanted.status == "running":
-        return _WALK_RUNNING
-    return _WALK_UNSUCCESSFUL if wanted.status in ("failed", "cancelled", "skipped") else _WALK_BY_ID
-
-
-def _parameters(wanted: RunFilter, span: Span, **others: Value) -> dict[str, Value]:
-    before, down_to = span.before, span.down_to
-    return {
-        **wanted._asdict(),
-        "first": span.first,
-        "end": span.end,
-        "before_at": before.scheduled_at,
-        "before_manual": before.manual,
-        "before_attempt": before.attempt,
-        "down_to_at": down_to.scheduled_at,
-        "down_to_manual": down_to.manual,
-        "down_to_attempt": down_to.attempt,
-        **others,
-    }
+_WALKS: Final = Walks(
+    Walk(WINDOW_BY_ID, PAGE_BY_ID, COUNT_BY_ID),
+    Walk(WINDOW_UNSUCCESSFUL, PAGE_UNSUCCESSFUL, COUNT_UNSUCCESSFUL),
+    Walk(WINDOW_RUNNING, PAGE_RUNNING, COUNT_RUNNING_RUNS),
+    Walk(WINDOW_OF_JOB, PAGE_OF_JOB, COUNT_OF_JOB),
+)
 
 
 class SqliteHistory(Execution):
     """Reads the table runs. It shares the connection of a `SqliteStorage`."""
 
-    def _window(self, walk: _Walk, wanted: RunFilter, span: Span, read: int) -> tuple[Span, Span | None]:
+    def _window(self, walk: Walk[str], wanted: RunFilter, span: Span, read: int) -> tuple[Span, Span | None]:
         """Split a span into its first ``read`` rows along a walk, and the rest of it."""
-        row = self._fetch_one(walk.window, _parameters(wanted, span, skipped=read - 1))
+        row = self._fetch_one(walk.window, parameters(wanted, span, skipped=read - 1))
         if row is None:
             return span, None
         last, of_job = Place._make(map(integer, row)), wanted.job_id is not None
@@ -108,24 +74,24 @@ class SqliteHistory(Execution):
 
     def page(self, wanted: RunFilter, span: Span, *, limit: int, read: int) -> HistoryPage:
         """Return a page of runs."""
-        walk = _walk(wanted)
+        walk = _WALKS.to_find(wanted)
         window, rest = self._window(walk, wanted, span, read)
-        rows = list(map(RunRow._make, self._fetch(walk.page, _parameters(wanted, window, limit=limit))))
+        rows = list(map(RunRow._make, self._fetch(walk.page, parameters(wanted, window, limit=limit))))
         if len(rows) == limit:
             rest = span.below(Place.of(rows[-1]), of_job=wanted.job_id is not None)
         return HistoryPage(rows, rest)
 
     def count(self, wanted: RunFilter, span: Span, *, read: int) -> tuple[int, Span | None]:
         """Count runs."""
-        walk = _walk(wanted)
+        walk = _WALKS.to_find(wanted)
         window, rest = self._window(walk, wanted, span, read)
-        return integer(self._fetch(walk.count, _parameters(wanted, window))[0][0]), rest
+        return integer(self._fetch(walk.count, parameters(wanted, window))[0][0]), rest
 
     def figures(self, wanted: RunFilter, span: Span, *, limit: int, read: int) -> tuple[list[RunFigures], Span | None]:
         """Return the figures of runs."""
-        walk, text = (_WALK_BY_ID, FIGURES_BY_ID) if wanted.job_id is None else (_WALK_OF_JOB, FIGURES_OF_JOB)
+        walk, text = (_WALKS.by_id, FIGURES_BY_ID) if wanted.job_id is None else (_WALKS.of_job, FIGURES_OF_JOB)
         window, rest = self._window(walk, wanted, span, read)
-        rows = self._fetch(text, _parameters(wanted, window, limit=limit))
+        rows = self._fetch(text, parameters(wanted, window, limit=limit))
         columns = len(Place._fields)
         if len(rows) == limit:
             rest = span.below(Place._make(map(integer, rows[-1][:columns])), of_job=wanted.job_id is not None)

@@ -52,6 +52,8 @@ class SqliteJobs(Execution):
         """Return jobs by id."""
         return {job.id: job for job in map(JobRow._make, self._read(sql.JOBS, [(job_id,) for job_id in ids]))}
 
+    read_jobs = jobs
+
     def idle_jobs(self, ids: Sequence[str]) -> dict[str, JobRow]:
         """Return jobs without an open run, by id."""
         return {job.id: job for job in map(JobRow._make, self._read(sql.IDLE_JOBS, [(job_id,) for job_id in ids]))}

@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from cronactors.ids import row_number
 from cronactors.instants import Millis
 from cronactors.notifications import NotificationStatus
 from cronactors.storage.execution import Execution, integer
-from cronactors.storage.notifications import AT_ONCE, EpisodeRow, NotificationRow, Settlement
+from cronactors.storage.notifications import AT_ONCE, PAGE_OF_IDS, EpisodeRow, NotificationRow, Settlement, run_of_key
 from cronactors.storage.row_statement import RowStatement, Value
 from cronactors.storage.statements import last_number
 
-_PAGE: Final = 10_000  # how many ids one page spans at most, so that a rare status blocks the thread for a millisecond
 _NEVER: Final = 2**63 - 1
 
 _COLUMNS = ", ".join(f'"{name}"' for name in NotificationRow._fields)
@@ -186,19 +184,18 @@ class SqliteNotifications(Execution):
 
     def find(self, event_key: str) -> list[NotificationRow]:
         """Return the notifications of an event."""
-        kind, _, number = event_key.partition(":")
-        run_id = row_number(number) if kind == "run" else None
+        run_id = run_of_key(event_key)
         rows = self._fetch(OF_ALERT, (event_key,)) if run_id is None else self._fetch(OF_RUN, (run_id,))
         return sorted(map(NotificationRow._make, rows))
 
     def page(
         self, *, before: int | None, status: str | None, receiver: str | None, limit: int
     ) -> tuple[list[NotificationRow], int | None]:
-        """Return notifications: of at most `_PAGE` ids, which begin at one that exists."""
+        """Return notifications: of at most `PAGE_OF_IDS` ids, which begin at one that exists."""
         last = self._fetch(LAST_BEFORE, (_NEVER if before is None else before,))[0][0]
         if last is None:
             return [], None
-        first = integer(last) - _PAGE + 1
+        first = integer(last) - PAGE_OF_IDS + 1
         values: dict[str, Value] = {"first": first, "last": last, "status": status, "receiver": receiver, "limit": limit}
         rows = list(map(NotificationRow._make, self._fetch(PAGE, values)))
         return rows, rows[-1].id if len(rows) == limit else first

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cronactors.instants import LATEST, Millis
+from cronactors.instants import Millis
 from cronactors.storage.execution import Execution, integer
-from cronactors.storage.pruning import KeptRun, PassedNotification, PassedRun, PendingNotification, Position
+from cronactors.storage.pruning import NEWEST, KeptRun, PassedNotification, PassedRun, PendingNotification, Position
 from cronactors.storage.row_statement import RowStatement
 from cronactors.storage.sqlite_run_output import DELETE_PROGRESS
 from cronactors.storage.sqlite_run_requests import DELETE_REQUEST
@@ -35,8 +35,6 @@ DELETE_NOTIFICATIONS = RowStatement("DELETE FROM notifications WHERE id IN (SELE
 RELEASE_LINE = """UPDATE notifications SET ready_at = 0, owner = 0 WHERE ready_at IS NULL AND id = (SELECT id FROM notifications
  WHERE receiver = ? AND job_id = ? AND status = 'pending' ORDER BY id LIMIT 1)"""
 
-_NEWEST = Position(2 * LATEST, 0, 0)
-
 
 class SqlitePruning(Execution):
     """Pruning of history."""
@@ -52,7 +50,7 @@ class SqlitePruning(Execution):
 
     def position(self, job_id: str, *, before: Position | None, skip: int) -> Position | None:
         """Return the place of a run; passing over a row of the index costs some 0.03 us."""
-        row = self._fetch_one(POSITION, (job_id, *(before or _NEWEST), skip))
+        row = self._fetch_one(POSITION, (job_id, *(before or NEWEST), skip))
         return None if row is None else Position._make(row)
 
     def oldest_runs(self, job_id: str, *, after: Millis, until: Millis, limit: int) -> list[KeptRun]:

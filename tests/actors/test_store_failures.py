@@ -61,7 +61,7 @@ async def test_a_request_for_a_locked_file_times_out_without_effect(autojump_clo
     storage.locked = True
     async with serving(storage) as (mailbox, actor):
         started = trio.current_time()
-        with pytest.raises(StoreUnavailable, match="locked by another process for 30 s"):
+        with pytest.raises(StoreUnavailable, match="locked by other processes for 30 s"):
             await mailbox.call(Put("a"))
         assert store_module.LOCK_TIMEOUT <= trio.current_time() - started < store_module.LOCK_TIMEOUT + 1
         assert actor.last_error is not None

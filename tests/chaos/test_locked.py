@@ -18,7 +18,7 @@ import trio.testing
 from cronactors import CronConfig, Interval, JobContext, JobSpec, OneShot, StoreUnavailable, open_scheduler, open_store
 from cronactors.actors import store as store_module, store_lifetime
 from cronactors.actors.storage_thread import in_place
-from cronactors.storage.errors import FileLocked
+from cronactors.storage.errors import Contended
 from cronactors.storage.sqlite import SqliteStorage
 from cronactors.wallclock import system_wall
 from tests.chaos.judge import Ledger, judge
@@ -223,7 +223,7 @@ async def test_opening_a_file_that_stays_locked_fails_in_the_end(tmp_path: Path,
 
 async def test_opening_waits_ten_seconds_for_a_lock(autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch):
     def storage(path: str, **_: object) -> SqliteStorage:
-        raise FileLocked(f"{path} is locked")
+        raise Contended(f"{path} is locked")
 
     monkeypatch.setattr(store_lifetime, "SqliteStorage", storage)
     with pytest.raises(StoreUnavailable, match=r"agent\.db is locked"):

@@ -11,6 +11,8 @@ from cronactors.ledger import jobs
 from cronactors.ledger.explain import explain
 from cronactors.model import Explanation, Fate, Misfire, Overlap
 from cronactors.schedules.schedule import Cron, Interval
+from cronactors.storage.postgres.storage import PostgresStorage
+from cronactors.storage.sqlite import SqliteStorage
 from tests.ledger_world import DAY, HOUR, MINUTE, MINUTELY, SECOND, T0, World
 
 
@@ -174,7 +176,9 @@ def test_rows_of_an_older_version_know_only_how_many_moments_they_stand_for(worl
 
 def forget_range(world: World, run_id: int) -> None:
     def forget(storage) -> None:
-        if hasattr(storage, "_execute"):
+        if isinstance(storage, PostgresStorage):
+            storage._execute("UPDATE @runs SET range_at = NULL WHERE id = $1", [run_id])
+        elif isinstance(storage, SqliteStorage):
             storage._execute("UPDATE runs SET range_at = NULL WHERE id = ?", (run_id,))
         else:
             storage._put_run(storage.runs([run_id])[run_id]._replace(range_at=None))

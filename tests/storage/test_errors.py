@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cronactors.errors import StoreCorrupt, StoreUnavailable
-from cronactors.storage.errors import FileLocked, StorageErrors
+from cronactors.storage.errors import Contended, StorageErrors
 
 
 def error_of(statement: str, *, setup: str = "") -> sqlite3.Error:
@@ -31,9 +31,9 @@ def sqlite_error(name: str) -> sqlite3.OperationalError:
     [
         (sqlite_error("SQLITE_CORRUPT"), StoreCorrupt("f.db is damaged or not a database (SQLITE_CORRUPT: made up)")),
         (sqlite_error("SQLITE_NOTADB"), StoreCorrupt("f.db is damaged or not a database (SQLITE_NOTADB: made up)")),
-        (sqlite_error("SQLITE_BUSY"), FileLocked("f.db cannot be used now (SQLITE_BUSY: made up)")),
-        (sqlite_error("SQLITE_BUSY_SNAPSHOT"), FileLocked("f.db cannot be used now (SQLITE_BUSY_SNAPSHOT: made up)")),
-        (sqlite_error("SQLITE_LOCKED"), FileLocked("f.db cannot be used now (SQLITE_LOCKED: made up)")),
+        (sqlite_error("SQLITE_BUSY"), Contended("f.db cannot be used now (SQLITE_BUSY: made up)")),
+        (sqlite_error("SQLITE_BUSY_SNAPSHOT"), Contended("f.db cannot be used now (SQLITE_BUSY_SNAPSHOT: made up)")),
+        (sqlite_error("SQLITE_LOCKED"), Contended("f.db cannot be used now (SQLITE_LOCKED: made up)")),
         (sqlite_error("SQLITE_FULL"), StoreUnavailable("f.db cannot be used now (SQLITE_FULL: made up)")),
         (
             error_of("SELECT * FROM missing"),

@@ -16,7 +16,7 @@ from cronactors.cli.database import find_database
 from cronactors.config_file import load_config
 from cronactors.storage import migrations, schema
 from cronactors.storage.connection import connect
-from cronactors.storage.errors import FileLocked
+from cronactors.storage.errors import Contended
 from cronactors.storage.file_state import MEMORY, absolute, locate
 from cronactors.storage.sqlite import SqliteStorage
 from tests.cli_command import start, write
@@ -188,7 +188,7 @@ async def test_a_relative_path_means_what_it_meant_when_the_call_was_made(
         tries.append(path)
         os.chdir("/")
         if len(tries) < 3:
-            raise FileLocked("locked")
+            raise Contended("locked")
         return SqliteStorage(path, wall=lambda: 0)
 
     monkeypatch.setattr(store_lifetime, "SqliteStorage", storage)

@@ -207,7 +207,7 @@ def test_a_job_of_which_half_is_missing_is_reported_when_it_is_due(path: str) ->
         add(storage, "a", "b")
         with closing(sqlite3.connect(path, isolation_level=None)) as db:
             db.execute("DELETE FROM job_specs WHERE number = 2")
-        storage._wall = lambda: 10_000
+        storage.wall = lambda: 10_000
         match run_batch(storage, [ClaimDue(1, 9, None, 0)]):
             case Failed(error):
                 assert "half of job 2 is missing" in str(error)

@@ -1,0 +1,107 @@
+"""The verbs of the storage on PostgreSQL that read the history; `storage.history` documents them.
+
+As in SQLite each verb first finds the last row of a window, by a walk along one index, and then filters the rows of that window.
+PostgreSQL takes that index whatever it believes about the rows, since it cannot take another one: no index is about ``+id`` or
+``job_id || ''``, and ``OFFSET 0`` keeps conditions out of a subquery.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cronactors.storage.history import HistoryPage, Place, RunFigures, RunFilter, RunTimes, Span, Walk, Walks, parameters
+from cronactors.storage.postgres.columns import quoted
+from cronactors.storage.postgres.execution import Execution, Named, integer
+from cronactors.storage.rows import RunRow
+
+_RUN = quoted(RunRow._fields)
+_FIGURES = quoted(RunFigures._fields)
+_PLACE = quoted(Place._fields)
+
+_TIME = "coalesce(started_at, completed_at, ready_at)"
+_WANTED = f"""(:user_id::text IS NULL OR user_id = :user_id) AND (:status::text IS NULL OR status = :status)
+ AND (:cause::text IS NULL OR cause = :cause) AND (:trigger::text IS NULL OR "trigger" = :trigger)
+ AND (:since::bigint IS NULL OR {_TIME} >= :since) AND (:until::bigint IS NULL OR {_TIME} < :until)
+ AND (:tag::text IS NULL OR EXISTS (SELECT 1 FROM @jobs AS j JOIN @job_tags AS t ON t.number = j.number
+  WHERE j.id = r.job_id AND t.tag = :tag OFFSET 0))"""
+
+_BY_ID = "FROM @runs AS r WHERE id >= :first AND id < :end"
+_UNSUCCESSFUL = f"{_BY_ID} AND status = :status AND status IN ('failed', 'cancelled', 'skipped')"
+_RUNNING = f"""FROM (SELECT {_RUN} FROM @runs WHERE status = 'running' OFFSET 0) AS r
+ WHERE id >= :first AND id < :end"""
+_OF_JOB = """FROM @runs AS r WHERE job_id = :job_id AND (scheduled_at, manual, attempt) < (:before_at, :before_manual, :before_attempt)
+ AND (scheduled_at, manual, attempt) >= (:down_to_at, :down_to_manual, :down_to_attempt) AND +id >= :first AND +id < :end"""
+_ID_ORDER = "ORDER BY id DESC"
+_MOMENT_ORDER = "ORDER BY scheduled_at DESC, manual DESC, attempt DESC"
+_SKIP = "LIMIT 1 OFFSET :skipped"
+
+WINDOW_BY_ID = Named(f"SELECT {_PLACE} {_BY_ID} {_ID_ORDER} {_SKIP}")
+WINDOW_UNSUCCESSFUL = Named(f"SELECT {_PLACE} {_UNSUCCESSFUL} {_ID_ORDER} {_SKIP}")
+WINDOW_RUNNING = Named(f"SELECT {_PLACE} {_RUNNING} {_ID_ORDER} {_SKIP}")
+WINDOW_OF_JOB = Named(f"SELECT {_PLACE} {_OF_JOB} {_MOMENT_ORDER} {_SKIP}")
+PAGE_BY_ID = Named(f"SELECT {_RUN} {_BY_ID} AND {_WANTED} {_ID_ORDER} LIMIT :limit")
+PAGE_UNSUCCESSFUL = Named(f"SELECT {_RUN} {_UNSUCCESSFUL} AND {_WANTED} {_ID_ORDER} LIMIT :limit")
+PAGE_RUNNING = Named(f"SELECT {_RUN} {_RUNNING} AND {_WANTED} {_ID_ORDER} LIMIT :limit")
+PAGE_OF_JOB = Named(f"SELECT {_RUN} {_OF_JOB} AND {_WANTED} {_MOMENT_ORDER} LIMIT :limit")
+COUNT_BY_ID = Named(f"SELECT count(*) {_BY_ID} AND {_WANTED}")
+COUNT_UNSUCCESSFUL = Named(f"SELECT count(*) {_UNSUCCESSFUL} AND {_WANTED}")
+COUNT_RUNNING_RUNS = Named(f"SELECT count(*) {_RUNNING} AND {_WANTED}")
+COUNT_OF_JOB = Named(f"SELECT count(*) {_OF_JOB} AND {_WANTED}")
+FIGURES_BY_ID = Named(f"SELECT {_PLACE}, {_FIGURES} {_BY_ID} AND {_WANTED} {_ID_ORDER} LIMIT :limit")
+FIGURES_OF_JOB = Named(f"SELECT {_PLACE}, {_FIGURES} {_OF_JOB} AND {_WANTED} {_MOMENT_ORDER} LIMIT :limit")
+PLACE_OF_RUN = f"SELECT {_PLACE} FROM @runs WHERE id = $1 AND job_id || '' = $2"
+TIMES_FROM = "SELECT id, scheduled_at, coalesce(started_at, completed_at) FROM @runs WHERE id >= $1 ORDER BY id LIMIT 1"
+
+_WALKS: Final = Walks(
+    Walk(WINDOW_BY_ID, PAGE_BY_ID, COUNT_BY_ID),
+    Walk(WINDOW_UNSUCCESSFUL, PAGE_UNSUCCESSFUL, COUNT_UNSUCCESSFUL),
+    Walk(WINDOW_RUNNING, PAGE_RUNNING, COUNT_RUNNING_RUNS),
+    Walk(WINDOW_OF_JOB, PAGE_OF_JOB, COUNT_OF_JOB),
+)
+
+
+class PostgresHistory(Execution):
+    """Reads the table runs. It shares the connection of a `PostgresStorage`."""
+
+    def _window(self, walk: Walk[Named], wanted: RunFilter, span: Span, read: int) -> tuple[Span, Span | None]:
+        """Split a span into its first ``read`` rows along a walk, and the rest of it."""
+        rows = self._fetch_named(walk.window, parameters(wanted, span, skipped=read - 1))
+        if not rows:
+            return span, None
+        last, of_job = Place._make(map(integer, rows[0])), wanted.job_id is not None
+        return span.from_place(last, of_job=of_job), span.below(last, of_job=of_job)
+
+    def page(self, wanted: RunFilter, span: Span, *, limit: int, read: int) -> HistoryPage:
+        """Return a page of runs."""
+        walk = _WALKS.to_find(wanted)
+        window, rest = self._window(walk, wanted, span, read)
+        rows = list(map(RunRow._make, self._fetch_named(walk.page, parameters(wanted, window, limit=limit))))
+        if len(rows) == limit:
+            rest = span.below(Place.of(rows[-1]), of_job=wanted.job_id is not None)
+        return HistoryPage(rows, rest)
+
+    def count(self, wanted: RunFilter, span: Span, *, read: int) -> tuple[int, Span | None]:
+        """Count runs."""
+        walk = _WALKS.to_find(wanted)
+        window, rest = self._window(walk, wanted, span, read)
+        return integer(self._fetch_named(walk.count, parameters(wanted, window))[0][0]), rest
+
+    def figures(self, wanted: RunFilter, span: Span, *, limit: int, read: int) -> tuple[list[RunFigures], Span | None]:
+        """Return the figures of runs."""
+        walk, statement = (_WALKS.by_id, FIGURES_BY_ID) if wanted.job_id is None else (_WALKS.of_job, FIGURES_OF_JOB)
+        window, rest = self._window(walk, wanted, span, read)
+        rows = self._fetch_named(statement, parameters(wanted, window, limit=limit))
+        columns = len(Place._fields)
+        if len(rows) == limit:
+            rest = span.below(Place._make(map(integer, rows[-1][:columns])), of_job=wanted.job_id is not None)
+        return [RunFigures._make(row[columns:]) for row in rows], rest
+
+    def place(self, run_id: int, *, job_id: str) -> Place | None:
+        """Return the place of a run of a job."""
+        row = self._fetch_one(PLACE_OF_RUN, [run_id, job_id])
+        return None if row is None else Place._make(map(integer, row))
+
+    def times_from(self, run_id: int) -> RunTimes | None:
+        """Return the times of the first run from an id on."""
+        row = self._fetch_one(TIMES_FROM, [run_id])
+        return None if row is None else RunTimes._make(row)

@@ -1,0 +1,217 @@
+"""The storage on a PostgreSQL server. It has one connection, which one thread at a time uses.
+
+`protocol` documents each verb; docstrings here only add the details of PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import psycopg
+
+from cronactors.instants import Millis
+from cronactors.storage.errors import Contended
+from cronactors.storage.postgres.columns import quoted
+from cronactors.storage.postgres.execution import integer
+from cronactors.storage.postgres.history import PostgresHistory
+from cronactors.storage.postgres.notifications import PostgresNotifications
+from cronactors.storage.postgres.pruning import PostgresPruning
+from cronactors.storage.postgres.run_output import PostgresOutput
+from cronactors.storage.postgres.run_requests import PostgresRunRequests
+from cronactors.storage.postgres.runs import PostgresRuns
+from cronactors.storage.postgres.schema import open_schema
+from cronactors.storage.postgres.session import Session
+from cronactors.storage.rows import OriginRow, OwnerRow
+
+_OWNER = quoted(OwnerRow._fields)
+
+INSERT_OWNER = f"INSERT INTO @owners ({quoted(OwnerRow._fields[1:])}) VALUES ($1, $2, $3, $4, $5, $6) RETURNING id"
+OWNERS = f"SELECT {_OWNER} FROM @owners ORDER BY id"
+RENEW_LEASE = """UPDATE @owners SET heartbeat_at = $1, lease_until = $2
+ WHERE id = $3 AND (lease_until < $4 OR heartbeat_at > $1)"""
+DELETE_OWNERS = "DELETE FROM @owners WHERE id = ANY($1)"
+META = 'SELECT value FROM @meta WHERE "key" = $1'
+SET_META = 'INSERT INTO @meta ("key", value) VALUES ($1, $2) ON CONFLICT ("key") DO UPDATE SET value = excluded.value'
+DELETE_META = 'DELETE FROM @meta WHERE "key" = $1'
+ORIGINS = """SELECT j.origin, o.file, count(*) FROM @jobs AS j LEFT JOIN @origins AS o ON o.name = j.origin
+ WHERE j.origin IS NOT NULL GROUP BY j.origin, o.file ORDER BY j.origin"""
+SET_ORIGIN = "INSERT INTO @origins (name, file) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET file = excluded.file"
+DELETE_ORIGIN = "DELETE FROM @origins WHERE name = $1"
+MARK_STOPPING = "INSERT INTO @stop_marks (owner) VALUES ($1) ON CONFLICT DO NOTHING"
+STOPPING_OWNERS = "SELECT owner FROM @stop_marks"
+UNMARK_STOPPING = "DELETE FROM @stop_marks WHERE owner = ANY($1)"
+
+
+class _AlwaysChanged:
+    def unchanged(self) -> bool:
+        return False
+
+
+class PostgresStorage(PostgresRuns):
+    """A `Storage` in a schema of a PostgreSQL database.
+
+    Args:
+        url: The address of the database.
+        schema: The name of the schema.
+        create: Whether to create a missing schema.
+
+    Raises:
+        Contended: The server is being started, or another process creates the schema.
+        StoreUnavailable: The server is out of reach, or refuses the user; or the schema is missing.
+        StoreCorrupt: The schema is damaged, of another application or of a newer version.
+    """
+
+    writes_side_by_side: Final = True
+
+    def __init__(self, url: str, *, schema: str, create: bool = True) -> None:
+        self._session = session = Session(url, schema)
+        super().__init__(session)
+        self._locked_before: set[str] = set()
+        self._to_unmark: list[int] = []
+        self.history = PostgresHistory(session)
+        self.pruning = PostgresPruning(session)
+        self.output = PostgresOutput(session)
+        self.run_requests = PostgresRunRequests(session)
+        self.notifications = PostgresNotifications(session)
+        self.wall = session.clock
+        try:
+            session.connect()
+            open_schema(session, create=create)
+        except BaseException:
+            session.close()
+            raise
+
+    def close(self) -> None:
+        """Close the connection; a second time does nothing."""
+        self._session.close()
+
+    def watch(self) -> _AlwaysChanged:
+        """Return a watch that takes every moment for a change: a server has no file to look at."""
+        return _AlwaysChanged()
+
+    @property
+    def name(self) -> str:
+        """Host, database and schema."""
+        return self._session.name
+
+    def check(self) -> str | None:
+        """Return None: damage of its files is the server's to find, and its constraints leave no half of a job."""
+        return None
+
+    # Transactions
+
+    def now(self) -> Millis:
+        """Return the time of the server when the transaction began, or its estimated time outside of one."""
+        return self._session.now or self._session.clock()
+
+    def begin(self, *, write: bool, alone: bool = True) -> bool:
+        """Begin a transaction, if need be on a new connection."""
+        try:
+            self._session.begin(write=write, alone=alone)
+        except Contended:
+            self.rollback()
+            return False
+        except BaseException:
+            self.rollback()
+            raise
+        return True
+
+    def commit(self) -> None:
+        """Make the transaction durable; the stop marks that are no longer needed leave with it."""
+        if self._to_unmark:
+            self._execute(UNMARK_STOPPING, [self._to_unmark])
+            self._to_unmark = []
+        self._session.commit()
+
+    def rollback(self) -> None:
+        """Undo the transaction, if there is one. On a connection that was lost the server undoes it."""
+        self._to_unmark = []
+        self._session.rollback()
+
+    def savepoint(self) -> None:
+        """Set a savepoint."""
+        self._locked_before = set(self._session.locked)
+        self._session.script("SAVEPOINT request")
+
+    def release(self) -> None:
+        """Keep all changes since `savepoint`."""
+        self._session.script("RELEASE request")
+
+    def undo(self) -> None:
+        """Undo all changes since `savepoint`, and give back the rows that were locked since then."""
+        self._session.locked = self._locked_before
+        self._session.script("ROLLBACK TO request; RELEASE request")
+
+    def hold(self, *keys: str, wait: bool = True) -> bool:
+        """Take advisory locks, unless the transaction is alone anyway."""
+        return not keys or not self._session.locks_rows or self._session.hold(set(keys), wait=wait)
+
+    def wait_until(self, instant: Millis, *, longest: Millis) -> None:
+        """Sleep by the estimated time of the server."""
+        wait = instant / 1000 - self._session.clock.seconds()
+        if wait > 0:
+            time.sleep(min(wait, longest / 1000))
+
+    # Owners
+
+    def insert_owner(self, row: OwnerRow) -> int:
+        """Add an owner."""
+        return integer(self._fetch(INSERT_OWNER, row[1:])[0][0])
+
+    def owners(self) -> list[OwnerRow]:
+        """Return all owners."""
+        return list(map(OwnerRow._make, self._fetch(OWNERS)))
+
+    def renew_lease(self, owner: int, *, now: Millis, until: Millis, unless_later_than: Millis) -> None:
+        """Renew a lease."""
+        self._execute(RENEW_LEASE, [now, until, owner, unless_later_than])
+
+    def delete_owners(self, ids: Sequence[int]) -> None:
+        """Delete owners."""
+        self._execute(DELETE_OWNERS, [list(ids)])
+
+    # Facts about the store, and where lists of jobs come from
+
+    def meta(self, key: str) -> str | None:
+        """Return a fact."""
+        row = self._fetch_one(META, [key])
+        return None if row is None else str(row[0])
+
+    def set_meta(self, key: str, value: str | None) -> None:
+        """Write or delete a fact."""
+        if value is None:
+            self._execute(DELETE_META, [key])
+        else:
+            self._execute(SET_META, [key, value])
+
+    def origins(self) -> list[OriginRow]:
+        """Return the origins of jobs."""
+        return [
+            OriginRow(str(name), None if file is None else str(file), integer(jobs)) for name, file, jobs in self._fetch(ORIGINS)
+        ]
+
+    def set_origin(self, name: str, file: str | None) -> None:
+        """Write or delete the file of an origin."""
+        if file is None:
+            self._execute(DELETE_ORIGIN, [name])
+        else:
+            self._execute(SET_ORIGIN, [name, file])
+
+    # Stop marks
+
+    def mark_stopping(self, owner: int) -> None:
+        """Store the mark of an owner on a connection of its own, since the other one may be inside a transaction."""
+        try:
+            self._session.execute_apart(MARK_STOPPING, [owner])
+        except psycopg.Error as error:
+            raise OSError(f"{self.name}: the mark cannot be stored") from error
+
+    def stopping_owners(self) -> set[int]:
+        """Return the owners with a mark."""
+        return {integer(owner) for (owner,) in self._fetch(STOPPING_OWNERS)}
+
+    def unmark_stopping(self, owner: int) -> None:
+        """Delete the mark of an owner with the commit."""
+        self._to_unmark.append(owner)
