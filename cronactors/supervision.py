@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import trio
 
 from cronactors.actors.clock import Clock
 from cronactors.actors.exits import BlockExit, actor, guarded_contextmanager
 from cronactors.actors.failure_log import FailureLog
+from cronactors.actors.lease_guard import LeaseGuard
 from cronactors.actors.output import SHARE_WITHIN, OutputWriter
 from cronactors.actors.overdue import OverdueWatch
 from cronactors.actors.patrol import Patrol
@@ -97,6 +98,8 @@ async def open_scheduler(
                 async with trio.open_nursery() as workers:
                     workers.start_soon(actors.receivers.run, service, actors.pool.settings.owner)
                     workers.start_soon(actors.pool.output.run)
+                    if service.storage.writes_side_by_side:
+                        workers.start_soon(LeaseGuard(service.storage, actors.pool).run)
                     for _ in range(settings.max_concurrent_runs):
                         workers.start_soon(Runner(actors.pool, failures, block_exit.escape).run)
                     try:
@@ -144,8 +147,18 @@ def _listening(actors: Actors) -> Iterator[None]:
     actors.service.actor.failure_listeners += failure_listeners
     if actors.service.virtual is not None:
         actors.service.virtual.set_listeners.append(actors.clock.virtual_clock_was_set)
+    token = trio.lowlevel.current_trio_token()
+
+    def soon(function: Callable[[], None]) -> Callable[[], None]:
+        def call() -> None:
+            with suppress(trio.RunFinishedError):
+                token.run_sync_soon(function, idempotent=True)
+
+        return call
+
     try:
-        yield
+        with actors.service.storage.listen(soon(actors.patrol.request), soon(actors.patrol.inspect_often)):
+            yield
     finally:
         for listener in listeners:
             actors.service.actor.listeners.remove(listener)
@@ -189,7 +202,7 @@ async def _prepare(
     recovered = await service.recover(config.retry)
     start_report = await upsert_at_start(service.mailbox, config, specs, defaults=handle._defaults, database=service.path)
     limits = limits_of_store(config.history, in_memory=service.path == MEMORY) or EVERYTHING
-    registered = await service.register(receivers.names, limits)
+    registered = await service.register(receivers.names, limits, config.max_concurrent_runs_total)
     if registered.deletes_from is not None:
         announce_deletion(limits, registered.deletes_from)
     receivers.pending = registered.pending

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from operator import attrgetter
 
 import attrs
@@ -360,6 +360,9 @@ class FakeStorage:
     def running(self, *, owner: int | None = None) -> list[RunRow]:
         return [run for run in self._seen.runs.values() if run.status == "running" and owner in (None, run.owner)]
 
+    def any_running(self, *, besides: Collection[int] = ()) -> bool:
+        return any(run.owner not in besides for run in self.running())
+
     def count_running(self) -> int:
         return len(self.running())
 
@@ -391,6 +394,9 @@ class FakeStorage:
 
     def owners(self) -> list[OwnerRow]:
         return list(self._seen.owners.values())
+
+    def owner(self, number: int) -> OwnerRow | None:
+        return next((row for row in self.owners() if row.id == number), None)
 
     def renew_lease(self, owner: int, *, now: Millis, until: Millis, unless_later_than: Millis) -> None:
         row = self._changed.owners.get(owner)

@@ -378,16 +378,17 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 def _children(parent: int) -> list[int]:
-    if sys.platform != "linux":
+    children = []
+    if sys.platform == "linux":  # small images have no ps
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has exited
+                after_name = (process / "stat").read_text().rpartition(")")[2].split()  # proc_pid_stat(5)
+                if int(after_name[1]) == parent:
+                    children.append(int(process.name))
+    else:
         listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True)
         pairs = [line.split() for line in listed.stdout.splitlines()]
-        return [int(pid) for pid, ppid in pairs if int(ppid) == parent]
-    children = []  # small images have no ps
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has exited
-            after_name = (process / "stat").read_text().rpartition(")")[2].split()  # proc_pid_stat(5)
-            if int(after_name[1]) == parent:
-                children.append(int(process.name))
+        children = [int(pid) for pid, ppid in pairs if int(ppid) == parent]
     return children
 
 

@@ -30,12 +30,14 @@ settings
 policy
 run_output
 config_file ids owner run_context wallclock
-storage.creation storage.errors storage.file_state storage.migrations storage.row_statement storage.rows storage.stop_marks
+storage.creation storage.errors storage.file_state storage.migrations storage.moved storage.row_statement storage.rows storage.stop_marks
 alerts storage.history storage.postgres.columns storage.postgres.errors
-ledger.notification_columns log_fields notifications run_stats storage.execution storage.notifications storage.postgres.history storage.postgres.jobs storage.postgres.session storage.run_requests storage.schema storage.statements
-ledger.alert_texts storage.compaction storage.connection storage.postgres.notifications storage.postgres.run_requests storage.postgres.runs storage.postgres.schema storage.protocol storage.sqlite_history storage.sqlite_jobs storage.sqlite_notifications storage.sqlite_run_output storage.sqlite_run_requests
-ledger.history ledger.pruning_clock storage.postgres.pruning storage.sqlite_pruning
+storage.postgres.connecting
+ledger.notification_columns log_fields notifications run_stats storage.execution storage.notifications storage.postgres.history storage.postgres.jobs storage.postgres.listener storage.postgres.session storage.run_requests storage.schema storage.statements
+ledger.alert_texts storage.compaction storage.connection storage.postgres.notifications storage.postgres.run_requests storage.postgres.runs storage.postgres.migrations storage.protocol storage.sqlite_history storage.sqlite_jobs storage.sqlite_notifications storage.sqlite_run_output storage.sqlite_run_requests
+ledger.history ledger.pruning_clock ledger.totals storage.postgres.pruning storage.postgres.schema storage.sqlite_pruning
 storage.postgres.storage storage.sqlite
+storage.postgres.copying storage.sqlite_copying
 ledger.job_fields ledger.leases ledger.new_rows ledger.open_runs ledger.run_requests ledger.stored_values
 ledger.after_run ledger.clock_set_back ledger.explain ledger.owners ledger.views ledger.waiting ledger.zone_changes
 actors.observed_storage ledger.alerting ledger.pruning
@@ -54,15 +56,15 @@ actors.store_lifetime actors.wall_clock_watch
 actors.receivers
 actors.finisher
 actors.pool
-actors.clock actors.runner
-actors.overdue actors.patrol actors.pruner fake_run origins own_loop run_log_handler shell.exit_status shell.live_lines shell.process_group
+actors.clock actors.lease_guard actors.runner
+actors.overdue actors.patrol actors.pruner copying fake_run origins own_loop run_log_handler shell.exit_status shell.live_lines shell.process_group
 shell.output verbs.base
 shell.executor verbs.history verbs.jobs verbs.loops verbs.notifications verbs.run_output verbs.runs
 executors store
 scheduler
 supervision
 cronactors testing
-cli.compact cli.container_init cli.database cli.describe cli.remove cli.signals cli.stdout
+cli.compact cli.container_init cli.copy cli.database cli.describe cli.remove cli.signals cli.stdout
 cli.printer cli.run_report cli.schedules cli.tables
 cli.listing cli.run
 cli.commands

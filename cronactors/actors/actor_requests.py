@@ -22,6 +22,7 @@ from cronactors.ledger import (
     pruning_clock,
     recovery,
     run_output,
+    totals,
     views,
 )
 from cronactors.ledger.claim import Claims
@@ -71,17 +72,22 @@ class Register(Request[Registered]):
         process: This process.
         receivers: The receivers of notifications that it has.
         limits: How much history its scheduler keeps; None: it is not a scheduler, and deletes nothing.
+        total: How many runs may be running at a time over all schedulers; None: any number.
     """
 
     process: ProcessIdentity
     receivers: tuple[str, ...] = ()
     limits: History | None = None
+    total: int | None = None
 
     def apply(self, storage: Storage) -> Registered:
+        last_seen = owners.last_seen(storage)
+        owner = owners.register(storage, self.process, self.receivers)
+        totals.note_total(storage, owner, self.total)
         return Registered(
-            last_seen=owners.last_seen(storage),
+            last_seen=last_seen,
             latest_added_at=clock_set_back.latest_added_at(storage),
-            owner=owners.register(storage, self.process, self.receivers),
+            owner=owner,
             rules=note_rules(storage),
             pending=storage.notifications.count_pending(most=MOST_COUNTED),
             deletes_from=None if self.limits is None else pruning_clock.start(storage, self.limits),
@@ -156,6 +162,7 @@ class Snapshot:
         next_times: When something is due next, and when an open run must be cancelled next.
         pending: How many notifications are pending, counted to `MOST_COUNTED`.
         orphaned_receivers: The receivers with notifications that no living owner delivers.
+        declared_dead: The scheduler's lease had run out, and another one has taken over its runs.
     """
 
     running: dict[int, Cause | None]
@@ -164,6 +171,7 @@ class Snapshot:
     next_times: NextTimes
     pending: int
     orphaned_receivers: frozenset[str]
+    declared_dead: bool
 
 
 @attrs.frozen
@@ -183,17 +191,21 @@ class Inspect(ReadRequest[Snapshot]):
     own_owners: frozenset[int]
 
     def apply(self, storage: Storage) -> Snapshot:
-        running = storage.running()
+        running = storage.running(owner=self.owner)
         lines = notifications.orphaned(storage, self.process, trust_leases=self.trust_leases, mine=self.own_owners)
-        orphaned = recovery.orphans(storage, self.process, running, trust_leases=self.trust_leases, mine=self.own_owners)
+        elsewhere = storage.any_running(besides=[self.owner])
         return Snapshot(
-            running={run.id: _cancel_cause(run) for run in running if run.owner == self.owner},
-            idle=not running,
-            orphaned=bool(orphaned),
+            running={run.id: _cancel_cause(run) for run in running},
+            idle=not running and not elsewhere,
+            orphaned=elsewhere and storage.any_running(besides=self._living(storage)),
             next_times=storage.next_times(),
             pending=storage.notifications.count_pending(most=MOST_COUNTED),
             orphaned_receivers=frozenset(receiver for _, receiver in lines),
+            declared_dead=leases.was_declared_dead(storage, self.owner),
         )
+
+    def _living(self, storage: Storage) -> set[int]:
+        return recovery.living_owners(storage, self.process, trust_leases=self.trust_leases, mine=self.own_owners)
 
 
 def _cancel_cause(run: RunRow) -> Cause | None:
@@ -354,6 +366,16 @@ class RenewLeases(Request[None]):
 
     def apply(self, storage: Storage) -> None:
         leases.renew_leases(storage, self.owners)
+
+
+@attrs.frozen
+class Revive(Request[None]):
+    """Let an owner that was declared dead start runs again."""
+
+    owner: int
+
+    def apply(self, storage: Storage) -> None:
+        leases.revive(storage, self.owner)
 
 
 @attrs.frozen

@@ -8,7 +8,7 @@ import math
 import trio
 
 from cronactors import log_fields
-from cronactors.actors.actor_requests import FinishRun
+from cronactors.actors.actor_requests import FinishRun, Revive
 from cronactors.actors.async_value import AsyncValue, compose
 from cronactors.actors.clock import Clock
 from cronactors.actors.exits import actor
@@ -24,6 +24,8 @@ from cronactors.instants import Millis
 
 logger = logging.getLogger("cronactors.clock")
 
+DEAF_TICK = 0.25
+"""How often (s) the store is inspected at least where no notices of other processes can be heard."""
 INSPECT_EVERY = 10.0
 """How long (s) a tick may trust an unchanged log file: a slow disk may show a write late."""
 
@@ -72,6 +74,11 @@ class Patrol:
     def request(self) -> None:
         """Inspect at once."""
         self._requests.value += 1
+
+    def inspect_often(self) -> None:
+        """Inspect several times a second from now on: there is nothing else that shows what other processes do."""
+        self._tick_interval = min(self._tick_interval, DEAF_TICK)
+        self.request()
 
     # The actor
 
@@ -123,6 +130,8 @@ class Patrol:
         self.last_tick = self._service.wall()
         if self._clock.queue.value is queue:  # else a later commit has shown the queue better
             self._clock.update_queue(snapshot.next_times)
+        if snapshot.declared_dead:
+            await self._revive()
         await self._put_back(self._pool.in_flight.reconcile(snapshot.running))
         await self._pool.in_flight.report_stuck()
         if snapshot.orphaned:
@@ -131,6 +140,14 @@ class Patrol:
                 logger.warning("run %s of job %s was interrupted: its process ended", run.id, name, extra=log_fields.of_run(run))
         if not snapshot.orphaned_receivers.isdisjoint(self._receivers.names):
             await self._take_over()
+
+    async def _revive(self) -> None:
+        """Cancel all runs, since another scheduler has taken them over, and only then let this one start runs again."""
+        logger.warning(
+            "this scheduler gave no heartbeat for as long as its lease: its runs were taken over, and are cancelled here"
+        )
+        self._pool.in_flight.cancel_all()
+        await self._service.mailbox.call(Revive(self._pool.settings.owner))
 
     async def _take_over(self) -> None:
         """Take over notifications that no living owner delivers, in pieces."""

@@ -85,6 +85,7 @@ class RunnerPool:
         slots: One for each run that may run at a time.
         in_flight: The runs that are being carried out.
         finisher: Makes outcomes durable.
+        closed: Set when no runs are left.
         is_interrupted: All runs have been cancelled; those that still start are cancelled at once.
     """
 
@@ -96,6 +97,7 @@ class RunnerPool:
         self.finisher = Finisher(
             mailbox, receivers, owner=settings.owner, policy=settings.policy, total=settings.total, may_claim=self.may_claim
         )
+        self.closed = trio.Event()
         self.is_interrupted = False
         self._stop: StopDeadline | None = None
         self._send, self._receive = trio.open_memory_channel[Claimed](settings.slots)
@@ -163,3 +165,4 @@ class RunnerPool:
         """Let idle runners end, and the writer of output: the rest of the output is stored with the finishes."""
         self._send.close()
         self.output.close()
+        self.closed.set()

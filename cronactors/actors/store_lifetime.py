@@ -35,7 +35,7 @@ from cronactors.settings import RetryPolicy
 from cronactors.spec import MAX_PATH
 from cronactors.storage.errors import Contended
 from cronactors.storage.file_state import absolute
-from cronactors.storage.postgres.address import is_postgres, split_schema
+from cronactors.storage.postgres.address import MISSING_EXTRA, is_postgres, split_schema
 from cronactors.storage.protocol import OpenedStorage, Watch
 from cronactors.storage.sqlite import SqliteStorage
 from cronactors.wallclock import VirtualTime, Wall, system_wall, virtual_time
@@ -58,6 +58,7 @@ class StoreService:
     Attributes:
         mailbox: Takes requests.
         actor: Carries them out, and calls its listeners after each commit.
+        storage: The storage that it uses.
         path: The file, absolute; or the address of the server, without user and password.
         watch: Makes a `Watch`, which notices that another process has written to the store.
         wall: The wall clock by which the store decides: the system's, a virtual one, or that of the server.
@@ -72,6 +73,7 @@ class StoreService:
 
     mailbox: Mailbox
     actor: StoreActor
+    storage: OpenedStorage
     path: str
     watch: Callable[[], Watch]
     wall: Wall
@@ -86,14 +88,17 @@ class StoreService:
         """Return how long (s) it is until the wall clock shows an instant; negative if it has passed."""
         return instant / 1000 - self.seconds()
 
-    async def register(self, receivers: tuple[str, ...] = (), limits: History | None = None) -> Registered:
+    async def register(
+        self, receivers: tuple[str, ...] = (), limits: History | None = None, total: int | None = None
+    ) -> Registered:
         """Register an owner, and give its heartbeats from now on.
 
         Args:
             receivers: Its receivers of notifications.
             limits: How much history its scheduler keeps; None: it is not a scheduler.
+            total: How many runs may be running at a time over all schedulers; None: any number.
         """
-        registered = await self.mailbox.call(Register(self.process, receivers, limits))
+        registered = await self.mailbox.call(Register(self.process, receivers, limits, total))
         self.owners.add(registered.owner)
         return registered
 
@@ -187,7 +192,7 @@ def _opener(path: str, wall: Wall, *, schema: str, create: bool) -> Callable[[],
         try:
             from cronactors.storage.postgres.storage import PostgresStorage  # noqa: PLC0415 - an extra, and a heavy one
         except ImportError as error:
-            raise CronError('a store on PostgreSQL needs psycopg: pip install "cronactors[postgres]"') from error
+            raise CronError(MISSING_EXTRA) from error
         url, schema = split_schema(path, schema)
         return lambda: PostgresStorage(url, schema=schema, create=create)
     try:
@@ -215,6 +220,7 @@ async def _serving(hop: Hop, opener: Callable[[], OpenedStorage], virtual: Virtu
     service = StoreService(
         mailbox=(mailbox := Mailbox()),
         actor=StoreActor(mailbox, storage, hop),
+        storage=storage,
         path=storage.name,
         watch=storage.watch,
         wall=storage.wall,

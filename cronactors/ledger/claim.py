@@ -26,6 +26,7 @@ from cronactors.ledger.new_rows import skipped_run, started_run, waiting_run
 from cronactors.ledger.open_runs import is_first_start, is_outdated_retry, waits_after_crashes
 from cronactors.ledger.run_requests import requested_data
 from cronactors.ledger.stored_values import check_policies, unreadable
+from cronactors.ledger.totals import total_of_all
 from cronactors.ledger.waiting import cancel_pending, insert_moments, release_first
 from cronactors.ledger.zone_changes import with_current_rules
 from cronactors.model import Cause, Overlap, RunStatus, Trigger
@@ -46,7 +47,7 @@ class BlockedBy(Enum):
 
     TOTAL_LIMIT: as many runs are running as all schedulers of the file may run at a time; a finish, or a tick, changes that.
     NO_PROGRESS: something is due, and this claim neither started nor cancelled anything. It passed over `MOST_PASSED_OVER` rows, another
-    transaction decides about what is due, or an index of a damaged file names rows that its table does not confirm. A claim at once
+    transaction decides about what is due, the owner was declared dead, or an index of a damaged file names rows that its table does not confirm. A claim at once
     could spin; after a short pause it cannot.
     """
 
@@ -78,7 +79,8 @@ def claim_due(storage: Storage, *, owner: int, limit: int, total: int | None = N
         storage: Inside a transaction.
         owner: The owner that executes them.
         limit: How many slots are free; 0 only cancels.
-        total: How many runs may be running at a time over all owners of the file; None: no limit.
+        total: How many runs may be running at a time over all owners of the store, unless another living one has a smaller number; None:
+            no limit.
         cancel_overlapped: Whether open runs are cancelled first that the next moment of their job replaces. That needs no free slot and
             costs a query, so only the clock requests it, when `NextTimes.cancelling` is due.
     """
@@ -86,14 +88,14 @@ def claim_due(storage: Storage, *, owner: int, limit: int, total: int | None = N
     cancelled = cancel_overlapped and cancel_other.cancel_overlapped(storage)
     stuck = cancel_overlapped and not cancelled
     allowed: int | None = None
+    if limit > 0 and not leases.renew(storage, owner):
+        return Claims([], cancelled, BlockedBy.NO_PROGRESS)
     if total is not None and limit > 0:
         if not storage.hold(TOTAL, wait=False):
             return Claims([], cancelled, BlockedBy.NO_PROGRESS)
-        allowed = max(0, total - storage.count_running())
+        allowed = max(0, total_of_all(storage, total) - storage.count_running())
         limit = min(limit, allowed)
     runs, all_seen = _claim_in_order(storage, owner=owner, limit=limit, now=now)
-    if runs:
-        leases.renew(storage, owner)
     if stuck or not (runs or cancelled or all_seen):
         return Claims(runs, cancelled, BlockedBy.NO_PROGRESS)
     return Claims(runs, cancelled, BlockedBy.TOTAL_LIMIT if len(runs) == allowed else None)

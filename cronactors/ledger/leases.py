@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from cronactors.instants import Millis
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import OwnerRow
+from cronactors.storage.rows import DECLARED_DEAD, OwnerRow
 
 LEASE: Millis = 30_000
 """How long (ms) an owner counts as alive after its last heartbeat."""
@@ -24,17 +24,47 @@ HEARTBEAT_WITH_CLAIM: Millis = 1_000
 _ANY_LEASE: Millis = 2**62
 
 
-def renew(storage: Storage, owner: int) -> None:
-    """Send a heartbeat with a claim, so that its runs start with a whole lease, less `HEARTBEAT_WITH_CLAIM` at most."""
+def renew(storage: Storage, owner: int) -> bool:
+    """Send a heartbeat with a claim, so that its runs start with a whole lease, less `HEARTBEAT_WITH_CLAIM` at most.
+
+    Returns:
+        Whether the owner may start runs: it may not once it was declared dead.
+    """
     now = storage.now()
-    storage.renew_lease(owner, now=now, until=now + LEASE, unless_later_than=now + LEASE - HEARTBEAT_WITH_CLAIM)
+    row = storage.owner(owner)
+    if row is not None and row.lease_until == DECLARED_DEAD:
+        return False
+    unless_later_than = now + LEASE - HEARTBEAT_WITH_CLAIM
+    if row is not None and (row.lease_until < unless_later_than or row.heartbeat_at > now):
+        storage.renew_lease(owner, now=now, until=now + LEASE, unless_later_than=unless_later_than)
+    return True
 
 
 def renew_leases(storage: Storage, owners: Iterable[int]) -> None:
-    """Send a heartbeat of owners, however long their leases still last."""
+    """Send a heartbeat of owners, however long their leases still last; those that were declared dead stay so."""
     now = storage.now()
+    dead = {row.id for row in storage.owners() if row.lease_until == DECLARED_DEAD}
     for owner in owners:
-        storage.renew_lease(owner, now=now, until=now + LEASE, unless_later_than=_ANY_LEASE)
+        if owner not in dead:
+            storage.renew_lease(owner, now=now, until=now + LEASE, unless_later_than=_ANY_LEASE)
+
+
+def declare_dead(storage: Storage, owner: int) -> None:
+    """Store that an owner is dead, since its runs are taken over: should it still be running, it learns of it before it starts another."""
+    row = storage.owner(owner)
+    if row is not None and row.lease_until > 0:
+        storage.renew_lease(owner, now=row.heartbeat_at, until=DECLARED_DEAD, unless_later_than=_ANY_LEASE)
+
+
+def was_declared_dead(storage: Storage, owner: int) -> bool:
+    """Return whether another owner has taken over what this one was running."""
+    return any(row.id == owner and row.lease_until == DECLARED_DEAD for row in storage.owners())
+
+
+def revive(storage: Storage, owner: int) -> None:
+    """Give an owner that was declared dead a lease again; all its runs were taken over."""
+    now = storage.now()
+    storage.renew_lease(owner, now=now, until=now + LEASE, unless_later_than=now)
 
 
 def shorten(storage: Storage, row: OwnerRow) -> None:

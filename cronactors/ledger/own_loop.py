@@ -133,7 +133,8 @@ def start_own_run(storage: Storage, target: CronJob | str, *, owner: int) -> Cla
         claimed = claim_pending(storage, first.run_id, owner=owner, now=now)
     if claimed is None:
         return _why_not_started(storage, job, now)
-    leases.renew(storage, owner)
+    if not leases.renew(storage, owner):  # we cannot cancel the loop's own code; its earlier runs were taken over
+        leases.revive(storage, owner)
     return claimed
 
 

@@ -112,7 +112,7 @@ def receivers(storage: Storage, own: Collection[int]) -> dict[str, set[int]]:
     recent = max(0, storage.now() - _WEEK)
     found: dict[str, set[int]] = {}
     for row in storage.owners():
-        if row.id in own or row.lease_until > recent:
+        if row.id in own or (row.lease_until != 0 and row.heartbeat_at > recent):
             for name in receivers_of(row):
                 found.setdefault(name, set()).add(row.id)
     return found

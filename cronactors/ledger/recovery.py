@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from cronactors.instants import Millis
+from cronactors.ledger import leases
 from cronactors.ledger.finish import finish_open_run
 from cronactors.model import Cause, RunStatus
 from cronactors.owner import ProcessIdentity, certainly_dead
@@ -98,7 +99,10 @@ def recover(
         finished = finish_open_run(storage, run, outcome, policy)
         if finished is not None:
             recovered.append(finished)
-    for owner in stopping & {run.owner for run in orphaned if run.owner is not None}:
+    lost = {run.owner for run in orphaned if run.owner is not None}
+    for owner in lost:
+        leases.declare_dead(storage, owner)
+    for owner in stopping & lost:
         storage.unmark_stopping(owner)
     return recovered
 

@@ -62,9 +62,11 @@ def request_run(storage: Storage, job_id: str, *, key: str | None = None, data: 
         JobBusy: The job has an open run and skips moments that overlap.
         InvalidJob: The key was used with other data.
     """
-    earlier = None if key is None else find_requested(storage, job_id, key=key, data=data)
-    if earlier is not None:
-        return earlier
+    if key is not None:
+        storage.hold(f"request:{job_id}:{key}")  # another process may be storing a request with this key now
+        earlier = find_requested(storage, job_id, key=key, data=data)
+        if earlier is not None:
+            return earlier
     job = find_job(storage, job_id)
     open_runs = storage.open_runs([job_id])
     if job.overlap == Overlap.SKIP:

@@ -104,7 +104,7 @@ def skip_due(storage: Storage, job: JobRow, cause: Cause) -> Millis | None:
 def disable_job(storage: Storage, job: JobRow, cause: Cause) -> JobRow:
     """Disable a job: its due moments are skipped, its pending runs wait until it is resumed; requested runs still start."""
     skip_due(storage, job, cause)
-    waiting = {run.id: run for run in storage.open_runs([job.id]) if run.status == RunStatus.PENDING and not run.manual}
+    waiting = {run.id: run for run in _pending_runs(storage, job) if not run.manual}
     disabled = job._replace(enabled=0, held_by=None if job.held_by in waiting else job.held_by)
     storage.update_job_states([JobState.of(disabled)])
     storage.set_waits_for([(run_id, PAUSE) for run_id in waiting])
@@ -120,4 +120,18 @@ def delete_job(storage: Storage, job: JobRow) -> None:
     storage.notifications.keep_job(job.id, job_to_column(job), without=NOTIFIER)
     storage.delete_jobs([job.id])
     storage.notifications.end_episodes([job.id])
-    cancel_pending(storage, (run for run in storage.open_runs([job.id]) if run.status == RunStatus.PENDING), Cause.REMOVED)
+    cancel_pending(storage, _pending_runs(storage, job), Cause.REMOVED)
+
+
+def _pending_runs(storage: Storage, job: JobRow) -> list[RunRow]:
+    """Return the pending runs of a job, and hold their sessions: whether they wait for those does not change any more.
+
+    They may use another session than the job, which may have been edited since. Beside others a finish may release one of them between
+    the reading and the holding; so they are read again, or their own release would be forgotten.
+    """
+    pending = [run for run in storage.open_runs([job.id]) if run.status == RunStatus.PENDING]
+    sessions = {run.session for run in pending if run.session is not None}
+    if not sessions or not storage.writes_side_by_side:
+        return pending
+    storage.hold(*sessions)
+    return [run for run in storage.open_runs([job.id]) if run.status == RunStatus.PENDING]

@@ -6,7 +6,8 @@ storage to this protocol.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from cronactors.instants import Millis
@@ -303,6 +304,10 @@ class Storage(Protocol):
         """Return running runs, of one owner or of all."""
         ...
 
+    def any_running(self, *, besides: Collection[int] = ()) -> bool:
+        """Return whether any run is running, besides those of some owners."""
+        ...
+
     def count_running(self) -> int:
         """Count the running runs of all owners."""
         ...
@@ -341,6 +346,13 @@ class Storage(Protocol):
 
     def owners(self) -> list[OwnerRow]:
         """Return all owners."""
+        ...
+
+    def owner(self, number: int) -> OwnerRow | None:
+        """Return an owner; None if there is none with this number.
+
+        One whose lease this process has renewed may be returned as it was then, as long as the lease lasts.
+        """
         ...
 
     def renew_lease(self, owner: int, *, now: Millis, until: Millis, unless_later_than: Millis) -> None:
@@ -397,6 +409,20 @@ class OpenedStorage(Storage, Protocol):
     @property
     def wall(self) -> Callable[[], Millis]:
         """The clock that it decides by; any thread may call it, at any time."""
+        ...
+
+    def lease_ends(self, owner: int) -> float | None:
+        """Return when the lease that this process has last renewed ends at the earliest, on the monotonic clock (s); any thread may ask.
+
+        None: it has renewed none; or no other process can write while this one cannot.
+        """
+        ...
+
+    def listen(self, heard: Callable[[], None], deaf: Callable[[], None]) -> AbstractContextManager[None]:
+        """Call ``heard`` while the block runs, on any thread, when another process has done what cannot wait for the next tick.
+
+        That may be missed. ``deaf`` is called once it is known that nothing can be heard.
+        """
         ...
 
     def watch(self) -> Watch:

@@ -16,6 +16,9 @@ PAUSE: Final = "pause"
 CRASH_LOOP: Final = "crash_loop"
 """`RunRow.waits_for` of a run whose job is in a crash loop: it waits until no other such run is running."""
 
+DECLARED_DEAD: Final[Millis] = -1
+"""`OwnerRow.lease_until` of an owner whose lease had run out when another one took over its runs. It starts nothing until it is revived."""
+
 _SECRET = frozenset({"prompt", "executor_options", "data", "last_error", "result", "result_data", "error", "request_data"})
 """Fields that a repr leaves out: texts of users and of their executors."""
 
@@ -319,7 +322,7 @@ class OwnerRow(NamedTuple):
         pid: The id of its process.
         process_start: When that process was started, as the system counts it.
         heartbeat_at: When it last renewed its lease.
-        lease_until: When its lease ends; 0 once it has closed in order.
+        lease_until: When its lease ends; 0 once it has closed in order, or `DECLARED_DEAD`.
         receivers: The names of the receivers of notifications that it has: a JSON list.
     """
 

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from operator import attrgetter
 from pathlib import Path
 from typing import Final
@@ -53,15 +53,17 @@ class SqliteStorage(SqliteJobs):
         path: The file; the folder must exist.
         wall: The wall clock.
         create: Whether to create a missing file.
+        marked: Whether it may be marked as moved.
 
     Raises:
+        FileMoved: It is marked, and must not be.
         Contended: Another process holds the lock.
         StoreUnavailable: The file is missing, not permitted or out of reach.
         StoreCorrupt: The file is damaged, of another application or of a newer version.
     """
 
-    def __init__(self, path: str, *, wall: Callable[[], Millis], create: bool = True) -> None:
-        super().__init__(connect(path, create=create), path)
+    def __init__(self, path: str, *, wall: Callable[[], Millis], create: bool = True, marked: bool = False) -> None:
+        super().__init__(connect(path, create=create, marked=marked), path)
         self.history = SqliteHistory(self._db, path)
         self.pruning = SqlitePruning(self._db, path)
         self.wall = wall
@@ -77,6 +79,13 @@ class SqliteStorage(SqliteJobs):
         index_gone = file_ids(self._files[:2]) == self._opened[:2] and file_ids(self._files) != self._opened
         with self._errors, keeping_log(Path(self._files[0])) if index_gone else nullcontext():
             self._db.close()
+
+    def lease_ends(self, owner: int) -> None:
+        """Return None: a process that is kept from the file keeps its runs."""
+
+    def listen(self, heard: Callable[[], None], deaf: Callable[[], None]) -> AbstractContextManager[None]:  # noqa: ARG002
+        """Hear nothing: `watch` looks at the file."""
+        return nullcontext()
 
     def watch(self) -> LogWatch:
         """Return a watch that notices writes of other connections."""
@@ -266,6 +275,10 @@ class SqliteStorage(SqliteJobs):
         rows = self._fetch(sql.RUNNING) if owner is None else self._fetch(sql.RUNNING_OF_OWNER, (owner,))
         return list(map(RunRow._make, rows))
 
+    def any_running(self, *, besides: Collection[int] = ()) -> bool:
+        """Return whether any run is running."""
+        return any(owner not in besides for (owner,) in self._fetch(sql.RUNNING_OWNERS))
+
     def count_running(self) -> int:
         """Count running runs."""
         return integer(self._fetch(sql.COUNT_RUNNING)[0][0])
@@ -303,6 +316,11 @@ class SqliteStorage(SqliteJobs):
     def owners(self) -> list[OwnerRow]:
         """Return all owners."""
         return [OwnerRow._make(row) for row in self._fetch(sql.OWNERS)]
+
+    def owner(self, number: int) -> OwnerRow | None:
+        """Return an owner."""
+        row = self._fetch_one(sql.OWNER, (number,))
+        return None if row is None else OwnerRow._make(row)
 
     def renew_lease(self, owner: int, *, now: Millis, until: Millis, unless_later_than: Millis) -> None:
         """Renew a lease."""

@@ -120,6 +120,7 @@ PENDING_RUNS_OF_JOBS = RowStatement(f"{_RUNS} WHERE runs.job_id IN (SELECT :job_
 RUNNING_RUNS_OF_JOBS = RowStatement(f"{_RUNS} WHERE runs.job_id IN (SELECT :job_id FROM new) AND status = 'running'")
 RUNNING = f"{_RUNS} WHERE status = 'running'"
 RUNNING_OF_OWNER = f"{_RUNS} WHERE status = 'running' AND owner = ?"
+RUNNING_OWNERS = "SELECT owner FROM runs WHERE status = 'running'"
 COUNT_RUNNING = "SELECT count(*) FROM runs WHERE status = 'running'"
 SESSION_BUSY = "SELECT 1 FROM runs WHERE status = 'running' AND session = ? AND session IS NOT NULL"
 FIRST_WAITING_RUN = "SELECT id FROM runs WHERE status = 'pending' AND waits_for = ? ORDER BY ready_at, id LIMIT 1"
@@ -151,6 +152,7 @@ RELEASE_JOB = RowStatement(f"""UPDATE jobs SET held_by = NULL, last_error = NULL
 
 INSERT_OWNER = f"INSERT INTO owners ({_quoted(_OWNER)}) VALUES ({', '.join('?' * len(_OWNER))})"
 OWNERS = f"SELECT {_quoted(OwnerRow._fields)} FROM owners"
+OWNER = f"{OWNERS} WHERE id = ?"
 RENEW_LEASE = """UPDATE owners SET heartbeat_at = :now, lease_until = :until
  WHERE id = :owner AND (lease_until < :unless_later_than OR heartbeat_at > :now)"""
 DELETE_OWNER = RowStatement("DELETE FROM owners WHERE id = :id")

@@ -85,8 +85,8 @@ async def test_the_reads_of_a_commit_do_not_grow_with_its_runs(virtual_clock, co
         costs.start()
         await trio.sleep(1)
         assert costs.log == ["write", "commit"]
-        # None for plain finishes; the queue, jobs and the last id for the runs that start; one for the clock.
-        assert costs.reads == 3 + 1
+        # None for plain finishes; the lease, the queue, jobs and the last id for the runs that start; one for the clock.
+        assert costs.reads == 4 + 1
 
 
 async def test_an_idle_scheduler_on_virtual_time_does_nothing(virtual_clock, costs, tmp_path):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from cronactors.ledger import leases, owners
 from cronactors.ledger.leases import HEARTBEAT_EVERY, HEARTBEAT_WITH_CLAIM, LEASE, renew_leases
 from cronactors.ledger.owners import last_seen, sign_off
 from cronactors.owner import ProcessIdentity
+from cronactors.storage.rows import DECLARED_DEAD
 from tests.ledger_world import (
     DAY,
     HOUR,
@@ -137,3 +139,60 @@ def test_a_stop_mark_of_a_process_that_may_live_stays_for_a_day_after_its_lease(
     world.pass_time(2 * HOUR)
     world.register(process("here", 3))
     assert world.storage.stopping_owners() == set()
+
+
+# An owner that was declared dead and lives
+
+
+def test_who_was_declared_dead_starts_nothing_until_it_is_revived(world):
+    """Race 7 of two machines: the lease of a stopped process runs out, its runs are taken over, and it goes on."""
+    other = world.register(process("there"))
+    job_id = world.add()
+    world.pass_time(MINUTE)
+    (lost,) = world.claim(owner=other)
+    world.pass_time(LEASE)
+    (taken_over,) = world.recover()
+    assert taken_over.id == lost.run.id
+    assert world.do(leases.was_declared_dead, other)
+    world.do(renew_leases, [other])
+    assert lease_of(world, other)[1] == DECLARED_DEAD, "a heartbeat does not bring it back"
+    world.add()
+    world.pass_time(MINUTE)
+    assert world.claim(owner=other) == []
+    assert world.finish(lost.run, owner=other) is None
+    world.do(leases.revive, other)
+    assert {claimed.run.job_id for claimed in world.claim(owner=other)} >= {job_id}
+    assert world.orphans(trust_leases=True) == []
+
+
+def test_a_loop_of_a_users_own_revives_its_owner(world):
+    other = world.register(process("there"))
+    job_id = world.add()
+    here, world.owner = world.owner, other
+    world.pass_time(MINUTE)
+    world.start(job_id)
+    world.pass_time(LEASE)
+    world.recover()
+    assert world.do(leases.was_declared_dead, other)
+    world.start(job_id)
+    assert not world.do(leases.was_declared_dead, other)
+    world.owner = here
+
+
+def test_an_owner_without_runs_is_not_declared_dead(world):
+    other = world.register(process("there"))
+    world.pass_time(LEASE)
+    assert world.recover() == []
+    assert not world.do(leases.was_declared_dead, other)
+
+
+def test_a_receiver_of_an_owner_that_was_declared_dead_counts_for_a_week(world):
+    other = world.do(owners.register, process("there"), ["mine"])
+    world.add()
+    world.pass_time(MINUTE)
+    world.claim(owner=other)
+    world.pass_time(LEASE)
+    world.recover()
+    assert world.do(owners.receivers, [])["mine"] == {other}
+    world.pass_time(8 * DAY)
+    assert "mine" not in world.do(owners.receivers, [])

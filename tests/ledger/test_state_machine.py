@@ -10,6 +10,8 @@ from hypothesis.stateful import initialize, precondition, rule
 
 from cronactors.errors import AlreadyClaimed, InvalidJob, JobBusy
 from cronactors.instants import Millis
+from cronactors.ledger import leases
+from cronactors.ledger.claim import claim_due
 from cronactors.ledger.leases import LEASE
 from cronactors.model import Coalesce, Misfire, Overlap, SessionMode
 from cronactors.policy import FREE_CRASHES, in_crash_loop
@@ -286,6 +288,10 @@ class Machine(Model):
         assert self.owners[who] not in {run.owner for run in recovered}
         if self.exact:  # else a lease may end later than the clock shows
             assert all(run.owner == self.owners[who] for run in self.world.do(lambda s: s.running()))
+        other = self.owners[1 - who]
+        if self.world.do(leases.was_declared_dead, other):  # its patrol notices, cancels its runs, and revives it
+            assert self.world.do(claim_due, owner=other, limit=9).runs == []
+            self.world.do(leases.revive, other)
 
     # Time
 

@@ -45,6 +45,7 @@ HAS_TAG = ["jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)", "job_tags USING IN
 SCANS = {
     "RUNNING": ["SCAN runs USING INDEX runs_running"],  # all running runs: the index holds nothing else
     "RUNNING_OF_OWNER": ["SCAN runs USING INDEX runs_running"],  # hardly more than that: few schedulers share a file
+    "RUNNING_OWNERS": ["SCAN runs USING INDEX runs_running"],
     "COUNT_RUNNING": ["SCAN runs USING INDEX runs_running"],
     "WINDOW_RUNNING": ["SCAN runs USING INDEX runs_running"],
     "PAGE_RUNNING": ["SCAN runs USING INDEX runs_running"],
@@ -119,6 +120,7 @@ SEARCHES = {
     "RUNS": ["runs USING INTEGER PRIMARY KEY (rowid=?)"],
     # Not runs_of_job: that would walk the whole history of the job.
     "PENDING_RUNS_OF_JOBS": ["runs USING INDEX runs_pending (job_id=?)"],
+    "OWNER": ["owners USING INTEGER PRIMARY KEY (rowid=?)"],
     "RUNNING_RUNS_OF_JOBS": ["runs USING INDEX runs_running (job_id=?)"],
     "SESSION_BUSY": ["runs USING INDEX runs_session (session=?)"],
     "FIRST_WAITING_RUN": ["runs USING INDEX runs_queue (waits_for=?)"],

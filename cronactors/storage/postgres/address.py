@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from typing import Final
+from urllib.parse import unquote
 
 from cronactors.errors import InvalidConfig, shorten
 
 PREFIXES: Final = ("postgresql://", "postgres://")
 DEFAULT_SCHEMA: Final = "cronactors"
+
+MISSING_EXTRA: Final = 'a store on PostgreSQL needs psycopg: pip install "cronactors[postgres]"'
+"""The error where psycopg is not installed."""
 
 _SCHEMA = "schema="
 _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
@@ -19,18 +23,31 @@ def is_postgres(place: str) -> bool:
     return place.startswith(PREFIXES)
 
 
-def without_password(url: str) -> str:
-    """Return an address without what may be secret: the part before the last ``@`` of the host, and the parameters."""
-    scheme, _, rest = url.partition("://")
-    authority, slash, path = rest.partition("/")
-    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path.partition('?')[0]}".partition("?")[0]
+def hides_user(url: str) -> bool:
+    """Return whether libpq takes a part of the user or of the password for something else, which messages would then show.
+
+    It takes everything before the first ``@`` for user and password, if that is before the first ``/``.
+    """
+    _, rest = _split_user(url)
+    return "@" in rest.partition("?")[0]
 
 
 def has_password(url: str) -> bool:
-    """Return whether an address names a password, as another user of the machine could see it in the list of processes."""
-    authority = url.partition("://")[2].partition("/")[0].partition("?")[0]
-    user, at, _ = authority.rpartition("@")
-    return bool(at and ":" in user) or re.search(r"[?&](?:ssl)?password=", url, re.IGNORECASE) is not None
+    """Return whether an address names a password, as another user of the machine could see it in the list of processes.
+
+    libpq decodes the names of parameters. An address that it cannot read may have a password too.
+    """
+    user, rest = _split_user(url)
+    before_at = rest.partition("?")[0].rpartition("@")[0]
+    in_parameters = re.search(r"[?&](?:ssl)?password=", unquote(url), re.IGNORECASE)
+    return ":" in user or ":" in before_at or in_parameters is not None
+
+
+def _split_user(url: str) -> tuple[str, str]:
+    """Split what follows the scheme of an address into user and password, which may contain a ``?``, and the rest."""
+    place = url.partition("://")[2]
+    user, at, _ = place.partition("/")[0].partition("@")
+    return (user, place[len(user) + 1 :]) if at else ("", place)
 
 
 def split_schema(url: str, default: str) -> tuple[str, str]:
@@ -39,7 +56,9 @@ def split_schema(url: str, default: str) -> tuple[str, str]:
     Raises:
         InvalidConfig: The name is no name of a schema.
     """
-    base, mark, query = url.partition("?")
+    _, rest = _split_user(url)
+    base, mark, query = rest.partition("?")
+    base = url.removesuffix(rest) + base
     parameters = query.split("&") if mark else []
     named = [each.removeprefix(_SCHEMA) for each in parameters if each.startswith(_SCHEMA)]
     others = "&".join(each for each in parameters if not each.startswith(_SCHEMA))
@@ -49,7 +68,7 @@ def split_schema(url: str, default: str) -> tuple[str, str]:
 def with_schema(url: str, schema: str) -> str:
     """Return an address that names a schema: its own, if it has one, or the one that is given."""
     base, named = split_schema(url, schema)
-    return f"{base}{'&' if '?' in base else '?'}{_SCHEMA}{named}"
+    return f"{base}{'&' if '?' in _split_user(base)[1] else '?'}{_SCHEMA}{named}"
 
 
 def refuse_password(url: str, field: str) -> str:
@@ -59,7 +78,7 @@ def refuse_password(url: str, field: str) -> str:
         InvalidConfig: It names one, where others may read it: in a file, or in the list of processes.
     """
     if has_password(url):
-        elsewhere = "put the address into the variable CRONACTORS_DB, or the password into a PGPASSFILE"
+        elsewhere = "put the address into the variable CRONACTORS_DB, or the password into a PGPASSFILE or PGSERVICEFILE"
         raise InvalidConfig(f"{field} must not name a password: {elsewhere}")
     return url
 

@@ -12,6 +12,10 @@ STATE_COLUMNS: Final = ("id", *JobRow._fields[JobRow._fields.index("overlap") : 
 JOB_COLUMNS: Final = tuple(name for name in JobRow._fields if name == "id" or name not in STATE_COLUMNS)
 """Fields of a `JobRow` in the table jobs: what users wrote."""
 
+PENDING: Final = "status = 'pending' AND job_id <> ''"
+RUNNING: Final = "status = 'running' AND job_id <> ''"
+"""The conditions of the indexes runs_pending and runs_running. A statement that is not to use them says less, see `execution`."""
+
 _INTEGERS = frozenset(
     [
         "delete_after_run",

@@ -2,6 +2,18 @@
 
 Tables are written ``@runs`` in a statement. They are qualified with the schema of the store, since a pooler or a role may change the
 ``search_path``.
+
+Each statement has one plan, made when it is first used, and keeps it until PostgreSQL has analysed its tables again. The planner may
+have seen a table empty, and a partial index is empty most of the time: then it costs as much to read the whole index as to look up ten
+rows, and a plan for an idle store would be in use when a burst comes. So a statement leaves only one index to choose:
+
+- A partial index that holds a state of rows, such as the runs that are pending, has a condition that is always true (`columns.PENDING`).
+  PostgreSQL uses it only for a statement that says the same. Whoever looks up runs by id does not.
+- ``(SELECT 1 .. LIMIT 1) IS NULL`` is carried out for each row; NOT EXISTS is a join, in either direction.
+- No index is about ``status || ''`` or ``+id``, and ``OFFSET 0`` keeps a condition out of a subquery.
+- Rows are compared, ``(user_id, number) > ($1, $2)``, where the index of one column could give the same order.
+
+``tests/postgres/test_query_plans.py`` holds every statement to its plan, on an empty store and on a full one.
 """
 
 from __future__ import annotations

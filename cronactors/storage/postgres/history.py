@@ -1,8 +1,7 @@
 """The verbs of the storage on PostgreSQL that read the history; `storage.history` documents them.
 
 As in SQLite each verb first finds the last row of a window, by a walk along one index, and then filters the rows of that window.
-PostgreSQL takes that index whatever it believes about the rows, since it cannot take another one: no index is about ``+id`` or
-``job_id || ''``, and ``OFFSET 0`` keeps conditions out of a subquery.
+PostgreSQL takes that index, since it cannot take another one: `execution` explains ``+id``, ``job_id || ''`` and ``OFFSET 0``.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from cronactors.storage.history import HistoryPage, Place, RunFigures, RunFilter, RunTimes, Span, Walk, Walks, parameters
-from cronactors.storage.postgres.columns import quoted
+from cronactors.storage.postgres.columns import RUNNING, quoted
 from cronactors.storage.postgres.execution import Execution, Named, integer
 from cronactors.storage.rows import RunRow
 
@@ -27,7 +26,7 @@ _WANTED = f"""(:user_id::text IS NULL OR user_id = :user_id) AND (:status::text 
 
 _BY_ID = "FROM @runs AS r WHERE id >= :first AND id < :end"
 _UNSUCCESSFUL = f"{_BY_ID} AND status = :status AND status IN ('failed', 'cancelled', 'skipped')"
-_RUNNING = f"""FROM (SELECT {_RUN} FROM @runs WHERE status = 'running' OFFSET 0) AS r
+_RUNNING = f"""FROM (SELECT {_RUN} FROM @runs WHERE {RUNNING} OFFSET 0) AS r
  WHERE id >= :first AND id < :end"""
 _OF_JOB = """FROM @runs AS r WHERE job_id = :job_id AND (scheduled_at, manual, attempt) < (:before_at, :before_manual, :before_attempt)
  AND (scheduled_at, manual, attempt) >= (:down_to_at, :down_to_manual, :down_to_attempt) AND +id >= :first AND +id < :end"""

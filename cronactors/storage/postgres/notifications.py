@@ -3,9 +3,7 @@
 A line is changed by who holds the row of its job: so no notification is added behind one that is being settled meanwhile, and would
 wait for it for ever. Ids are drawn by the INSERT itself, so for one job and receiver they are in the order of the transactions.
 
-The partial indexes are hardly larger than what is pending, and the planner, which may have seen them empty, would read a whole one
-rather than look up ten rows by id. ``status || ''`` keeps it from that, as no index is about that expression, and ``OFFSET 0`` keeps
-a condition out of a subquery.
+`execution` explains ``status || ''`` and ``OFFSET 0``.
 """
 
 from __future__ import annotations
@@ -129,7 +127,11 @@ class PostgresNotifications(Execution):
     _woken: frozenset[str] = frozenset()
 
     def insert(self, rows: Sequence[NotificationRow]) -> list[NotificationRow]:
-        """Add notifications, in one statement. It sees which lines are busy, but not which of its own rows are in one line."""
+        """Add notifications, in one statement. It sees which lines are busy, but not which of its own rows are in one line.
+
+        Who adds them holds the rows of their jobs already, but for a job that was removed.
+        """
+        self._db.lock_jobs({row.job_id for row in rows})
         rows = self._without_known_alerts(rows)
         lines = set[tuple[str, str]]()
         new = list[list[Value]]()

@@ -18,7 +18,6 @@ POSITION = """SELECT scheduled_at, manual, attempt FROM @runs WHERE job_id = $1 
  ORDER BY scheduled_at DESC, manual DESC, attempt DESC LIMIT 1 OFFSET $5"""
 OLDEST_RUNS = f"""SELECT {quoted(KeptRun._fields)} FROM @runs WHERE job_id = $1 AND scheduled_at > $2 AND scheduled_at <= $3
  ORDER BY scheduled_at, manual, attempt LIMIT $4"""
-# OFFSET 0 keeps it from reading all pending notifications instead.
 PENDING_NOTIFICATIONS = """SELECT run_id, receiver, job_id, ready_at
  FROM (SELECT run_id, receiver, job_id, ready_at, status FROM @notifications WHERE run_id = ANY($1) OFFSET 0) AS n
  WHERE status = 'pending'"""

@@ -6,11 +6,11 @@ transactions, whatever process they come from, and an id serves as a fencing tok
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from cronactors.instants import LATEST, Millis
-from cronactors.storage.postgres.columns import quoted, types
+from cronactors.storage.postgres.columns import PENDING, RUNNING, quoted, types
 from cronactors.storage.postgres.execution import Rows, integer
 from cronactors.storage.postgres.jobs import PostgresJobs
 from cronactors.storage.rows import Claimed, PlainFinish, RunFinish, RunRow
@@ -44,16 +44,18 @@ STORE_FINISHES = Rows(
  WHERE r.id = new.id AND r.status = new.expected_status RETURNING r.id""",
     **types(RunFinish._fields, id="bigint"),
 )
-ADVANCE_PENDING = """UPDATE @runs SET ready_at = CASE WHEN attempt = 1 THEN $1 ELSE greatest($1, ready_at - $2) END
- WHERE status = 'pending' AND ready_at > $1"""
+ADVANCE_PENDING = f"""UPDATE @runs SET ready_at = CASE WHEN attempt = 1 THEN $1 ELSE greatest($1, ready_at - $2) END
+ WHERE {PENDING} AND ready_at > $1"""
 RUNS = f"{_RUNS} WHERE id = ANY($1) ORDER BY id"
-OPEN_RUNS = f"""SELECT {_ROW} FROM (({_RUNS} WHERE job_id = ANY($1) AND status = 'pending')
- UNION ALL ({_RUNS} WHERE job_id = ANY($1) AND status = 'running')) AS opened ORDER BY ready_at, id"""
-RUNNING = f"{_RUNS} WHERE status = 'running'"
-RUNNING_OF_OWNER = f"{_RUNS} WHERE status = 'running' AND owner = $1"
-COUNT_RUNNING = "SELECT count(*) FROM @runs WHERE status = 'running'"
+OPEN_RUNS = f"""SELECT {_ROW} FROM (({_RUNS} WHERE job_id = ANY($1) AND {PENDING})
+ UNION ALL ({_RUNS} WHERE job_id = ANY($1) AND {RUNNING})) AS opened ORDER BY ready_at, id"""
+RUNNING_RUNS = f"{_RUNS} WHERE {RUNNING}"
+RUNNING_OF_OWNER = f"{_RUNS} WHERE {RUNNING} AND owner = $1"
+ANY_RUNNING = f"SELECT 1 FROM @runs WHERE {RUNNING} AND owner <> ALL($1) LIMIT 1"
+COUNT_RUNNING = f"SELECT count(*) FROM @runs WHERE {RUNNING}"
 SESSION_BUSY = "SELECT 1 FROM @runs WHERE status = 'running' AND session = $1 AND session IS NOT NULL"
-FIRST_WAITING_RUN = "SELECT id FROM @runs WHERE status = 'pending' AND waits_for = $1 ORDER BY ready_at, id LIMIT 1"
+FIRST_WAITING_RUN = """SELECT id FROM @runs WHERE status = 'pending' AND waits_for = $1 AND waits_for IS NOT NULL
+ ORDER BY ready_at, id LIMIT 1"""
 LIST_RUNS = f"{_RUNS} WHERE id < $1 ORDER BY id DESC LIMIT $2"
 LIST_RUNS_OF_JOB = f"""{_RUNS} WHERE job_id = $1 AND (scheduled_at, manual, attempt) < ($2, $3, $4)
  ORDER BY scheduled_at DESC, manual DESC, attempt DESC LIMIT $5"""
@@ -71,7 +73,7 @@ INSERT_STARTED_RUNS = Rows(
   SELECT id, job_id, job_name, user_id, scheduled_at, ready_at, coalesced, range_at,
   owner, started_at, 'schedule', 0, 1, 0, 'running', 0, '' FROM given ON CONFLICT ({_KEY}) DO NOTHING RETURNING id),
  held AS (UPDATE @job_state AS s SET next_run_at = given.next_run_at, decided_local = given.decided_local, held_by = given.held_by,
-  last_run_at = given.started_at FROM added JOIN given ON given.id = added.id WHERE s.id = given.job_id)
+  last_run_at = given.started_at FROM given WHERE s.id = given.job_id AND given.id = ANY(ARRAY(SELECT id FROM added)))
  SELECT id FROM added""",
     **types(
         ["id", "job_id", "job_name", "user_id", "scheduled_at", "ready_at", "coalesced", "range_at", "owner", "started_at"],
@@ -82,13 +84,13 @@ INSERT_STARTED_RUNS = Rows(
     held_by="bigint",
 )
 STORE_PLAIN_FINISHES = Rows(
-    """WITH given AS (SELECT * FROM new),
+    f"""WITH given AS (SELECT * FROM new),
  plain AS (SELECT given.* FROM given JOIN @runs AS r ON r.id = given.run_id JOIN @job_state AS s ON s.id = given.job_id
   WHERE r.status = 'running' AND r.owner = given.owner AND r.cancel_requested = 0
   AND s.held_by = given.run_id AND s.next_run_at IS NOT DISTINCT FROM given.next_run_at
   AND s.enabled = 1 AND s.crashes = 0 AND s.consecutive_failures = 0 AND s.delete_after_run = 0
-  AND NOT EXISTS (SELECT 1 FROM @runs AS o WHERE o.job_id = s.id AND o.status = 'pending')
-  AND NOT EXISTS (SELECT 1 FROM @runs AS o WHERE o.job_id = s.id AND o.status = 'running' AND o.id <> given.run_id)),
+  AND (SELECT 1 FROM @runs WHERE job_id = s.id AND {PENDING} LIMIT 1) IS NULL
+  AND (SELECT 1 FROM @runs WHERE job_id = s.id AND {RUNNING} AND id <> given.run_id LIMIT 1) IS NULL),
  all_are AS MATERIALIZED (SELECT (SELECT count(*) FROM plain) = (SELECT count(*) FROM given) AS plain),
  finished AS (UPDATE @runs AS r SET status = 'success', cause = NULL,
   completed_at = greatest(plain.completed_at, coalesce(r.started_at, 0)), session_id = plain.session_id, result = plain.result,
@@ -107,12 +109,16 @@ class PostgresRuns(PostgresJobs):
 
     def insert_runs(self, rows: Sequence[RunRow]) -> list[int | None]:
         """Add runs."""
+        self._drawn_ids = ()
         added = self._rows_of(INSERT_RUNS, [(position, *row[1:]) for position, row in enumerate(rows)])
         ids = {key: integer(run_id) for *key_values, run_id in added for key in [tuple(key_values)]}
         return [ids.pop((row.job_id, row.scheduled_at, row.manual, row.attempt), None) for row in rows]
 
     def new_run_ids(self, count: int) -> Sequence[int]:
-        """Return ids for runs."""
+        """Return ids for runs: those that were drawn with `idle_jobs`, as long as no run was added meanwhile."""
+        if count <= len(self._drawn_ids):
+            ids, self._drawn_ids = self._drawn_ids[:count], ()
+            return ids
         return [integer(run_id) for (run_id,) in self._fetch(NEW_RUN_IDS, [count])] if count else []
 
     def insert_started_runs(self, claims: Sequence[Claimed]) -> list[Claimed]:
@@ -170,8 +176,12 @@ class PostgresRuns(PostgresJobs):
 
     def running(self, *, owner: int | None = None) -> list[RunRow]:
         """Return running runs."""
-        rows = self._fetch(RUNNING) if owner is None else self._fetch(RUNNING_OF_OWNER, [owner])
+        rows = self._fetch(RUNNING_RUNS) if owner is None else self._fetch(RUNNING_OF_OWNER, [owner])
         return list(map(RunRow._make, rows))
+
+    def any_running(self, *, besides: Collection[int] = ()) -> bool:
+        """Return whether any run is running."""
+        return self._fetch_one(ANY_RUNNING, [list(besides)]) is not None
 
     def count_running(self) -> int:
         """Count running runs."""

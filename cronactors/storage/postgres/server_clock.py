@@ -21,6 +21,10 @@ class ServerClock:
         self._offset = 0.0  # (s) from the monotonic clock to the server's
         self._fastest = 0.0
 
+    def forget(self) -> None:
+        """Count the next observation however long it takes: the connection is a new one, and may lead to another server."""
+        self._fastest = 0.0
+
     def observe(self, shown: Millis, sent: float, received: float) -> None:
         """Note a time that the server has shown.
 

@@ -1,63 +1,53 @@
-"""One connection to a PostgreSQL server, made anew after it was lost. Runs on the storage thread.
-
-Each connection is set up the same way. Its plans are pinned: without statistics, or with old ones, PostgreSQL reads whole tables where
-an index gives the row, and a plan that flips costs minutes. Its waits are bounded: a scheduler that was stopped inside a transaction
-keeps its locks, and would stop all others for as long (docs/scaling.md).
-"""
+"""One connection to a PostgreSQL server, made anew after it was lost. Runs on the storage thread."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import platform
+import random
 import re
+import secrets
 import time
 from collections.abc import Collection, Iterable
 from typing import Final
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.types.numeric import Int8Dumper
-from psycopg.types.string import StrDumper
+from psycopg.conninfo import make_conninfo
+from psycopg.pq import Format, TransactionStatus
 
+from cronactors.backoff import backoff
 from cronactors.errors import StoreUnavailable
 from cronactors.instants import Millis
 from cronactors.storage.errors import Contended
-from cronactors.storage.postgres.address import without_password
-from cronactors.storage.postgres.errors import ServerErrors, first_line, is_lost
+from cronactors.storage.postgres.connecting import (
+    MILLIS,
+    ServerConnection,
+    ServerFacts,
+    local_settings,
+    new_connection,
+    read_address,
+    set_up,
+)
+from cronactors.storage.postgres.errors import NOT_PREPARED, ServerErrors, is_lost
 from cronactors.storage.postgres.execution import Parameters, Value
 from cronactors.storage.postgres.server_clock import ServerClock
 
 logger = logging.getLogger("cronactors.store")
 
-OLDEST_SERVER: Final = 140_000
-CONNECT_TIMEOUT: Final = 5
-"""How long (s) a connection may take to be made."""
+FATE_WITHIN: Final = 8.0
+"""How long (s) we ask for the fate of a commit that was cut off."""
+RECONNECT_PAUSES: Final = (0.1, 2.0)
+"""The first and the longest pause (s) after an attempt to connect that failed. Each is shortened by up to a half at random."""
 
-_SETTINGS = {
-    "plan_cache_mode": "force_generic_plan",
-    "enable_seqscan": "off",
-    "enable_hashjoin": "off",
-    "enable_mergejoin": "off",
-    "enable_bitmapscan": "off",
-    "jit": "off",
-    "lock_timeout": "200ms",
-    "statement_timeout": "10s",
-    "idle_in_transaction_session_timeout": "2s",
-    "default_transaction_isolation": "read committed",
-}
-_VERSION_17 = 170_000
-_SINCE_17 = {"transaction_timeout": "10s"}
-_NOT_POSTGRES = {"CockroachDB": "CockroachDB", "-YB-": "YugabyteDB", "Redshift": "Redshift", "Materialize": "Materialize"}
-_MILLIS = "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 _LOCK_JOBS = "SELECT id FROM @job_state WHERE id = ANY($1) ORDER BY number FOR NO KEY UPDATE"
 _HOLD = "SELECT 1 FROM unnest($2::int[]) AS number, pg_advisory_xact_lock($1::int, number)"
 _TRY_TO_HOLD = "SELECT pg_try_advisory_xact_lock($1::int, number) FROM unnest($2::int[]) AS number"
+_LIFE = "SELECT life FROM @server_life"
+_BEGIN_LIFE = "INSERT INTO @server_life (life) VALUES ($1) ON CONFLICT DO NOTHING"
+_FATE = "SELECT pg_xact_status($1::xid8)"
+_FATE_PAUSES = (0.05, 1.0)
+_IN_THE_FUTURE = "22023"
 _TABLE = re.compile(r"@([a-z_]+)")
-_PAUSES = (0.05, 0.2, 0.5, 1.0, 2.0)  # (s) between questions about a commit that was cut off
-_SOON = ("refused", "starting up", "No such file")
-"""Words of messages about a server that is being started."""
 
 
 class Session:
@@ -71,6 +61,7 @@ class Session:
         name: The store, as messages name it: without a password.
         clock: The server's clock, estimated from the transactions.
         now: The time of the server when the transaction began (ms).
+        sent_at: When it was begun, on the monotonic clock of this process (s).
         locks_rows: Whether the transaction writes beside others.
         locked: The jobs whose locks the transaction holds.
 
@@ -79,23 +70,28 @@ class Session:
     """
 
     def __init__(self, url: str, schema: str) -> None:
-        self._parameters = _read_url(url)
-        host = self._parameters.get("host") or self._parameters.get("hostaddr") or "localhost"
+        self._parameters = read_address(url)
         self.schema = schema
-        self.name = f"postgresql://{host}/{self._parameters.get('dbname') or self._parameters.get('user') or ''}/{schema}"
-        self.errors = ServerErrors(self.name)
+        self._set_name()
         self.clock = ServerClock()
         self.now: Millis = 0
+        self.sent_at = 0.0
         self.locks_rows = False
         self.locked: set[str] = set()
         self._texts: dict[str, bytes] = {}
-        self._connection: psycopg.Connection[tuple[Value, ...]] | None = None
+        self._connection: ServerConnection | None = None
         self._cursor: psycopg.RawCursor[tuple[Value, ...]] | None = None
         self._script_cursor: psycopg.RawCursor[tuple[Value, ...]] | None = None
+        self._local_settings = ""
         self._xid = ""
-        self._timeline: Value = None
+        self._life: str | None = None
         self._store_key = self._key_space = 0
         self._warned = False
+        self._is_opening = True
+        self._is_pooled = False
+        self._pauses = backoff(*RECONNECT_PAUSES)
+        self._next_attempt = 0.0
+        self._refusal = ""
 
     # The connection
 
@@ -105,57 +101,82 @@ class Session:
         return self._connection is not None and not self._connection.closed
 
     def connect(self) -> None:
-        """Make the connection and set it up, if there is none.
+        """Make the connection and set it up, if there is none. Once the store is open, soon after a failure it fails without trying.
 
         Raises:
-            Contended: The server is starting up or refuses connections now.
+            Contended: While the store is being opened: the server is not there yet.
             StoreUnavailable: It is out of reach, not PostgreSQL, too old, or refuses the user.
         """
         if self.connected:
             return
-        connection = self._new_connection()
+        if time.monotonic() < self._next_attempt:
+            raise StoreUnavailable(self._refusal)
+        try:
+            self._connect()
+        except StoreUnavailable as error:
+            if self._is_opening:
+                raise
+            self._refusal = str(error)
+            spread = random.uniform(0.5, 1)  # noqa: S311 - schedulers must not come back together
+            self._next_attempt = time.monotonic() + next(self._pauses) * spread
+            raise StoreUnavailable(self._refusal) from error
+        self._pauses = backoff(*RECONNECT_PAUSES)
+
+    def opened(self) -> None:
+        """Note that the schema has been checked: from now on a server that is not there is not waited for."""
+        self._is_opening = False
+        self._note_life()
+
+    def _connect(self) -> None:
+        connection = new_connection(self._parameters, self.name)
+        self._set_name(connection.info.host, connection.info.dbname)
         try:
             with self.errors:
-                self._set_up(connection)
+                self._use(connection, set_up(connection, self.name))
+                if not self._is_opening:
+                    self._note_life()
         except BaseException:
             connection.close()
             raise
-        self._connection = connection
-        self._cursor = psycopg.RawCursor(connection)
-        self._cursor.format = psycopg.pq.Format.BINARY
-        self._script_cursor = psycopg.RawCursor(connection)
 
-    def _new_connection(self) -> psycopg.Connection[tuple[Value, ...]]:
-        try:
-            return psycopg.Connection.connect(make_conninfo(**self._parameters), autocommit=True, prepare_threshold=0)
-        except psycopg.Error as error:
-            kind = Contended if any(words in str(error) for words in _SOON) else StoreUnavailable
-            raise kind(f"{self.name} cannot be reached: {first_line(error)}") from error
-
-    def _set_up(self, connection: psycopg.Connection[tuple[Value, ...]]) -> None:
-        version = connection.execute("SELECT version()").fetchone()
-        for mark, product in _NOT_POSTGRES.items():
-            if version is not None and mark in str(version[0]):
-                raise StoreUnavailable(f"{self.name} is {product}, not PostgreSQL")
-        if connection.info.server_version < OLDEST_SERVER:
-            raise StoreUnavailable(f"{self.name} is PostgreSQL {connection.info.server_version // 10_000}: 14 or newer is needed")
-        settings = _SETTINGS | (_SINCE_17 if connection.info.server_version >= _VERSION_17 else {})
-        connection.execute("; ".join(f"SET {name} = '{value}'" for name, value in settings.items()).encode(), prepare=False)
-        facts = connection.execute(
-            "SELECT (SELECT oid::bigint FROM pg_database WHERE datname = current_database()),"
-            " (SELECT timeline_id FROM pg_control_checkpoint()), current_setting('synchronous_commit')"
-        ).fetchone()
-        assert facts is not None
-        database, self._timeline, durable = facts
-        digest = hashlib.sha256(f"{database}/{self.schema}".encode()).digest()
+    def _use(self, connection: ServerConnection, facts: ServerFacts) -> None:
+        self.clock.forget()
+        self.clock.observe(facts.now, facts.asked_at, facts.answered_at)
+        digest = hashlib.sha256(f"{facts.database}/{self.schema}".encode()).digest()
         self._store_key = int.from_bytes(digest[:8], signed=True)
         self._key_space = int.from_bytes(digest[8:12], signed=True)
-        if durable == "off" and not self._warned:
+        if not facts.is_durable and not self._warned:
             self._warned = True
             logger.warning("%s has synchronous_commit = off: a crash of the server can lose what it has acknowledged", self.name)
-        connection.adapters.register_dumper(int, Int8Dumper)
-        connection.adapters.register_dumper(str, StrDumper)
-        connection.prepared_max = 500
+        if self._is_pooled:  # found out by an error, since the pooler has shown us the number of the server's process
+            connection.prepare_threshold = None
+        self._is_pooled |= facts.is_pooled
+        self._local_settings = local_settings(connection) if self._is_pooled else ""
+        self._connection = connection
+        self._cursor = psycopg.RawCursor(connection)
+        self._cursor.format = Format.BINARY
+        self._script_cursor = psycopg.RawCursor(connection)
+
+    def _note_life(self) -> None:
+        """Note in which life of the server the connection was made, see `_find_out`. On a standby, or without the right to, we don't."""
+        try:
+            rows = self._carry_out(_LIFE, ()).fetchall()
+            if not rows:
+                self._carry_out(_BEGIN_LIFE, [secrets.token_hex(16)])
+                rows = self._carry_out(_LIFE, ()).fetchall()
+            self._life = str(rows[0][0])
+        except psycopg.Error as error:
+            if is_lost(error):
+                with self.errors:
+                    raise
+            self._life = None
+
+    def _set_name(self, host: str = "localhost", database: str = "") -> None:
+        """Set the name, with what libpq has found elsewhere, as in a service file, where the address names no host or database."""
+        given = self._parameters
+        host = given.get("host") or given.get("hostaddr") or host
+        self.name = f"postgresql://{host}/{given.get('dbname') or database or given.get('user') or ''}/{self.schema}"
+        self.errors = ServerErrors(self.name, self.close)
 
     def close(self) -> None:
         """Close the connection; a second time does nothing."""
@@ -183,7 +204,12 @@ class Session:
 
     def _carry_out(self, text: str, parameters: Parameters) -> psycopg.RawCursor[tuple[Value, ...]]:
         assert self._cursor is not None, "there is no transaction"
-        return self._cursor.execute(self.qualified(text), parameters, prepare=True)
+        try:
+            return self._cursor.execute(self.qualified(text), parameters, prepare=True)
+        except psycopg.Error as error:
+            if error.sqlstate in NOT_PREPARED:
+                self._is_pooled = True
+            raise
 
     def script(self, text: str) -> list[tuple[Value, ...]]:
         """Carry out statements without parameters in one round trip; return the row of each that is a query."""
@@ -204,15 +230,25 @@ class Session:
         A write takes the lock of the store, shared with others or alone, before it reads the clock: who waited for it must not decide
         by the time before the wait. Reads see one snapshot.
         """
+        was_connected = self.connected
+        try:
+            self._begin(write=write, alone=alone)
+        except Contended:
+            if not was_connected or self.connected:
+                raise
+            self._begin(write=write, alone=alone)  # the connection was lost while it was idle
+
+    def _begin(self, *, write: bool, alone: bool) -> None:
         self.connect()
-        sent = time.monotonic()
+        self.sent_at = sent = time.monotonic()
         if write:
-            lock = "pg_advisory_xact_lock" if alone else "pg_advisory_xact_lock_shared"
-            begin = f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SELECT {lock}({self._store_key})"
-            *_, (now, xid) = self.script(f"{begin}; SELECT {_MILLIS}, pg_current_xact_id()::text")
+            lock = f"SELECT pg_advisory_xact_lock{'' if alone else '_shared'}({self._store_key})"
+            begin = f"BEGIN ISOLATION LEVEL READ COMMITTED; {self._local_settings}{lock}"
+            *_, (now, xid) = self.script(f"{begin}; SELECT {MILLIS}, pg_current_xact_id()::text")
             self._xid = str(xid)
         else:
-            *_, (now,) = self.script(f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT {_MILLIS}")
+            begin = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {self._local_settings}"
+            *_, (now,) = self.script(f"{begin}SELECT {MILLIS}")
             self._xid = ""
         assert isinstance(now, int)
         self.now = now
@@ -235,6 +271,7 @@ class Session:
             if not is_lost(error):
                 with self.errors:
                     raise
+            self.close()
             self._find_out(error)
             return
         if self._script_cursor.statusmessage != "COMMIT":
@@ -243,29 +280,47 @@ class Session:
     def _find_out(self, error: psycopg.Error) -> None:
         """Find out whether the transaction was committed whose COMMIT was cut off, and return if it was.
 
-        Its number tells: PostgreSQL keeps the fate of each for long (`pg_xact_status`). After a failover to another server, which has
-        another timeline, the number may be that of another transaction.
+        PostgreSQL knows the fate of each transaction by its number. But the numbers that were given last before a crash, and were not
+        on the disk yet, are given again after it; likewise after a failover to another server. Both begin a new life of the server, in
+        which the table `server_life` is empty, as it is not logged. Then the number may be that of another transaction, so "committed"
+        says nothing; any other answer says that ours was not.
         """
-        xid, timeline = self._xid, self._timeline
-        for pause in _PAUSES if xid else ():
-            self.close()
-            try:
-                self.connect()
-                if self._timeline != timeline:
-                    break
-                ((fate,),) = self.fetch("SELECT pg_xact_status($1::xid8)", [xid])
-            except (StoreUnavailable, psycopg.Error):
-                fate = "in progress"
+        xid, life = self._xid, self._life
+        until = time.monotonic() + (FATE_WITHIN if xid else 0)
+        pauses = backoff(*_FATE_PAUSES)
+        while True:
+            fate = self._fate(xid, life) if xid else "aborted"
             if fate == "committed":
                 return
             if fate == "aborted":
                 raise Contended(f"{self.name}: the connection was lost before the commit") from error
-            if fate is None:
+            pause = next(pauses)
+            if fate == "unknown" or time.monotonic() + pause > until:
                 break
-            time.sleep(pause)  # the old backend still works on it, or the server cannot be reached
+            time.sleep(pause)  # the old process of the server still works on it, or the server cannot be reached
         raise StoreUnavailable(
             f"{self.name}: the connection was lost during a commit, which may have been carried out"
         ) from error
+
+    def _fate(self, xid: str, life: str | None) -> str:
+        """Return "committed", "aborted", "in progress", or "unknown" if nobody will ever know."""
+        try:
+            if not self.connected:
+                self._connect()
+            is_same_life = life is not None and self._life == life
+            with self.errors:
+                ((fate,),) = self._carry_out(_FATE, [xid]).fetchall()
+        except psycopg.Error as error:
+            if error.sqlstate != _IN_THE_FUTURE:
+                raise
+            fate, is_same_life = "aborted", False
+        except StoreUnavailable:
+            return "in progress"
+        if fate == "in progress" and not is_same_life and life is not None and self._life is not None:
+            return "aborted"  # nothing of the life before is still in progress
+        if fate is None or (fate == "committed" and not is_same_life):
+            return "unknown"
+        return str(fate)
 
     def rollback(self) -> None:
         """End the transaction, if there is one. A connection that cannot do that is closed, and the server ends it."""
@@ -273,11 +328,13 @@ class Session:
         connection, cursor = self._connection, self._script_cursor
         if connection is None or cursor is None or connection.closed:
             return
-        if connection.info.transaction_status is not psycopg.pq.TransactionStatus.IDLE:
+        if connection.info.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
             try:
                 cursor.execute(b"ROLLBACK", prepare=False)
             except psycopg.Error:
                 connection.close()
+        if connection.info.transaction_status != TransactionStatus.IDLE:
+            connection.close()
 
     # Locks beside others
 
@@ -303,30 +360,20 @@ class Session:
             return True
         return all(held for (held,) in self.fetch(_TRY_TO_HOLD, [self._key_space, numbers]))
 
+    def connect_apart(self) -> psycopg.Connection[tuple[object, ...]]:
+        """Make another connection, on any thread. The caller closes it.
+
+        Raises:
+            psycopg.Error: It cannot be made.
+        """
+        return psycopg.Connection.connect(make_conninfo(**self._parameters), autocommit=True)
+
     def execute_apart(self, text: str, parameters: Parameters) -> None:
         """Carry out a statement on a connection of its own, on any thread.
 
         Raises:
             psycopg.Error: It failed.
         """
-        with psycopg.Connection.connect(make_conninfo(**self._parameters), autocommit=True) as connection:
+        with self.connect_apart() as connection:
             connection.execute("SET statement_timeout = '2s'")
             psycopg.RawCursor(connection).execute(self.qualified(text), parameters)
-
-
-def _read_url(url: str) -> dict[str, str]:
-    """Return the parameters of a connection: those of the address, and ours where it names none."""
-    try:
-        given = {name: str(value) for name, value in conninfo_to_dict(url).items() if value is not None}
-    except psycopg.ProgrammingError:  # its message quotes the address, and so the password
-        raise StoreUnavailable(f"{without_password(url)} is no address of a PostgreSQL server that libpq can read") from None
-    ours = {
-        "application_name": f"cronactors/{platform.node()}/{os.getpid()}"[:63],
-        "connect_timeout": str(CONNECT_TIMEOUT),
-        "tcp_user_timeout": "5000",
-        "keepalives_idle": "5",
-        "keepalives_interval": "2",
-        "keepalives_count": "3",
-        "target_session_attrs": "read-write",
-    }
-    return ours | given

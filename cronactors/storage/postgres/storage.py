@@ -5,17 +5,21 @@
 
 from __future__ import annotations
 
+import secrets
 import time
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final, NamedTuple
 
 import psycopg
 
 from cronactors.instants import Millis
+from cronactors.model import Trigger
 from cronactors.storage.errors import Contended
 from cronactors.storage.postgres.columns import quoted
 from cronactors.storage.postgres.execution import integer
 from cronactors.storage.postgres.history import PostgresHistory
+from cronactors.storage.postgres.listener import Listener
 from cronactors.storage.postgres.notifications import PostgresNotifications
 from cronactors.storage.postgres.pruning import PostgresPruning
 from cronactors.storage.postgres.run_output import PostgresOutput
@@ -23,14 +27,15 @@ from cronactors.storage.postgres.run_requests import PostgresRunRequests
 from cronactors.storage.postgres.runs import PostgresRuns
 from cronactors.storage.postgres.schema import open_schema
 from cronactors.storage.postgres.session import Session
-from cronactors.storage.rows import OriginRow, OwnerRow
+from cronactors.storage.rows import JobRow, OriginRow, OwnerRow, RunRow
 
 _OWNER = quoted(OwnerRow._fields)
 
 INSERT_OWNER = f"INSERT INTO @owners ({quoted(OwnerRow._fields[1:])}) VALUES ($1, $2, $3, $4, $5, $6) RETURNING id"
 OWNERS = f"SELECT {_OWNER} FROM @owners ORDER BY id"
-RENEW_LEASE = """UPDATE @owners SET heartbeat_at = $1, lease_until = $2
- WHERE id = $3 AND (lease_until < $4 OR heartbeat_at > $1)"""
+OWNER = f"SELECT {_OWNER} FROM @owners WHERE id = $1"
+RENEW_LEASE = f"""UPDATE @owners SET heartbeat_at = $1, lease_until = $2
+ WHERE id = $3 AND (lease_until < $4 OR heartbeat_at > $1) RETURNING {_OWNER}"""
 DELETE_OWNERS = "DELETE FROM @owners WHERE id = ANY($1)"
 META = 'SELECT value FROM @meta WHERE "key" = $1'
 SET_META = 'INSERT INTO @meta ("key", value) VALUES ($1, $2) ON CONFLICT ("key") DO UPDATE SET value = excluded.value'
@@ -42,6 +47,20 @@ DELETE_ORIGIN = "DELETE FROM @origins WHERE name = $1"
 MARK_STOPPING = "INSERT INTO @stop_marks (owner) VALUES ($1) ON CONFLICT DO NOTHING"
 STOPPING_OWNERS = "SELECT owner FROM @stop_marks"
 UNMARK_STOPPING = "DELETE FROM @stop_marks WHERE owner = ANY($1)"
+
+
+NOTIFY = "SELECT pg_notify($1, $2)"
+NOTIFIED_AHEAD: Final[Millis] = 2_000
+"""How far ahead a new moment may be that other processes are notified of: of a later one they learn by their tick."""
+NOTIFY_EVERY: Final = 0.005
+"""How much time (s) is between two notices at least: each holds a lock of the whole server during its commit."""
+
+
+class _Renewed(NamedTuple):
+    """An owner as this process has renewed its lease, and when that ends, on the monotonic clock (s)."""
+
+    row: OwnerRow
+    ends: float
 
 
 class _AlwaysChanged:
@@ -70,6 +89,12 @@ class PostgresStorage(PostgresRuns):
         super().__init__(session)
         self._locked_before: set[str] = set()
         self._to_unmark: list[int] = []
+        self._channel = f"cronactors_{schema}"[:63]
+        self._sender = secrets.token_hex(8)
+        self._must_notify = self._writes = False
+        self._notified_at = 0.0
+        self._renewing: dict[int, _Renewed] = {}
+        self._renewed: dict[int, _Renewed] = {}
         self.history = PostgresHistory(session)
         self.pruning = PostgresPruning(session)
         self.output = PostgresOutput(session)
@@ -86,6 +111,16 @@ class PostgresStorage(PostgresRuns):
     def close(self) -> None:
         """Close the connection; a second time does nothing."""
         self._session.close()
+
+    @contextmanager
+    def listen(self, heard: Callable[[], None], deaf: Callable[[], None]) -> Iterator[None]:
+        """Listen for notices that other processes send with their commits."""
+        listener = Listener(self._session.connect_apart, self._channel, own=self._sender, name=self.name, heard=heard, deaf=deaf)
+        listener.start()
+        try:
+            yield
+        finally:
+            listener.stop()
 
     def watch(self) -> _AlwaysChanged:
         """Return a watch that takes every moment for a change: a server has no file to look at."""
@@ -108,6 +143,8 @@ class PostgresStorage(PostgresRuns):
 
     def begin(self, *, write: bool, alone: bool = True) -> bool:
         """Begin a transaction, if need be on a new connection."""
+        self._drawn_ids = ()
+        self._must_notify, self._writes = False, write
         try:
             self._session.begin(write=write, alone=alone)
         except Contended:
@@ -123,11 +160,17 @@ class PostgresStorage(PostgresRuns):
         if self._to_unmark:
             self._execute(UNMARK_STOPPING, [self._to_unmark])
             self._to_unmark = []
+        if self._must_notify and self._writes and time.monotonic() >= self._notified_at + NOTIFY_EVERY:
+            self._notified_at = time.monotonic()
+            self._fetch(NOTIFY, [self._channel, self._sender])
         self._session.commit()
+        self._renewed |= self._renewing
+        self._renewing.clear()
 
     def rollback(self) -> None:
         """Undo the transaction, if there is one. On a connection that was lost the server undoes it."""
         self._to_unmark = []
+        self._renewing.clear()
         self._session.rollback()
 
     def savepoint(self) -> None:
@@ -154,19 +197,62 @@ class PostgresStorage(PostgresRuns):
         if wait > 0:
             time.sleep(min(wait, longest / 1000))
 
+    # What other processes are notified of: moments that users have added and that would come too soon for a tick, and cancellations
+
+    def insert_jobs(self, rows: Sequence[JobRow]) -> None:
+        """Add jobs, some of which may be due at once."""
+        super().insert_jobs(rows)
+        self._note_due(row.next_run_at for row in rows)
+
+    def update_jobs(self, rows: Sequence[JobRow]) -> None:
+        """Change jobs, some of which may be due at once now."""
+        super().update_jobs(rows)
+        self._note_due(row.next_run_at for row in rows)
+
+    def insert_runs(self, rows: Sequence[RunRow]) -> list[int | None]:
+        """Add runs. Those that a claim or a finish adds are started by this process itself, or by the next tick."""
+        self._note_due(row.ready_at for row in rows if row.trigger == Trigger.MANUAL)
+        return super().insert_runs(rows)
+
+    def _note_due(self, moments: Iterable[Millis | None]) -> None:
+        soon = self.now() + NOTIFIED_AHEAD
+        self._must_notify |= any(moment is not None and moment <= soon for moment in moments)
+
+    def mark_runs(self, ids: Sequence[int], *, cause: str | None = None, cancel_requested: bool = False) -> None:
+        """Mark running runs, which another process may have to cancel."""
+        super().mark_runs(ids, cause=cause, cancel_requested=cancel_requested)
+        self._must_notify |= cancel_requested
+
     # Owners
 
     def insert_owner(self, row: OwnerRow) -> int:
         """Add an owner."""
-        return integer(self._fetch(INSERT_OWNER, row[1:])[0][0])
+        number = integer(self._fetch(INSERT_OWNER, row[1:])[0][0])
+        lasts = (row.lease_until - row.heartbeat_at) / 1000
+        self._renewing[number] = _Renewed(row._replace(id=number), self._session.sent_at + lasts)
+        return number
 
     def owners(self) -> list[OwnerRow]:
         """Return all owners."""
         return list(map(OwnerRow._make, self._fetch(OWNERS)))
 
+    def owner(self, number: int) -> OwnerRow | None:
+        """Return an owner. While its lease lasts nobody else changes it, so that of this process need not be read again."""
+        renewed = self._renewing.get(number) or self._renewed.get(number)
+        if renewed is not None and renewed.row.lease_until > self.now():
+            return renewed.row
+        row = self._fetch_one(OWNER, [number])
+        return None if row is None else OwnerRow._make(row)
+
     def renew_lease(self, owner: int, *, now: Millis, until: Millis, unless_later_than: Millis) -> None:
-        """Renew a lease."""
-        self._execute(RENEW_LEASE, [now, until, owner, unless_later_than])
+        """Renew a lease, and remember it."""
+        for row in map(OwnerRow._make, self._fetch(RENEW_LEASE, [now, until, owner, unless_later_than])):
+            self._renewing[owner] = _Renewed(row, self._session.sent_at + (until - now) / 1000)
+
+    def lease_ends(self, owner: int) -> float | None:
+        """Return when the lease ends that the last commit has renewed."""
+        renewed = self._renewed.get(owner)
+        return None if renewed is None else renewed.ends
 
     def delete_owners(self, ids: Sequence[int]) -> None:
         """Delete owners."""
