@@ -79,14 +79,14 @@ class WouldDeadlock(CronError):
 
 
 class StoreUnavailable(CronError):
-    """The file is locked, full, read-only or out of reach.
+    """The file or server is locked, full, read-only or out of reach.
 
     Nothing is half done. If the commit itself failed, the change may be on disk: read before you try again.
     """
 
 
 class StoreCorrupt(CronError):
-    """The file is damaged, is not a cronactors database, or was written by a newer version. It was not touched."""
+    """The store is damaged, is not one of cronactors, or was written by a newer version. It was not touched."""
 
 
 class SchedulerClosed(CronError):

@@ -283,7 +283,7 @@ class CronRun:
     """One attempt of one moment, as the history has it.
 
     Attributes:
-        id: Also the fencing token: later runs have greater numbers.
+        id: Also the fencing token: a retry has a greater number than the attempts before it, whatever machine they ran on.
         job_id: The job's id; it may have been removed since.
         job_name: The job's name at that time.
         user_id: Whose job it was.

@@ -48,7 +48,9 @@ class OwnLoop:
     async def start(self, job: object) -> str:
         """Claim a run for a job or for the id of one, and return its id."""
         target = check_target(job)
-        started = await self._service.mailbox.call(user_requests.StartOwnRun(target, await self._registered()))
+        started = await self._service.mailbox.call(
+            user_requests.StartOwnRun(target, await self._registered(), self._service.process)
+        )
         if isinstance(started, CronError):
             raise started
         return str(started.run.id)

@@ -65,7 +65,8 @@ class CronConfig:
         default_max_retries: ``max_retries`` of jobs that give none, 0 to 1,000.
         default_timeout_secs: ``timeout_secs`` of jobs that give none: a millisecond to ten years.
         max_concurrent_runs: Most runs at a time in this scheduler, 1 to 10,000.
-        max_concurrent_runs_total: Most runs at a time in all schedulers of the file, 1 to 10,000; None: no limit.
+        max_concurrent_runs_total: Most runs at a time in all schedulers of the store, 1 to 10,000; None: no limit. If they were
+            started with different numbers, the smallest of those that are alive counts for each that has one.
         retry: The delays of retries.
         history: How much history this scheduler keeps; None: all of it. A job may have a `History` of its own. A store in memory keeps all
             of it unless a `History` is given.
@@ -76,7 +77,7 @@ class CronConfig:
         origin: The name of the list ``jobs``; None: the path of ``file`` relative to the folder of the database, and without a file
             the jobs are upserted and never removed.
         file: The absolute path of the file that lists the jobs, set by `load_config`.
-        database: The path of the database, for the command line.
+        database: The path of the database or the address of a PostgreSQL database, for the command line.
         executor: ``"shell"`` or ``"package.module:function"``, for the command line.
         schema: The schema of a store on PostgreSQL: at most 63 lower-case letters, digits and underscores.
 

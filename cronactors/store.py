@@ -50,7 +50,7 @@ class CronStore(JobVerbs, LoopVerbs, RunVerbs, HistoryVerbs, OutputVerbs, Notifi
 
     @property
     def path(self) -> str:
-        """The absolute path of the file."""
+        """The absolute path of the file; or the address of the PostgreSQL store, without user and password."""
         return self._service.path
 
 
@@ -60,18 +60,20 @@ async def open_store(
 ) -> AsyncGenerator[CronStore]:
     """Open a store without a scheduler: to edit jobs, to read history, or for a loop of your own.
 
-    Waits up to 10 s for a file that another process has locked.
+    Waits up to 10 s for a file that another process has locked, or for a server that is being started.
 
     Args:
-        store: The file. It is created with mode 0600; its folder must exist. ``":memory:"`` is a private store.
+        store: The file. It is created with mode 0600; its folder must exist. ``":memory:"`` is a private store. Or the address of a
+            PostgreSQL database, ``"postgresql://host/database"``, which needs the extra ``postgres``; docs/scaling.md has the details.
         timezone: IANA name of the zone for jobs that name none; None: the zone of ``config``.
         config: Defaults for fields that jobs leave out. Its own ``jobs`` are not added.
-        create: Whether to create a missing file.
+        create: Whether to create a missing file or schema.
 
     Raises:
-        InvalidConfig: An argument is wrong.
-        StoreUnavailable: The file is missing, locked, not permitted or out of reach.
-        StoreCorrupt: The file is damaged, of another application or of a newer version; it has not been touched.
+        InvalidConfig: An argument is wrong; or the store is on a server, and time is virtual.
+        CronError: The store is on a server, and psycopg is not installed.
+        StoreUnavailable: The store is missing, locked, not permitted or out of reach.
+        StoreCorrupt: The store is damaged, of another application or of a newer version; it has not been touched.
     """
     path = check_path(store)
     config = check_settings(config, timezone)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 import trio
@@ -60,7 +60,8 @@ async def open_scheduler(
     An exception of the block leaves as itself.
 
     Args:
-        store: The file, created if it is missing; or an open `CronStore`, which stays open.
+        store: The file, created if it is missing; or the address of a PostgreSQL database, see `open_store`; or an open `CronStore`, which
+            stays open.
         executor: The async function that executes each run.
         timezone: The IANA name of the zone of jobs that name none; None: the zone of ``config``.
         notifier: Called with name, session id, text and success of each finished run, once it is durable; again after a failure or a
@@ -79,9 +80,9 @@ async def open_scheduler(
         InvalidSchedule: The schedule of a job never fires, or names a local time that does not exist.
         DuplicateJob: Two jobs of the lists have one name.
         SchedulerClosed: The `CronStore` has been closed.
-        CronError: There is no trio, or a clock drives it that skips time by itself.
-        StoreUnavailable: The file cannot be opened.
-        StoreCorrupt: The file is damaged, of another application or of a newer version; it has not been touched.
+        CronError: There is no trio, or a clock drives it that skips time by itself; or psycopg is missing for a store on a server.
+        StoreUnavailable: The store cannot be opened.
+        StoreCorrupt: The store is damaged, of another application or of a newer version; it has not been touched.
         SchedulerCrashed: An actor ended by a bug, which is the ``__cause__``.
     """
     tick, given_grace = _check_arguments(executor, tick_interval, shutdown_grace)
@@ -149,15 +150,16 @@ def _listening(actors: Actors) -> Iterator[None]:
         actors.service.virtual.set_listeners.append(actors.clock.virtual_clock_was_set)
     token = trio.lowlevel.current_trio_token()
 
-    def soon(function: Callable[[], None]) -> Callable[[], None]:
-        def call() -> None:
-            with suppress(trio.RunFinishedError):
-                token.run_sync_soon(function, idempotent=True)
+    def heard() -> None:
+        with suppress(trio.RunFinishedError):
+            token.run_sync_soon(actors.patrol.request, idempotent=True)
 
-        return call
+    def deaf(is_deaf: bool) -> None:
+        with suppress(trio.RunFinishedError):
+            token.run_sync_soon(actors.patrol.note_deafness, is_deaf)
 
     try:
-        with actors.service.storage.listen(soon(actors.patrol.request), soon(actors.patrol.inspect_often)):
+        with actors.service.storage.listen(heard, deaf):
             yield
     finally:
         for listener in listeners:

@@ -388,9 +388,10 @@ class FakeStorage:
     # Owners
 
     def insert_owner(self, row: OwnerRow) -> int:
-        self._changed.last_owner += 1
-        self._changed.owners[self._changed.last_owner] = row._replace(id=self._changed.last_owner)
-        return self._changed.last_owner
+        number = row.id or self._changed.last_owner + 1
+        self._changed.last_owner = max(self._changed.last_owner, number)
+        self._changed.owners[number] = row._replace(id=number)
+        return number
 
     def owners(self) -> list[OwnerRow]:
         return list(self._seen.owners.values())

@@ -176,7 +176,7 @@ class World:
         return self.do(runs.request_cancel, str(run.id), policy=self.policy)
 
     def start(self, target: CronJob | str) -> RunRow:
-        started = self.do(own_loop.start_own_run, target, owner=self.owner)
+        started = self.do(own_loop.start_own_run, target, owner=self.owner, this_process=self.this_process)
         if isinstance(started, CronError):  # as a handle does after the commit
             raise started
         return started.run

@@ -373,9 +373,11 @@ class Revive(Request[None]):
     """Let an owner that was declared dead start runs again."""
 
     owner: int
+    process: ProcessIdentity
+    receivers: tuple[str, ...]
 
     def apply(self, storage: Storage) -> None:
-        leases.revive(storage, self.owner)
+        leases.revive(storage, self.owner, self.process, self.receivers)
 
 
 @attrs.frozen

@@ -70,6 +70,8 @@ class Request(Generic[R_co]):
 class ReadRequest(Request[R_co]):
     """A request that changes nothing. It needs no savepoint, and a batch of reads takes no write lock."""
 
+    alone: ClassVar[bool] = False
+
 
 class BatchRequest(Request[R_co]):
     """A request that never refuses after its first change. It needs no savepoint, and equal kinds can share their statements."""

@@ -52,7 +52,7 @@ class Patrol:
         self._pool = pool
         self._clock = clock
         self._receivers = receivers
-        self._tick_interval = tick
+        self._usual_tick = self._tick_interval = tick
         self._log = service.watch()
         self._nothing_ran = False
         self._inspect_by = 0.0
@@ -75,9 +75,9 @@ class Patrol:
         """Inspect at once."""
         self._requests.value += 1
 
-    def inspect_often(self) -> None:
-        """Inspect several times a second from now on: there is nothing else that shows what other processes do."""
-        self._tick_interval = min(self._tick_interval, DEAF_TICK)
+    def note_deafness(self, is_deaf: bool) -> None:
+        """Inspect several times a second while nothing else shows what other processes do."""
+        self._tick_interval = min(self._usual_tick, DEAF_TICK) if is_deaf else self._usual_tick
         self.request()
 
     # The actor
@@ -147,7 +147,7 @@ class Patrol:
             "this scheduler gave no heartbeat for as long as its lease: its runs were taken over, and are cancelled here"
         )
         self._pool.in_flight.cancel_all()
-        await self._service.mailbox.call(Revive(self._pool.settings.owner))
+        await self._service.mailbox.call(Revive(self._pool.settings.owner, self._service.process, self._receivers.names))
 
     async def _take_over(self) -> None:
         """Take over notifications that no living owner delivers, in pieces."""

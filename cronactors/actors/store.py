@@ -252,15 +252,12 @@ class StoreActor:
 
 
 def _side_by_side(waiting: Sequence[Envelope]) -> int:
-    """Return how many requests, from the first on, share a transaction: a hundred finishes must not keep others out for one pause."""
-    alone: bool | None = None
-    for count, envelope in enumerate(waiting):
-        request = envelope.request
-        if not isinstance(request, ReadRequest):
-            if alone not in (None, request.alone):
-                return count
-            alone = request.alone
-    return len(waiting)
+    """Return how many requests, from the first on, share a transaction.
+
+    A hundred finishes must not keep others out for one pause, and a read must not lock what it reads.
+    """
+    kinds = [(isinstance(envelope.request, ReadRequest), envelope.request.alone) for envelope in waiting]
+    return next((count for count, kind in enumerate(kinds) if kind != kinds[0]), len(kinds))
 
 
 def run_batch(storage: Storage, requests: Sequence[Request[object]]) -> BatchResult:

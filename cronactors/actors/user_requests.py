@@ -15,6 +15,7 @@ from cronactors.ledger import jobs, own_loop, runs, upsert, views
 from cronactors.ledger.job_fields import Defaults
 from cronactors.ledger.upsert import JobList, Upserted
 from cronactors.model import CronJob, CronRun
+from cronactors.owner import ProcessIdentity
 from cronactors.policy import Outcome
 from cronactors.settings import RetryPolicy
 from cronactors.spec import JobChanges, JobSpec
@@ -211,9 +212,10 @@ class StartOwnRun(Request[Claimed | AlreadyClaimed | JobBusy]):
 
     target: CronJob | str
     owner: int
+    process: ProcessIdentity
 
     def apply(self, storage: Storage) -> Claimed | AlreadyClaimed | JobBusy:
-        return own_loop.start_own_run(storage, self.target, owner=self.owner)
+        return own_loop.start_own_run(storage, self.target, owner=self.owner, this_process=self.process)
 
 
 @attrs.frozen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from cronactors.errors import DuplicateJob, InvalidJob, InvalidSchedule, JobNotFound, shorten
 from cronactors.instants import Millis, from_millis
@@ -23,6 +24,8 @@ from cronactors.schedules.zone_rules import RULES, depends_on_rules
 from cronactors.spec import Delay, JobChanges, JobSpec
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import PAUSE, JobRow, JobState, job_key
+
+_AT_ONCE: Final = 1_000  # rows of new jobs
 
 
 def find_job(storage: Storage, job_id: str) -> JobRow:
@@ -54,7 +57,9 @@ def add_jobs(storage: Storage, specs: Sequence[tuple[str, JobSpec]], defaults: D
         raise DuplicateJob(f"name {shorten(name)} is taken{_whose(user_id)}")
     note_older_rules(storage)
     now = storage.now()
-    storage.insert_jobs([new_job(storage, job_id, spec, defaults, now) for job_id, spec in specs])
+    # A server ends a transaction from which it hears nothing for 2 s: that is less than ten thousand rows may take on a busy machine.
+    for first in range(0, len(specs), _AT_ONCE):
+        storage.insert_jobs([new_job(storage, job_id, spec, defaults, now) for job_id, spec in specs[first : first + _AT_ONCE]])
     return [job_id for job_id, _ in specs]
 
 

@@ -6,9 +6,11 @@ A process may be stopped for 19 s at any time and still own its runs, as its las
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Collection, Iterable
 
 from cronactors.instants import Millis
+from cronactors.owner import ProcessIdentity
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import DECLARED_DEAD, OwnerRow
 
@@ -32,10 +34,10 @@ def renew(storage: Storage, owner: int) -> bool:
     """
     now = storage.now()
     row = storage.owner(owner)
-    if row is not None and row.lease_until == DECLARED_DEAD:
+    if row is None or row.lease_until == DECLARED_DEAD:
         return False
     unless_later_than = now + LEASE - HEARTBEAT_WITH_CLAIM
-    if row is not None and (row.lease_until < unless_later_than or row.heartbeat_at > now):
+    if row.lease_until < unless_later_than or row.heartbeat_at > now:
         storage.renew_lease(owner, now=now, until=now + LEASE, unless_later_than=unless_later_than)
     return True
 
@@ -57,14 +59,18 @@ def declare_dead(storage: Storage, owner: int) -> None:
 
 
 def was_declared_dead(storage: Storage, owner: int) -> bool:
-    """Return whether another owner has taken over what this one was running."""
-    return any(row.id == owner and row.lease_until == DECLARED_DEAD for row in storage.owners())
+    """Return whether another owner has taken over what this one was running; its row may have been deleted since."""
+    return all(row.id != owner or row.lease_until == DECLARED_DEAD for row in storage.owners())
 
 
-def revive(storage: Storage, owner: int) -> None:
-    """Give an owner that was declared dead a lease again; all its runs were taken over."""
+def revive(storage: Storage, owner: int, this_process: ProcessIdentity, receivers: Collection[str] = ()) -> None:
+    """Give an owner that was declared dead a lease again, and its row if that was deleted; all its runs were taken over."""
     now = storage.now()
-    storage.renew_lease(owner, now=now, until=now + LEASE, unless_later_than=now)
+    if storage.owner(owner) is None:
+        process = (this_process.machine, this_process.pid, this_process.process_start)
+        storage.insert_owner(OwnerRow(owner, *process, now, now + LEASE, json.dumps(sorted(receivers))))
+    else:
+        storage.renew_lease(owner, now=now, until=now + LEASE, unless_later_than=now)
 
 
 def shorten(storage: Storage, row: OwnerRow) -> None:

@@ -14,6 +14,7 @@ from cronactors.ledger.open_runs import is_outdated_retry, is_too_late
 from cronactors.ledger.runs import find_run, insert_manual_run
 from cronactors.ledger.views import job_views
 from cronactors.model import CronJob, Overlap, RunStatus
+from cronactors.owner import ProcessIdentity
 from cronactors.policy import Outcome
 from cronactors.settings import RetryPolicy
 from cronactors.storage.protocol import Storage
@@ -90,7 +91,9 @@ def _due_of_job(storage: Storage, job: JobRow, now: Millis) -> list[DueItem]:
     return sorted(due, key=lambda each: each.due_at)
 
 
-def start_own_run(storage: Storage, target: CronJob | str, *, owner: int) -> Claimed | AlreadyClaimed | JobBusy:
+def start_own_run(
+    storage: Storage, target: CronJob | str, *, owner: int, this_process: ProcessIdentity
+) -> Claimed | AlreadyClaimed | JobBusy:
     """Claim a run for a loop of the caller's own.
 
     Args:
@@ -98,6 +101,7 @@ def start_own_run(storage: Storage, target: CronJob | str, *, owner: int) -> Cla
         target: A `CronJob`: exactly the moment or the retry that it shows is claimed. An id: whatever of the job is due, and if nothing
             is due a run that is requested now.
         owner: The owner of the loop.
+        this_process: The identity of this process.
 
     Returns:
         The started run. Or an error for the caller to raise after the commit: the moment was skipped or cancelled instead, and raising
@@ -134,7 +138,7 @@ def start_own_run(storage: Storage, target: CronJob | str, *, owner: int) -> Cla
     if claimed is None:
         return _why_not_started(storage, job, now)
     if not leases.renew(storage, owner):  # we cannot cancel the loop's own code; its earlier runs were taken over
-        leases.revive(storage, owner)
+        leases.revive(storage, owner, this_process)
     return claimed
 
 

@@ -17,7 +17,7 @@ _RUNNING_SINCE = "running_since"
 
 
 def register(storage: Storage, this_process: ProcessIdentity, receivers: Collection[str] = ()) -> int:
-    """Register an owner, with a lease from now, and delete owners that have closed or died and own no runs.
+    """Register an owner, with a lease from now, and delete owners that own no runs and have closed or died, or were not seen for a week.
 
     Owners whose last heartbeat lies ahead of now stay: they show that the clock was set back, until `clock_set_back.recompute_page` has
     moved them.
@@ -36,7 +36,8 @@ def register(storage: Storage, this_process: ProcessIdentity, receivers: Collect
     if not any(_seems_alive(row, this_process, now) for row in rows):
         storage.set_meta(_RUNNING_SINCE, json.dumps(now))
     idle = [row for row in rows if row.id not in busy and row.heartbeat_at <= now]
-    storage.delete_owners([row.id for row in idle if _is_gone(row, this_process)])
+    unseen = now - _WEEK
+    storage.delete_owners([row.id for row in idle if _is_gone(row, this_process) or row.heartbeat_at < unseen])
     lease_until = now + leases.LEASE
     number = storage.insert_owner(
         OwnerRow(

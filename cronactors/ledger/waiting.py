@@ -59,6 +59,7 @@ def release_waiting(storage: Storage, run: RunRow, *, held: bool) -> None:
     """
     keys = []
     if run.session is not None and run.waits_for is None:
+        storage.hold(run.session)
         keys.append(run.session)
     if held or (run.status == RunStatus.PENDING and run.waits_for is None):
         keys.append(job_key(run.job_id))
@@ -67,8 +68,10 @@ def release_waiting(storage: Storage, run: RunRow, *, held: bool) -> None:
 
 
 def release_first(storage: Storage, key: str) -> None:
-    """Release the run that has waited longest for ``key``. One that is cancelled meanwhile, by who decides about its job, is passed over."""
-    storage.hold(key)
+    """Release the run that has waited longest for ``key``. One that is cancelled meanwhile, by who decides about its job, is passed over.
+
+    The caller holds the session, or decides about the job; so nobody lets another run wait for it meanwhile.
+    """
     while (waiter := storage.first_waiting_run(key)) is not None and not storage.set_waits_for([(waiter, None)]):
         pass
 
@@ -124,10 +127,10 @@ def delete_job(storage: Storage, job: JobRow) -> None:
 
 
 def _pending_runs(storage: Storage, job: JobRow) -> list[RunRow]:
-    """Return the pending runs of a job, and hold their sessions: whether they wait for those does not change any more.
+    """Return the pending runs of a job, and hold their sessions, so that none of the runs is released any more.
 
-    They may use another session than the job, which may have been edited since. Beside others a finish may release one of them between
-    the reading and the holding; so they are read again, or their own release would be forgotten.
+    A run may use a session that its job, which has been edited since, does not use. Another transaction may release the run before we
+    hold that session, and then whoever cancels it has to release the next one. So we read the runs again.
     """
     pending = [run for run in storage.open_runs([job.id]) if run.status == RunStatus.PENDING]
     sessions = {run.session for run in pending if run.session is not None}

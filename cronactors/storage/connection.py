@@ -27,14 +27,16 @@ _OLDEST_SQLITE = (3, 37, 0)
 _BUSY_MS = 100
 
 
-def connect(path: str, *, create: bool) -> sqlite3.Connection:
+def connect(path: str, *, create: bool, marked: bool = False) -> sqlite3.Connection:
     """Open a file, ready for use. Waits at most 0.1 s for a lock.
 
     Args:
         path: The file, or ``":memory:"``.
         create: Whether to create a missing file, with mode 0600.
+        marked: Whether it may be marked as moved. Then it keeps its schema.
 
     Raises:
+        FileMoved: It is marked, and must not be.
         Contended: Another process holds the lock.
         StoreUnavailable: It is missing, out of reach, not permitted or read-only.
         StoreCorrupt: It is damaged, of another application or of a newer version. It has not been changed.
@@ -42,19 +44,21 @@ def connect(path: str, *, create: bool) -> sqlite3.Connection:
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         raise StoreUnavailable(f"SQLite {sqlite3.sqlite_version} is too old: 3.37 or newer is needed")
     with StorageErrors(path):
-        place = path if path == MEMORY else _check_or_create(path, create=create)
+        place = path if path == MEMORY else _check_or_create(path, create=create, marked=marked)
         connection = sqlite3.connect(
             place, timeout=_BUSY_MS / 1000, isolation_level=None, check_same_thread=False, cached_statements=256
         )
         try:
-            _set_up(connection, path)
+            _set_up(connection)
+            if not marked:
+                bring_up_to_date(connection, path)
         except BaseException:
             connection.close()
             raise
     return connection
 
 
-def _check_or_create(path: str, *, create: bool) -> str:
+def _check_or_create(path: str, *, create: bool, marked: bool) -> str:
     """Check an existing file without changing it, or create a missing one. Return where it is, see `locate`."""
     try:
         place = locate(path)
@@ -72,7 +76,7 @@ def _check_or_create(path: str, *, create: bool) -> str:
         raise StoreUnavailable(f"{path} cannot be read and written: permission denied or read-only")
     if file.stat().st_size <= 1:  # SQLite takes it for a new database, but ours are never empty (see `creation`)
         raise StoreCorrupt(f"{path} is empty: it was cut off, or another program made it; to begin anew remove it")
-    check_file(path, file, busy_timeout=_BUSY_MS / 1000)
+    check_file(path, file, busy_timeout=_BUSY_MS / 1000, marked=marked)
     return place
 
 
@@ -91,8 +95,8 @@ def _fill(unfinished: Path, path: str) -> None:
         raise StoreUnavailable(f"{path} cannot be created: another program reads {unfinished.name}")
 
 
-def _set_up(connection: sqlite3.Connection, path: str) -> None:
-    """Set the pragmas of every connection, and bring the file to the newest schema.
+def _set_up(connection: sqlite3.Connection) -> None:
+    """Set the pragmas of every connection.
 
     We use WAL, so that readers never wait for the writer. We use FULL, because with NORMAL, the usual companion of WAL, a power
     cut loses commits that were already acknowledged (SQLite, "PRAGMA synchronous"). FULL costs one sync per commit, some 250 us
@@ -102,7 +106,6 @@ def _set_up(connection: sqlite3.Connection, path: str) -> None:
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute(f"PRAGMA journal_size_limit = {LOG_LIMIT}")
-    bring_up_to_date(connection, path)
 
 
 @contextmanager

@@ -55,7 +55,7 @@ def _mapped(error: sqlite3.Error | UnicodeDecodeError, path: str) -> StoreUnavai
         return StoreCorrupt(f"{path} is damaged or not a database ({name}: {error})")
     # Our own statements name all tables and columns, so a missing one is no mistake of a user.
     if name == "SQLITE_ERROR" and any(words in str(error) for words in _MISSING):
-        return StoreCorrupt(f"{path} is damaged, or a newer version has upgraded it meanwhile ({error})")
+        return StoreCorrupt(f"{path} is damaged, was moved, or a newer version has upgraded it meanwhile ({error})")
     # The sqlite3 module raises these, for a value or for the message of SQLite about a broken schema. They quote the text, which
     # may be secret.
     if isinstance(error, UnicodeDecodeError) or (name is None and "UTF-8" in str(error)):

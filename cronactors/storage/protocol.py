@@ -341,7 +341,7 @@ class Storage(Protocol):
     # Owners
 
     def insert_owner(self, row: OwnerRow) -> int:
-        """Add an owner and return its id."""
+        """Add an owner and return its id: a new one, if it is 0 in the row."""
         ...
 
     def owners(self) -> list[OwnerRow]:
@@ -418,10 +418,10 @@ class OpenedStorage(Storage, Protocol):
         """
         ...
 
-    def listen(self, heard: Callable[[], None], deaf: Callable[[], None]) -> AbstractContextManager[None]:
+    def listen(self, heard: Callable[[], None], deaf: Callable[[bool], None]) -> AbstractContextManager[None]:
         """Call ``heard`` while the block runs, on any thread, when another process has done what cannot wait for the next tick.
 
-        That may be missed. ``deaf`` is called once it is known that nothing can be heard.
+        That may be missed. ``deaf`` is called with True once it is known that nothing can be heard, and with False when that is over.
         """
         ...
 

@@ -152,7 +152,7 @@ class RunRow(NamedTuple):
     """A run: one attempt of one moment. Statements name the columns in the order of these fields.
 
     Attributes:
-        id: Grows with every run, so it also serves as the fencing token. 0 in a row that is not stored yet.
+        id: Greater than that of any run that the job had when it was added, so it also serves as the fencing token. 0 in a row that is not stored yet.
         manual: 1 for a run that a user requested, and for its retries; part of the unique key (job, moment, manual, attempt).
         failures: How many earlier attempts of the moment failed or timed out.
         ready_at: From when on it may start; the queue is in this order.

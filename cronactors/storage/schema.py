@@ -11,6 +11,7 @@ from typing import Final
 from cronactors.errors import StoreCorrupt
 from cronactors.storage.creation import replace_file
 from cronactors.storage.file_state import MEMORY, locate
+from cronactors.storage.moved import MOVED_FACT, MOVED_ID, FileMoved, Move
 from cronactors.storage.rows import SPEC, JobRow, OwnerRow, RunRow
 
 logger = logging.getLogger("cronactors.store")
@@ -31,15 +32,15 @@ _COLUMNS = {
 }
 
 
-def check_file(path: str, file: Path, *, busy_timeout: float) -> None:
+def check_file(path: str, file: Path, *, busy_timeout: float, marked: bool = False) -> None:
     """Refuse a file that is not ours, and leave nothing beside it.
 
     In WAL mode even a reader creates a ``-wal`` and a ``-shm``, and a connection that only reads cannot delete them again. A
     connection with "immutable" creates neither. It reads no ``-wal`` either, which is right where there is none, as then no
     process has the file open (SQLite, "Write-Ahead Logging", "Read-Only Databases").
 
-    Where there is a ``-wal`` we still read the numbers without it first: the file itself has had an application id since it was
-    created, and its schema version only grows. While another process copies the ``-wal`` into the file, or if one was killed
+    Where there is a ``-wal`` we still read the numbers without it first: the file itself has had an application id of ours since it
+    was created, and its schema version only grows. Whether it is marked as moved only the ``-wal`` may know. While another process copies the ``-wal`` into the file, or if one was killed
     while it did, the file alone may look damaged to SQLite; so only a number that could be read counts, and the second reading
     decides.
 
@@ -47,8 +48,10 @@ def check_file(path: str, file: Path, *, busy_timeout: float) -> None:
         path: The file, as messages name it.
         file: Where it is.
         busy_timeout: How long to wait for another process that holds the lock (s).
+        marked: Whether it may be marked as moved.
 
     Raises:
+        FileMoved: It is marked, and must not be.
         StoreCorrupt: It is damaged, of another application or of a newer version.
         sqlite3.Error: It cannot be read.
     """
@@ -56,12 +59,12 @@ def check_file(path: str, file: Path, *, busy_timeout: float) -> None:
     has_log = Path(f"{file}-wal").exists()
     with closing(sqlite3.connect(f"{uri}&immutable=1", uri=True)) as connection:
         if not has_log:
-            _recognise(connection, path)
+            _recognise(connection, path, marked=marked)
             return
         with suppress(sqlite3.DatabaseError):
             _read_version(connection, path)
     with closing(sqlite3.connect(uri, uri=True, timeout=busy_timeout)) as connection:
-        _recognise(connection, path)
+        _recognise(connection, path, marked=marked)
 
 
 def bring_up_to_date(connection: sqlite3.Connection, path: str) -> None:
@@ -85,10 +88,15 @@ def bring_up_to_date(connection: sqlite3.Connection, path: str) -> None:
             connection.execute("ROLLBACK")
 
 
-def _recognise(connection: sqlite3.Connection, path: str) -> None:
-    """Raise StoreCorrupt unless the file has our numbers, and our tables if it has any."""
+def _recognise(connection: sqlite3.Connection, path: str, *, marked: bool = False) -> None:
+    """Raise StoreCorrupt unless the file has our numbers, and our tables if it has any; FileMoved if it is marked and must not be."""
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     version = _read_version(connection, path, new=not tables)
+    if _application_id(connection) == MOVED_ID:
+        if marked:
+            return
+        row = connection.execute("SELECT value FROM meta WHERE key = ?", (MOVED_FACT,)).fetchone()
+        raise FileMoved(path, None if row is None else Move.from_json(row[0]))
     if tables and version < 1:
         raise StoreCorrupt(f"{path} is damaged (there are tables, but the number of their schema is {version})")
     if version == SCHEMA_VERSION:
@@ -97,13 +105,19 @@ def _recognise(connection: sqlite3.Connection, path: str) -> None:
 
 def _read_version(connection: sqlite3.Connection, path: str, *, new: bool = False) -> int:
     """Return the schema version of a file that is ours; a ``new`` file need not have numbers yet."""
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    application = _application_id(connection)
     version = _user_version(connection)
-    if application != APPLICATION_ID and not (new and application == version == 0):
+    if application not in (APPLICATION_ID, MOVED_ID) and not (new and application == version == 0):
         raise StoreCorrupt(f"{path} is a database of another application, not of cronactors")
     if version > SCHEMA_VERSION:
         raise StoreCorrupt(f"{path} was written by a newer version (schema {version}, this version knows {SCHEMA_VERSION})")
     return version
+
+
+def _application_id(connection: sqlite3.Connection) -> int:
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    assert isinstance(application, int)
+    return application
 
 
 def _user_version(connection: sqlite3.Connection) -> int:

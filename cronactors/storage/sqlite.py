@@ -83,7 +83,7 @@ class SqliteStorage(SqliteJobs):
     def lease_ends(self, owner: int) -> None:
         """Return None: a process that is kept from the file keeps its runs."""
 
-    def listen(self, heard: Callable[[], None], deaf: Callable[[], None]) -> AbstractContextManager[None]:  # noqa: ARG002
+    def listen(self, heard: Callable[[], None], deaf: Callable[[bool], None]) -> AbstractContextManager[None]:  # noqa: ARG002
         """Hear nothing: `watch` looks at the file."""
         return nullcontext()
 
@@ -311,7 +311,7 @@ class SqliteStorage(SqliteJobs):
 
     def insert_owner(self, row: OwnerRow) -> int:
         """Add an owner."""
-        return self._execute(sql.INSERT_OWNER, row[1:]).lastrowid or 0
+        return self._execute(sql.INSERT_OWNER, (row.id or None, *row[1:])).lastrowid or 0
 
     def owners(self) -> list[OwnerRow]:
         """Return all owners."""

@@ -39,7 +39,6 @@ JOB_COLUMNS: Final = JobRow._fields[:SPEC]
 SPEC_COLUMNS: Final = JobRow._fields[SPEC:]
 """Fields of a `JobRow` in the table job_specs, which no run changes."""
 _STATE = [name for name in JobState._fields if name != "id"]
-_OWNER = [name for name in OwnerRow._fields if name != "id"]
 _JOBS_FROM = f"{_quoted(JobRow._fields)} FROM jobs CROSS JOIN job_specs ON job_specs.number = jobs.number"
 _JOBS = f"SELECT {_JOBS_FROM}"
 _RUNS = f"SELECT {_quoted(RunRow._fields)} FROM runs"
@@ -150,7 +149,7 @@ RELEASE_JOB = RowStatement(f"""UPDATE jobs SET held_by = NULL, last_error = NULL
 
 # Owners, facts about the file, and where lists of jobs come from
 
-INSERT_OWNER = f"INSERT INTO owners ({_quoted(_OWNER)}) VALUES ({', '.join('?' * len(_OWNER))})"
+INSERT_OWNER = f"INSERT INTO owners ({_quoted(OwnerRow._fields)}) VALUES ({', '.join('?' * len(OwnerRow._fields))})"
 OWNERS = f"SELECT {_quoted(OwnerRow._fields)} FROM owners"
 OWNER = f"{OWNERS} WHERE id = ?"
 RENEW_LEASE = """UPDATE owners SET heartbeat_at = :now, lease_until = :until

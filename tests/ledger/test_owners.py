@@ -160,7 +160,7 @@ def test_who_was_declared_dead_starts_nothing_until_it_is_revived(world):
     world.pass_time(MINUTE)
     assert world.claim(owner=other) == []
     assert world.finish(lost.run, owner=other) is None
-    world.do(leases.revive, other)
+    world.do(leases.revive, other, process("there"))
     assert {claimed.run.job_id for claimed in world.claim(owner=other)} >= {job_id}
     assert world.orphans(trust_leases=True) == []
 
@@ -196,3 +196,35 @@ def test_a_receiver_of_an_owner_that_was_declared_dead_counts_for_a_week(world):
     assert world.do(owners.receivers, [])["mine"] == {other}
     world.pass_time(8 * DAY)
     assert "mine" not in world.do(owners.receivers, [])
+
+
+@pytest.mark.parametrize("declared_dead", [False, True])
+def test_an_owner_of_a_machine_that_never_comes_back_is_deleted_after_a_week(world, declared_dead):
+    other = world.register(process("gone"))
+    if declared_dead:
+        world.add()
+        world.pass_time(MINUTE)
+        world.claim(owner=other)
+        world.pass_time(LEASE)
+        world.recover()
+        assert world.do(leases.was_declared_dead, other)
+    world.pass_time(7 * DAY - MINUTE)
+    world.register(process("another"))
+    assert other in {row.id for row in world.do(lambda storage: storage.owners())}
+    world.pass_time(2 * MINUTE)
+    world.register(process("another"))
+    assert other not in {row.id for row in world.do(lambda storage: storage.owners())}
+
+
+def test_who_was_away_for_so_long_that_its_row_is_gone_starts_nothing_until_it_is_revived(world):
+    other = world.do(owners.register, process("there"), ["mine"])
+    world.add()
+    world.pass_time(8 * DAY)
+    world.register(process("another"))
+    assert world.do(leases.was_declared_dead, other)
+    assert world.claim(owner=other) == []
+    world.do(leases.revive, other, process("there"), ["mine"])
+    assert len(world.claim(owner=other)) == 1
+    assert world.orphans(trust_leases=True) == []
+    assert world.do(owners.receivers, [])["mine"] == {other}
+    assert world.register(process("yet another")) > other

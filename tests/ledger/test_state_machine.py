@@ -291,7 +291,7 @@ class Machine(Model):
         other = self.owners[1 - who]
         if self.world.do(leases.was_declared_dead, other):  # its patrol notices, cancels its runs, and revives it
             assert self.world.do(claim_due, owner=other, limit=9).runs == []
-            self.world.do(leases.revive, other)
+            self.world.do(leases.revive, other, process("there"))
 
     # Time
 

@@ -107,14 +107,24 @@ async def test_where_nothing_can_be_heard_the_store_is_read_more_often(
     url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As behind a pooler in transaction mode: the LISTEN is on a connection that the pooler gives to somebody else."""
-    monkeypatch.setattr(listener_module.Listener, "_test", lambda self, _: self._heard())
+    hears: list[bool] = []
+    test = listener_module.Listener._test
+    monkeypatch.setattr(listener_module.Listener, "_test", lambda self, connection: bool(hears) and test(self, connection))
+    monkeypatch.setattr(listener_module, "TEST_AGAIN", 0.1)
     monkeypatch.setattr(patrol_module, "DEAF_TICK", 0.1)
+    caplog.set_level(logging.INFO, "cronactors.store")
     lateness = Lateness()
-    async with open_scheduler(url, lateness, tick_interval=SLOW_TICK), open_store(url) as elsewhere:
-        await until(lambda: "no notices can be heard" in caplog.text)
+    async with open_scheduler(url, lateness, tick_interval=SLOW_TICK) as scheduler, open_store(url) as elsewhere:
+        await until(lambda: "no notices of other schedulers are heard" in caplog.text)
         await elsewhere.add_job("job", "now", OneShot(datetime.now(UTC)))
         await until(lambda: lateness.seconds)
-    assert caplog.text.count("no notices can be heard") == 1
+        assert scheduler._actors.patrol._tick_interval == 0.1
+        hears.append(True)
+        await until(lambda: "are heard again" in caplog.text)
+        await until(lambda: scheduler._actors.patrol._tick_interval == SLOW_TICK)
+        await elsewhere.add_job("another", "now", OneShot(datetime.now(UTC)))
+        await until(lambda: len(lateness.seconds) == 2)
+    assert caplog.text.count("no notices of other schedulers are heard") == 1
 
 
 async def test_a_scheduler_that_ends_stops_to_listen_at_once(url: str) -> None:

@@ -37,7 +37,7 @@ def sqlite_error(name: str) -> sqlite3.OperationalError:
         (sqlite_error("SQLITE_FULL"), StoreUnavailable("f.db cannot be used now (SQLITE_FULL: made up)")),
         (
             error_of("SELECT * FROM missing"),
-            StoreCorrupt("f.db was moved, is damaged, or a newer version has upgraded it meanwhile (no such table: missing)"),
+            StoreCorrupt("f.db is damaged, was moved, or a newer version has upgraded it meanwhile (no such table: missing)"),
         ),
         (
             error_of("SELECT a FROM t", setup="INSERT INTO t VALUES (CAST(X'ff' AS TEXT))"),

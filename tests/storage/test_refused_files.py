@@ -20,7 +20,7 @@ from cronactors.storage.connection import connect
 from cronactors.storage.file_state import MEMORY
 from cronactors.storage.schema import APPLICATION_ID, SCHEMA_VERSION
 from tests import storages
-from tests.storages import add, contents, filled, job_ids, opened
+from tests.storages import add, contents, filled, job_ids, opened, owner
 
 path = storages.path
 
@@ -128,7 +128,7 @@ def test_a_file_whose_log_was_being_copied_into_it_in_a_crash_is_opened(tmp_path
 
 
 def test_a_file_that_changes_after_the_check_is_refused_too(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def becomes_newer(path: str, file: Path, *, busy_timeout: float) -> None:
+    def becomes_newer(path: str, file: Path, *, busy_timeout: float, marked: bool) -> None:
         with closing(sqlite3.connect(path, isolation_level=None)) as db:
             for statement in FOREIGN["newer"]:
                 db.execute(statement)
@@ -205,6 +205,9 @@ def test_a_table_or_column_that_disappears_while_the_file_is_open_is_reported_as
 def test_a_job_of_which_half_is_missing_is_reported_when_it_is_due(path: str) -> None:
     with closing(opened(path)) as storage:
         add(storage, "a", "b")
+        assert storage.begin(write=True)
+        assert storage.insert_owner(owner(lease_until=2**50)) == 1
+        storage.commit()
         with closing(sqlite3.connect(path, isolation_level=None)) as db:
             db.execute("DELETE FROM job_specs WHERE number = 2")
         storage.wall = lambda: 10_000

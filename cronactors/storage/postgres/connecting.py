@@ -24,6 +24,7 @@ from cronactors.errors import StoreUnavailable
 from cronactors.instants import Millis
 from cronactors.storage.errors import Contended
 from cronactors.storage.postgres.address import hides_user
+from cronactors.storage.postgres.arrays import ArrayDumper
 from cronactors.storage.postgres.errors import first_line
 from cronactors.storage.postgres.execution import Value
 
@@ -69,7 +70,8 @@ class ServerConnection(psycopg.Connection[tuple[Value, ...]]):
         try:
             return super().wait(gen, interval, ANSWER_LIMIT if timeout is None else timeout)
         except BaseException as error:
-            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:  # it has not been answered
+            is_answered = getattr(error, "sqlstate", None) is not None
+            if self.pgconn.transaction_status == TransactionStatus.ACTIVE and not is_answered:
                 self.close()
                 if isinstance(error, psycopg.OperationalError):
                     raise psycopg.OperationalError(f"no answer within {ANSWER_LIMIT:g} s") from error
@@ -137,7 +139,8 @@ def new_connection(parameters: dict[str, str], name: str) -> ServerConnection:
         return ServerConnection.connect(make_conninfo(**parameters), autocommit=True, prepare_threshold=0)
     except psycopg.Error as error:
         kind = Contended if any(words in str(error) for words in _SOON) else StoreUnavailable
-        raise kind(f"{name} cannot be reached: {first_line(error)}") from error
+        # The frames of psycopg hold a connection that was not answered in time, and the error holds them.
+        raise kind(f"{name} cannot be reached: {first_line(error)}") from error.with_traceback(None)
 
 
 def set_up(connection: ServerConnection, name: str) -> ServerFacts:
@@ -169,6 +172,7 @@ def set_up(connection: ServerConnection, name: str) -> ServerFacts:
         connection.execute(text.encode(), prepare=False)
     connection.adapters.register_dumper(int, Int8Dumper)
     connection.adapters.register_dumper(str, StrDumper)
+    connection.adapters.register_dumper(list, ArrayDumper)
     connection.prepared_max = 500
     return ServerFacts(
         database=database, is_durable=durable != "off", is_pooled=is_pooled, now=now, asked_at=sent, answered_at=answered

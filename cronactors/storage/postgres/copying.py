@@ -1,14 +1,15 @@
 """A store on PostgreSQL into which the rows of a file are moved, in one transaction.
 
-The transaction may take minutes, so while it copies it holds no lock of the store, and has no limits of time: other transactions go on
-beside it, as its rows are new ones that nobody sees. It takes the lock of the store, shared as others do that add jobs, only for the
-commit. Their ids cannot collide with those of others, since a short transaction alone reserves them first.
+The transaction may take minutes. With the lock of the store it would keep all schedulers from it for as long, until their leases run out.
+So it takes that lock, shared as others do that add jobs, only for the commit, and has no limits of time before. Its rows are new ones,
+which no other transaction sees. Their ids cannot collide with those of others, since a short transaction alone reserves them first.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain, islice
 from typing import Final
 
@@ -96,7 +97,8 @@ class PostgresTarget(PostgresStorage):
 
     def insert_origins(self, rows: Iterable[Row]) -> None:
         """Add where lists come from; what is known of one already stays."""
-        self._write(INSERT_ORIGINS, rows)
+        with self._storing("origins"):
+            self._write(INSERT_ORIGINS, rows)
 
     def copy(self, table: str, columns: Sequence[str], rows: Iterable[Row], *, report: Callable[[int], None]) -> None:
         """Add rows to a table.
@@ -119,17 +121,22 @@ class PostgresTarget(PostgresStorage):
         session, count = self._session, 0
         assert session._script_cursor is not None, "there is no transaction"
         text = session.qualified(f"COPY @{table} ({quoted(columns)}) FROM STDIN")
+        with self._storing(table), session.errors, session._script_cursor.copy(text) as copy:
+            for row in rows:
+                copy.write_row(row)
+                count += 1
+        return count
+
+    @contextmanager
+    def _storing(self, table: str) -> Iterator[None]:
+        """Raise errors about the rows, which `ServerErrors` takes for bugs, as `CronError`: here they come from the file."""
         try:
-            with session.errors, session._script_cursor.copy(text) as copy:
-                for row in rows:
-                    copy.write_row(row)
-                    count += 1
+            yield
         except psycopg.errors.UniqueViolation as error:
             constraint = error.diag.constraint_name
             raise StoreUnavailable(f"{self.name} has rows of the same jobs in {table} already ({constraint})") from error
         except psycopg.Error as error:
             raise CronError(f"{self.name} cannot store what is in the table {table}: {first_line(error)}") from error
-        return count
 
     def prepare(self, move: Move) -> None:
         """Do all that can fail before the commit, which is to follow at once: others may wait for the lock that is taken here."""

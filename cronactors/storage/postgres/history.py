@@ -21,8 +21,8 @@ _TIME = "coalesce(started_at, completed_at, ready_at)"
 _WANTED = f"""(:user_id::text IS NULL OR user_id = :user_id) AND (:status::text IS NULL OR status = :status)
  AND (:cause::text IS NULL OR cause = :cause) AND (:trigger::text IS NULL OR "trigger" = :trigger)
  AND (:since::bigint IS NULL OR {_TIME} >= :since) AND (:until::bigint IS NULL OR {_TIME} < :until)
- AND (:tag::text IS NULL OR EXISTS (SELECT 1 FROM @jobs AS j JOIN @job_tags AS t ON t.number = j.number
-  WHERE j.id = r.job_id AND t.tag = :tag OFFSET 0))"""
+ AND (:tag::text IS NULL OR EXISTS (SELECT 1 FROM @job_tags
+  WHERE tag = :tag AND number = (SELECT number FROM @jobs WHERE id = r.job_id) OFFSET 0))"""
 
 _BY_ID = "FROM @runs AS r WHERE id >= :first AND id < :end"
 _UNSUCCESSFUL = f"{_BY_ID} AND status = :status AND status IN ('failed', 'cancelled', 'skipped')"

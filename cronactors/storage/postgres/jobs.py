@@ -46,8 +46,8 @@ IDLE_JOBS = f"""SELECT nextval('@run_ids'), {_ROW} {_JOBS_FROM} WHERE s.id = ANY
  AND (SELECT 1 FROM @runs WHERE job_id = s.id AND {PENDING} LIMIT 1) IS NULL
  AND (SELECT 1 FROM @runs WHERE job_id = s.id AND {RUNNING} LIMIT 1) IS NULL"""
 JOBS_NAMED = Rows(
-    f"SELECT {_ROW} FROM new JOIN @jobs AS j ON j.user_id = new.user_id AND j.name = new.name"
-    " JOIN @job_state AS s ON s.id = j.id ORDER BY s.number",
+    f"""SELECT {_ROW} FROM new CROSS JOIN LATERAL (SELECT * FROM @jobs WHERE user_id = new.user_id AND name = new.name OFFSET 0) AS j
+ JOIN @job_state AS s ON s.id = j.id ORDER BY s.number""",
     user_id="text",
     name="text",
 )
@@ -63,7 +63,7 @@ INSERT_TAGS = Rows(
     tag="text",
     id="text",
 )
-DELETE_TAGS = "DELETE FROM @job_tags WHERE number IN (SELECT number FROM @jobs WHERE id = ANY($1))"
+DELETE_TAGS = "DELETE FROM @job_tags WHERE number = ANY(ARRAY(SELECT number FROM @jobs WHERE id = ANY($1)))"
 LATEST_ADDED_AT = """SELECT greatest(
  (SELECT max(at) FROM (SELECT greatest(created_at, anchor_at) AS at FROM @jobs ORDER BY number DESC LIMIT $1) AS j),
  (SELECT max(at) FROM (SELECT CASE WHEN status = 'pending' AND attempt = 1 THEN ready_at END AS at

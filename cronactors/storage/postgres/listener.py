@@ -24,13 +24,18 @@ logger = logging.getLogger("cronactors.store")
 PING_EVERY = 5.0
 """After how long (s) of silence the connection is checked."""
 _TEST_LIMIT = 1.0  # (s) for our own notice to come back
+_DEAF_AFTER = 3
+TEST_AGAIN = 60.0
+"""How long (s) one that counts as deaf waits before it tests that again."""
 _PAUSES = (0.1, 5.0)  # (s) between attempts to connect
 
 
 class Listener:
     """Calls a function whenever another process has notified the channel, and once after each connection: what came before it was lost.
 
-    Behind a pooler in transaction mode a LISTEN is forgotten. So it first notifies itself, and gives up if it does not hear that.
+    Behind a pooler in transaction mode a LISTEN is forgotten. So we first notify it on another connection; what we sent on its own would
+    often come back even there. If it does not hear that three times in a row, it counts as deaf until it does: one such test could also
+    fail because this process was stopped.
 
     Args:
         connect: Makes a connection.
@@ -38,7 +43,7 @@ class Listener:
         own: What this process sends, and need not hear.
         name: The store, as messages name it.
         heard: Called on the thread.
-        deaf: Called on the thread when it gives up.
+        deaf: Called on the thread with True when it counts as deaf, and with False when it hears again.
     """
 
     def __init__(
@@ -49,7 +54,7 @@ class Listener:
         own: str,
         name: str,
         heard: Callable[[], None],
-        deaf: Callable[[], None],
+        deaf: Callable[[bool], None],
     ) -> None:
         self._connect = connect
         self._channel = channel
@@ -78,34 +83,36 @@ class Listener:
             self._thread.join()
 
     def _run(self) -> None:
-        pauses, failing = backoff(*_PAUSES), False
+        pauses, failing, unheard = backoff(*_PAUSES), False, 0
         while not self._stopping.is_set():
             try:
                 with self._connect() as connection:
                     self._note_connection(connection.fileno())
                     try:
-                        hears = self._test(connection)
-                        if not hears:
-                            break
-                        if failing:
-                            logger.info("%s: notices of other schedulers are heard again", self._name)
-                        pauses, failing = backoff(*_PAUSES), False
-                        self._listen(connection)
+                        if self._test(connection):
+                            if failing:
+                                logger.info("%s: notices of other schedulers are heard again", self._name)
+                            if unheard >= _DEAF_AFTER:
+                                self._deaf(False)
+                            pauses, failing, unheard = backoff(*_PAUSES), False, 0
+                            self._listen(connection)
                     finally:
                         self._note_connection(None)
+                unheard += 1
+                if unheard == _DEAF_AFTER and not self._stopping.is_set():
+                    failing = True
+                    reason = "as behind a pooler in transaction mode: the store is read more often"
+                    logger.warning("%s: no notices of other schedulers are heard, %s", self._name, reason)
+                    self._deaf(True)
+                self._stopping.wait(0 if unheard < _DEAF_AFTER else TEST_AGAIN)
             except (psycopg.Error, OSError) as error:
                 if not failing and not self._stopping.is_set():
                     failing = True
-                    reason = first_line(error) if isinstance(error, psycopg.Error) else error
+                    reason = first_line(error) if isinstance(error, psycopg.Error) else str(error)
                     logger.info(
                         "%s: notices of other schedulers are not heard now (%s); the tick finds what they say", self._name, reason
                     )
                 self._stopping.wait(next(pauses) * random.uniform(0.5, 1))  # noqa: S311 - schedulers must not come back together
-        if not self._stopping.is_set():
-            logger.warning(
-                "%s: no notices can be heard, as behind a pooler in transaction mode: the store is read more often", self._name
-            )
-            self._deaf()
 
     def _note_connection(self, descriptor: int | None) -> None:
         with self._lock:
@@ -118,7 +125,8 @@ class Listener:
         connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(self._channel)))
         self._heard()
         test = f"{self._own}?"
-        connection.execute("SELECT pg_notify(%s, %s)", [self._channel, test])
+        with self._connect() as other:
+            other.execute("SELECT pg_notify(%s, %s)", [self._channel, test])
         return any(notice.payload == test for notice in connection.notifies(timeout=_TEST_LIMIT, stop_after=1))
 
     def _listen(self, connection: psycopg.Connection[tuple[object, ...]]) -> None:

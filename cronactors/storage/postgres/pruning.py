@@ -11,7 +11,7 @@ from cronactors.storage.postgres.run_output import DELETE_PROGRESS
 from cronactors.storage.postgres.run_requests import DELETE_REQUESTS
 from cronactors.storage.pruning import NEWEST, KeptRun, PassedNotification, PassedRun, PendingNotification, Position
 
-RUN_IDS = "SELECT min(id), max(id) FROM @runs"
+RUN_IDS = "SELECT (SELECT min(id) FROM @runs), (SELECT max(id) FROM @runs)"
 RUNS_AFTER = """SELECT id, job_id, coalesce(completed_at, started_at, ready_at), coalesce(started_at, completed_at, ready_at)
  FROM @runs WHERE id > $1 ORDER BY id LIMIT $2"""
 POSITION = """SELECT scheduled_at, manual, attempt FROM @runs WHERE job_id = $1 AND (scheduled_at, manual, attempt) < ($2, $3, $4)

@@ -1,5 +1,6 @@
 -- Schema 1. *_at: whole milliseconds since 1970 UTC. Text is compared by bytes, whatever the locale of the server. A partial index
--- may have a condition that is always true: only a statement that says the same can use it, see execution.py.
+-- may have a condition that is always true: only a statement that says the same can use it, see execution.py. vacuum_truncate: a vacuum
+-- that gives pages back locks out everybody, and the planner would read all of a table that was empty then.
 
 -- One row. A release that knows no schema from min_reader on does not touch the tables.
 CREATE TABLE @version (version int NOT NULL, min_reader int NOT NULL);
@@ -47,7 +48,7 @@ CREATE TABLE @jobs (
   data text,                      -- JSON; NULL: none
   prompt text NOT NULL,
   UNIQUE (user_id, name)
-);
+) WITH (vacuum_truncate = off);
 
 CREATE INDEX jobs_of_user ON @jobs (user_id, number) WHERE number > 0;
 
@@ -85,7 +86,7 @@ CREATE TABLE @job_tags (
   tag text COLLATE "C" NOT NULL,
   number bigint NOT NULL REFERENCES @jobs (number) ON DELETE CASCADE,
   PRIMARY KEY (tag, number)
-);
+) WITH (vacuum_truncate = off);
 
 CREATE INDEX job_tags_of_job ON @job_tags (number);
 
@@ -143,7 +144,7 @@ CREATE TABLE @run_requests (
   "key" text COLLATE "C",  -- of two requests with one key the first counts
   data text,               -- JSON; NULL: the job's
   PRIMARY KEY (job_id, scheduled_at)
-);
+) WITH (vacuum_truncate = off);
 
 CREATE UNIQUE INDEX run_requests_key ON @run_requests (job_id, "key") WHERE "key" IS NOT NULL;
 
@@ -185,7 +186,7 @@ CREATE TABLE @alert_episodes (
   alerted_at bigint NOT NULL,
   alerted_count bigint NOT NULL,
   PRIMARY KEY (job_id, kind)
-);
+) WITH (vacuum_truncate = off);
 
 -- The lines of runs, in pieces. Where the middle of a run's lines was left out, no piece covers it.
 CREATE TABLE @run_output (
@@ -195,7 +196,7 @@ CREATE TABLE @run_output (
   size bigint NOT NULL,  -- bytes
   at bigint NOT NULL,    -- when it was written last
   text text NOT NULL
-);
+) WITH (vacuum_truncate = off);
 
 CREATE INDEX run_output_of_run ON @run_output (run_id, start, size);
 
@@ -205,4 +206,4 @@ CREATE TABLE @run_progress (
   at bigint NOT NULL,
   fraction float8,
   note text NOT NULL
-);
+) WITH (vacuum_truncate = off);

@@ -150,6 +150,8 @@ class Session:
             logger.warning("%s has synchronous_commit = off: a crash of the server can lose what it has acknowledged", self.name)
         if self._is_pooled:  # found out by an error, since the pooler has shown us the number of the server's process
             connection.prepare_threshold = None
+        if facts.is_pooled and not self._is_pooled:
+            logger.info("%s is behind a pooler, so statements are not prepared", self.name)
         self._is_pooled |= facts.is_pooled
         self._local_settings = local_settings(connection) if self._is_pooled else ""
         self._connection = connection
@@ -244,8 +246,12 @@ class Session:
         if write:
             lock = f"SELECT pg_advisory_xact_lock{'' if alone else '_shared'}({self._store_key})"
             begin = f"BEGIN ISOLATION LEVEL READ COMMITTED; {self._local_settings}{lock}"
-            *_, (now, xid) = self.script(f"{begin}; SELECT {MILLIS}, pg_current_xact_id()::text")
+            # Behind a pooler we keep our connection when the server crashes.
+            life = f", ({_LIFE})" if self._is_pooled else ""
+            *_, (now, xid, *lives) = self.script(f"{begin}; SELECT {MILLIS}, pg_current_xact_id()::text{life}")
             self._xid = str(xid)
+            for found in lives:
+                self._life = None if found is None else str(found)
         else:
             begin = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {self._local_settings}"
             *_, (now,) = self.script(f"{begin}SELECT {MILLIS}")
@@ -374,6 +380,6 @@ class Session:
         Raises:
             psycopg.Error: It failed.
         """
-        with self.connect_apart() as connection:
-            connection.execute("SET statement_timeout = '2s'")
+        with self.connect_apart() as connection, connection.transaction():
+            connection.execute("SET LOCAL statement_timeout = '2s'")
             psycopg.RawCursor(connection).execute(self.qualified(text), parameters)

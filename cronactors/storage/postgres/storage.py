@@ -32,6 +32,9 @@ from cronactors.storage.rows import JobRow, OriginRow, OwnerRow, RunRow
 _OWNER = quoted(OwnerRow._fields)
 
 INSERT_OWNER = f"INSERT INTO @owners ({quoted(OwnerRow._fields[1:])}) VALUES ($1, $2, $3, $4, $5, $6) RETURNING id"
+INSERT_OWNER_AGAIN = (
+    f"""INSERT INTO @owners ({_OWNER}) OVERRIDING SYSTEM VALUE VALUES ($7, $1, $2, $3, $4, $5, $6) RETURNING id"""
+)
 OWNERS = f"SELECT {_OWNER} FROM @owners ORDER BY id"
 OWNER = f"SELECT {_OWNER} FROM @owners WHERE id = $1"
 RENEW_LEASE = f"""UPDATE @owners SET heartbeat_at = $1, lease_until = $2
@@ -113,7 +116,7 @@ class PostgresStorage(PostgresRuns):
         self._session.close()
 
     @contextmanager
-    def listen(self, heard: Callable[[], None], deaf: Callable[[], None]) -> Iterator[None]:
+    def listen(self, heard: Callable[[], None], deaf: Callable[[bool], None]) -> Iterator[None]:
         """Listen for notices that other processes send with their commits."""
         listener = Listener(self._session.connect_apart, self._channel, own=self._sender, name=self.name, heard=heard, deaf=deaf)
         listener.start()
@@ -185,6 +188,7 @@ class PostgresStorage(PostgresRuns):
     def undo(self) -> None:
         """Undo all changes since `savepoint`, and give back the rows that were locked since then."""
         self._session.locked = self._locked_before
+        self._renewing.clear()
         self._session.script("ROLLBACK TO request; RELEASE request")
 
     def hold(self, *keys: str, wait: bool = True) -> bool:
@@ -227,7 +231,8 @@ class PostgresStorage(PostgresRuns):
 
     def insert_owner(self, row: OwnerRow) -> int:
         """Add an owner."""
-        number = integer(self._fetch(INSERT_OWNER, row[1:])[0][0])
+        again = [row.id] if row.id else []
+        number = integer(self._fetch(INSERT_OWNER_AGAIN if again else INSERT_OWNER, [*row[1:], *again])[0][0])
         lasts = (row.lease_until - row.heartbeat_at) / 1000
         self._renewing[number] = _Renewed(row._replace(id=number), self._session.sent_at + lasts)
         return number
