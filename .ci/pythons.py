@@ -24,6 +24,8 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 OLDEST = (3, 11)
 LOWEST_ON = (3, 12)
+QUICK = ("-m", "not slow and not chaos", "-k", "not in_postgres")
+"""The quick tests, without those of the ledger on PostgreSQL: they take more than a minute, and psycopg is tested by those of the storage."""
 
 _ABOUT = """
 import platform, sys
@@ -139,7 +141,7 @@ def passes(interpreter: Interpreter, folder: Path) -> bool:
         subprocess.run([python, "-m", "pip", "install", "-q", "-e", ".[dev]"], check=True, env=environment, cwd=ROOT)
         if at_lowest:
             subprocess.run([python, "-c", _VERIFY], check=True, env=environment, cwd=home)
-        subprocess.run([python, "-m", "pytest", "-q", "-m", "not slow and not chaos"], check=True, env=environment, cwd=ROOT)
+        subprocess.run([python, "-m", "pytest", "-q", *QUICK], check=True, env=environment, cwd=ROOT)
     except subprocess.CalledProcessError as failure:
         print(f"{' '.join(map(str, failure.cmd[1:4]))}: exit status {failure.returncode}", flush=True)
         return False

@@ -1,4 +1,4 @@
-"""Helpers of all benchmarks: figures as JSON, quantiles, imports and memory of other processes."""
+"""Helpers of all benchmarks: figures as JSON, quantiles, imports and memory of other processes, processes that start together."""
 
 from __future__ import annotations
 
@@ -57,3 +57,32 @@ def run(command: Sequence[str], *, limit: float = 900) -> Any:
     if done.returncode:
         return {"error": (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]}
     return json.loads(done.stdout.splitlines()[-1])
+
+
+# Processes that start together: each says that it is ready, and then waits for a line.
+
+
+def wait_for_start() -> None:
+    """Say that this process is ready, and wait for a line."""
+    print("ready", flush=True)
+    sys.stdin.readline()
+
+
+def ready(commands: Sequence[Sequence[str]]) -> list[subprocess.Popen[str]]:
+    """Start processes, and wait until all of them are ready."""
+    children = [subprocess.Popen(each, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for each in commands]
+    for child in children:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+    return children
+
+
+def released(children: Sequence[subprocess.Popen[str]], *, limit: float = 300) -> list[Any]:
+    """Send each process its line, and return the figures that they print."""
+    for child in children:
+        assert child.stdin is not None
+        child.stdin.write("\n")
+        child.stdin.flush()
+    outputs = [child.communicate(timeout=limit)[0] for child in children]
+    assert not any(child.returncode for child in children)
+    return [json.loads(output.splitlines()[-1]) for output in outputs]

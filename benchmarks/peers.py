@@ -1,12 +1,12 @@
 """Scenarios of other schedulers, the same as in ours.py, each in an environment of its own.
 
-python benchmarks/peers.py --prepare
+python benchmarks/peers.py --prepare [PEER]
 python benchmarks/peers.py PEER SCENARIO [NUMBER ...]
 
-The first creates all environments under benchmarks/.venvs; the second creates the one it needs if it is missing. Figures are one line
+The first creates all environments under benchmarks/.venvs, or one; the second creates the one it needs if it is missing. Figures are one line
 of JSON with the keys of ours.py; ``note`` explains in words how a figure differs, and ``error`` is the only key where the peer has no
 such feature. The settings of each peer are in the docstring of its module in benchmarks/peers. Versions are pinned here.
-Procrastinate needs a PostgreSQL server and is left out.
+Procrastinate needs a PostgreSQL server, which postgres.py starts for it.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ REQUIREMENTS = {
         "sniffio==1.3.1",  # imported, and no longer a dependency of anyio
     ],
     "huey": ["huey==3.5.4"],
+    "procrastinate": ["procrastinate==3.10.0", "psycopg[binary]==3.3.9"],
     "dbos": ["dbos==3.4.0", "SQLAlchemy==2.1.9", "croniter==7.0.0"],
 }
 
@@ -95,8 +96,8 @@ def end(child: subprocess.Popen[str]) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    if arguments == ["--prepare"]:
-        for peer in REQUIREMENTS:
+    if arguments[:1] == ["--prepare"]:
+        for peer in arguments[1:] or REQUIREMENTS:
             prepare(peer)
     elif len(arguments) > 1 and arguments[0] in REQUIREMENTS:
         peer, *rest = arguments

@@ -70,6 +70,17 @@ def origin_of(config: CronConfig, database: str) -> str | None:
     return config.origin or (None if config.file is None else default_origin(database, config.file))
 
 
+def check_origin(config: CronConfig, database: str) -> None:
+    """Check that a file names its origin if the database is on a server.
+
+    Raises:
+        InvalidConfig: It does not.
+    """
+    if is_postgres(database) and config.file is not None and config.origin is None:
+        why = "machines that share a server may have the file at different paths"
+        raise InvalidConfig(f'{one_line(config.file, 200)}: [cron]: origin must be named, such as origin = "my agent": {why}')
+
+
 def default_origin(database: str, file: str) -> str:
     """Return the path of a file relative to the folder of a database, with "/" between its parts; without a folder its name alone."""
     folder = _folder_of(database)
@@ -91,8 +102,7 @@ def _list_of(config: CronConfig, database: str) -> JobList:
 
     Its former origins are the default one, which a file had before it named one, and its absolute path, which was the default once.
     """
-    if is_postgres(database) and config.file is not None and config.origin is None:
-        raise InvalidConfig("origin must be named in [cron]: machines that share a server may have the file at different paths")
+    check_origin(config, database)
     specs, origin = with_ids(config.jobs), origin_of(config, database)
     if config.file is None:
         return JobList(specs=specs, origin=origin, keeps_passed=True)
@@ -128,7 +138,8 @@ async def upsert_at_start(
         return StartReport()
     upserted = await mailbox.call(UpsertJobs(tuple(lists), defaults))
     lines = tuple(line for each in upserted for line in log_upserted(each, defaults))
-    lost = () if origin is None else await _lost(mailbox, origin, file, _folder_of(database))
+    # On a server the file of another list may be on another machine, and have the same name as this one.
+    lost = () if origin is None or is_postgres(database) else await _lost(mailbox, origin, file, _folder_of(database))
     return StartReport(lines, lost)
 
 

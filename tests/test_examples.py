@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import trio
+
+from cronactors import CronRun, RunStatus, open_store
+from tests.store_places import place, server
+
+__all__ = ["place", "server"]
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
 
 
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
+
+
 def run(name: str, *args: str, cwd: Path) -> str:
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [sys.executable, "-W", "error", str(ROOT / "examples" / name), *args],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": path},
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=40,
@@ -79,3 +92,48 @@ def test_supervision_ends_the_actors_in_order(tmp_path):
         assert left[name][0].startswith("SchedulerCrashed(")
     assert left["the clock has a bug"][0].endswith("because of ZeroDivisionError('a bug in a claim')")
     assert "the caller gets: SchedulerCrashed(" in output["the store has a bug"]
+
+
+async def wait_for(store: str, holds: Callable[[list[CronRun]], object]) -> list[CronRun]:
+    """Wait until something holds for the successful runs, and return the runs that have started."""
+    with trio.fail_after(30):
+        async with open_store(store) as opened:
+            while True:
+                runs = [run for run in await opened.list_runs(limit=1_000) if run.started_at is not None]
+                if holds([run for run in runs if run.status is RunStatus.SUCCESS]):
+                    return runs
+                await trio.sleep(0.1)
+
+
+def test_copies_of_many_machines_share_the_moments_on_a_file_and_on_a_server(place, tmp_path):
+    command = [sys.executable, "-W", "error", str(ROOT / "examples/many_machines.py")]
+    env, pipe = {**environment(), "CRONACTORS_DB": place}, subprocess.PIPE
+    first, second = (subprocess.Popen(command, cwd=tmp_path, env=env, stdout=pipe, stderr=pipe, text=True) for _ in range(2))
+    try:
+        before = trio.run(wait_for, place, lambda runs: len({run.result_summary for run in runs}) == 2 and len(runs) >= 6)
+        first.send_signal(signal.SIGTERM)
+        outputs = [first.communicate(timeout=20)]
+        trio.run(wait_for, place, lambda runs: len(runs) >= len(before) + 4)
+        second.send_signal(signal.SIGINT)
+        outputs.append(second.communicate(timeout=20))
+        runs = trio.run(wait_for, place, len)
+    finally:
+        for copy in (first, second):
+            copy.kill()
+            copy.wait()
+    assert (first.returncode, second.returncode) == (0, 0), outputs
+    assert [errors for _, errors in outputs] == ["", ""]
+
+    started = [re.findall(r"run +(\d+) .* started$", output, re.MULTILINE) for output, _ in outputs]
+    assert all(started), "both copies have executed runs"
+    assert sorted(started[0] + started[1], key=int) == sorted((run.id for run in runs), key=int)
+    assert {run.status for run in runs} == {RunStatus.SUCCESS}
+    moments = [(run.job_name, run.scheduled_at) for run in runs]
+    assert len(moments) == len({*moments})
+    of_ada = sorted((run.started_at, run.completed_at) for run in runs if run.user_id == "ada" and run.completed_at)
+    # On a server a transaction reads the clock before it takes its locks, so times may overlap by how long it waits for them.
+    inexact = timedelta(seconds=0.15)
+    assert all(ended <= begun + inexact for (_, ended), (begun, _) in pairwise(of_ada)), "one run at a time, of 0.2 s each"
+    for output, _ in outputs:
+        assert re.search(r"^\S+  opened \S+$", output, re.MULTILINE)
+        assert re.search(r"^\S+  of the last \d+ runs \S+ has executed \d+$", output, re.MULTILINE)

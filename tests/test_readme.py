@@ -39,6 +39,8 @@ IN_MILLISECONDS = {
     "HEARTBEAT_WITH_CLAIM",
     "JUMP",
     "STALE",
+    "SEEN_WITHIN",
+    "NOTIFIED_AHEAD",
 }
 
 
@@ -51,7 +53,8 @@ def marked(name: str) -> str:
 
 def environment() -> dict[str, str]:
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    ours = {name: value for name, value in os.environ.items() if name != DATABASE_VARIABLE}  # programs of the docs open it
+    return {**ours, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
 
 
 def run(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:

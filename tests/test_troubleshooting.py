@@ -233,6 +233,7 @@ WORLDS: dict[str, Build] = {
     "A run is interrupted at each deploy": deployed,
     "A result did not arrive": not_delivered,
     "The database is locked": used,
+    "The server cannot be used": used,
 }
 
 # The page

@@ -17,7 +17,7 @@ _F = TypeVar("_F", bound=Callable[..., None])
 
 _db = click.option(
     "--db",
-    metavar="FILE",
+    metavar="FILE|URL",
     help="The database. Default: the one that --config names, CRONACTORS_DB, or the one that ./agent.toml names.",
 )
 _config = click.option("--config", metavar="FILE", help="An agent.toml that names the database.")
@@ -57,14 +57,17 @@ class _Seconds(click.ParamType[float]):
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def cronactors() -> None:
-    """Run scheduled jobs that are stored in one SQLite file."""
+    """Run scheduled jobs that are stored in one SQLite file, or on a PostgreSQL server.
+
+    A database is a FILE or a URL such as postgresql://HOST/DATABASE, without a password.
+    """
 
 
 @cronactors.command()
 @click.argument("file", default="agent.toml")
 @click.option(
     "--db",
-    metavar="FILE",
+    metavar="FILE|URL",
     help="The database. Default: the one that FILE names, CRONACTORS_DB, or agent.db in the folder of FILE.",
 )
 @click.option("--executor", metavar="NAME", help='"shell" or "package.module:function". Default: the one that FILE names.')
@@ -136,10 +139,36 @@ def compact(file: str | None, *, config: str | None) -> None:
     """Make the database FILE as small as its content.
 
     No other process may have it open. Default: the database that --config names, CRONACTORS_DB, or the one that ./agent.toml names.
+    A database on a server is refused, since it uses free space again by itself.
     """
     from cronactors.cli.compact import compact_file
 
-    compact_file(find_database(file, config))
+    compact_file(find_database(file, config, option="FILE"))
+
+
+@cronactors.command()
+@click.argument("source", metavar="SOURCE")
+@click.argument("target", metavar="[TARGET]", required=False)
+@click.option("--user", metavar="ID", callback=_decode, help='Move the jobs of this user only, "" for the agent\'s own.')
+@click.option("--unmark", is_flag=True, help="Let a file that was moved be used again. It takes no TARGET.")
+@_config
+def copy(source: str, target: str | None, *, user: str | None, unmark: bool, config: str | None) -> None:
+    """Move all jobs of the file SOURCE, with their history, to the PostgreSQL database TARGET.
+
+    TARGET is a URL without a password. Default: the database that --config names, CRONACTORS_DB, or the one that ./agent.toml names.
+    No scheduler may be running on SOURCE, and TARGET must have no jobs, or with --user none of that user.
+
+    SOURCE is marked, so that no scheduler runs its jobs a second time: opening it is an error that names the server. With --user the jobs
+    are deleted from SOURCE instead.
+    """
+    from cronactors.cli.copy import copy_file, unmark_file
+
+    if not unmark:
+        copy_file(source, find_database(target, config, option="TARGET"), user_id=user)
+    elif target is not None or user is not None or config is not None:
+        raise click.UsageError("--unmark takes a file and nothing else")
+    else:
+        unmark_file(source)
 
 
 @cronactors.command("next")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from cronactors.errors import one_line
+from cronactors.errors import InvalidConfig, one_line
 from cronactors.storage.compaction import compact
+from cronactors.storage.postgres.address import is_postgres
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 _STEP = 1_000
@@ -15,8 +16,10 @@ def compact_file(database: str) -> None:
     """Compact a database, and print how much space came back.
 
     Raises:
-        CronError: The database cannot be used, or another process has it open.
+        CronError: The database cannot be used, is on a server, or another process has it open.
     """
+    if is_postgres(database):
+        raise InvalidConfig("compact is for a file: a PostgreSQL server uses the space of deleted rows again by itself (VACUUM)")
     before, after = compact(database)
     click.echo(
         f"compacted {one_line(database)}: {_size(before)} before, {_size(after)} now, {_size(max(0, before - after))} given back"

@@ -9,7 +9,7 @@ import click
 
 from cronactors.config_file import load_config
 from cronactors.settings import CronConfig
-from cronactors.storage.postgres.address import is_postgres, refuse_password, with_schema
+from cronactors.storage.postgres.address import DEFAULT_SCHEMA, is_postgres, refuse_password, with_schema
 
 DATABASE_VARIABLE = "CRONACTORS_DB"
 """The environment variable that names a database."""
@@ -18,15 +18,24 @@ DEFAULT_FILE = "agent.toml"
 _DEFAULT_NAME = "agent.db"
 
 
-def find_database(db: str | None, config: str | None) -> str:
+def find_database(db: str | None, config: str | None, *, option: str = "--db") -> str:
     """Find the database of a verb other than ``run``: ``--db``, ``--config``, CRONACTORS_DB, ``./agent.toml``, in this order.
+
+    Args:
+        db: The value of ``--db``.
+        config: The value of ``--config``.
+        option: The argument that ``db`` comes from, if it is not ``--db``.
+
+    Returns:
+        A path or an address; one from CRONACTORS_DB may have a password in it.
 
     Raises:
         click.UsageError: None of them is there.
+        InvalidConfig: An address that others can read has a password in it.
         CronError: The agent.toml cannot be read.
     """
     if db is not None:  # an empty path is refused when it is opened
-        return refuse_password(db, "--db") if is_postgres(db) else db
+        return _without_password(db, option)
     if config is not None:
         return database_of(load_config(config))
     if found := os.environ.get(DATABASE_VARIABLE):
@@ -38,8 +47,23 @@ def find_database(db: str | None, config: str | None) -> str:
     )
 
 
-def database_of(config: CronConfig) -> str:
-    """Find the database of an agent.toml: the one that it names, CRONACTORS_DB, or agent.db in its folder."""
-    assert config.file is not None
-    database = config.database or os.environ.get(DATABASE_VARIABLE) or str(Path(config.file).with_name(_DEFAULT_NAME))
-    return with_schema(database, config.schema) if is_postgres(database) else database
+def database_of(config: CronConfig, db: str | None = None) -> str:
+    """Find the database of an agent.toml: ``--db``, the one that it names, CRONACTORS_DB, or agent.db in its folder.
+
+    An address gets the schema that the file names, unless it names one itself.
+
+    Raises:
+        InvalidConfig: ``--db`` has a password in it.
+    """
+    if db is not None:
+        database = _without_password(db, "--db")
+    else:
+        assert config.file is not None
+        database = config.database or os.environ.get(DATABASE_VARIABLE) or str(Path(config.file).with_name(_DEFAULT_NAME))
+    if is_postgres(database) and config.schema != DEFAULT_SCHEMA:
+        return with_schema(database, config.schema)
+    return database
+
+
+def _without_password(database: str, option: str) -> str:
+    return refuse_password(database, option) if is_postgres(database) else database

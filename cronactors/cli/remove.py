@@ -11,6 +11,7 @@ import trio
 from cronactors import open_store
 from cronactors.actors.user_requests import ListOrigins
 from cronactors.errors import JobNotFound, one_line
+from cronactors.storage.postgres.address import is_postgres
 from cronactors.storage.rows import OriginRow
 
 
@@ -30,7 +31,9 @@ def remove_list(database: str, origin: str, *, yes: bool) -> None:
         raise JobNotFound(f"no job has the origin {one_line(origin, 100)}; {f'there are {known}' if known else 'no job has any'}")
     file = found[origin].file
     if file is not None:
-        click.echo(f"{one_line(file)} exists: as long as it lists jobs, its next start adds them as new ones, one-shots too")
+        may_exist = "" if is_postgres(database) else f"{one_line(file)} exists: "
+        it = one_line(file) if is_postgres(database) else "it"
+        click.echo(f"{may_exist}as long as {it} lists jobs, its next start adds them as new ones, one-shots too")
     if not yes:
         click.confirm(f"Remove {_count(found[origin].jobs)} of {one_line(origin)}?", abort=True)
     click.echo(f"removed {_count(trio.run(_remove, database, origin))} of {one_line(origin)}")
@@ -41,9 +44,10 @@ def _count(jobs: int) -> str:
 
 
 async def _read_origins(database: str) -> dict[str, OriginRow]:
-    """Read the lists of a database; ``file`` is None where that file is gone."""
+    """Read the lists of a database; ``file`` is None where that file is gone. On a server it may exist on any machine."""
     async with open_store(database, create=False) as store:
-        rows = await store._service.mailbox.call(ListOrigins(str(Path(store.path).parent)))
+        folder = None if is_postgres(database) else str(Path(store.path).parent)
+        rows = await store._service.mailbox.call(ListOrigins(folder))
         return {row.name: row._replace(file=None) if gone else row for row, gone in rows}
 
 

@@ -21,8 +21,9 @@ from cronactors.config_file import check_jobs_for_shell, load_config
 from cronactors.errors import CronError, InvalidConfig, JobNotFound, one_line
 from cronactors.executors import find_executor
 from cronactors.model import CronJob, JobContext, JobExecutor, JobResult
-from cronactors.origins import origin_of
+from cronactors.origins import check_origin, origin_of
 from cronactors.settings import CronConfig
+from cronactors.storage.postgres.address import is_postgres
 
 logger = logging.getLogger("cronactors.cli")
 
@@ -40,7 +41,7 @@ def run_file(
 
     Args:
         file: An agent.toml.
-        db: The path of the database; None: the one that the file names.
+        db: The path or the address of the database; None: the one that the file names.
         executor_name: ``"shell"`` or ``"package.module:function"``; None: the one that the file names.
         seconds: When to stop (s); None: never.
         shutdown_grace: How long runs may take after a signal (s); None: as the file says.
@@ -58,12 +59,14 @@ def run_file(
     config = load_config(file)
     if shutdown_grace is not None:
         config = attrs.evolve(config, shutdown_grace=shutdown_grace)
-    database = database_of(config) if db is None else db
+    database = database_of(config, db)
+    check_origin(config, database)
     executor_name = executor_name or config.executor
     if executor_name == "shell":
         check_jobs_for_shell(config)
     executor = _find_executor(executor_name, Path(config.file or file).parent)
-    session = _Session(config, database, executor, typed=TypedCommand.of(file, db), seconds=seconds, adopt=adopt)
+    typed = TypedCommand.of(file, None if db is None else database)
+    session = _Session(config, database, executor, typed=typed, seconds=seconds, adopt=adopt)
     return trio.run(session.run)
 
 
@@ -95,7 +98,7 @@ class _Session:
     ) -> None:
         self._config, self._database, self._executor, self._seconds, self._adopt = config, database, executor, seconds, adopt
         self._printer = Printer(on_reader_gone=self.stop_without_reader)
-        self._report = RunReport(config, database, typed, self._print_line)
+        self._report = RunReport(config, typed, self._print_line)
         self._database_scope = trio.CancelScope()
         self._block_scope = trio.CancelScope()
         self._in_block = False
@@ -145,8 +148,9 @@ class _Session:
 
     async def _hold_open(self, scheduler: CronScheduler) -> None:
         self._in_block = True
+        database = scheduler.store.path if is_postgres(self._database) else self._database  # never a password
         with self._block_scope:
-            self._report.header(scheduler._start_report)
+            self._report.header(scheduler._start_report, database)
             try:
                 self._report.jobs(await scheduler.store.list_jobs())
             finally:

@@ -59,24 +59,23 @@ class RunReport:
 
     Args:
         config: The file.
-        database: The path of the database.
         typed: Words for the commands that the header proposes.
         print_line: Prints a line.
     """
 
-    def __init__(self, config: CronConfig, database: str, typed: TypedCommand, print_line: Callable[[str], None]) -> None:
-        self._config, self._database, self._typed, self._print = config, database, typed, print_line
+    def __init__(self, config: CronConfig, typed: TypedCommand, print_line: Callable[[str], None]) -> None:
+        self._config, self._typed, self._print = config, typed, print_line
         self._running: dict[str, JobContext] = {}
         self._counts: Counter[RunStatus] = Counter()
         self._held_back: list[str] | None = []
         self._width = max([len(job.name) for job in config.jobs], default=0)
 
-    def header(self, start: StartReport) -> None:
-        """Print the version, the settings, and what the start has changed in lists of jobs."""
+    def header(self, start: StartReport, database: str) -> None:
+        """Print the version, the database and the settings, and what the start has changed in lists of jobs."""
         slots = self._config.max_concurrent_runs
         self._print(f"cronactors {__version__}")
         self._print(f"file      {one_line(self._config.file or '')}")
-        self._print(f"database  {one_line(self._database)}")
+        self._print(f"database  {one_line(database)}")
         self._print(f"zone      {self._config.timezone}")
         self._print(f"slots     {slots} {'run' if slots == 1 else 'runs'} at a time")
         for line in start.lines:

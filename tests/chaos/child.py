@@ -257,9 +257,9 @@ class Lives:
 
 
 @asynccontextmanager
-async def open_lives(options: Options, timeout: float) -> AsyncIterator[Lives]:
-    """Start the program; lives that are left at the end of the block are killed."""
-    command = [sys.executable, __file__, json.dumps(attrs.asdict(options))]
+async def open_lives(options: Options, timeout: float, program: str = __file__) -> AsyncIterator[Lives]:
+    """Start the program, or another one that calls `main`; lives that are left at the end of the block are killed."""
+    command = [sys.executable, program, json.dumps(attrs.asdict(options))]
     process = await trio.lowlevel.open_process(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}
     )

@@ -1,18 +1,16 @@
-"""Judges notifications: what receivers wrote down is compared with the file, which is read without the library."""
+"""Judges notifications: what receivers wrote down is compared with the store, which is read without the library."""
 
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Collection
-from contextlib import closing
 from pathlib import Path
 
 import attrs
 
 from cronactors import CronJob, CronRun, current_notification
-from tests.chaos.judge import append_line
+from tests.chaos.judge import append_line, read_rows
 
 RECEIVERS = ("notifier", "on_finish")
 
@@ -47,26 +45,21 @@ class Calls:
 
 
 def judge_notifications(db: str | Path, calls: Calls, *, receivers: Collection[str] = RECEIVERS, delivered: bool = True) -> str:
-    """Compare the file with the calls, and return the figures in words. Raises AssertionError if they disagree.
+    """Compare the store with the calls, and return the figures in words. Raises AssertionError if they disagree.
 
     Args:
-        db: The file.
+        db: The file, or the address of the server.
         calls: The calls that the receivers accepted.
         receivers: The receivers of every scheduler that finished a run.
         delivered: Nothing may be pending any more.
     """
-    with closing(sqlite3.connect(f"{Path(db).absolute().as_uri()}?mode=ro", uri=True)) as connection:
-        connection.execute("BEGIN")
-        finished = {
-            f"run:{run}"
-            for (run,) in connection.execute(
-                "SELECT id FROM runs WHERE started_at IS NOT NULL AND status IN ('success', 'failed', 'cancelled')"
-                " AND coalesce(cause, '') <> 'interrupted' AND coalesce(error, '') NOT LIKE 'interrupted: %'"
-            )
-        }
-        rows = connection.execute(
-            "SELECT coalesce(\"key\", 'run:' || run_id), receiver, job_id, status FROM notifications ORDER BY id"
-        ).fetchall()
+    found, rows = read_rows(
+        db,
+        "SELECT id FROM runs WHERE started_at IS NOT NULL AND status IN ('success', 'failed', 'cancelled')"
+        " AND coalesce(cause, '') <> 'interrupted' AND coalesce(error, '') NOT LIKE 'interrupted: %'",
+        "SELECT coalesce(\"key\", 'run:' || run_id), receiver, job_id, status FROM notifications ORDER BY id",
+    )
+    finished = {f"run:{run}" for (run,) in found}
     stored = Counter((key, receiver) for key, receiver, _, _ in rows)
     assert max(stored.values(), default=1) == 1, "an event has two rows for one receiver"
     expected = {(key, receiver) for key in finished for receiver in receivers}

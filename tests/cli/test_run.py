@@ -17,8 +17,9 @@ import trio
 import cronactors
 from cronactors import CronJob, CronRun, JobContext, JobSpec, NotificationStatus, OneShot, Receiver, RetryPolicy
 from tests.cli_command import COMMAND, QUICK, ROOT, SLOW, TIME, lines_of, start, write
+from tests.cli_stores import write_on_each
 
-__all__ = ["start", "write"]
+__all__ = ["start", "write", "write_on_each"]
 
 
 @pytest.mark.slow
@@ -44,8 +45,8 @@ def test_run_prints_header_runs_and_summary(start, write, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_second_start_continues_and_does_not_repeat_the_one_shot(start, write, tmp_path):
-    write(QUICK)
+def test_a_second_start_continues_and_does_not_repeat_the_one_shot(start, write_on_each, tmp_path):
+    write_on_each(QUICK)
     assert start("run", "--for", "0.7").end()[0] == 0
     code, text = start("run", "--for", "0.7").end()
     assert code == 0
@@ -80,8 +81,8 @@ def test_it_leaves_the_notifications_of_another_program_alone(start, write, tmp_
 
 
 @pytest.mark.slow
-def test_list_and_runs_while_a_scheduler_has_the_file_open(start, write):
-    write(QUICK)
+def test_list_and_runs_while_a_scheduler_has_the_file_open(start, write_on_each):
+    write_on_each(QUICK)
     running = start("run")
     for name in ("every", "once", "fails"):
         running.wait_for(f"{name} .*(success|failed)")
@@ -109,8 +110,8 @@ def test_list_and_runs_while_a_scheduler_has_the_file_open(start, write):
 
 
 @pytest.mark.slow
-def test_kill_9_after_a_run_has_started(start, write, tmp_path):
-    write(SLOW)
+def test_kill_9_after_a_run_has_started(start, write_on_each, tmp_path):
+    write_on_each(SLOW)
     first = start("run")
     first.wait_for("slow .*started")
     first.process.kill()
@@ -163,13 +164,13 @@ def test_a_second_signal_stops_at_once(start, write, tmp_path, number):
 
 
 @pytest.mark.slow
-def test_a_job_removed_from_the_file_is_removed_and_its_runs_stay(start, write):
-    write(QUICK)
+def test_a_job_removed_from_the_file_is_removed_and_its_runs_stay(start, write_on_each):
+    write_on_each(QUICK)
     first = start("run")
     first.wait_for("once .*success")
     first.process.send_signal(signal.SIGINT)
     assert first.end()[0] == 0
-    write(SLOW.replace("[ ! -e finish ]", "false"))
+    write_on_each(SLOW.replace("[ ! -e finish ]", "false"))
     assert start("run", "--for", "0.5").end()[0] == 0
     assert [job["name"] for job in json.loads(start("list", "--json").end()[1])] == ["slow"]
     assert len(json.loads(start("runs", "once", "--json").end()[1])) == 1
