@@ -36,7 +36,7 @@ BATCH = 100
 LOCK_TIMEOUT = 30.0
 """How long (s) a request waits for a locked file before it is refused with `StoreUnavailable`."""
 LOG_EVERY = 10.0
-"""How long (s) until a store that keeps failing is logged again."""
+"""How long (s) until it is logged again that the store fails, after it has worked in between."""
 _LOCK_PAUSES = (0.005, 0.1)  # seconds between attempts at a locked file, the first and the longest
 
 
@@ -233,11 +233,11 @@ class StoreActor:
         return False
 
     def _report_failure(self, reason: str) -> None:
-        """Log a failure, at most once every 10 s: a hundred runners may be retrying."""
+        """Log that the store has begun to fail, at most once every 10 s: a hundred runners may be retrying."""
         if self.observer is not None and self.last_error is None:
             self.observer.store_failed(reason)
         self.last_error = reason
-        if trio.current_time() >= self._logged_at + LOG_EVERY:
+        if not self._failure_logged and trio.current_time() >= self._logged_at + LOG_EVERY:
             self._logged_at = trio.current_time()
             self._failure_logged = True
             logger.warning("the store is failing: %s", reason)

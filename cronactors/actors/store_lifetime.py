@@ -24,6 +24,7 @@ from cronactors.actors.notification_requests import TakeOver
 from cronactors.actors.stopping import mark_stopping
 from cronactors.actors.storage_thread import Hop, in_place, storage_thread
 from cronactors.actors.store import Failed, Locked, StoreActor, run_batch
+from cronactors.backoff import backoff
 from cronactors.checks import text
 from cronactors.errors import CronError, InvalidConfig, SchedulerClosed, SchedulerCrashed, StoreUnavailable, shorten
 from cronactors.instants import Millis
@@ -48,7 +49,7 @@ OPEN_TIMEOUT = 10.0
 """How long (s) opening waits for a file that another process has locked."""
 TAKEN_OVER = 500
 """How many notifications of dead owners one transaction takes over at most."""
-_OPEN_PAUSE = 0.02  # seconds between two attempts
+_OPEN_PAUSES = (0.02, 0.5)  # seconds between two attempts, the first and the longest
 
 
 @attrs.frozen(kw_only=True)
@@ -205,13 +206,14 @@ def _opener(path: str, wall: Wall, *, schema: str, create: bool) -> Callable[[],
 async def _open(hop: Hop, opener: Callable[[], OpenedStorage]) -> OpenedStorage:
     """Open the store, trying for 10 s while another process is in the way. It can be cancelled between two attempts."""
     until = trio.current_time() + OPEN_TIMEOUT
-    while True:
+    for pause in backoff(*_OPEN_PAUSES):
         try:
             return await hop(opener)
         except Contended as error:
             if trio.current_time() >= until:
                 raise StoreUnavailable(str(error)) from error.__cause__
-        await trio.sleep(_OPEN_PAUSE)
+        await trio.sleep(min(pause, max(0.0, until - trio.current_time())))
+    raise AssertionError("backoff has no end")
 
 
 @asynccontextmanager

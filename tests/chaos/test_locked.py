@@ -20,7 +20,6 @@ from cronactors.actors import store as store_module, store_lifetime
 from cronactors.actors.storage_thread import in_place
 from cronactors.storage.errors import Contended
 from cronactors.storage.sqlite import SqliteStorage
-from cronactors.wallclock import system_wall
 from tests.chaos.judge import Ledger, judge
 
 BEAT = 0.01
@@ -221,13 +220,12 @@ async def test_opening_a_file_that_stays_locked_fails_in_the_end(tmp_path: Path,
         assert await store.list_jobs() == []
 
 
-async def test_opening_waits_ten_seconds_for_a_lock(autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch):
-    def storage(path: str, **_: object) -> SqliteStorage:
-        raise Contended(f"{path} is locked")
+async def test_opening_waits_ten_seconds_for_a_lock(autojump_clock: trio.testing.MockClock):
+    def opener() -> SqliteStorage:
+        raise Contended("agent.db is locked")
 
-    monkeypatch.setattr(store_lifetime, "SqliteStorage", storage)
     with pytest.raises(StoreUnavailable, match=r"agent\.db is locked"):
-        await store_lifetime._open(in_place, "agent.db", system_wall, create=True)
+        await store_lifetime._open(in_place, opener)
     assert 10 <= trio.current_time() < 10.1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import random
 import signal
 import time
@@ -52,7 +53,7 @@ QUICK = Size(
         "kill the server": 1,
     },
     pause=0.4,
-    limit=55,
+    limit=90,
 )
 FULL = Size(
     10_000,
@@ -101,6 +102,7 @@ async def run_undisturbed(options: Options) -> None:
 async def test_schedulers_and_server_fail_at_random_and_nothing_is_lost_or_doubled(
     size: Size, seed: int, figures: Callable[[str], None], tmp_path: Path
 ):
+    faulthandler.dump_traceback_later(2 * size.limit, exit=True)  # later than that of all tests
     chance = random.Random(seed)
     began = time.monotonic()
     with OwnServer(fsync="on", full_page_writes="on") as server:

@@ -27,7 +27,7 @@ def alerts(world) -> list[tuple[str, str]]:
 
 def add_receiver(world) -> None:
     """Let an owner of ours, 2, have the receiver mail."""
-    world.do(lambda storage: storage.insert_owner(storage.owners()[0]._replace(receivers='["mail"]')))
+    world.do(lambda storage: storage.insert_owner(storage.owners()[0]._replace(id=0, receivers='["mail"]')))
 
 
 def test_old_alerts_go_but_for_those_that_a_receiver_waits_for(world):

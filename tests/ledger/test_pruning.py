@@ -167,7 +167,7 @@ def pending(world) -> list[tuple[int | None, object]]:
 
 @pytest.mark.parametrize("receiver", ["on_finish", "mail"])
 def test_a_run_stays_while_a_receiver_that_exists_has_to_be_notified(world, receiver):
-    world.do(lambda storage: storage.insert_owner(storage.owners()[0]._replace(receivers='["mail"]')))
+    world.do(lambda storage: storage.insert_owner(storage.owners()[0]._replace(id=0, receivers='["mail"]')))
     job = world.add(HOURLY)
     run_days(world, 2)
     for run in world.history(job)[:3]:
@@ -180,7 +180,7 @@ def test_a_run_stays_while_a_receiver_that_exists_has_to_be_notified(world, rece
 
 
 def test_an_owner_that_has_been_silent_for_a_week_has_no_receivers_unless_it_is_ours(world):
-    world.do(lambda storage: storage.insert_owner(storage.owners()[0]._replace(receivers='["mail"]')))
+    world.do(lambda storage: storage.insert_owner(storage.owners()[0]._replace(id=0, receivers='["mail"]')))
     job = world.add(HOURLY)
     run_days(world, 8)
     notify(world, world.history(job)[0], "mail")

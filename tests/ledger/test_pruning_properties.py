@@ -52,7 +52,7 @@ class Life:
         self.passed = 0
         self.round_at = 0
         self.ran: Counter[tuple[str, int]] = Counter()
-        world.do(lambda storage: storage.insert_owner(storage.owners()[0]._replace(receivers=RECEIVERS)))
+        world.do(lambda storage: storage.insert_owner(storage.owners()[0]._replace(id=0, receivers=RECEIVERS)))
         clock = HistoryClock(announced_at=T0 - 1_000 * DAY, time=T0, wall=T0)
         world.do(pruning_clock.write, clock)
         self.jobs = [

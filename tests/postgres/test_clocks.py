@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -49,6 +50,7 @@ TICK = 0.3
 LEASE = 1_500
 PATIENCE = 30.0
 CLOCK = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+ASKS = re.compile(r"\btime\.time(_ns)?\b|\bsystem_wall\b|\bdatetime\.(now|utcnow)\b")
 TIMES = """SELECT 'jobs', created_at FROM jobs UNION SELECT 'jobs', anchor_at FROM jobs UNION SELECT 'owners', heartbeat_at FROM owners
  UNION SELECT 'runs', ready_at FROM runs UNION SELECT 'runs', started_at FROM runs UNION SELECT 'runs', completed_at FROM runs
  UNION SELECT 'notifications', created_at FROM notifications UNION SELECT 'run_output', at FROM run_output"""
@@ -136,6 +138,22 @@ async def until_success(store: CronStore, job_ids: list[str], runs: int = 1) -> 
             if all(done[job_id] >= runs for job_id in job_ids):
                 return ended
             await trio.sleep(0.05)
+
+
+def test_few_modules_ask_the_clock_of_the_machine() -> None:
+    """The command line only shows the time. Each of the others has its reason, and decides nothing about jobs on a server by it."""
+    package = ROOT / "cronactors"
+    files = (file for file in package.rglob("*.py") if not file.is_relative_to(package / "cli"))
+    asking = {str(file.relative_to(package)) for file in files if ASKS.search(file.read_text())}
+    assert asking == {
+        "wallclock.py",
+        "ids.py",  # the order of ids, for indexes
+        "actors/clock.py",  # whether the clock stands still
+        "actors/store_lifetime.py",  # gives it to a store in a file
+        "storage/file_state.py",  # the age of a file
+        "storage/sqlite_copying.py",  # of a file
+        "copying.py",  # when a file was moved, for people
+    }
 
 
 @pytest.mark.slow

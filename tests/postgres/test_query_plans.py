@@ -187,10 +187,10 @@ PLANS: dict[str, list[str]] = {
     "DELETE_META": ["meta_pkey (key)"],
     "ORIGINS": [  # all jobs that have an origin, for a list that a user asks for
         "all of jobs_origin",
-        "origins_pkey (name)",
+        "origins_name (md5(name))",
         "sort",
     ],
-    "DELETE_ORIGIN": ["origins_pkey (name)"],
+    "DELETE_ORIGIN": ["origins_name (md5(name))"],
     "STOPPING_OWNERS": ["all of stop_marks_pkey"],
     "UNMARK_STOPPING": ["stop_marks_pkey (owner)"],
     "JOBS locked": ["job_state_pkey (id)", "jobs_id_key (id)", "sort"],

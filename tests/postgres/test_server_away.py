@@ -25,7 +25,6 @@ from cronactors import (
     CronConfig,
     CronJob,
     CronRun,
-    CronScheduler,
     CronStore,
     Interval,
     JobContext,
@@ -282,11 +281,11 @@ async def test_a_scheduler_that_is_stopped_inside_a_transaction_delays_others_by
     work = Work()
     work.may_end.set()
     with trio.fail_after(55):
-        async with open_store(url) as alone, open_store(url) as beside:
+        async with open_store(url) as alone, open_store(url) as beside, open_scheduler(url, work) as other:
             ids = [await alone.add_job(f"job {number}", "it", Interval(3_600_000)) for number in range(2)]
             child = await trio.to_thread.run_sync(stopped, url, ids[0])
             try:
-                async with open_scheduler(url, work) as other, trio.open_nursery() as nursery:
+                async with trio.open_nursery() as nursery:
                     done = trio.Event()
 
                     async def add() -> None:
@@ -294,11 +293,11 @@ async def test_a_scheduler_that_is_stopped_inside_a_transaction_delays_others_by
                             name = f"new {len(took['beside'])}"
                             took["beside"].append(await timed(partial(beside.add_job, name, "it", Interval(3_600_000))))
 
-                    async def run(scheduler: CronScheduler) -> None:
-                        took["job"].append(await timed(partial(scheduler.run_now, ids[0])))
+                    async def run() -> None:
+                        took["job"].append(await timed(partial(other.run_now, ids[0])))
 
                     nursery.start_soon(add)
-                    nursery.start_soon(run, other)
+                    nursery.start_soon(run)
                     took["alone"].append(await timed(partial(alone.pause_job, ids[1])))
                     await until(lambda: took["job"])
                     done.set()
@@ -307,5 +306,6 @@ async def test_a_scheduler_that_is_stopped_inside_a_transaction_delays_others_by
             output, _ = await trio.to_thread.run_sync(child.communicate)
             assert output == "Locked\n"  # the server has ended its transaction
             assert (await alone.get_job(ids[0])).prompt == "it"
+    assert took["alone"][0] > 0.2  # it was in the way
     assert len(took["beside"]) > 5
     assert {name: max(times) < limit for name, times in took.items()} == {"alone": True, "job": True, "beside": True}, took

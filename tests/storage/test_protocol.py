@@ -5,6 +5,8 @@ Runs and the queue are in test_storage_runs.py, the comparison of both storages 
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 import pytest
 
 from cronactors.instants import LATEST
@@ -415,6 +417,19 @@ def test_a_fact_is_read_as_it_was_set_last_and_can_be_deleted(store: Storage) ->
     store.set_meta("colour", None)
     store.set_meta("shape", None)
     assert (store.meta("colour"), store.meta("size")) == (None, "3")
+
+
+def test_an_origin_may_be_as_long_as_a_path(store: Storage) -> None:
+    origin = "".join(
+        sha256(bytes([number])).hexdigest() for number in range(64)
+    )  # 4,096 characters that cannot be compressed to half of that
+    store.insert_jobs([job("a", origin=origin)])
+    store.set_origin(origin, origin)
+    store.set_origin(origin, "other")
+    assert store.origins() == [OriginRow(origin, "other", 1)]
+    assert [row.id for row in store.jobs_of_origin(origin)] == ["a"]
+    store.set_origin(origin, None)
+    assert store.origins() == [OriginRow(origin, None, 1)]
 
 
 def test_origins_are_those_that_jobs_have_each_with_its_file_and_number_of_jobs(store: Storage) -> None:

@@ -43,10 +43,10 @@ DELETE_OWNERS = "DELETE FROM @owners WHERE id = ANY($1)"
 META = 'SELECT value FROM @meta WHERE "key" = $1'
 SET_META = 'INSERT INTO @meta ("key", value) VALUES ($1, $2) ON CONFLICT ("key") DO UPDATE SET value = excluded.value'
 DELETE_META = 'DELETE FROM @meta WHERE "key" = $1'
-ORIGINS = """SELECT j.origin, o.file, count(*) FROM @jobs AS j LEFT JOIN @origins AS o ON o.name = j.origin
+ORIGINS = """SELECT j.origin, o.file, count(*) FROM @jobs AS j LEFT JOIN @origins AS o ON md5(o.name) = md5(j.origin)
  WHERE j.origin IS NOT NULL GROUP BY j.origin, o.file ORDER BY j.origin"""
-SET_ORIGIN = "INSERT INTO @origins (name, file) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET file = excluded.file"
-DELETE_ORIGIN = "DELETE FROM @origins WHERE name = $1"
+SET_ORIGIN = "INSERT INTO @origins (name, file) VALUES ($1, $2) ON CONFLICT (md5(name)) DO UPDATE SET file = excluded.file"
+DELETE_ORIGIN = "DELETE FROM @origins WHERE md5(name) = md5($1)"
 MARK_STOPPING = "INSERT INTO @stop_marks (owner) VALUES ($1) ON CONFLICT DO NOTHING"
 STOPPING_OWNERS = "SELECT owner FROM @stop_marks"
 UNMARK_STOPPING = "DELETE FROM @stop_marks WHERE owner = ANY($1)"
