@@ -51,7 +51,7 @@ def test_the_defaults_of_the_settings():
         "timezone": "UTC", "default_max_retries": 3, "default_timeout_secs": 7200, "max_concurrent_runs": 1,
         "max_concurrent_runs_total": None, "retry": RetryPolicy(delays=(30, 60, 300, 900, 3600), jitter=0), "cancel_grace": 5,
         "history": History(days=90, per_job=100_000, keep_last=100), "shutdown_grace": 5, "overdue_after": 300, "jobs": (),
-        "origin": None, "file": None, "database": None, "executor": None,
+        "origin": None, "file": None, "database": None, "executor": None, "schema": "cronactors",
     }  # fmt: skip
 
 

@@ -287,6 +287,7 @@ SPEC: Mapping[str, Maker] = {
     "data": bad_data,
 }
 CONFIG: Mapping[str, Maker] = {
+    "schema": bad_text(63),
     "timezone": bad_zone(),
     "default_max_retries": bad_whole(0, MAX_RETRIES),
     "default_timeout_secs": bad_number(0.001, MAX_TIMEOUT),

@@ -138,10 +138,10 @@ async def test_after_a_long_outage_everything_continues_within_two_seconds(
     """On virtual time, where a bound is exact: a longer outage must not mean a longer wait after it."""
     full, begin = False, SqliteStorage.begin
 
-    def start_if_there_is_room(storage: SqliteStorage, *, write: bool) -> bool:
+    def start_if_there_is_room(storage: SqliteStorage, *, write: bool, alone: bool = True) -> bool:
         if full and write:
             raise StoreUnavailable("agent.db: the disk is full")
-        return begin(storage, write=write)
+        return begin(storage, write=write, alone=alone)
 
     monkeypatch.setattr(SqliteStorage, "begin", start_if_there_is_room)
     start = now()

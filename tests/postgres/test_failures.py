@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from random import Random
 
@@ -26,8 +27,7 @@ from cronactors.storage.postgres.storage import PostgresStorage
 from cronactors.storage.protocol import Storage
 from tests.postgres.injection import BEGIN, COMMIT, ROLLBACK, SAVEPOINT, STATEMENT, at_statement, made_up, raise_at
 from tests.postgres.roles import RIGHTS, new_role, user_of
-from tests.postgres_server import OwnServer, new_database
-from tests.postgres_store import worker_database
+from tests.postgres_server import OwnServer, new_database, shared_server
 from tests.store_under_test import Names, Put, serving, store_name
 
 CONTENDED = ["55P03", "40P01", "40001"]
@@ -38,10 +38,16 @@ NOT_OURS = ["42P01", "42703", "3F000", "XX001", "XX002"]
 BUGS = ["22P02", "22003", "42601", "42883", "23502"]
 
 
+@cache
+def own_database() -> str:
+    """A database in which no other test has connections."""
+    return new_database(shared_server())
+
+
 @pytest.fixture
 def storage() -> Iterator[PostgresStorage]:
     """A storage without owners on the server of this process."""
-    with closing(PostgresStorage(worker_database(), schema="failing")) as opened:
+    with closing(PostgresStorage(own_database(), schema="failing")) as opened:
         opened._execute("DELETE FROM @owners")
         yield opened
 

@@ -153,6 +153,7 @@ def test_statements_lock_rows_in_order_or_wait_for_none() -> None:
 def test_only_who_writes_beside_others_locks_rows(beside_others: bool) -> None:
     """The statements that were sent are among those above, or these would prove nothing."""
     with closing(World(in_postgres)) as world:
+        world.storage._session._texts.clear()  # type: ignore[attr-defined]  # the storage may have served another test
         job_id = world.add(session_mode="main", user_id="ada")
         world.pass_time(MINUTE)
         if not beside_others:
