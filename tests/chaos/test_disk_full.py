@@ -164,7 +164,7 @@ async def test_after_a_long_outage_everything_continues_within_two_seconds(
         await trio.sleep(OUTAGE)
         assert [run.status for run in await scheduler.store.list_runs()] == [RunStatus.RUNNING] * 2
         assert scheduler.health().last_store_error is not None
-        assert count_lines("the store is failing") in range(OUTAGE // 10 - 2, OUTAGE // 10 + 2)
+        assert count_lines("the store is failing") == 1, "a line for each change"
         assert count_lines("the store is working again") == 0
         full = False
         await trio.sleep(2)
