@@ -23,7 +23,7 @@ from cronactors.ledger.due_moments import (
 )
 from cronactors.ledger.finish import finish_open_run
 from cronactors.ledger.new_rows import skipped_run, started_run, waiting_run
-from cronactors.ledger.open_runs import is_first_start, is_outdated_retry, waits_after_crashes
+from cronactors.ledger.open_runs import is_first_start, is_outdated_retry, sessions_of, waits_after_crashes
 from cronactors.ledger.run_requests import requested_data
 from cronactors.ledger.stored_values import check_policies, unreadable
 from cronactors.ledger.totals import total_of_all
@@ -47,8 +47,8 @@ class BlockedBy(Enum):
 
     TOTAL_LIMIT: as many runs are running as all schedulers of the file may run at a time; a finish, or a tick, changes that.
     NO_PROGRESS: something is due, and this claim neither started nor cancelled anything. It passed over `MOST_PASSED_OVER` rows, another
-    transaction decides about what is due, the owner was declared dead, or an index of a damaged file names rows that its table does not confirm. A claim at once
-    could spin; after a short pause it cannot.
+    transaction decides about what is due, the owner was declared dead, or an index of a damaged file names rows that its table does not
+    confirm. A claim at once could spin; after a short pause it cannot.
     """
 
     TOTAL_LIMIT = auto()
@@ -209,7 +209,7 @@ def _claim_together(storage: Storage, due: Sequence[DueItem], *, owner: int, now
 
 def _may_decide(storage: Storage, job: JobRow, run: RunRow | None = None) -> bool:
     """Hold what the runs of a job share with those of others; return False if another transaction holds it, and may change it."""
-    keys = [session for session in (job.session, run and run.session) if session is not None]
+    keys = sessions_of(job, run)
     if in_crash_loop(job.crashes):
         keys.append(CRASH_LOOP)
     return storage.hold(*keys, wait=False)

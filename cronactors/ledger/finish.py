@@ -14,6 +14,7 @@ from cronactors.instants import Millis
 from cronactors.ledger import alert_texts, alerting
 from cronactors.ledger.after_run import Consequences, JobAction, after_run
 from cronactors.ledger.new_rows import finish_values
+from cronactors.ledger.open_runs import sessions_of
 from cronactors.ledger.views import by_job
 from cronactors.ledger.waiting import (
     cancel_pending,
@@ -154,7 +155,7 @@ def finish_open_runs(storage: Storage, outcomes: Sequence[tuple[RunRow, Outcome]
         return [finish_open_run(storage, run, outcome, policy) for run, outcome in outcomes]
     now = storage.now()
     jobs = storage.jobs(job_ids)
-    storage.hold(*{session for run, _ in outcomes for session in _sessions(run, jobs.get(run.job_id))})
+    storage.hold(*{session for run, _ in outcomes for session in sessions_of(jobs.get(run.job_id), run)})
     requested = [(run, _as_requested(run, outcome, jobs.get(run.job_id))) for run, outcome in outcomes]
     finishes = [finish_values(run, outcome, now) for run, outcome in requested]
     took_effect = storage.store_finishes(finishes)
@@ -178,11 +179,6 @@ def finish_open_runs(storage: Storage, outcomes: Sequence[tuple[RunRow, Outcome]
     finished = [run for (run, _), stored in zip(requested, took_effect, strict=True) if stored]
     _release(storage, finished, jobs, consequences, others)
     return result
-
-
-def _sessions(run: RunRow, job: JobRow | None) -> list[str]:
-    """Return the sessions of a run and of the other runs of its job: what is decided about them concerns who waits for them."""
-    return [session for session in (run.session, job and job.session) if session is not None]
 
 
 def _as_requested(run: RunRow, outcome: Outcome, job: JobRow | None) -> Outcome:

@@ -26,6 +26,22 @@ HEARTBEAT_WITH_CLAIM: Millis = 1_000
 _ANY_LEASE: Millis = 2**62
 
 
+def add_owner(storage: Storage, this_process: ProcessIdentity, receivers: Collection[str], *, number: int = 0) -> int:
+    """Add an owner with a lease from now, and return its number: a new one, unless one is given."""
+    now = storage.now()
+    return storage.insert_owner(
+        OwnerRow(
+            number,
+            this_process.machine,
+            this_process.pid,
+            this_process.process_start,
+            heartbeat_at=now,
+            lease_until=now + LEASE,
+            receivers=json.dumps(sorted(receivers)),
+        )
+    )
+
+
 def renew(storage: Storage, owner: int) -> bool:
     """Send a heartbeat with a claim, so that its runs start with a whole lease, less `HEARTBEAT_WITH_CLAIM` at most.
 
@@ -67,8 +83,7 @@ def revive(storage: Storage, owner: int, this_process: ProcessIdentity, receiver
     """Give an owner that was declared dead a lease again, and its row if that was deleted; all its runs were taken over."""
     now = storage.now()
     if storage.owner(owner) is None:
-        process = (this_process.machine, this_process.pid, this_process.process_start)
-        storage.insert_owner(OwnerRow(owner, *process, now, now + LEASE, json.dumps(sorted(receivers))))
+        add_owner(storage, this_process, receivers, number=owner)
     else:
         storage.renew_lease(owner, now=now, until=now + LEASE, unless_later_than=now)
 

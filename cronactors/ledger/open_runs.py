@@ -16,6 +16,11 @@ def is_first_start(run: RunRow) -> bool:
     return run.status == RunStatus.PENDING and run.attempt == 1 and not run.manual
 
 
+def sessions_of(job: JobRow | None, run: RunRow | None) -> list[str]:
+    """Return the sessions of a run and of the other runs of its job: what is decided about them concerns who waits for them."""
+    return [session for session in (job and job.session, run and run.session) if session is not None]
+
+
 def is_outdated_retry(job: JobRow, run: RunRow, now: Millis) -> bool:
     """Return whether a run is a pending retry of a moment that is by now older than the job's misfire window.
 

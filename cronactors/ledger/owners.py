@@ -38,18 +38,7 @@ def register(storage: Storage, this_process: ProcessIdentity, receivers: Collect
     idle = [row for row in rows if row.id not in busy and row.heartbeat_at <= now]
     unseen = now - _WEEK
     storage.delete_owners([row.id for row in idle if _is_gone(row, this_process) or row.heartbeat_at < unseen])
-    lease_until = now + leases.LEASE
-    number = storage.insert_owner(
-        OwnerRow(
-            0,
-            this_process.machine,
-            this_process.pid,
-            this_process.process_start,
-            heartbeat_at=now,
-            lease_until=lease_until,
-            receivers=json.dumps(sorted(receivers)),
-        )
-    )
+    number = leases.add_owner(storage, this_process, receivers)
     _forget_stale_marks(storage, number, busy)
     return number
 
