@@ -28,6 +28,7 @@ from cronactors.settings import RetryPolicy
 from cronactors.storage.errors import Contended
 from cronactors.storage.moved import FileMoved, Move, Numbers
 from cronactors.storage.postgres.address import MISSING_EXTRA, split_schema
+from cronactors.storage.protocol import Storage
 from cronactors.storage.sqlite_copying import TABLES, SourceFile
 from cronactors.wallclock import system_wall
 
@@ -141,12 +142,12 @@ def _open_source(path: str) -> SourceFile:
     return _patiently(lambda: SourceFile(path))
 
 
-def _begin(file: SourceFile) -> None:
+def _begin(store: Storage) -> None:
     """Begin a write transaction, which keeps all others from writing."""
 
     def begin() -> None:
-        if not file.begin(write=True):
-            raise Contended(f"{file.name} is locked by another process")
+        if not store.begin(write=True):
+            raise Contended(f"{store.name} is locked by another process")
 
     _patiently(begin)
 
@@ -175,8 +176,10 @@ def _move(source: SourceFile, target: PostgresTarget, user_id: str | None, repor
         raise JobNotFound(f"{source.name} has no job and no run of the user {shorten(user_id)}")
     (move_id,) = new_ids(1)
     move = Move(id=move_id, to=target.name, at=system_wall(), user_id=user_id)
-    shift = target.reserve(source.highest(), user_id=user_id)
+    _begin(target)
     try:
+        shift = target.reserve(source.highest(), user_id=user_id)
+        target.commit()
         target.begin_move(move)
         _copy_tables(source, target, user_id, shift, totals=totals, report=report)
         _copy_facts(source, target, user_id)

@@ -15,7 +15,8 @@ PACKAGE = ROOT / "cronactors"
 
 # From the bottom to the top. A module imports modules of earlier lines only.
 LAYERS = """
-backoff errors instants storage.postgres.arrays storage.postgres.execution
+backoff errors instants storage.postgres.arrays storage.values
+storage.postgres.execution
 checks json_value storage.postgres.address storage.postgres.server_clock storage.pruning storage.run_output
 executor_options job_data retention storage.postgres.run_output tags
 schedules.calendar schedules.cron_fields schedules.finding schedules.zone_advice
@@ -32,10 +33,10 @@ run_output
 config_file ids owner run_context wallclock
 storage.creation storage.errors storage.file_state storage.migrations storage.moved storage.row_statement storage.rows storage.stop_marks
 alerts storage.history storage.postgres.columns storage.postgres.errors
-storage.postgres.connecting
+storage.history_reader storage.postgres.connecting
 ledger.notification_columns log_fields notifications run_stats storage.execution storage.notifications storage.postgres.history storage.postgres.jobs storage.postgres.listener storage.postgres.session storage.run_requests storage.schema storage.statements
 ledger.alert_texts storage.compaction storage.connection storage.postgres.migrations storage.postgres.notifications storage.postgres.run_requests storage.postgres.runs storage.protocol storage.sqlite_history storage.sqlite_jobs storage.sqlite_notifications storage.sqlite_run_output storage.sqlite_run_requests
-ledger.history ledger.pruning_clock ledger.totals storage.postgres.pruning storage.postgres.schema storage.sqlite_pruning
+ledger.history ledger.pruning_clock ledger.totals storage.opened storage.postgres.pruning storage.postgres.schema storage.sqlite_pruning
 storage.postgres.storage storage.sqlite
 storage.postgres.copying storage.sqlite_copying
 ledger.job_fields ledger.leases ledger.new_rows ledger.open_runs ledger.run_requests ledger.stored_values

@@ -10,7 +10,7 @@ import trio
 
 from cronactors.actors.exits import actor
 from cronactors.actors.pool import RunnerPool
-from cronactors.storage.protocol import OpenedStorage
+from cronactors.storage.opened import OpenedStorage
 
 logger = logging.getLogger("cronactors.runner")
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from functools import partial
@@ -36,8 +35,8 @@ from cronactors.settings import RetryPolicy
 from cronactors.spec import MAX_PATH
 from cronactors.storage.errors import Contended
 from cronactors.storage.file_state import absolute
+from cronactors.storage.opened import OpenedStorage, Watch
 from cronactors.storage.postgres.address import MISSING_EXTRA, is_postgres, split_schema
-from cronactors.storage.protocol import OpenedStorage, Watch
 from cronactors.storage.sqlite import SqliteStorage
 from cronactors.wallclock import VirtualTime, Wall, system_wall, virtual_time
 
@@ -105,7 +104,7 @@ class StoreService:
 
     async def mark_stopping(self, owners: Collection[int]) -> None:
         """Mark beside the file that owners are stopping; see `stopping.mark_stopping`."""
-        await mark_stopping(self.actor.storage, owners, in_place=self.virtual is not None)
+        await mark_stopping(self.storage, owners, in_place=self.virtual is not None)
 
     async def sign_off(self, owner: int, until: float) -> None:
         """Record that one owner has closed while the store stays open. The next owner recovers the runs that it could not finish.
@@ -180,7 +179,7 @@ async def store_service(path: str, *, schema: str, create: bool) -> AsyncIterato
             yield service
     else:
         async with storage_thread() as thread, _serving(thread, opener, None) as service:
-            thread.heartbeat = Heartbeats(service.actor.storage, service.owners)
+            thread.heartbeat = Heartbeats(service.storage, service.owners)
             try:
                 yield service
             finally:
@@ -226,7 +225,7 @@ async def _serving(hop: Hop, opener: Callable[[], OpenedStorage], virtual: Virtu
         path=storage.name,
         watch=storage.watch,
         wall=storage.wall,
-        seconds=_seconds(storage.wall),
+        seconds=storage.seconds,
         virtual=virtual,
         process=identify_this_process(),
         owners=set(),
@@ -248,14 +247,6 @@ async def _serving(hop: Hop, opener: Callable[[], OpenedStorage], virtual: Virtu
         raise
     finally:
         await hop(partial(_close, storage, (*service.owners, *service.not_signed_off)))
-
-
-def _seconds(wall: Wall) -> Callable[[], float]:
-    """Return the exact form of a wall clock, if it has one: a sleep is not to last for the rest of a millisecond."""
-    if wall is system_wall:
-        return time.time
-    exact: Callable[[], float] = getattr(wall, "seconds", lambda: wall() / 1000)
-    return exact
 
 
 def _may_be_damage(error: BaseException) -> bool:

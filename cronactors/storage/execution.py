@@ -7,15 +7,10 @@ from collections.abc import Iterable
 from typing import TypeAlias
 
 from cronactors.storage.errors import StorageErrors
-from cronactors.storage.row_statement import MANY, Row, RowStatement, Value
+from cronactors.storage.row_statement import MANY, RowStatement
+from cronactors.storage.values import Row, Value, integer
 
 Parameters: TypeAlias = Row | dict[str, Value]
-
-
-def integer(value: Value) -> int:
-    """Return the value of an INTEGER column."""
-    assert isinstance(value, int)
-    return value
 
 
 class Execution:

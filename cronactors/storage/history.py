@@ -6,15 +6,10 @@ A history has no end that we could count on, so each verb looks at a bounded num
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Generic, NamedTuple, Protocol, TypeVar
-
-import attrs
+from typing import Final, NamedTuple, Protocol
 
 from cronactors.instants import LATEST, Millis
-from cronactors.storage.row_statement import Value
 from cronactors.storage.rows import RunRow
-
-_Statement = TypeVar("_Statement")
 
 
 class RunFilter(NamedTuple):
@@ -138,50 +133,3 @@ class HistoryTable(Protocol):
     def times_from(self, run_id: int) -> RunTimes | None:
         """Return the times of the first run whose id is not less; None if there is none."""
         ...
-
-
-# For the storages that read it by SQL
-
-
-@attrs.frozen
-class Walk(Generic[_Statement]):
-    """The statements that walk along one index."""
-
-    window: _Statement
-    page: _Statement
-    count: _Statement
-
-
-@attrs.frozen
-class Walks(Generic[_Statement]):
-    """The four walks through a history."""
-
-    by_id: Walk[_Statement]
-    unsuccessful: Walk[_Statement]
-    running: Walk[_Statement]
-    of_job: Walk[_Statement]
-
-    def to_find(self, wanted: RunFilter) -> Walk[_Statement]:
-        """Return the walk that passes the fewest rows which are not wanted."""
-        if wanted.job_id is not None:
-            return self.of_job
-        if wanted.status == "running":
-            return self.running
-        return self.unsuccessful if wanted.status in ("failed", "cancelled", "skipped") else self.by_id
-
-
-def parameters(wanted: RunFilter, span: Span, **others: Value) -> dict[str, Value]:
-    """Return the values of the parameters of a statement that reads a span."""
-    before, down_to = span.before, span.down_to
-    return {
-        **wanted._asdict(),
-        "first": span.first,
-        "end": span.end,
-        "before_at": before.scheduled_at,
-        "before_manual": before.manual,
-        "before_attempt": before.attempt,
-        "down_to_at": down_to.scheduled_at,
-        "down_to_manual": down_to.manual,
-        "down_to_attempt": down_to.attempt,
-        **others,
-    }

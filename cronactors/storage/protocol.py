@@ -6,8 +6,7 @@ storage to this protocol.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from cronactors.instants import Millis
@@ -29,14 +28,6 @@ from cronactors.storage.rows import (
 )
 from cronactors.storage.run_output import OutputTable
 from cronactors.storage.run_requests import RunRequestTable
-
-
-class Watch(Protocol):
-    """Notices from outside whether other processes have written to a storage."""
-
-    def unchanged(self) -> bool:
-        """Return whether certainly nothing was written since the last call."""
-        ...
 
 
 class Storage(Protocol):
@@ -400,35 +391,4 @@ class Storage(Protocol):
 
     def unmark_stopping(self, owner: int) -> None:
         """Remove the mark of an owner when this transaction is committed."""
-        ...
-
-
-class OpenedStorage(Storage, Protocol):
-    """A storage as the store actor has opened it."""
-
-    @property
-    def wall(self) -> Callable[[], Millis]:
-        """The clock that it decides by; any thread may call it, at any time."""
-        ...
-
-    def lease_ends(self, owner: int) -> float | None:
-        """Return when the lease that this process has last renewed ends at the earliest, on the monotonic clock (s); any thread may ask.
-
-        None: it has renewed none; or no other process can write while this one cannot.
-        """
-        ...
-
-    def listen(self, heard: Callable[[], None], deaf: Callable[[bool], None]) -> AbstractContextManager[None]:
-        """Call ``heard`` while the block runs, on any thread, when another process has done what cannot wait for the next tick.
-
-        That may be missed. ``deaf`` is called with True once it is known that nothing can be heard, and with False when that is over.
-        """
-        ...
-
-    def watch(self) -> Watch:
-        """Return a watch that notices writes of other processes."""
-        ...
-
-    def close(self) -> None:
-        """Close it; a second time does nothing."""
         ...

@@ -15,10 +15,9 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from operator import attrgetter
-from typing import Final, TypeAlias
+from typing import Final
 
-Value: TypeAlias = str | int | float | None
-Row: TypeAlias = Sequence[Value]
+from cronactors.storage.values import Row, Value
 
 WIDTHS: Final = (16, 32, 64, 128)
 """The numbers of rows for which a statement has a text."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from operator import attrgetter
@@ -16,7 +17,6 @@ from cronactors.instants import LATEST, Millis
 from cronactors.storage import statements as sql
 from cronactors.storage.connection import connect, keeping_log
 from cronactors.storage.errors import Contended
-from cronactors.storage.execution import integer
 from cronactors.storage.file_state import LogWatch, database_files, file_ids
 from cronactors.storage.rows import (
     Claimed,
@@ -35,7 +35,8 @@ from cronactors.storage.sqlite_pruning import SqlitePruning
 from cronactors.storage.sqlite_run_output import SqliteOutput
 from cronactors.storage.sqlite_run_requests import SqliteRunRequests
 from cronactors.storage.stop_marks import StopMarks
-from cronactors.wallclock import sleep_until
+from cronactors.storage.values import integer
+from cronactors.wallclock import sleep_until, system_wall
 
 _MAX_ID: Final = 2**63 - 1
 
@@ -79,6 +80,10 @@ class SqliteStorage(SqliteJobs):
         index_gone = file_ids(self._files[:2]) == self._opened[:2] and file_ids(self._files) != self._opened
         with self._errors, keeping_log(Path(self._files[0])) if index_gone else nullcontext():
             self._db.close()
+
+    def seconds(self) -> float:
+        """Return the time of the wall clock."""
+        return time.time() if self.wall is system_wall else self.wall() / 1000
 
     def lease_ends(self, owner: int) -> None:
         """Return None: a process that is kept from the file keeps its runs."""

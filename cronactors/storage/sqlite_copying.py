@@ -11,14 +11,13 @@ from typing import Final, NamedTuple
 
 from cronactors.errors import StoreCorrupt
 from cronactors.storage import statements as sql
-from cronactors.storage.execution import integer
 from cronactors.storage.moved import MOVED_FACT, MOVED_ID, RENAMED, Move, Numbers
 from cronactors.storage.notifications import EpisodeRow, NotificationRow
 from cronactors.storage.postgres.columns import JOB_COLUMNS, STATE_COLUMNS, quoted
-from cronactors.storage.row_statement import Value
 from cronactors.storage.rows import RunRow
 from cronactors.storage.schema import APPLICATION_ID
 from cronactors.storage.sqlite import SqliteStorage
+from cronactors.storage.values import Value, integer
 from cronactors.wallclock import system_wall
 
 _JOB_IDS = "(SELECT id FROM jobs WHERE user_id = :user UNION SELECT job_id FROM runs WHERE user_id = :user)"

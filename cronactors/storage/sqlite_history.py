@@ -1,18 +1,12 @@
-"""The verbs of the storage in a SQLite file that read the history; `storage.history` documents them.
-
-We never let SQLite look for the next run that matches: it might read a history of a million rows before it finds one, while every
-claim waits. Each verb first finds the last row of a window, by a walk along an index that skips a fixed number of rows, and then
-filters the rows of that window. There are four walks: along the ids, along the moments of a job, and along the ids of the runs that
-did not succeed or are running, which are few.
-"""
+"""The verbs of the storage in a SQLite file that read the history: `history` documents them, and `history_reader` how they read it."""
 
 from __future__ import annotations
 
-from typing import Final
-
-from cronactors.storage.execution import Execution, integer
-from cronactors.storage.history import HistoryPage, Place, RunFigures, RunFilter, RunTimes, Span, Walk, Walks, parameters
+from cronactors.storage.execution import Execution
+from cronactors.storage.history import Place, RunFigures, RunTimes
+from cronactors.storage.history_reader import HistoryReader, Walk, Walks
 from cronactors.storage.rows import RunRow
+from cronactors.storage.values import Value, integer
 
 _RUN = ", ".join(f'"{name}"' for name in RunRow._fields)
 _FIGURES = ", ".join(RunFigures._fields)
@@ -53,49 +47,20 @@ PLACE_OF_RUN = f"SELECT {_PLACE} FROM runs WHERE id = ? AND job_id = ?"
 TIMES_FROM = "SELECT id, scheduled_at, coalesce(started_at, completed_at) FROM runs WHERE id >= ? ORDER BY id LIMIT 1"
 
 
-_WALKS: Final = Walks(
-    Walk(WINDOW_BY_ID, PAGE_BY_ID, COUNT_BY_ID),
-    Walk(WINDOW_UNSUCCESSFUL, PAGE_UNSUCCESSFUL, COUNT_UNSUCCESSFUL),
-    Walk(WINDOW_RUNNING, PAGE_RUNNING, COUNT_RUNNING_RUNS),
-    Walk(WINDOW_OF_JOB, PAGE_OF_JOB, COUNT_OF_JOB),
-)
-
-
-class SqliteHistory(Execution):
+class SqliteHistory(HistoryReader[str], Execution):
     """Reads the table runs. It shares the connection of a `SqliteStorage`."""
 
-    def _window(self, walk: Walk[str], wanted: RunFilter, span: Span, read: int) -> tuple[Span, Span | None]:
-        """Split a span into its first ``read`` rows along a walk, and the rest of it."""
-        row = self._fetch_one(walk.window, parameters(wanted, span, skipped=read - 1))
-        if row is None:
-            return span, None
-        last, of_job = Place._make(map(integer, row)), wanted.job_id is not None
-        return span.from_place(last, of_job=of_job), span.below(last, of_job=of_job)
+    walks = Walks(
+        by_id=Walk(WINDOW_BY_ID, PAGE_BY_ID, COUNT_BY_ID),
+        unsuccessful=Walk(WINDOW_UNSUCCESSFUL, PAGE_UNSUCCESSFUL, COUNT_UNSUCCESSFUL),
+        running=Walk(WINDOW_RUNNING, PAGE_RUNNING, COUNT_RUNNING_RUNS),
+        of_job=Walk(WINDOW_OF_JOB, PAGE_OF_JOB, COUNT_OF_JOB),
+        figures_by_id=FIGURES_BY_ID,
+        figures_of_job=FIGURES_OF_JOB,
+    )
 
-    def page(self, wanted: RunFilter, span: Span, *, limit: int, read: int) -> HistoryPage:
-        """Return a page of runs."""
-        walk = _WALKS.to_find(wanted)
-        window, rest = self._window(walk, wanted, span, read)
-        rows = list(map(RunRow._make, self._fetch(walk.page, parameters(wanted, window, limit=limit))))
-        if len(rows) == limit:
-            rest = span.below(Place.of(rows[-1]), of_job=wanted.job_id is not None)
-        return HistoryPage(rows, rest)
-
-    def count(self, wanted: RunFilter, span: Span, *, read: int) -> tuple[int, Span | None]:
-        """Count runs."""
-        walk = _WALKS.to_find(wanted)
-        window, rest = self._window(walk, wanted, span, read)
-        return integer(self._fetch(walk.count, parameters(wanted, window))[0][0]), rest
-
-    def figures(self, wanted: RunFilter, span: Span, *, limit: int, read: int) -> tuple[list[RunFigures], Span | None]:
-        """Return the figures of runs."""
-        walk, text = (_WALKS.by_id, FIGURES_BY_ID) if wanted.job_id is None else (_WALKS.of_job, FIGURES_OF_JOB)
-        window, rest = self._window(walk, wanted, span, read)
-        rows = self._fetch(text, parameters(wanted, window, limit=limit))
-        columns = len(Place._fields)
-        if len(rows) == limit:
-            rest = span.below(Place._make(map(integer, rows[-1][:columns])), of_job=wanted.job_id is not None)
-        return [RunFigures._make(row[columns:]) for row in rows], rest
+    def _rows(self, statement: str, values: dict[str, Value]) -> list[tuple[Value, ...]]:
+        return self._fetch(statement, values)
 
     def place(self, run_id: int, *, job_id: str) -> Place | None:
         """Return the place of a run of a job."""

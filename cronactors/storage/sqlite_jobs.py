@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from cronactors.instants import LATEST, Millis
 from cronactors.storage import statements as sql
-from cronactors.storage.execution import Execution, integer
+from cronactors.storage.execution import Execution
 from cronactors.storage.rows import SPEC, JobRow, JobState, OverdueMoment
+from cronactors.storage.values import integer
 from cronactors.tags import NO_TAGS, tags_to_find
 
 _job_state = sql.UPDATE_JOB_STATE.row_maker()

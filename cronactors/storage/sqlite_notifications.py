@@ -11,10 +11,11 @@ from typing import Final
 
 from cronactors.instants import Millis
 from cronactors.notifications import NotificationStatus
-from cronactors.storage.execution import Execution, integer
+from cronactors.storage.execution import Execution
 from cronactors.storage.notifications import AT_ONCE, PAGE_OF_IDS, EpisodeRow, NotificationRow, Settlement, run_of_key
-from cronactors.storage.row_statement import RowStatement, Value
+from cronactors.storage.row_statement import RowStatement
 from cronactors.storage.statements import last_number
+from cronactors.storage.values import Value, integer
 
 _NEVER: Final = 2**63 - 1
 

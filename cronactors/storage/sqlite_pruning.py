@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cronactors.instants import Millis
-from cronactors.storage.execution import Execution, integer
+from cronactors.storage.execution import Execution
 from cronactors.storage.pruning import NEWEST, KeptRun, PassedNotification, PassedRun, PendingNotification, Position
 from cronactors.storage.row_statement import RowStatement
 from cronactors.storage.sqlite_run_output import DELETE_PROGRESS
 from cronactors.storage.sqlite_run_requests import DELETE_REQUEST
+from cronactors.storage.values import integer
 
 SMALLEST_RUN = "SELECT min(id) FROM runs"
 GREATEST_RUN = "SELECT max(id) FROM runs"

@@ -26,7 +26,7 @@ from cronactors.storage.errors import Contended
 from cronactors.storage.postgres.address import hides_user
 from cronactors.storage.postgres.arrays import ArrayDumper
 from cronactors.storage.postgres.errors import first_line
-from cronactors.storage.postgres.execution import Value
+from cronactors.storage.values import Value
 
 OLDEST_SERVER: Final = 140_000
 CONNECT_TIMEOUT: Final = 5

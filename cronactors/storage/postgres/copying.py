@@ -7,7 +7,6 @@ which no other transaction sees. Their ids cannot collide with those of others, 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
@@ -19,8 +18,9 @@ from cronactors.errors import CronError, StoreUnavailable, shorten
 from cronactors.storage.moved import Move, Numbers
 from cronactors.storage.postgres.columns import quoted
 from cronactors.storage.postgres.errors import first_line
-from cronactors.storage.postgres.execution import Row, Rows, integer
+from cronactors.storage.postgres.execution import Rows
 from cronactors.storage.postgres.storage import PostgresStorage
+from cronactors.storage.values import Row, integer
 
 AT_ONCE: Final = 10_000
 """How many rows one COPY adds: at its end the server checks what they refer to, and each answer has a limit of time."""
@@ -36,15 +36,13 @@ INSERT_ORIGINS = Rows(
 )
 _NO_LIMITS = """SELECT set_config(name, CASE name WHEN 'lock_timeout' THEN '10s' ELSE '0' END, true) FROM pg_settings
  WHERE name IN ('statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout', 'lock_timeout')"""
-_WITHIN = 10.0  # (s) to wait for who is in the way
-_PAUSE = 0.05
 
 
 class PostgresTarget(PostgresStorage):
     """The store that rows are moved to. A missing schema is created."""
 
     def reserve(self, highest: Numbers, *, user_id: str | None) -> Numbers:
-        """Reserve the numbers of the rows that are to come.
+        """Reserve the numbers of the rows that are to come, inside a transaction that is alone.
 
         Args:
             highest: The highest numbers that the file has given.
@@ -56,29 +54,17 @@ class PostgresTarget(PostgresStorage):
         Raises:
             StoreUnavailable: There are rows already: of that user, or any.
         """
-        self._patiently(lambda: self.begin(write=True))
-        try:
-            if user_id is None and self._fetch_one(HAS_ROWS) is not None:
-                elsewhere = "move them into a schema without any, such as ?schema=NAME"
-                raise StoreUnavailable(f"{self.name} has jobs or a history of its own: {elsewhere}")
-            if user_id is not None and self._fetch_one(HAS_USER, [user_id]) is not None:
-                raise StoreUnavailable(f"{self.name} has jobs of the user {shorten(user_id)} already")
-            given = Numbers._make(map(integer, self._fetch(LAST_NUMBERS)[0]))
-            shift = Numbers(0, 0, 0) if user_id is None else given
-            for statement, last, added, top in zip(SET_LAST, given, shift, highest, strict=True):
-                if added + top > last:
-                    self._fetch(statement, [added + top])
-            self.commit()
-        finally:
-            self.rollback()
+        if user_id is None and self._fetch_one(HAS_ROWS) is not None:
+            elsewhere = "move them into a schema without any, such as ?schema=NAME"
+            raise StoreUnavailable(f"{self.name} has jobs or a history of its own: {elsewhere}")
+        if user_id is not None and self._fetch_one(HAS_USER, [user_id]) is not None:
+            raise StoreUnavailable(f"{self.name} has jobs of the user {shorten(user_id)} already")
+        given = Numbers._make(map(integer, self._fetch(LAST_NUMBERS)[0]))
+        shift = Numbers(0, 0, 0) if user_id is None else given
+        for statement, last, added, top in zip(SET_LAST, given, shift, highest, strict=True):
+            if added + top > last:
+                self._fetch(statement, [added + top])
         return shift
-
-    def _patiently(self, attempt: Callable[[], bool]) -> None:
-        until = time.monotonic() + _WITHIN
-        while not attempt():
-            if time.monotonic() > until:
-                raise StoreUnavailable(f"{self.name} was locked by other processes for {_WITHIN:.0f} s")
-            time.sleep(_PAUSE)
 
     def begin_move(self, move: Move) -> bool:
         """Begin the transaction of a move; return False if another process is carrying out this move."""

@@ -22,8 +22,8 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final, Protocol, TypeAlias
 
-Value: TypeAlias = str | int | float | None
-Row: TypeAlias = Sequence[Value]
+from cronactors.storage.values import Row, Value
+
 Parameters: TypeAlias = Sequence[Value | Sequence[Value]]
 
 _NAME = re.compile(r"(?<!:):([a-z_]+)")
@@ -137,9 +137,3 @@ class Execution:
     def _rows_of(self, statement: Rows, rows: Sequence[Row]) -> Iterator[tuple[Value, ...]]:
         """Carry out a statement with RETURNING for rows."""
         return iter(self._db.fetch(statement.text, statement.arrays(rows))) if rows else iter(())
-
-
-def integer(value: Value) -> int:
-    """Return the value of a bigint column."""
-    assert isinstance(value, int)
-    return value

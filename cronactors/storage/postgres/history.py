@@ -1,17 +1,16 @@
-"""The verbs of the storage on PostgreSQL that read the history; `storage.history` documents them.
+"""The verbs of the storage on PostgreSQL that read the history; `storage.history` documents them, and `history_reader` how they read it.
 
-As in SQLite each verb first finds the last row of a window, by a walk along one index, and then filters the rows of that window.
-PostgreSQL takes that index, since it cannot take another one: `execution` explains ``+id``, ``job_id || ''`` and ``OFFSET 0``.
+PostgreSQL takes the index of a walk, since it cannot take another one: `execution` explains ``+id``, ``job_id || ''`` and ``OFFSET 0``.
 """
 
 from __future__ import annotations
 
-from typing import Final
-
-from cronactors.storage.history import HistoryPage, Place, RunFigures, RunFilter, RunTimes, Span, Walk, Walks, parameters
+from cronactors.storage.history import Place, RunFigures, RunTimes
+from cronactors.storage.history_reader import HistoryReader, Walk, Walks
 from cronactors.storage.postgres.columns import RUNNING, quoted
-from cronactors.storage.postgres.execution import Execution, Named, integer
+from cronactors.storage.postgres.execution import Execution, Named
 from cronactors.storage.rows import RunRow
+from cronactors.storage.values import Value, integer
 
 _RUN = quoted(RunRow._fields)
 _FIGURES = quoted(RunFigures._fields)
@@ -51,49 +50,21 @@ FIGURES_OF_JOB = Named(f"SELECT {_PLACE}, {_FIGURES} {_OF_JOB} AND {_WANTED} {_M
 PLACE_OF_RUN = f"SELECT {_PLACE} FROM @runs WHERE id = $1 AND job_id || '' = $2"
 TIMES_FROM = "SELECT id, scheduled_at, coalesce(started_at, completed_at) FROM @runs WHERE id >= $1 ORDER BY id LIMIT 1"
 
-_WALKS: Final = Walks(
-    Walk(WINDOW_BY_ID, PAGE_BY_ID, COUNT_BY_ID),
-    Walk(WINDOW_UNSUCCESSFUL, PAGE_UNSUCCESSFUL, COUNT_UNSUCCESSFUL),
-    Walk(WINDOW_RUNNING, PAGE_RUNNING, COUNT_RUNNING_RUNS),
-    Walk(WINDOW_OF_JOB, PAGE_OF_JOB, COUNT_OF_JOB),
-)
 
-
-class PostgresHistory(Execution):
+class PostgresHistory(HistoryReader[Named], Execution):
     """Reads the table runs. It shares the connection of a `PostgresStorage`."""
 
-    def _window(self, walk: Walk[Named], wanted: RunFilter, span: Span, read: int) -> tuple[Span, Span | None]:
-        """Split a span into its first ``read`` rows along a walk, and the rest of it."""
-        rows = self._fetch_named(walk.window, parameters(wanted, span, skipped=read - 1))
-        if not rows:
-            return span, None
-        last, of_job = Place._make(map(integer, rows[0])), wanted.job_id is not None
-        return span.from_place(last, of_job=of_job), span.below(last, of_job=of_job)
+    walks = Walks(
+        by_id=Walk(WINDOW_BY_ID, PAGE_BY_ID, COUNT_BY_ID),
+        unsuccessful=Walk(WINDOW_UNSUCCESSFUL, PAGE_UNSUCCESSFUL, COUNT_UNSUCCESSFUL),
+        running=Walk(WINDOW_RUNNING, PAGE_RUNNING, COUNT_RUNNING_RUNS),
+        of_job=Walk(WINDOW_OF_JOB, PAGE_OF_JOB, COUNT_OF_JOB),
+        figures_by_id=FIGURES_BY_ID,
+        figures_of_job=FIGURES_OF_JOB,
+    )
 
-    def page(self, wanted: RunFilter, span: Span, *, limit: int, read: int) -> HistoryPage:
-        """Return a page of runs."""
-        walk = _WALKS.to_find(wanted)
-        window, rest = self._window(walk, wanted, span, read)
-        rows = list(map(RunRow._make, self._fetch_named(walk.page, parameters(wanted, window, limit=limit))))
-        if len(rows) == limit:
-            rest = span.below(Place.of(rows[-1]), of_job=wanted.job_id is not None)
-        return HistoryPage(rows, rest)
-
-    def count(self, wanted: RunFilter, span: Span, *, read: int) -> tuple[int, Span | None]:
-        """Count runs."""
-        walk = _WALKS.to_find(wanted)
-        window, rest = self._window(walk, wanted, span, read)
-        return integer(self._fetch_named(walk.count, parameters(wanted, window))[0][0]), rest
-
-    def figures(self, wanted: RunFilter, span: Span, *, limit: int, read: int) -> tuple[list[RunFigures], Span | None]:
-        """Return the figures of runs."""
-        walk, statement = (_WALKS.by_id, FIGURES_BY_ID) if wanted.job_id is None else (_WALKS.of_job, FIGURES_OF_JOB)
-        window, rest = self._window(walk, wanted, span, read)
-        rows = self._fetch_named(statement, parameters(wanted, window, limit=limit))
-        columns = len(Place._fields)
-        if len(rows) == limit:
-            rest = span.below(Place._make(map(integer, rows[-1][:columns])), of_job=wanted.job_id is not None)
-        return [RunFigures._make(row[columns:]) for row in rows], rest
+    def _rows(self, statement: Named, values: dict[str, Value]) -> list[tuple[Value, ...]]:
+        return self._fetch_named(statement, values)
 
     def place(self, run_id: int, *, job_id: str) -> Place | None:
         """Return the place of a run of a job."""

@@ -11,8 +11,9 @@ from typing import Final
 
 from cronactors.instants import LATEST, Millis
 from cronactors.storage.postgres.columns import JOB_COLUMNS, PENDING, RUNNING, STATE_COLUMNS, assignments, quoted, types
-from cronactors.storage.postgres.execution import Execution, Rows, integer
+from cronactors.storage.postgres.execution import Execution, Rows
 from cronactors.storage.rows import DueItem, JobRow, JobState, NextTimes, OverdueMoment
+from cronactors.storage.values import integer
 from cronactors.tags import NO_TAGS, tags_to_find
 
 _ROW = ", ".join(f'{"s" if name in STATE_COLUMNS else "j"}."{name}"' for name in JobRow._fields)

@@ -15,7 +15,8 @@ from cronactors.instants import Millis
 from cronactors.notifications import NotificationStatus
 from cronactors.storage.notifications import AT_ONCE, PAGE_OF_IDS, EpisodeRow, NotificationRow, Settlement, run_of_key
 from cronactors.storage.postgres.columns import quoted
-from cronactors.storage.postgres.execution import Execution, Named, Rows, Value, integer
+from cronactors.storage.postgres.execution import Execution, Named, Rows
+from cronactors.storage.values import Value, integer
 
 _NEVER: Final = 2**63 - 1
 

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from cronactors.instants import Millis
 from cronactors.storage.postgres.columns import quoted
-from cronactors.storage.postgres.execution import Execution, integer
+from cronactors.storage.postgres.execution import Execution
 from cronactors.storage.postgres.run_output import DELETE_PROGRESS
 from cronactors.storage.postgres.run_requests import DELETE_REQUESTS
 from cronactors.storage.pruning import NEWEST, KeptRun, PassedNotification, PassedRun, PendingNotification, Position
+from cronactors.storage.values import integer
 
 RUN_IDS = "SELECT (SELECT min(id) FROM @runs), (SELECT max(id) FROM @runs)"
 RUNS_AFTER = """SELECT id, job_id, coalesce(completed_at, started_at, ready_at), coalesce(started_at, completed_at, ready_at)

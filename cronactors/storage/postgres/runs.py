@@ -11,9 +11,10 @@ from typing import Final
 
 from cronactors.instants import LATEST, Millis
 from cronactors.storage.postgres.columns import PENDING, RUNNING, quoted, types
-from cronactors.storage.postgres.execution import Rows, integer
+from cronactors.storage.postgres.execution import Rows
 from cronactors.storage.postgres.jobs import PostgresJobs
 from cronactors.storage.rows import Claimed, PlainFinish, RunFinish, RunRow
+from cronactors.storage.values import integer
 
 _MAX_ID: Final = 2**63 - 1
 

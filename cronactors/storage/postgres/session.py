@@ -29,8 +29,9 @@ from cronactors.storage.postgres.connecting import (
     set_up,
 )
 from cronactors.storage.postgres.errors import NOT_PREPARED, ServerErrors, is_lost
-from cronactors.storage.postgres.execution import Parameters, Value
+from cronactors.storage.postgres.execution import Parameters
 from cronactors.storage.postgres.server_clock import ServerClock
+from cronactors.storage.values import Value
 
 logger = logging.getLogger("cronactors.store")
 

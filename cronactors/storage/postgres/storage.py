@@ -17,7 +17,6 @@ from cronactors.instants import Millis
 from cronactors.model import Trigger
 from cronactors.storage.errors import Contended
 from cronactors.storage.postgres.columns import quoted
-from cronactors.storage.postgres.execution import integer
 from cronactors.storage.postgres.history import PostgresHistory
 from cronactors.storage.postgres.listener import Listener
 from cronactors.storage.postgres.notifications import PostgresNotifications
@@ -28,6 +27,7 @@ from cronactors.storage.postgres.runs import PostgresRuns
 from cronactors.storage.postgres.schema import open_schema
 from cronactors.storage.postgres.session import Session
 from cronactors.storage.rows import JobRow, OriginRow, OwnerRow, RunRow
+from cronactors.storage.values import integer
 
 _OWNER = quoted(OwnerRow._fields)
 
@@ -197,7 +197,7 @@ class PostgresStorage(PostgresRuns):
 
     def wait_until(self, instant: Millis, *, longest: Millis) -> None:
         """Sleep by the estimated time of the server."""
-        wait = instant / 1000 - self._session.clock.seconds()
+        wait = instant / 1000 - self.seconds()
         if wait > 0:
             time.sleep(min(wait, longest / 1000))
 
@@ -253,6 +253,10 @@ class PostgresStorage(PostgresRuns):
         """Renew a lease, and remember it."""
         for row in map(OwnerRow._make, self._fetch(RENEW_LEASE, [now, until, owner, unless_later_than])):
             self._renewing[owner] = _Renewed(row, self._session.sent_at + (until - now) / 1000)
+
+    def seconds(self) -> float:
+        """Return the estimated time of the server."""
+        return self._session.clock.seconds()
 
     def lease_ends(self, owner: int) -> float | None:
         """Return when the lease ends that the last commit has renewed."""
