@@ -210,13 +210,13 @@ def _copy_facts(source: SourceFile, target: PostgresTarget, user_id: str | None)
     jobs of other users only the latter matter: the jobs may have moments from older rules, so all are to be looked at again. Not copied are
     facts about schedulers: since when one is running, their totals, and jumps of the clock of their machine.
     """
-    history, rules = (source.meta(key) for key in (pruning_clock._FACT, zone_changes._FACT))
+    history, rules = (source.meta(key) for key in (pruning_clock.HISTORY_FACT, zone_changes.RULES_FACT))
     if user_id is None and history is not None:
-        target.set_meta(pruning_clock._FACT, history)
+        target.set_meta(pruning_clock.HISTORY_FACT, history)
     if user_id is None and rules is not None:
-        target.set_meta(zone_changes._FACT, rules)
-    elif (known := zone_changes._rules_of(target)) is not None:
-        zone_changes._note_older(target, known)
+        target.set_meta(zone_changes.RULES_FACT, rules)
+    elif (known := zone_changes.rules_of(target)) is not None:
+        zone_changes.note_older(target, known)
 
 
 def _commit(source: SourceFile, target: PostgresTarget, move: Move) -> None:

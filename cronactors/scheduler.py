@@ -22,7 +22,7 @@ from cronactors.errors import InvalidJob, SchedulerClosed, WouldDeadlock, shorte
 from cronactors.instants import from_millis
 from cronactors.job_data import FROM_JOB, FromJob
 from cronactors.json_value import JsonInput
-from cronactors.ledger.zone_changes import RulesOfFile
+from cronactors.ledger.zone_changes import RulesOfStore
 from cronactors.model import CronRun, Explanation, Health
 from cronactors.origins import StartReport
 from cronactors.store import CronStore
@@ -45,7 +45,7 @@ class Actors:
     clock: Clock
     patrol: Patrol
     pruner: Pruner
-    rules: RulesOfFile
+    rules: RulesOfStore
 
 
 @final

@@ -28,7 +28,7 @@ from cronactors.ledger import (
 from cronactors.ledger.claim import Claims
 from cronactors.ledger.notifications import Deliverable
 from cronactors.ledger.run_output import NewOutput
-from cronactors.ledger.zone_changes import RulesOfFile, note_rules
+from cronactors.ledger.zone_changes import RulesOfStore, note_rules
 from cronactors.model import Cause, CronRun
 from cronactors.owner import ProcessIdentity
 from cronactors.policy import Outcome
@@ -59,7 +59,7 @@ class Registered:
     owner: int
     last_seen: Millis | None
     latest_added_at: Millis | None
-    rules: RulesOfFile
+    rules: RulesOfStore
     pending: int
     deletes_from: Millis | None
 

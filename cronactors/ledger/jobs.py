@@ -13,7 +13,7 @@ from cronactors.ledger.open_runs import holder
 from cronactors.ledger.pruning_clock import decided_until
 from cronactors.ledger.stored_values import schedule_of, timing_of
 from cronactors.ledger.waiting import cancel_pending, delete_job, disable_job, release_crash_loops, release_first, skip_due
-from cronactors.ledger.zone_changes import note_older_rules
+from cronactors.ledger.zone_changes import note_rules_of_new_moments
 from cronactors.model import Cause, Overlap, RunStatus
 from cronactors.policy import Moments, Timing, in_crash_loop
 from cronactors.schedules.fire_times import ONE_SHOT_GRACE, first_moment
@@ -55,7 +55,7 @@ def add_jobs(storage: Storage, specs: Sequence[tuple[str, JobSpec]], defaults: D
     refuse_duplicates(spec for _, spec in specs)
     for user_id, name in storage.jobs_named([name_key(spec) for _, spec in specs]):
         raise DuplicateJob(f"name {shorten(name)} is taken{_whose(user_id)}")
-    note_older_rules(storage)
+    note_rules_of_new_moments(storage)
     now = storage.now()
     # A server ends a transaction from which it hears nothing for 2 s: that is less than ten thousand rows may take on a busy machine.
     for first in range(0, len(specs), _AT_ONCE):
@@ -190,7 +190,7 @@ def update_job(storage: Storage, job_id: str, changes: JobChanges) -> JobRow:
     new = with_columns(job, columns)
     if new.name != job.name and find_named(storage, new.name, new.user_id) is not None:
         raise DuplicateJob(f"name {shorten(new.name)} is taken{_whose(new.user_id)}")
-    note_older_rules(storage)
+    note_rules_of_new_moments(storage)
     return edit_job(storage, job, new, storage.now())
 
 

@@ -32,7 +32,7 @@ LONGEST_LEAD: Millis = 31 * DAY
 from now to them without a greater jump: otherwise the wall clock shows a time of its own, such as 1970, or was ahead before."""
 
 _AT_ONCE: Millis = 0
-_FACT = "history"
+HISTORY_FACT = "history"
 _MOST_LIMITS = 4
 _FIRST_RUNS = 64
 
@@ -143,7 +143,7 @@ def _key(limits: History) -> str:
 def read(storage: Storage) -> HistoryClock | None:
     """Return the clock of the history; None: no scheduler with a `History` has used this storage, or the fact cannot be read."""
     try:
-        fields = json.loads(storage.meta(_FACT) or "null")
+        fields = json.loads(storage.meta(HISTORY_FACT) or "null")
         if fields is None:
             return None
         cursors = {str(key): Cursors(**each) for key, each in fields.pop("cursors").items()}
@@ -158,7 +158,7 @@ def read(storage: Storage) -> HistoryClock | None:
 
 def write(storage: Storage, clock: HistoryClock) -> None:
     """Store the clock of the history."""
-    storage.set_meta(_FACT, json.dumps(attrs.asdict(clock)))
+    storage.set_meta(HISTORY_FACT, json.dumps(attrs.asdict(clock)))
 
 
 def start(storage: Storage, limits: History, *, elapsed: Millis = 0) -> Millis | None:

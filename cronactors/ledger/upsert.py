@@ -14,7 +14,7 @@ from cronactors.ledger.job_fields import Defaults, columns_of_spec, with_columns
 from cronactors.ledger.jobs import edit_job, name_key, new_job, refuse_duplicates
 from cronactors.ledger.stored_values import stored_schedule
 from cronactors.ledger.waiting import delete_job
-from cronactors.ledger.zone_changes import note_older_rules
+from cronactors.ledger.zone_changes import note_rules_of_new_moments
 from cronactors.schedules.schedule import OneShot
 from cronactors.schedules.schedule_json import schedule_to_json
 from cronactors.schedules.zones import is_zone
@@ -73,7 +73,7 @@ def upsert_jobs(storage: Storage, listed: JobList, defaults: Defaults) -> Upsert
     refuse_duplicates(spec for _, spec in listed.specs)
     if listed.origin is not None:
         _take_former(storage, listed, listed.origin)
-    note_older_rules(storage)
+    note_rules_of_new_moments(storage)
     now = storage.now()
     found = storage.jobs_named([name_key(spec) for _, spec in listed.specs])
     if listed.origin is not None:

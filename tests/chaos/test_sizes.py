@@ -24,7 +24,7 @@ from cronactors import (
     open_store,
 )
 from cronactors.instants import Millis, to_millis
-from cronactors.ledger.zone_changes import recompute_page
+from cronactors.ledger.zone_changes import mark_recomputed
 from cronactors.schedules.schedule_json import schedule_to_json
 from cronactors.spec import MAX_PROMPT
 from cronactors.storage.rows import JobRow, RunRow
@@ -59,7 +59,7 @@ async def fill(file: Path, *, jobs: int, history: int, at: Millis = AT + YEAR) -
         storage.insert_runs([past_run(n, n % jobs) for n in range(first, min(last, history))])
         storage.commit()
     assert storage.begin(write=True)
-    recompute_page(storage, after=max(jobs, history) + 1, limit=1)  # the rules are stored, so a start computes nothing again
+    mark_recomputed(storage)  # the rules are stored, so a start computes nothing again
     storage.commit()
     storage.close()
 

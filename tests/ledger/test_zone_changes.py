@@ -70,8 +70,9 @@ def start(world: World) -> int:
     after: int | None = 0
     total = 0
     while after is not None:
-        after, moved = world.do(zone_changes.recompute_page, after=after, limit=2)
-        total += moved
+        after, ids = world.do(zone_changes.find_older, after=after, limit=2)
+        total += world.do(zone_changes.recompute, ids)
+    world.do(zone_changes.mark_recomputed)
     return total
 
 
@@ -292,9 +293,35 @@ def test_a_row_with_a_number_that_is_no_time_stops_no_other_job(world: World, sp
     "text", ["{}", "[]", "17", "nothing", '{"rules": "2026a/1", "since": 1, "done": true, "before": null, "more": 1}']
 )
 def test_a_fact_of_another_shape_is_written_again(world: World, text: str) -> None:
+    world.add(Cron("0 9 * * *"), timezone=ZONE)
     world.do(lambda storage: storage.set_meta("rules", text))
     with world_rules(NEW, 0):
-        assert world.do(zone_changes.note_rules) == zone_changes.RulesOfFile(NEW, T0, done=False, before=None)
+        assert world.do(zone_changes.note_rules) == zone_changes.RulesOfStore(NEW, T0, done=False, before=None)
+
+
+def test_a_new_store_has_nothing_to_recompute(world: World) -> None:
+    with world_rules(NEW, 0):
+        assert world.do(zone_changes.note_rules) == zone_changes.RulesOfStore(NEW, T0, done=True, before=None)
+
+
+def test_who_adds_the_first_job_of_a_store_leaves_nothing_to_recompute(world: World) -> None:
+    with world_rules(NEW, 0):
+        world.add(Cron("0 9 * * *"), timezone=ZONE)
+        assert world.do(zone_changes.note_rules).done
+        assert world.do(zone_changes.find_older, after=0, limit=1) == (None, [])
+
+
+def test_a_walk_ends_once_another_process_has_done_the_rest(world: World) -> None:
+    with world_rules(OLD, 1):
+        first, second = (world.add(Cron("0 9 * * *"), timezone=ZONE) for _ in range(2))
+    with world_rules(NEW, 0):
+        world.do(zone_changes.note_rules)
+        after, ids = world.do(zone_changes.find_older, after=0, limit=1)
+        assert (after is not None, ids) == (True, [first])
+        assert world.do(zone_changes.recompute, [first]) == 1
+        assert world.do(zone_changes.recompute, [first, second]) == 1  # the first is up to date already
+        world.do(zone_changes.mark_recomputed)
+        assert world.do(zone_changes.find_older, after=after, limit=1) == (None, [])
 
 
 offsets = st.sampled_from([-1, -0.5, 0, 0.5, 1, 2])

@@ -13,15 +13,18 @@ import psycopg
 import pytest
 
 from cronactors.actors.actor_requests import Finished, Recover, RenewLeases
+from cronactors.actors.mailbox import Request
 from cronactors.actors.notification_requests import Settle
 from cronactors.actors.user_requests import AddJobs, PauseJob, RemoveJob, RequestCancel, RequestRun
 from cronactors.errors import DuplicateJob, JobBusy
-from cronactors.ledger import leases
+from cronactors.ledger import leases, zone_changes
 from cronactors.ledger.claim import BlockedBy, Claims
 from cronactors.ledger.leases import LEASE
 from cronactors.ledger.notifications import CallResult, Deliverable
+from cronactors.ledger.zone_changes import RulesOfStore
 from cronactors.model import RunStatus
 from cronactors.notifications import NotificationStatus
+from cronactors.schedules import zone_rules
 from cronactors.settings import RetryPolicy
 from cronactors.storage.rows import CRASH_LOOP, RunRow, session_key
 from tests.ledger_world import DAY, DEFAULTS, FAILURE, HOUR, HOURLY, MINUTE, MINUTELY, T0, World, at, process
@@ -74,17 +77,22 @@ def claim_beside_finish(world: World, locks: Locks, *, claim_first: bool) -> str
     using = world.claim_one()
     waiting = in_session(world, world.now + MINUTE)
     world.pass_time(MINUTE)
+    carry_out_both(world, locks, claim(there), finish(world, using), claim_first=claim_first)
+    world.claim()
+    return waiting
+
+
+def carry_out_both(world: World, locks: Locks, claims: Request[object], finishes: Request[object], *, claim_first: bool) -> None:
+    """Carry out one of them while the other is not committed: a finish waits for a claim, and a claim for nobody."""
     with connections(world, locks) as (one, other):
         if claim_first:
-            first, second = one.hold_open(claim(there)), other.start(finish(world, using))
+            first, second = one.hold_open(claims), other.start(finishes)
             assert second.waits is (locks is Locks.ALL)
         else:
-            first, second = one.hold_open(finish(world, using)), other.start(claim(there))
+            first, second = one.hold_open(finishes), other.start(claims)
             assert not second.waits
         first.replies()
         second.replies()
-    world.claim()
-    return waiting
 
 
 @pytest.mark.parametrize("claim_first", [True, False])
@@ -422,15 +430,7 @@ def end_of_crash_loop_beside_claim(world: World, locks: Locks, *, claim_first: b
     in_crash_loop(world)
     using = world.claim_one()
     waiting = in_crash_loop(world)
-    with connections(world, locks) as (one, other):
-        if claim_first:
-            first, second = one.hold_open(claim(there)), other.start(finish(world, using))
-            assert second.waits is (locks is Locks.ALL)
-        else:
-            first, second = one.hold_open(finish(world, using)), other.start(claim(there))
-            assert not second.waits
-        first.replies()
-        second.replies()
+    carry_out_both(world, locks, claim(there), finish(world, using), claim_first=claim_first)
     world.claim()
     return of_job(world, waiting)
 
@@ -653,6 +653,35 @@ def test_two_finishes_count_two_failures(world: World) -> None:
 
 def test_without_locks_a_failure_is_not_counted(world: World) -> None:
     assert finishes_of_one_job(world, Locks.NONE) == 1
+
+
+# Two machines with different releases of the zone rules add the first jobs of a store
+
+
+def first_jobs(world: World, locks: Locks) -> RulesOfStore:
+    """Let a newer release add a job beside an older one; return what the store says about its jobs."""
+    with connections(world, locks) as (one, other), pytest.MonkeyPatch.context() as patch:
+        _set_rules(patch, "2025b/1")
+        first = one.hold_open(AddJobs((world.spec(name="by the older"),), DEFAULTS))
+        _set_rules(patch, "2026f/1")
+        second = other.start(AddJobs((world.spec(name="by the newer"),), DEFAULTS))
+        assert second.waits
+        first.replies()
+        second.replies()
+        return world.do(zone_changes.note_rules)
+
+
+def _set_rules(patch: pytest.MonkeyPatch, release: str) -> None:
+    patch.setattr(zone_changes, "RULES", release)
+    patch.setattr(zone_changes, "is_older", lambda rules, than=release: zone_rules.is_older(rules, than))
+
+
+def test_jobs_of_older_rules_are_recomputed_if_they_are_the_first(world: World) -> None:
+    assert first_jobs(world, Locks.ALL) == RulesOfStore("2026f/1", T0, done=False, before="2025b/1")
+
+
+def test_with_locks_of_rows_alone_the_first_jobs_keep_older_rules(world: World) -> None:
+    assert first_jobs(world, Locks.ROWS).done
 
 
 # What two machines do beside each other without a wait

@@ -35,6 +35,7 @@ class Counted:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.world = World(in_postgres)
+        self.world.add()  # the first job of a store also stores the zone rules
         self.sent: list[bytes] = []
         execute = psycopg.RawCursor.execute
 
