@@ -118,6 +118,11 @@ class FakeStorage:
         self._current, self._writes = self._durable.copy(), write
         return True
 
+    def commit_writes(self) -> NextTimes:
+        next_times = self.next_times()
+        self.commit()
+        return next_times
+
     def commit(self) -> None:
         self._durable = self._seen
         self._stopping -= self._to_forget

@@ -161,7 +161,7 @@ class World:
     def finish(self, run: RunRow, outcome: Outcome = SUCCESS, *, owner: int | None = None) -> RunRow | None:
         owner = self.owner if owner is None else owner
         reports = [RunnerReport(run.id, outcome, self.claimed.get(run.id) if self.knows_claims else None)]
-        return self.do(finish_runs, reports, owner=owner, policy=self.policy)[0]
+        return self.do(finish_runs, reports, owner=owner, policy=self.policy).runs[0]
 
     def mark_stopping(self, owner: int) -> None:
         self.storage.mark_stopping(owner)

@@ -330,7 +330,7 @@ def _finish(storage: Storage, settings: FinishSettings, requests: Sequence[Finis
             notifications=written.pop(run.id, []) if run is not None else [],
             next_claimed=next(next_claimed, None) if request.claim_next else None,
         )
-        for request, run in zip(requests, finished, strict=True)
+        for request, run in zip(requests, finished.runs, strict=True)
     ]
 
 

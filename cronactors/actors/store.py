@@ -273,8 +273,11 @@ def run_batch(storage: Storage, requests: Sequence[Request[object]]) -> BatchRes
         if not storage.begin(write=bool(writes), alone=any(request.alone for request in writes)):
             return Locked()
         replies = [reply for kind, group in groupby(requests, key=type) for reply in _apply_group(storage, kind, list(group))]
-        committed = _committed(storage, requests) if writes else None
-        storage.commit()
+        committed = None
+        if writes:
+            committed = _commit(storage, requests)
+        else:
+            storage.commit()
     except Contended as error:
         logger.debug("the batch is carried out again: %s", error)
         _roll_back(storage)
@@ -295,12 +298,13 @@ def run_batch(storage: Storage, requests: Sequence[Request[object]]) -> BatchRes
     return Done(replies, committed)
 
 
-def _committed(storage: Storage, requests: Sequence[Request[object]]) -> Committed:
+def _commit(storage: Storage, requests: Sequence[Request[object]]) -> Committed:
+    woken = storage.notifications.take_woken()
     return Committed(
-        storage.next_times(),
+        storage.commit_writes(),
         may_have_finished_runs=any(request.may_finish_runs for request in requests),
         only_claims=all(request.only_claims for request in requests),
-        woken=storage.notifications.take_woken(),
+        woken=woken,
     )
 
 

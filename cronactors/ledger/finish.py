@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import Protocol, assert_never
+from typing import NamedTuple, Protocol, assert_never
 
 from cronactors.instants import Millis
 from cronactors.ledger import alert_texts, alerting
@@ -48,7 +48,20 @@ class RunnerReport(Protocol):
         """The run and its job as the claim left them; None: the runner does not know."""
 
 
-def finish_runs(storage: Storage, reports: Sequence[RunnerReport], *, owner: int, policy: RetryPolicy) -> list[RunRow | None]:
+class Finishes(NamedTuple):
+    """What became of the reports of runners.
+
+    Attributes:
+        runs: For each report its run as it is stored now; None if another owner has taken it over, or it was finished with another
+            outcome, so that this outcome has no effect.
+        idle: Jobs that are known to have no other open run.
+    """
+
+    runs: list[RunRow | None]
+    idle: frozenset[str]
+
+
+def finish_runs(storage: Storage, reports: Sequence[RunnerReport], *, owner: int, policy: RetryPolicy) -> Finishes:
     """Finish runs of an owner. A second time, after a commit whose reply was lost, changes nothing more.
 
     Args:
@@ -56,19 +69,16 @@ def finish_runs(storage: Storage, reports: Sequence[RunnerReport], *, owner: int
         reports: The outcomes; of two for one run the first counts.
         owner: The owner of the runs.
         policy: Delays of retries.
-
-    Returns:
-        Each run as it is stored now; None if another owner has taken it over, or it was finished with another outcome, so that this
-        outcome has no effect.
     """
     now = storage.now()
     plain = {report.run_id: found for report in reports if (found := _plain_finish(report, now)) is not None}
     twice = len({report.run_id for report in reports}) < len(reports)
     if twice or not plain or not storage.store_plain_finishes([finish for finish, _ in plain.values()], owner=owner):
-        return _finish_by_reading(storage, reports, owner=owner, policy=policy)
+        return Finishes(_finish_by_reading(storage, reports, owner=owner, policy=policy), frozenset())
     others = [report for report in reports if report.run_id not in plain]
     read = iter(_finish_by_reading(storage, others, owner=owner, policy=policy) if others else ())
-    return [found[1] if (found := plain.get(report.run_id)) is not None else next(read) for report in reports]
+    runs = [found[1] if (found := plain.get(report.run_id)) is not None else next(read) for report in reports]
+    return Finishes(runs, frozenset(finish.job_id for finish, _ in plain.values()) if not others else frozenset())
 
 
 # The fast path: most runs succeed and find their job as the claim left it. We store these without reading anything, which saves 25 us

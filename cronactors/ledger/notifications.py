@@ -16,7 +16,7 @@ from cronactors.alerts import Alert
 from cronactors.errors import CronError, NotificationNotFound, shorten
 from cronactors.instants import Millis
 from cronactors.ledger import leases
-from cronactors.ledger.finish import RunnerReport
+from cronactors.ledger.finish import Finishes, RunnerReport
 from cronactors.ledger.notification_columns import (
     alert_from_column,
     job_from_column,
@@ -63,7 +63,7 @@ class FinishReport(RunnerReport, Protocol):
 def add_finished(
     storage: Storage,
     reports: Sequence[FinishReport],
-    finished: Sequence[RunRow | None],
+    finished: Finishes,
     *,
     receivers: Collection[str],
     owner: int,
@@ -73,7 +73,7 @@ def add_finished(
     Args:
         storage: Inside the transaction that has finished them.
         reports: The reports of the runners.
-        finished: For each report the finished run; None if the report had no effect.
+        finished: What became of them.
         receivers: The receivers that the scheduler has.
         owner: The scheduler, which delivers them.
 
@@ -82,7 +82,7 @@ def add_finished(
     """
     runs = {
         run.id: (report, run)
-        for report, run in zip(reports, finished, strict=True)
+        for report, run in zip(reports, finished.runs, strict=True)
         if run is not None and _is_notified(report, run) and not (report.again and storage.notifications.find(f"run:{run.id}"))
     }
     names = [name for name in receivers if name != ON_ALERT]
@@ -92,7 +92,7 @@ def add_finished(
     views: dict[str, CronJob] = {}
     if ON_FINISH in names:
         jobs = storage.jobs([run.job_id for _, run in runs.values()])
-        views = {view.id: view for view in job_views(storage, jobs.values())}
+        views = {view.id: view for view in job_views(storage, jobs.values(), idle=finished.idle)}
     rows, shown = [], []
     for report, run in runs.values():
         for name in names:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
 from enum import StrEnum
 from typing import TypeVar
@@ -101,10 +101,11 @@ def _faults_of_json(*values: JsonText) -> list[CronError]:
     return reader.faults
 
 
-def job_views(storage: Storage, jobs: Iterable[JobRow]) -> list[CronJob]:
-    """Read the open runs of jobs, and make their `CronJob`."""
+def job_views(storage: Storage, jobs: Iterable[JobRow], *, idle: Collection[str] = ()) -> list[CronJob]:
+    """Read the open runs of jobs, but of those that have none, and make their `CronJob`."""
     rows = list(jobs)
-    open_runs = by_job(storage.open_runs([job.id for job in rows]))
+    busy = [job.id for job in rows if job.id not in idle]
+    open_runs = by_job(storage.open_runs(busy)) if busy else {}
     return [job_view(job, open_runs.get(job.id, ())) for job in rows]
 
 

@@ -107,6 +107,10 @@ class Storage(Protocol):
         """Make the transaction durable."""
         ...
 
+    def commit_writes(self) -> NextTimes:
+        """Make the transaction durable, and return the next times as it leaves them."""
+        ...
+
     def rollback(self) -> None:
         """Undo the transaction, if there is one."""
         ...

@@ -150,6 +150,12 @@ class SqliteStorage(SqliteJobs):
         if not self._db.in_transaction:
             raise StoreUnavailable(f"{self._path}: the transaction was rolled back")
 
+    def commit_writes(self) -> NextTimes:
+        """Read the next times, and commit."""
+        next_times = self.next_times()
+        self.commit()
+        return next_times
+
     def rollback(self) -> None:
         """Undo the transaction, if there is one."""
         self._marks.rolled_back()

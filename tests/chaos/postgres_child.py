@@ -12,7 +12,6 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 from cronactors import StoreUnavailable
 from cronactors.actors import lease_guard
 from cronactors.storage.postgres.session import Session
+from cronactors.storage.values import Value
 from tests.chaos import child
 from tests.chaos.judge import append_line
 
@@ -39,11 +39,11 @@ class Mischief:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._next: signal.Signals | None = None
-        self._commit: Callable[[Session], None] = Session.commit
+        self._commit = Session.commit
 
     def install(self) -> None:
-        def commit(session: Session) -> None:
-            self.commit(session)
+        def commit(session: Session, last: str = "") -> list[tuple[Value, ...]]:
+            return self.commit(session, last)
 
         Session.commit = commit  # type: ignore[method-assign]
         for number in (STOP, KILL):
@@ -52,7 +52,7 @@ class Mischief:
     def _arm(self, number: int, _frame: object) -> None:
         self._next = signal.Signals(number)
 
-    def commit(self, session: Session) -> None:
+    def commit(self, session: Session, last: str) -> list[tuple[Value, ...]]:
         armed = self._next if session._xid else None  # only a write has a number
         if armed is not None:
             self._next = None
@@ -61,9 +61,10 @@ class Mischief:
             self._stop()
         elif armed is KILL and before:
             child.die()
-        self._commit(session)
+        rows = self._commit(session, last)
         if armed is KILL:
             child.die()
+        return rows
 
     def _stop(self) -> None:
         append_line(self._file, ["stopped", os.getpid(), time.time()])

@@ -158,6 +158,6 @@ def test_of_two_outcomes_of_one_run_in_a_batch_the_first_counts(kind) -> None:
         (claimed,) = world.claim()
         put_back = Outcome(status=RunStatus.FAILED, cause=Cause.INTERRUPTED)
         reports = [RunnerReport(claimed.run.id, SUCCESS, claimed), RunnerReport(claimed.run.id, put_back, None)]
-        first, second = world.do(finish_runs, reports, owner=world.owner, policy=world.policy)
+        first, second = world.do(finish_runs, reports, owner=world.owner, policy=world.policy).runs
         assert isinstance(first, RunRow)
         assert (first.status, second, world.run(claimed.run).status) == ("success", None, "success")

@@ -11,7 +11,7 @@ import psycopg
 from cronactors.storage.postgres.storage import PostgresStorage
 
 BEGIN, STATEMENT, SAVEPOINT, COMMIT, ROLLBACK = "BEGIN", "INSERT", "SAVEPOINT", "COMMIT", "ROLLBACK"
-"""How the statements begin at which an error can be raised."""
+"""How the statements begin at which an error can be raised; a COMMIT may also follow a query in the same round trip."""
 
 
 def made_up(sqlstate: str | None, constraint: str | None = None) -> psycopg.Error:
@@ -29,7 +29,7 @@ class _Cursor:
         self._cursor, self._at, self._action, self._carry_out = cursor, at, action, carry_out
 
     def execute(self, text: bytes, *args: object, **options: object) -> object:
-        if text.lstrip().startswith(self._at.encode()):
+        if text.lstrip().startswith(self._at.encode()) or (self._at == COMMIT and text.endswith(b"; COMMIT")):
             self._at = "never again"
             if self._carry_out:
                 self._cursor.execute(text, *args, **options)

@@ -171,6 +171,8 @@ def test_a_commit_whose_reply_was_lost_has_happened(storage, sqlstate):
     result = put(storage)
     assert isinstance(result, Done)
     assert result.replies == ["A"]
+    assert result.committed is not None
+    assert result.committed.next_times.due is not None  # unknown, so the clock looks
     assert_usable(storage, "a")
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from cronactors.instants import LATEST
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import PAUSE, Claimed, DueItem, JobRow, JobState, PlainFinish, job_key, session_key
+from cronactors.storage.rows import PAUSE, Claimed, DueItem, JobRow, JobState, NextTimes, PlainFinish, job_key, session_key
 from tests import storages
 from tests.storages import NOT_UNIQUE, add_run, job, run, run_finish
 
@@ -26,6 +26,18 @@ def test_jobs_and_runs_are_in_one_queue_in_order_of_time(store: Storage) -> None
         for limit in range(7):
             assert store.due(now=now, limit=limit) == [item for item in queue if item.due_at <= now][:limit]
     assert store.next_times().due == 1
+
+
+def test_a_commit_returns_the_next_times_as_it_leaves_them(storage: Storage) -> None:
+    assert storage.begin(write=True)
+    storage.insert_jobs([job("j3", next_run_at=3), job("j1", next_run_at=1)])
+    assert storage.commit_writes() == NextTimes(1, None)
+    assert storage.begin(write=True)
+    storage.delete_jobs(["j1"])
+    assert storage.commit_writes() == NextTimes(3, None)
+    assert storage.begin(write=False)
+    assert set(storage.jobs(["j1", "j3"])) == {"j3"}
+    storage.rollback()
 
 
 def test_everything_of_one_moment_is_in_the_queue(store: Storage) -> None:

@@ -13,7 +13,7 @@ from cronactors.instants import LATEST, Millis
 from cronactors.storage.postgres.columns import JOB_COLUMNS, PENDING, RUNNING, STATE_COLUMNS, assignments, quoted, types
 from cronactors.storage.postgres.execution import Execution, Rows
 from cronactors.storage.rows import DueItem, JobRow, JobState, NextTimes, OverdueMoment
-from cronactors.storage.values import integer
+from cronactors.storage.values import Row, integer
 from cronactors.tags import NO_TAGS, tags_to_find
 
 _ROW = ", ".join(f'{"s" if name in STATE_COLUMNS else "j"}."{name}"' for name in JobRow._fields)
@@ -89,6 +89,13 @@ NEXT_TIMES = f"""SELECT least(
  (SELECT min(next_run_at) FROM @job_state WHERE enabled = 1 AND held_by IS NULL AND next_run_at IS NOT NULL),
  (SELECT min(ready_at) FROM @runs WHERE status = 'pending' AND waits_for IS NULL)),
  (SELECT min(next_run_at) FROM @job_state WHERE {_TO_CANCEL} AND next_run_at IS NOT NULL)"""
+
+
+def next_times_of(row: Row) -> NextTimes:
+    """Return the times that `NEXT_TIMES` has read."""
+    due, cancelling = row
+    return NextTimes(None if due is None else integer(due), None if cancelling is None else integer(cancelling))
+
 
 _SPEC_OF: Final = [JobRow._fields.index(name) for name in JOB_COLUMNS]
 _STATE_OF: Final = [JobRow._fields.index(name) for name in STATE_COLUMNS]
@@ -209,8 +216,7 @@ class PostgresJobs(Execution):
 
     def next_times(self) -> NextTimes:
         """Return the next times of the queue and of `jobs_to_cancel`."""
-        ((due, cancelling),) = self._fetch(NEXT_TIMES)
-        return NextTimes(None if due is None else integer(due), None if cancelling is None else integer(cancelling))
+        return next_times_of(self._fetch(NEXT_TIMES)[0])
 
     def jobs_to_cancel(self, *, now: Millis, limit: int) -> list[str]:
         """Return jobs whose open run is to be cancelled."""

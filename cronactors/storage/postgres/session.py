@@ -263,8 +263,14 @@ class Session:
         self.locks_rows = write and not alone
         self.locked.clear()
 
-    def commit(self) -> None:
+    def commit(self, last: str = "") -> list[tuple[Value, ...]]:
         """Make the transaction durable. If the connection is lost meanwhile, ask the server whether it is.
+
+        Args:
+            last: A query without parameters, which is carried out before it in the same round trip.
+
+        Returns:
+            The rows of the query; nothing if the connection was lost.
 
         Raises:
             Contended: It is not.
@@ -273,16 +279,20 @@ class Session:
         assert self._script_cursor is not None
         self.locks_rows, self.now = False, 0
         try:
-            self._script_cursor.execute(b"COMMIT", prepare=False)
+            self._script_cursor.execute(self.qualified(f"{last}; COMMIT") if last else b"COMMIT", prepare=False)
+            rows = self._script_cursor.fetchall() if last else []
+            if last:
+                self._script_cursor.nextset()
         except psycopg.Error as error:
             if not is_lost(error):
                 with self.errors:
                     raise
             self.close()
             self._find_out(error)
-            return
+            return []
         if self._script_cursor.statusmessage != "COMMIT":
             raise StoreUnavailable(f"{self.name}: the transaction was rolled back")
+        return rows
 
     def _find_out(self, error: psycopg.Error) -> None:
         """Find out whether the transaction was committed whose COMMIT was cut off, and return if it was.

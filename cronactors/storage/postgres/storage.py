@@ -18,6 +18,7 @@ from cronactors.model import Trigger
 from cronactors.storage.errors import Contended
 from cronactors.storage.postgres.columns import quoted
 from cronactors.storage.postgres.history import PostgresHistory
+from cronactors.storage.postgres.jobs import NEXT_TIMES, next_times_of
 from cronactors.storage.postgres.listener import Listener
 from cronactors.storage.postgres.notifications import PostgresNotifications
 from cronactors.storage.postgres.pruning import PostgresPruning
@@ -26,8 +27,8 @@ from cronactors.storage.postgres.run_requests import PostgresRunRequests
 from cronactors.storage.postgres.runs import PostgresRuns
 from cronactors.storage.postgres.schema import open_schema
 from cronactors.storage.postgres.session import Session
-from cronactors.storage.rows import JobRow, OriginRow, OwnerRow, RunRow
-from cronactors.storage.values import integer
+from cronactors.storage.rows import JobRow, NextTimes, OriginRow, OwnerRow, RunRow
+from cronactors.storage.values import Value, integer
 
 _OWNER = quoted(OwnerRow._fields)
 
@@ -160,15 +161,28 @@ class PostgresStorage(PostgresRuns):
 
     def commit(self) -> None:
         """Make the transaction durable; the stop marks that are no longer needed leave with it."""
+        self._commit()
+
+    def commit_writes(self) -> NextTimes:
+        """Commit, and read the next times in the same round trip.
+
+        If the connection is lost meanwhile they are unknown. Then something may be due: whoever looks reads them again.
+        """
+        now = self.now()
+        rows = self._commit(NEXT_TIMES)
+        return next_times_of(rows[0]) if rows else NextTimes(now, None)
+
+    def _commit(self, last: str = "") -> list[tuple[Value, ...]]:
         if self._to_unmark:
             self._execute(UNMARK_STOPPING, [self._to_unmark])
             self._to_unmark = []
         if self._must_notify and self._writes and time.monotonic() >= self._notified_at + NOTIFY_EVERY:
             self._notified_at = time.monotonic()
             self._fetch(NOTIFY, [self._channel, self._sender])
-        self._session.commit()
+        rows = self._session.commit(last)
         self._renewed |= self._renewing
         self._renewing.clear()
+        return rows
 
     def rollback(self) -> None:
         """Undo the transaction, if there is one. On a connection that was lost the server undoes it."""
