@@ -46,9 +46,6 @@ def address() -> str:
 
 
 async def add(specs: Sequence[JobSpec]) -> None:
-    """Add jobs. The first scheduler of a store goes through all jobs, once for each release of the zone rules: here there are none yet."""
-    async with open_scheduler(address(), ours.nothing):
-        await trio.sleep(0.2)
     async with open_store(address()) as store:
         for first in range(0, len(specs), ours.TOGETHER):
             await store.add_jobs(specs[first : first + ours.TOGETHER])
@@ -144,33 +141,56 @@ def wake_up(count: int = 200) -> dict[str, Any]:
 
 
 TABLES = """
-CREATE TABLE jobs (id bigint PRIMARY KEY, prompt text NOT NULL, next_run_at bigint) WITH (fillfactor = 50);
-CREATE INDEX jobs_due ON jobs (next_run_at) WHERE next_run_at IS NOT NULL;
+CREATE TABLE jobs (id bigint PRIMARY KEY, prompt text NOT NULL);
+CREATE TABLE job_state (id bigint PRIMARY KEY, next_run_at bigint, held_by bigint) WITH (fillfactor = 50);
+CREATE INDEX job_state_due ON job_state (next_run_at) WHERE held_by IS NULL AND next_run_at IS NOT NULL;
 CREATE TABLE runs (id bigserial PRIMARY KEY, job_id bigint NOT NULL, scheduled_at bigint NOT NULL, status text NOT NULL,
   started_at bigint NOT NULL, completed_at bigint, result text, UNIQUE (job_id, scheduled_at));
 """
+LOCK = "SELECT id FROM job_state WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE"
 FINISH = "UPDATE runs SET status = 'success', completed_at = $1, result = 'done' WHERE id = ANY($2)"
-CLAIM = """WITH due AS (SELECT id, next_run_at FROM jobs WHERE next_run_at <= $1 ORDER BY next_run_at LIMIT $2
-  FOR NO KEY UPDATE SKIP LOCKED), moved AS (UPDATE jobs SET next_run_at = NULL FROM due WHERE jobs.id = due.id)
- INSERT INTO runs (job_id, scheduled_at, status, started_at) SELECT id, next_run_at, 'running', $1 FROM due RETURNING id"""
+RELEASE = "UPDATE job_state SET held_by = NULL WHERE id = ANY($1)"
+DUE = """SELECT id, next_run_at FROM job_state WHERE held_by IS NULL AND next_run_at <= $1 ORDER BY next_run_at LIMIT $2
+ FOR NO KEY UPDATE SKIP LOCKED"""
+PROMPTS = "SELECT id, prompt FROM jobs WHERE id = ANY($1)"
+INSERT = """INSERT INTO runs (job_id, scheduled_at, status, started_at)
+ SELECT new.job_id, new.at, 'running', $1 FROM unnest($2::bigint[], $3::bigint[]) AS new (job_id, at) RETURNING id, job_id"""
+HOLD = """UPDATE job_state SET next_run_at = NULL, held_by = new.run_id FROM unnest($1::bigint[], $2::bigint[]) AS new (run_id, job_id)
+ WHERE id = new.job_id"""
+NEXT = "SELECT min(next_run_at) FROM job_state WHERE held_by IS NULL AND next_run_at IS NOT NULL"
 
 
 def bare_batch(size: int = 100, count: int = 4_000) -> dict[str, Any]:
-    """Finish and claim so many runs with each commit, in a plain loop: no ledger, no rules, no event loop."""
+    """Finish and claim so many runs with each commit, in a plain loop: no ledger, no rules, no event loop.
+
+    It takes the steps that a scheduler cannot leave out, each as one statement: begin, lock the jobs, finish their runs, release
+    them, find what is due, read it, insert the runs, hold their jobs, read when something is due next, and commit.
+    """
     with psycopg.connect(address(), autocommit=True, prepare_threshold=0) as connection:
         connection.execute(TABLES, prepare=False)
         cursor = psycopg.RawCursor(connection)
-        cursor.execute("INSERT INTO jobs SELECT n, 'do it', 0 FROM generate_series(1, $1) AS n", [count])
+        cursor.execute("INSERT INTO jobs SELECT n, 'do it' FROM generate_series(1, $1) AS n", [count])
+        cursor.execute("INSERT INTO job_state SELECT n, 0 FROM generate_series(1, $1) AS n", [count])
         cursor.execute("SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off", prepare=False)
-        running: list[int] = []
+        running: list[tuple[int, int]] = []
         began = time.perf_counter()
         while True:
             now = time.time_ns() // 1_000_000
             cursor.execute("BEGIN")
-            cursor.execute(FINISH, [now, running])
-            running = [run_id for (run_id,) in cursor.execute(CLAIM, [now, size]).fetchall()]
+            if running:
+                run_ids, job_ids = map(list, zip(*running, strict=True))
+                cursor.execute(LOCK, [job_ids]).fetchall()
+                cursor.execute(FINISH, [now, run_ids])
+                cursor.execute(RELEASE, [job_ids])
+            due = cursor.execute(DUE, [now, size]).fetchall()
+            if due:
+                due_ids, moments = map(list, zip(*due, strict=True))
+                cursor.execute(PROMPTS, [due_ids]).fetchall()
+                running = cursor.execute(INSERT, [now, due_ids, moments]).fetchall()
+                cursor.execute(HOLD, list(map(list, zip(*running, strict=True))))
+                cursor.execute(NEXT).fetchall()
             cursor.execute("COMMIT")
-            if not running:
+            if not due:
                 return {"runs_per_s": count / (time.perf_counter() - began)}
 
 
