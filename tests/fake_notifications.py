@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 
 import attrs
@@ -97,10 +97,10 @@ class FakeNotifications:
             if row.ready_at is not None and row.ready_at > now:
                 self._put(row._replace(ready_at=max(now, row.ready_at - by)))
 
-    def keep_job(self, job_id: str, job: str, *, without: str) -> None:
+    def keep_jobs(self, jobs: Mapping[str, str], *, without: str) -> None:
         for row in list(self._seen().notifications.values()):
-            if row.status != "delivered" and row.job_id == job_id and row.job is None and row.receiver != without:
-                self._put(row._replace(job=job))
+            if row.status != "delivered" and row.job_id in jobs and row.job is None and row.receiver != without:
+                self._put(row._replace(job=jobs[row.job_id]))
 
     def count_pending(self, *, most: int) -> int:
         return min(len(self._pending()), most)

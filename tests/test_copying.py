@@ -126,7 +126,7 @@ def fill(path: str, *, text: str = "done") -> None:
         storage.output.insert_pieces([PieceRow(0, running, 0, 3, 50, "xyz")])
         storage.output.set_progress([ProgressRow(running, 50, 0.5, "half")])
         for name in ("gone", "pruned"):
-            storage.notifications.keep_job(name, json.dumps(job(name, user_id=USER)._asdict()), without="")
+            storage.notifications.keep_jobs({name: json.dumps(job(name, user_id=USER)._asdict())}, without="")
         storage.delete_jobs(["gone", "pruned"])
         storage.commit()
 

@@ -18,7 +18,7 @@ from cronactors.ledger.open_runs import sessions_of
 from cronactors.ledger.views import by_job
 from cronactors.ledger.waiting import (
     cancel_pending,
-    delete_job,
+    delete_jobs,
     disable_job,
     insert_moments,
     release_crash_loops,
@@ -234,7 +234,7 @@ def _store_consequences(
                 paused = [run for run in storage.open_runs([job_id]) if run.waits_for == PAUSE]
                 cancel_pending(storage, paused, Cause.REMOVED)
             case JobAction.DELETE:
-                delete_job(storage, jobs[job_id].with_state(state))
+                delete_jobs(storage, [jobs[job_id].with_state(state)])
                 continue
             case _:
                 assert_never(each.action)

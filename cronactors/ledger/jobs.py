@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final
 
 from cronactors.errors import DuplicateJob, InvalidJob, InvalidSchedule, JobNotFound, shorten
 from cronactors.instants import Millis, from_millis
@@ -12,7 +11,15 @@ from cronactors.ledger.new_rows import skipped_run
 from cronactors.ledger.open_runs import holder
 from cronactors.ledger.pruning_clock import decided_until
 from cronactors.ledger.stored_values import schedule_of, timing_of
-from cronactors.ledger.waiting import cancel_pending, delete_job, disable_job, release_crash_loops, release_first, skip_due
+from cronactors.ledger.waiting import (
+    AT_ONCE,
+    cancel_pending,
+    delete_jobs,
+    disable_job,
+    release_crash_loops,
+    release_first,
+    skip_due,
+)
 from cronactors.ledger.zone_changes import note_rules_of_new_moments
 from cronactors.model import Cause, Overlap, RunStatus
 from cronactors.policy import Moments, Timing, in_crash_loop
@@ -24,8 +31,6 @@ from cronactors.schedules.zone_rules import RULES, depends_on_rules
 from cronactors.spec import Delay, JobChanges, JobSpec
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import PAUSE, JobRow, JobState, job_key
-
-_AT_ONCE: Final = 1_000  # rows of new jobs
 
 
 def find_job(storage: Storage, job_id: str) -> JobRow:
@@ -57,9 +62,8 @@ def add_jobs(storage: Storage, specs: Sequence[tuple[str, JobSpec]], defaults: D
         raise DuplicateJob(f"name {shorten(name)} is taken{_whose(user_id)}")
     note_rules_of_new_moments(storage)
     now = storage.now()
-    # A server ends a transaction from which it hears nothing for 2 s: that is less than ten thousand rows may take on a busy machine.
-    for first in range(0, len(specs), _AT_ONCE):
-        storage.insert_jobs([new_job(storage, job_id, spec, defaults, now) for job_id, spec in specs[first : first + _AT_ONCE]])
+    for first in range(0, len(specs), AT_ONCE):
+        storage.insert_jobs([new_job(storage, job_id, spec, defaults, now) for job_id, spec in specs[first : first + AT_ONCE]])
     return [job_id for job_id, _ in specs]
 
 
@@ -197,7 +201,17 @@ def update_job(storage: Storage, job_id: str, changes: JobChanges) -> JobRow:
 def edit_job(
     storage: Storage, job: JobRow, new: JobRow, now: Millis, *, by_default: bool = False, passed: list[str] | None = None
 ) -> JobRow:
-    """Store the new definition of a job.
+    """Store the new definition of a job, and return the job as it is stored now; see `edited`."""
+    if new != job:
+        new = edited(storage, job, new, now, by_default=by_default, passed=passed)
+        storage.update_jobs([new])
+    return new
+
+
+def edited(
+    storage: Storage, job: JobRow, new: JobRow, now: Millis, *, by_default: bool = False, passed: list[str] | None = None
+) -> JobRow:
+    """Return the row of a job with a new definition, for the caller to write; its pending runs are changed here.
 
     Args:
         storage: Inside a transaction.
@@ -207,21 +221,15 @@ def edit_job(
         by_default: Whether a new zone is a default that the job follows, rather than one that a user gave it.
         passed: See `new_job`.
 
-    Returns:
-        The job as it is stored now.
-
     Raises:
         InvalidSchedule: The new schedule never fires, or its moment has passed.
     """
-    if new == job:
-        return job
     if (new.schedule, new.delay_ms) != (job.schedule, job.delay_ms):
         new = _restart_schedule(storage, job, new, now, passed)
     elif new.timezone != job.timezone and depends_on_rules(schedule_of(new)):
         new = (_change_zone if by_default else _restart_schedule)(storage, job, new, now, passed)
     if (new.overlap == Overlap.ALLOW_ALL) != (job.overlap == Overlap.ALLOW_ALL):
         new = new._replace(held_by=holder(new, storage.open_runs([job.id])))
-    storage.update_jobs([new])
     if new.overlap == Overlap.ALLOW_ALL != job.overlap:
         key = job_key(job.id)
         storage.set_waits_for([(run.id, None) for run in storage.open_runs([job.id]) if run.waits_for == key])
@@ -312,7 +320,7 @@ def remove_job(storage: Storage, job_id: str) -> None:
     Raises:
         JobNotFound: There is none of that id.
     """
-    delete_job(storage, find_job(storage, job_id))
+    delete_jobs(storage, [find_job(storage, job_id)])
 
 
 def remove_named(storage: Storage, name: str, user_id: str) -> None:
@@ -324,4 +332,4 @@ def remove_named(storage: Storage, name: str, user_id: str) -> None:
     job = find_named(storage, name, user_id)
     if job is None:
         raise JobNotFound(f"no job has the name {shorten(name)}")
-    delete_job(storage, job)
+    delete_jobs(storage, [job])

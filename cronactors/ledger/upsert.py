@@ -11,9 +11,9 @@ import attrs
 
 from cronactors.instants import from_millis
 from cronactors.ledger.job_fields import Defaults, columns_of_spec, with_columns
-from cronactors.ledger.jobs import edit_job, name_key, new_job, refuse_duplicates
+from cronactors.ledger.jobs import edited, name_key, new_job, refuse_duplicates
 from cronactors.ledger.stored_values import stored_schedule
-from cronactors.ledger.waiting import delete_job
+from cronactors.ledger.waiting import AT_ONCE, delete_jobs
 from cronactors.ledger.zone_changes import note_rules_of_new_moments
 from cronactors.schedules.schedule import OneShot
 from cronactors.schedules.schedule_json import schedule_to_json
@@ -77,24 +77,27 @@ def upsert_jobs(storage: Storage, listed: JobList, defaults: Defaults) -> Upsert
     now = storage.now()
     found = storage.jobs_named([name_key(spec) for _, spec in listed.specs])
     if listed.origin is not None:
-        for job in storage.jobs_of_origin(listed.origin):
-            if (job.user_id, job.name) not in found:
-                delete_job(storage, job)
+        delete_jobs(storage, [job for job in storage.jobs_of_origin(listed.origin) if (job.user_id, job.name) not in found])
     done = Upserted()
+    added, changed = [], []
     for new_id, spec in listed.specs:
         old = found.get(name_key(spec))
         # If the stored one-shot cannot be read, we cannot know whether it has changed: then it must not refuse the whole list.
         may_have_passed = listed.keeps_passed or (old is not None and stored_schedule(old) is None)
         passed = done.passed if may_have_passed else None
         if old is None:
-            storage.insert_jobs([new_job(storage, new_id, spec, defaults, now, origin=listed.origin, passed=passed)])
+            added.append(new_job(storage, new_id, spec, defaults, now, origin=listed.origin, passed=passed))
         else:
             new = _with_specification(old, spec, listed.origin, defaults)
             if listed.origin is not None:
                 _report_defaults(done, old, new, spec)
             by_default = listed.origin is not None and spec.timezone is None
-            edit_job(storage, old, new, now, by_default=by_default, passed=passed)
+            if new != old:
+                changed.append(edited(storage, old, new, now, by_default=by_default, passed=passed))
         done.ids.append(new_id if old is None else old.id)
+    for write, rows in ((storage.insert_jobs, added), (storage.update_jobs, changed)):
+        for first in range(0, len(rows), AT_ONCE):
+            write(rows[first : first + AT_ONCE])
     return done
 
 
@@ -113,16 +116,16 @@ def adopt_origin(storage: Storage, origin: str, *, by: str) -> int:
     """Give the jobs of one origin to another, without changing anything else in them; return how many there are."""
     jobs = storage.jobs_of_origin(origin)
     if origin != by:
-        storage.update_jobs([job._replace(origin=by) for job in jobs])
+        for first in range(0, len(jobs), AT_ONCE):
+            storage.update_jobs([job._replace(origin=by) for job in jobs[first : first + AT_ONCE]])
         storage.set_origin(origin, None)
     return len(jobs)
 
 
 def remove_origin(storage: Storage, origin: str) -> int:
-    """Remove the jobs of an origin as `delete_job` does; return how many there are."""
+    """Remove the jobs of an origin as `delete_jobs` does; return how many there are."""
     jobs = storage.jobs_of_origin(origin)
-    for job in jobs:
-        delete_job(storage, job)
+    delete_jobs(storage, jobs)
     storage.set_origin(origin, None)
     return len(jobs)
 

@@ -19,6 +19,12 @@ from cronactors.policy import Outcome
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import CRASH_LOOP, PAUSE, JobRow, JobState, RunRow, job_key
 
+AT_ONCE = 1_000
+"""How many jobs are added, changed or deleted together.
+
+A server ends a transaction from which it hears nothing for 2 s: that is less than ten thousand rows may take on a busy machine.
+"""
+
 
 def insert_moments(storage: Storage, jobs: Mapping[str, JobRow], rows: Sequence[RunRow]) -> list[RunRow | None]:
     """Insert rows that stand for moments of these jobs.
@@ -107,7 +113,7 @@ def skip_due(storage: Storage, job: JobRow, cause: Cause) -> Millis | None:
 def disable_job(storage: Storage, job: JobRow, cause: Cause) -> JobRow:
     """Disable a job: its due moments are skipped, its pending runs wait until it is resumed; requested runs still start."""
     skip_due(storage, job, cause)
-    waiting = {run.id: run for run in _pending_runs(storage, job) if not run.manual}
+    waiting = {run.id: run for run in _pending_runs(storage, [job]) if not run.manual}
     disabled = job._replace(enabled=0, held_by=None if job.held_by in waiting else job.held_by)
     storage.update_job_states([JobState.of(disabled)])
     storage.set_waits_for([(run_id, PAUSE) for run_id in waiting])
@@ -116,25 +122,33 @@ def disable_job(storage: Storage, job: JobRow, cause: Cause) -> JobRow:
     return disabled
 
 
-def delete_job(storage: Storage, job: JobRow) -> None:
-    """Delete a job: its due moments are skipped and its pending runs cancelled, as removed; running ones continue."""
-    skip_due(storage, job, Cause.REMOVED)
+def delete_jobs(storage: Storage, jobs: Sequence[JobRow]) -> None:
+    """Delete jobs: their due moments are skipped and their pending runs cancelled, as removed; running ones continue."""
+    for first in range(0, len(jobs), AT_ONCE):
+        _delete_some(storage, jobs[first : first + AT_ONCE])
+
+
+def _delete_some(storage: Storage, jobs: Sequence[JobRow]) -> None:
+    ids = [job.id for job in jobs]
+    for job in jobs:
+        skip_due(storage, job, Cause.REMOVED)
     # A notifier gets only the name of the job, which its run has.
-    storage.notifications.keep_job(job.id, job_to_column(job), without=NOTIFIER)
-    storage.delete_jobs([job.id])
-    storage.notifications.end_episodes([job.id])
-    cancel_pending(storage, _pending_runs(storage, job), Cause.REMOVED)
+    storage.notifications.keep_jobs({job.id: job_to_column(job) for job in jobs}, without=NOTIFIER)
+    storage.delete_jobs(ids)
+    storage.notifications.end_episodes(ids)
+    cancel_pending(storage, _pending_runs(storage, jobs), Cause.REMOVED)
 
 
-def _pending_runs(storage: Storage, job: JobRow) -> list[RunRow]:
-    """Return the pending runs of a job, and hold their sessions, so that none of the runs is released any more.
+def _pending_runs(storage: Storage, jobs: Sequence[JobRow]) -> list[RunRow]:
+    """Return the pending runs of jobs, and hold their sessions, so that none of the runs is released any more.
 
     A run may use a session that its job, which has been edited since, does not use. Another transaction may release the run before we
     hold that session, and then whoever cancels it has to release the next one. So we read the runs again.
     """
-    pending = [run for run in storage.open_runs([job.id]) if run.status == RunStatus.PENDING]
+    ids = [job.id for job in jobs]
+    pending = [run for run in storage.open_runs(ids) if run.status == RunStatus.PENDING]
     sessions = {run.session for run in pending if run.session is not None}
     if not sessions or not storage.writes_side_by_side:
         return pending
     storage.hold(*sessions)
-    return [run for run in storage.open_runs([job.id]) if run.status == RunStatus.PENDING]
+    return [run for run in storage.open_runs(ids) if run.status == RunStatus.PENDING]

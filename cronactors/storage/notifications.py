@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from cronactors.ids import row_number
@@ -156,8 +156,10 @@ class NotificationTable(Protocol):
         """
         ...
 
-    def keep_job(self, job_id: str, job: str, *, without: str) -> None:
-        """Store a job that is about to be deleted in its notifications, but for those of one receiver.
+    def keep_jobs(self, jobs: Mapping[str, str], *, without: str) -> None:
+        """Store jobs that are about to be deleted in their notifications, but for those of one receiver.
+
+        ``jobs`` has the column of each by its id.
 
         In those that are pending, and in those that were given up, since they can be reopened.
         """

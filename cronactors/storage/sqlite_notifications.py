@@ -6,7 +6,7 @@ the rows that are not pending are in no index but that of their run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from cronactors.instants import Millis
@@ -172,12 +172,13 @@ class SqliteNotifications(Execution):
             last = str(row[0])
             yield last
 
-    def keep_job(self, job_id: str, job: str, *, without: str) -> None:
-        """Store a job in its notifications: one statement for each receiver that has pending ones, and one for all that were given up."""
-        for receiver in self._pending_receivers():
-            if receiver != without:
+    def keep_jobs(self, jobs: Mapping[str, str], *, without: str) -> None:
+        """Store jobs in their notifications: a statement for each receiver that has pending ones, and one for all that were given up."""
+        receivers = [receiver for receiver in self._pending_receivers() if receiver != without]
+        for job_id, job in jobs.items():
+            for receiver in receivers:
                 self._execute(KEEP_JOB, (job, receiver, job_id))
-        self._execute(KEEP_JOB_OF_GIVEN_UP, (job, without, job_id))
+            self._execute(KEEP_JOB_OF_GIVEN_UP, (job, without, job_id))
 
     def count_pending(self, *, most: int) -> int:
         """Count pending notifications."""

@@ -118,8 +118,8 @@ PLANS: dict[str, list[str]] = {
     "TAKE_OVER": ["notifications_pkey (id)", "notifications_ready (owner, receiver)"],
     "ADVANCE_RETRIES": ["all of notifications_ready (ready_at)"],  # once after the clock was set back
     "PENDING_RECEIVERS": ["all of notifications_line", "notifications_line (receiver)"],  # likewise
-    "KEEP_JOB": ["all of notifications_line", "notifications_line (receiver)", "notifications_line (receiver, job_id)"],
-    "KEEP_JOB_OF_GIVEN_UP": ["notifications_given_up (job_id)"],
+    "KEEP_JOBS": ["all of notifications_line", "notifications_line (receiver)", "notifications_line (receiver, job_id)"],
+    "KEEP_JOBS_OF_GIVEN_UP": ["notifications_given_up (job_id)"],
     "COUNT_PENDING": ["all of notifications_line"],  # no further than its limit
     "OF_RUN": ["notifications_run (run_id)", "sort"],
     "OF_ALERT": ["notifications_alert (key)", "sort"],

@@ -202,7 +202,7 @@ def test_a_job_that_is_removed_is_kept_for_what_is_pending_or_was_given_up(store
     given_up = table.insert([news(6, receiver="x"), news(7, "b", "x")])
     (delivered,) = table.insert([news(8, receiver="y")])
     table.settle([settlement(delivered), *[settlement(row, "given_up") for row in (done, *given_up)]], owner=0)
-    table.keep_job("a", "snapshot", without="notifier")
+    table.keep_jobs({"a": "snapshot", "none": "other"}, without="notifier")
     kept = [row.job for run_id in range(1, 9) for row in table.find(f"run:{run_id}")]
     assert kept == [None, None, "snapshot", "own", None, "snapshot", None, None]
     assert len(pending) + len(other) == table.count_pending(most=99) == 4

@@ -8,7 +8,7 @@ wait for it for ever. Ids are drawn by the INSERT itself, so for one job and rec
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from cronactors.instants import Millis
@@ -95,11 +95,21 @@ TAKE_OVER = f"""WITH taken AS MATERIALIZED (SELECT id FROM @notifications WHERE 
 ADVANCE_RETRIES = """UPDATE @notifications SET ready_at = greatest($1, ready_at - $2)
  WHERE status = 'pending' AND ready_at > $1"""
 PENDING_RECEIVERS = f"WITH {_PENDING_RECEIVERS} SELECT receiver FROM receivers"
-KEEP_JOB = f"""WITH {_PENDING_RECEIVERS} UPDATE @notifications SET job = $1
- WHERE status = 'pending' AND receiver = ANY(ARRAY(SELECT receiver FROM receivers WHERE receiver <> $3)) AND job_id = $2
- AND job IS NULL"""
-KEEP_JOB_OF_GIVEN_UP = """UPDATE @notifications SET job = $1
- WHERE status = 'given_up' AND job_id = $2 AND job IS NULL AND receiver <> $3"""
+KEEP_JOBS = Rows(
+    f"""WITH {_PENDING_RECEIVERS} UPDATE @notifications AS n SET job = new.job FROM new
+ WHERE n.status = 'pending' AND n.receiver = ANY(ARRAY(SELECT receiver FROM receivers)) AND n.job_id = new.id
+ AND n.job IS NULL AND n.receiver <> new.without""",
+    id="text",
+    job="text",
+    without="text",
+)
+KEEP_JOBS_OF_GIVEN_UP = Rows(
+    """UPDATE @notifications AS n SET job = new.job FROM new
+ WHERE n.status = 'given_up' AND n.job_id = new.id AND n.job IS NULL AND n.receiver <> new.without""",
+    id="text",
+    job="text",
+    without="text",
+)
 COUNT_PENDING = "SELECT count(*) FROM (SELECT 1 FROM @notifications WHERE status = 'pending' ORDER BY receiver LIMIT $1) AS n"
 OF_RUN = f"{_FROM} WHERE run_id = $1 ORDER BY id"
 OF_ALERT = f'{_FROM} WHERE "key" = $1 ORDER BY id'
@@ -201,10 +211,11 @@ class PostgresNotifications(Execution):
         self._execute(ADVANCE_RETRIES, [now, by])
         self._woken |= {str(receiver) for (receiver,) in self._fetch(PENDING_RECEIVERS)}
 
-    def keep_job(self, job_id: str, job: str, *, without: str) -> None:
-        """Store a job in its notifications: one statement for those that are pending, and one for those that were given up."""
-        self._execute(KEEP_JOB, [job, job_id, without])
-        self._execute(KEEP_JOB_OF_GIVEN_UP, [job, job_id, without])
+    def keep_jobs(self, jobs: Mapping[str, str], *, without: str) -> None:
+        """Store jobs in their notifications: one statement for those that are pending, and one for those that were given up."""
+        rows = [(job_id, job, without) for job_id, job in jobs.items()]
+        self._write(KEEP_JOBS, rows)
+        self._write(KEEP_JOBS_OF_GIVEN_UP, rows)
 
     def count_pending(self, *, most: int) -> int:
         """Count pending notifications."""
