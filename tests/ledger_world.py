@@ -196,15 +196,26 @@ class World:
         return self.do(owners.register, this_process)
 
     def recover(
-        self, this_process: ProcessIdentity | None = None, *, trust_leases: bool = True, mine: Sequence[int] = ()
+        self,
+        this_process: ProcessIdentity | None = None,
+        *,
+        trust_leases: bool = True,
+        mine: Sequence[int] = (),
+        limit: int = recovery.RECOVERED_AT_ONCE,
     ) -> list[RunRow]:
-        return self.do(
-            recovery.recover,
-            this_process or self.this_process,
-            policy=self.policy,
-            trust_leases=trust_leases,
-            mine=mine,
-        )
+        recovered: list[RunRow] = []
+        more = True
+        while more:
+            runs, more = self.do(
+                recovery.recover,
+                this_process or self.this_process,
+                policy=self.policy,
+                trust_leases=trust_leases,
+                mine=mine,
+                limit=limit,
+            )
+            recovered += runs
+        return recovered
 
     def crash(self) -> list[RunRow]:
         """End this process as kill -9 does, and start it again."""

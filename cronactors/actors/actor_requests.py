@@ -95,8 +95,8 @@ class Register(Request[Registered]):
 
 
 @attrs.frozen
-class Recover(Request[list[CronRun]]):
-    """Interrupt the runs of dead owners, so that their moments run again, and return these runs.
+class Recover(Request[tuple[list[CronRun], bool]]):
+    """Interrupt runs of dead owners, so that their moments run again; return these runs, and whether there are more.
 
     A request that has waited longer than `STALE` trusts no lease: other owners may have waited for the same lock, unable to renew
     theirs.
@@ -116,10 +116,10 @@ class Recover(Request[list[CronRun]]):
     own_owners: frozenset[int]
     requested_at: Millis
 
-    def apply(self, storage: Storage) -> list[CronRun]:
+    def apply(self, storage: Storage) -> tuple[list[CronRun], bool]:
         trusted = self.trust_leases and abs(storage.now() - self.requested_at) < STALE
         recovered = recovery.recover(storage, self.process, policy=self.policy, trust_leases=trusted, mine=self.own_owners)
-        return [views.run_view(run) for run in recovered]
+        return [views.run_view(run) for run in recovered.runs], recovered.more
 
 
 @attrs.frozen

@@ -129,9 +129,18 @@ class StoreService:
         return await self.mailbox.call(Inspect(owner, self.process, self._trust_leases(), frozenset(self.owners)))
 
     async def recover(self, policy: RetryPolicy) -> list[CronRun]:
-        """Interrupt the runs of dead owners, so that their moments run again, and return these runs."""
-        own = frozenset(self.owners)
-        return await self.mailbox.call(Recover(self.process, policy, self._trust_leases(), own, requested_at=self.wall()))
+        """Interrupt the runs of dead owners, so that their moments run again, and return these runs.
+
+        Some are recovered with each transaction. If it is cancelled, the next inspection finds the others.
+        """
+        recovered: list[CronRun] = []
+        more = True
+        while more:
+            own = frozenset(self.owners)
+            request = Recover(self.process, policy, self._trust_leases(), own, requested_at=self.wall())
+            runs, more = await self.mailbox.call(request)
+            recovered += runs
+        return recovered
 
     async def take_over(self, owner: int, receivers: tuple[str, ...]) -> dict[str, int]:
         """Let an owner deliver notifications of dead owners: at most `TAKEN_OVER`, so that a million block nothing."""

@@ -16,7 +16,7 @@ from cronactors.wallclock import Wall
 
 logger = logging.getLogger("cronactors.clock")
 
-PAGE = 500
+PAGE = 100
 """How many jobs one request computes again."""
 
 

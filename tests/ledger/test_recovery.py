@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cronactors.ledger.cancel_other import cancel_overlapped
+from cronactors.ledger.leases import was_declared_dead
 from cronactors.ledger.owners import sign_off
 from cronactors.ledger.recovery import recover
 from cronactors.model import Cause, Overlap, SessionMode
@@ -328,3 +329,54 @@ def test_a_stop_mark_is_removed_with_the_commit_that_recovers_and_not_before(wor
     (run,) = world.recover(this_process)
     assert run.error == "interrupted: its process was killed while it was stopping"
     assert world.storage.stopping_owners() == set()
+
+
+# Pages: a recovery keeps others out of a server
+
+
+def test_many_runs_are_recovered_in_pages_and_their_owner_is_dead_from_the_first_on(world):
+    jobs = [world.add(at(T0 + MINUTE)) for _ in range(5)]
+    world.pass_time(MINUTE)
+    world.claim()
+    world.mark_stopping(world.owner)
+    this_process = process("here", 2)
+    options = {"policy": world.policy, "trust_leases": False, "limit": 2}
+    sizes = []
+    more = True
+    while more:
+        assert world.storage.stopping_owners() == {world.owner}
+        runs, more = world.do(recover, this_process, **options)
+        sizes.append(len(runs))
+        assert world.do(was_declared_dead, world.owner)
+        assert {run.error for run in runs} == {"interrupted: its process was killed while it was stopping"}
+    assert sizes == [2, 2, 1]
+    assert world.storage.stopping_owners() == set()
+    assert {run.job_id for run in world.history() if run.cause == "interrupted"} == set(jobs)
+    assert world.do(recover, this_process, **options) == ([], False)
+
+
+def test_all_runs_of_a_job_are_in_one_page_and_count_as_one_crash(world):
+    one = world.add(at(T0 + MINUTE))
+    many = world.add(at(T0 + MINUTE), overlap="allow_all")
+    for _ in range(3):
+        world.request(many)
+    world.pass_time(MINUTE)
+    assert len(world.claim()) == 5
+    this_process = process("here", 2)
+    sizes = [len(world.do(recover, this_process, policy=world.policy, trust_leases=False, limit=2).runs) for _ in range(3)]
+    assert sorted(sizes) == [0, 1, 4]
+    assert [world.job(job_id).crashes for job_id in (one, many)] == [1, 1]
+
+
+def test_a_run_of_a_later_page_that_its_owner_finishes_meanwhile_is_not_run_again(world):
+    for _ in range(2):
+        world.add(at(T0 + MINUTE))
+    world.pass_time(MINUTE)
+    runs = {each.run.id: each.run for each in world.claim()}
+    dead, this_process = world.owner, process("here", 2)
+    (first,), more = world.do(recover, this_process, policy=world.policy, trust_leases=False, limit=1)
+    assert more
+    (other,) = [run for run in runs.values() if run.id != first.id]
+    assert world.finish(other, SUCCESS, owner=dead) is not None
+    assert world.recover(this_process, trust_leases=False) == []
+    assert [run.status for run in world.history(other.job_id)] == ["success"]

@@ -9,17 +9,18 @@ from typing import cast
 import psycopg
 import pytest
 
-from cronactors.actors.actor_requests import ClaimDue, Finished, FinishRun, FinishSettings, RenewLeases
+from cronactors.actors.actor_requests import ClaimDue, Finished, FinishRun, FinishSettings, Recover, RenewLeases
 from cronactors.actors.mailbox import R, Request
 from cronactors.actors.notification_requests import Settle
 from cronactors.actors.store import Done, run_batch
-from cronactors.actors.user_requests import AddJobs
+from cronactors.actors.user_requests import AddJobs, UpsertJobs
 from cronactors.ledger.notifications import CallResult
+from cronactors.ledger.upsert import JobList
 from cronactors.notifications import NOTIFIER, ON_FINISH, NotificationStatus
 from cronactors.policy import Outcome
 from cronactors.settings import RetryPolicy
 from cronactors.storage.rows import Claimed
-from tests.ledger_world import DEFAULTS, FAILURE, MINUTE, SUCCESS, World
+from tests.ledger_world import DEFAULTS, FAILURE, MINUTE, SUCCESS, World, process
 from tests.postgres_store import in_postgres
 
 SIZES = pytest.mark.parametrize("size", [1, 10, 100])
@@ -122,6 +123,29 @@ def test_many_jobs_are_sent_a_thousand_at_a_time(counted: Counted) -> None:
     """Else the server, which ends a transaction that is idle for 2 s, could have to wait for ten thousand rows to be made."""
     counted.carry_out(AddJobs(tuple(counted.world.spec() for _ in range(2_001)), DEFAULTS))
     assert len(counted.sent) == 7 + 2
+
+
+@SIZES
+def test_a_list_is_added_changed_and_removed_many_at_a_time(counted: Counted, size: int) -> None:
+    def upsert(count: int, **changes: object) -> None:
+        specs = tuple(counted.world.spec(name=f"listed {n}", tags=["a"], **changes) for n in range(count))
+        counted.carry_out(UpsertJobs((JobList(specs=specs, origin="list"),), DEFAULTS))
+
+    upsert(size)
+    assert len(counted.sent) <= 10, counted.sent
+    upsert(size, description="another")
+    assert len(counted.sent) <= 11, counted.sent
+    upsert(0)
+    assert len(counted.sent) <= 12, counted.sent
+
+
+@SIZES
+def test_to_recover_runs_takes_as_many_as_to_let_each_wait_for_its_retry(counted: Counted, size: int) -> None:
+    counted.due(size)
+    options = {"trust_leases": False, "own_owners": frozenset[int](), "requested_at": 0}
+    ((runs, more),) = counted.carry_out(Recover(process("here", 2), RetryPolicy(), **options))  # type: ignore[arg-type]
+    assert (len(runs), more) == (size, False)
+    assert len(counted.sent) <= 19 + size, counted.sent
 
 
 @SIZES
