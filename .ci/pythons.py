@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Run the quick tests on every CPython from 3.11 on that is found on this machine, each in a new environment.
+"""Run the tests on every CPython from 3.11 on that is found on this machine, each in a new environment.
 
 On 3.12 the lowest versions that pyproject.toml allows are installed, on the others the newest ones. Interpreters are looked for on
 the PATH (``python3.N``) and in pyenv's folder of versions. The first argument that is not an option limits the run to one version.
@@ -24,8 +24,8 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 OLDEST = (3, 11)
 LOWEST_ON = (3, 12)
-QUICK = ("-m", "not slow and not chaos", "-k", "not in_postgres")
-"""The quick tests, without those of the ledger on PostgreSQL: they take more than a minute, and psycopg is tested by those of the storage."""
+QUICK = ("-k", "not in_postgres")
+"""The tests without those of the ledger on PostgreSQL: they take more than a minute, and psycopg is tested by those of the storage."""
 
 _ABOUT = """
 import platform, sys
@@ -126,7 +126,7 @@ def lowest(pyproject: Path) -> list[str]:
 
 
 def passes(interpreter: Interpreter, folder: Path) -> bool:
-    """Whether the quick tests pass in a new environment in the folder."""
+    """Whether the tests pass in a new environment in the folder."""
     home = folder / f"python {interpreter.version}"
     python = home / "bin" / "python"
     environment = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}}
@@ -174,8 +174,8 @@ def main() -> None:
             if not passes(interpreter, Path(folder)):
                 failed.append(interpreter.version)
     if failed:
-        raise SystemExit(f"the quick tests fail on Python {', '.join(failed)}")
-    print(f"the quick tests pass on: {', '.join(each.version for each in chosen) or 'no further Python'}")
+        raise SystemExit(f"the tests fail on Python {', '.join(failed)}")
+    print(f"the tests pass on: {', '.join(each.version for each in chosen) or 'no further Python'}")
 
 
 if __name__ == "__main__":

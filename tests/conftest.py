@@ -15,12 +15,12 @@ zoneinfo.reset_tzpath(to=())
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the full chaos tests, which take hours, unless they are asked for."""
-    if "chaos" in config.option.markexpr:
-        return
-    full = [item for item in items if item.get_closest_marker("chaos")]
-    config.hook.pytest_deselected(items=full)
-    items[:] = [item for item in items if item not in full]
+    """Leave out tests that need real time, and the full chaos tests, which take hours, unless ``-m`` names them."""
+    named = config.option.markexpr
+    unnamed = [] if "chaos" in named else ["chaos"] if "slow" in named else ["slow", "chaos"]
+    left_out = {item for item in items if any(item.get_closest_marker(marker) for marker in unnamed)}
+    config.hook.pytest_deselected(items=list(left_out))
+    items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
