@@ -29,7 +29,7 @@ from cronactors.storage.errors import Contended
 from cronactors.storage.moved import FileMoved, Move, Numbers
 from cronactors.storage.postgres.address import MISSING_EXTRA, split_schema
 from cronactors.storage.protocol import Storage
-from cronactors.storage.sqlite_copying import TABLES, SourceFile
+from cronactors.storage.sqlite_copying import ORIGINS, TABLES, SourceFile
 from cronactors.wallclock import system_wall
 
 if TYPE_CHECKING:
@@ -182,8 +182,10 @@ def _move(source: SourceFile, target: PostgresTarget, user_id: str | None, repor
         target.commit()
         target.begin_move(move)
         _copy_tables(source, target, user_id, shift, totals=totals, report=report)
-        _copy_facts(source, target, user_id)
         source.undo_reading()
+        target.lock()
+        _copy_origins(source, target, user_id, shift)
+        _copy_facts(source, target, user_id)
         target.prepare(move)
         with _uninterrupted():
             _commit(source, target, move)
@@ -196,11 +198,14 @@ def _copy_tables(
     source: SourceFile, target: PostgresTarget, user_id: str | None, shift: Numbers, *, totals: dict[str, int], report: Report
 ) -> None:
     for table in TABLES:
-        with closing(source.rows(table, user_id=user_id, shift=shift)) as rows:
-            if table.name == "origins":
-                target.insert_origins(rows)
-            else:
+        if table is not ORIGINS:
+            with closing(source.rows(table, user_id=user_id, shift=shift)) as rows:
                 target.copy(table.name, table.columns, rows, report=partial(report, table.name, totals[table.name]))
+
+
+def _copy_origins(source: SourceFile, target: PostgresTarget, user_id: str | None, shift: Numbers) -> None:
+    with closing(source.rows(ORIGINS, user_id=user_id, shift=shift)) as rows:
+        target.insert_origins(rows)
 
 
 def _copy_facts(source: SourceFile, target: PostgresTarget, user_id: str | None) -> None:

@@ -21,13 +21,18 @@ import psycopg
 import pytest
 import trio
 
-from cronactors import Interval, RunStatus, open_store
+from cronactors import Cron, Interval, JobSpec, RunStatus, open_store
+from cronactors.actors.store import Done, run_batch
+from cronactors.actors.user_requests import AddJobs, UpsertJobs
 from cronactors.copying import Moved, move_to_server, unmark
 from cronactors.errors import CronError, JobNotFound, StoreCorrupt, StoreUnavailable
+from cronactors.ids import new_ids
 from cronactors.ledger import leases
+from cronactors.ledger.job_fields import Defaults
 from cronactors.ledger.new_rows import waiting_run
 from cronactors.ledger.recovery import recover
 from cronactors.ledger.run_requests import RunRequestRow
+from cronactors.ledger.upsert import JobList
 from cronactors.owner import identify_this_process
 from cronactors.policy import Moments
 from cronactors.settings import RetryPolicy
@@ -167,7 +172,7 @@ def as_the_next_start_would_find_it(path: str, folder: Path) -> dict[str, Any]:
         source.backup(copy)
     with closing(SqliteStorage(str(folder / "copy.db"), wall=system_wall)) as storage:
         assert storage.begin(write=True)
-        assert len(recover(storage, identify_this_process(), policy=RetryPolicy(), trust_leases=True)) == 1
+        assert len(recover(storage, identify_this_process(), policy=RetryPolicy(), trust_leases=True).runs) == 1
         storage.commit()
         return read(storage)
 
@@ -827,3 +832,40 @@ def test_others_use_the_server_while_rows_are_copied(path: str, server: str) -> 
     moved = {each.id for each in found["runs"]} - set(added)
     assert len(moved) == 4
     assert len({number for number, _ in found["jobs"]}) == len(found["jobs"]) == len(added) + 2
+
+
+def test_a_list_of_the_same_origin_is_upserted_while_rows_are_copied(path: str, server: str) -> None:
+    """Nobody waits for the row of an origin, or of a name, while the history is copied."""
+    fill(path)
+    done = _upsert_meanwhile(path, server, user_id="", name="new")
+    assert done == [Done, Done]
+    with on_server(server) as storage:
+        assert read(storage)["origins"] == [("list.toml", "theirs.toml", 2)]
+
+
+def test_a_name_that_is_added_while_rows_are_copied_stops_the_move(path: str, server: str) -> None:
+    fill(path)
+    message = r"has rows of the same jobs in jobs already \(jobs_user_id_name_key\)"
+    with nothing_changes(path, server, rows=2), pytest.raises(StoreUnavailable, match=message):
+        _upsert_meanwhile(path, server, user_id="", name="own")
+    assert rows_on_server(server, "SELECT name FROM @jobs ORDER BY name") == [("beside",), ("own",)]
+
+
+def _upsert_meanwhile(path: str, url: str, *, user_id: str, name: str) -> list[type]:
+    """Move a user; while runs are copied upsert a list with a job, and add another job beside others. Return what became of both."""
+    defaults = Defaults(timezone="UTC", max_retries=3, timeout_secs=60)
+    results: list[type] = []
+
+    def report(table: str, *_: object) -> None:
+        if table == "runs":
+            specs = [
+                (job_id, JobSpec(each, "p", Cron("0 9 * * *"))) for job_id, each in zip(new_ids(2), (name, "beside"), strict=True)
+            ]
+            upsert = UpsertJobs((JobList(specs=specs[:1], origin="list.toml", file="theirs.toml"),), defaults)
+            for request in (upsert, AddJobs(tuple(specs[1:]), defaults)):
+                results.append(type(run_batch(other, [request])))
+
+    address, schema = split_schema(url, "")
+    with closing(PostgresStorage(address, schema=schema)) as other:
+        move(path, url, user_id=user_id, report=report)
+    return results

@@ -3,7 +3,7 @@
 A deletion can wait and a claim cannot. So a round is cut into pieces: each is a request of its own that ends after 2 ms on the storage
 thread, none is sent within 20 ms of the next due moment, and while runs are in flight the pieces take at most 2 % of the time. A round
 begins ten minutes after the last one if anything was committed since, and else once an hour. If there is nothing to prune it is one
-piece that reads a few rows.
+piece that reads a few rows. Schedulers of one store prune in turns.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from cronactors.actors.store_lifetime import StoreService
 from cronactors.backoff import backoff
 from cronactors.errors import StoreUnavailable
 from cronactors.instants import Millis, iso_utc
-from cronactors.ledger.pruning import Round
+from cronactors.ledger.pruning import Round, note_turn, turn_of_other
 from cronactors.retention import History
 from cronactors.storage.protocol import Storage
 
@@ -54,21 +54,28 @@ class PieceReport:
     Attributes:
         ended: Whether the round has ended.
         seconds: How long (s) the piece took on the storage thread, without the commit.
+        wait: How long (ms) it is still the turn of another scheduler; then nothing was carried out.
     """
 
     ended: bool
     seconds: float
+    wait: Millis = 0
 
 
 @attrs.frozen
 class PrunePiece(Request[PieceReport]):
-    """Carry out a piece of a round."""
+    """Carry out a piece of a round, unless it is the turn of another scheduler than ``owner``."""
 
     round: Round
+    owner: int
 
     def apply(self, storage: Storage) -> PieceReport:
         started = time.perf_counter()
+        wait = turn_of_other(storage, self.owner)
+        if wait:
+            return PieceReport(ended=False, seconds=0, wait=wait)
         ended = self.round.carry_out(storage, lambda: time.perf_counter() - started >= PIECE_LENGTH)
+        note_turn(storage, self.owner, ended=ended)
         return PieceReport(ended=ended, seconds=time.perf_counter() - started)
 
 
@@ -122,11 +129,12 @@ class Pruner:
         while True:
             await self._until_next_round()
             try:
-                await self._carry_out_round()
+                pause = await self._carry_out_round()
                 pauses = backoff(*RETRY_PAUSES)
             except StoreUnavailable as error:  # which the store has logged; the next round begins at the stored cursors
                 pause = next(pauses)
                 logger.debug("pruning again in %.1f s: %s", pause, error)
+            if pause:
                 await trio.sleep(pause)
                 continue
             self._next_look = trio.current_time() + LOOK_EVERY
@@ -144,13 +152,22 @@ class Pruner:
         else:
             await self._changed.wait()
 
-    async def _carry_out_round(self) -> None:
+    async def _carry_out_round(self) -> float:
+        """Carry out a round.
+
+        Returns:
+            How long (s) to wait before another one, because it is the turn of another scheduler; 0: it has ended. On virtual time we
+            don't wait: the next look is soon enough.
+        """
         now = trio.current_time()
         search = Round(self._limits, self._service.owners, round((now - self._last_round) * 1000))
-        ended = False
+        ended, wait = False, 0
         while not ended:
             await self._until_clear()
-            piece = await self._service.mailbox.call(PrunePiece(search))
+            piece = await self._service.mailbox.call(PrunePiece(search, self._pool.settings.owner))
+            wait = piece.wait
+            if wait:
+                break
             self._last_round, ended = now, piece.ended
             if search.deletes_from not in (None, self._announced):
                 self._announced = search.deletes_from
@@ -160,6 +177,7 @@ class Pruner:
         self.deleted += search.deleted
         if search.deleted:
             logger.debug("deleted %d runs beyond the limits of the history", search.deleted)
+        return wait / 1000 if self._in_real_time else 0
 
     async def _until_clear(self) -> None:
         """Wait while a moment is about to come due, so that its claim does not find a piece before it."""

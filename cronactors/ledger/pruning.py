@@ -13,6 +13,7 @@ days, or those of a job that had a `History` of its own until now, are found by 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
@@ -43,8 +44,41 @@ _MOST_REMEMBERED = 10_000
 """How many jobs a round remembers to have counted already."""
 _AGAIN: Millis = 7 * DAY
 """How often the searches begin at the first run again."""
+TURN: Millis = 30_000
+"""How long (ms) only one scheduler prunes, if its round takes so long."""
+_TURN_FACT = "pruner"
 _ENDED = frozenset(status.value for status in RunStatus if status.ended)
 _AFTER_ALL: Millis = 2 * LATEST
+
+
+def turn_of_other(storage: Storage, owner: int) -> Millis:
+    """Return how long (ms) it is still the turn of another scheduler than ``owner``; 0: it is not.
+
+    A piece keeps all others from writing, so schedulers that prune at the same time would slow down a store by as many times. Each
+    carries out its rounds, since each has limits of its own, but one after another. A turn is not prolonged, so that none waits for a
+    round that does not end under load; and it ends by itself, also if its scheduler was killed.
+    """
+    holder, left = _turn(storage)
+    return 0 if holder == owner else left
+
+
+def note_turn(storage: Storage, owner: int, *, ended: bool) -> None:
+    """Store, after a piece of a round, that it is the turn of ``owner``, or that its round has ended. A round of one piece writes nothing."""
+    holder, left = _turn(storage)
+    if ended and holder == owner:
+        storage.set_meta(_TURN_FACT, None)
+    elif not ended and (holder != owner or not left):
+        storage.set_meta(_TURN_FACT, json.dumps([owner, storage.now() + TURN]))
+
+
+def _turn(storage: Storage) -> tuple[int | None, Millis]:
+    """Return whose turn it was last, and how long it still lasts; a turn that ends later than any may is from before a clock was set."""
+    try:
+        owner, until = map(int, json.loads(storage.meta(_TURN_FACT) or "[]"))
+    except (TypeError, ValueError, OverflowError, RecursionError):  # there was none, or the fact is damaged
+        return None, 0
+    left = until - storage.now()
+    return owner, left if 0 < left <= TURN else 0
 
 
 @attrs.define(eq=False)

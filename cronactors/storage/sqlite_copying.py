@@ -73,13 +73,10 @@ def _table(
 
 _WITH_SPEC = "jobs CROSS JOIN job_specs USING (number)"
 
+ORIGINS: Final = _table(
+    "origins", ("name", "file"), of_user="name IN (SELECT origin FROM jobs WHERE user_id = :user)", order="name"
+)
 TABLES: Final = (
-    _table("origins", ("name", "file"), of_user="name IN (SELECT origin FROM jobs WHERE user_id = :user)", order="name"),
-    _table("jobs", ("number", *JOB_COLUMNS), source=_WITH_SPEC, of_user="user_id = :user", order="number"),
-    _table("job_state", ("number", *STATE_COLUMNS), source="jobs", of_user="user_id = :user", order="number"),
-    _table(
-        "job_tags", ("tag", "number"), of_user="number IN (SELECT number FROM jobs WHERE user_id = :user)", order="tag, number"
-    ),
     _table("runs", RunRow._fields, of_user="user_id = :user", order="id", id="id + :runs"),
     _table(
         "run_requests",
@@ -98,8 +95,17 @@ TABLES: Final = (
     ),
     _table("alert_episodes", EpisodeRow._fields, of_user=f"job_id IN {_JOB_IDS}", order="job_id, kind"),
     _table("run_output", ("run_id", "start", "size", "at", "text"), of_user=f"run_id IN {_RUN_IDS}", order="id"),
+    _table("jobs", ("number", *JOB_COLUMNS), source=_WITH_SPEC, of_user="user_id = :user", order="number"),
+    _table("job_state", ("number", *STATE_COLUMNS), source="jobs", of_user="user_id = :user", order="number"),
+    _table(
+        "job_tags", ("tag", "number"), of_user="number IN (SELECT number FROM jobs WHERE user_id = :user)", order="tag, number"
+    ),
+    ORIGINS,
 )
-"""All tables, in an order in which no row comes before one that it refers to."""
+"""All tables, in an order in which no row comes before one that it refers to.
+
+The history, which may take minutes, refers to none. Names and origins come last, since others may wait for their rows on the server.
+"""
 
 _DELETED: Final = ("run_output", "run_progress", "alert_episodes", "notifications", "run_requests", "runs", "jobs")
 _CONDITIONS: Final = {table.source: table.of_user for table in TABLES} | {"run_progress": f"run_id IN {_RUN_IDS}"}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
@@ -132,3 +134,40 @@ async def test_a_scheduler_that_ends_stops_to_listen_at_once(url: str) -> None:
         await scheduler.store.add_job("job", "later", Interval(3_600_000))
         await until(lambda: listeners(url))
     assert not listeners(url)
+
+
+@pytest.mark.parametrize("waits_in", ["connect", "notify"])
+def test_a_listener_that_tests_itself_is_not_waited_for(url: str, waits_in: str) -> None:
+    """Its second connection gets no answer, as behind a pooler all of whose connections are taken. `stop` is called in the event loop."""
+    seconds, waits, answers = iter((False, True)), threading.Event(), threading.Event()
+
+    def connect() -> psycopg.Connection[tuple[object, ...]]:
+        is_second = next(seconds)
+        if is_second and waits_in == "connect":
+            waits.set()
+            answers.wait(10)
+        connection = psycopg.connect(url, autocommit=True)
+        if is_second and waits_in == "notify":
+            execute = connection.execute
+            connection.execute = lambda *_: execute("SELECT pg_sleep(10)")  # type: ignore[assignment]
+            waits.set()
+        return connection
+
+    listener = listener_module.Listener(connect, "channel", own="own", name="store", heard=nothing, deaf=nothing)
+    listener.start()
+    assert waits.wait(10)
+    if waits_in == "notify":
+        with psycopg.connect(url, autocommit=True) as other:
+            while not other.execute("SELECT 1 FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%'").fetchall():
+                time.sleep(0.01)
+    began = time.monotonic()
+    listener.stop()
+    assert time.monotonic() - began < 10 * listener_module._JOIN_LIMIT
+    answers.set()
+    listener._thread.join(5)
+    assert not listener._thread.is_alive()
+    assert listener._sockets == []
+
+
+def nothing(*_: object) -> None:
+    pass

@@ -2,7 +2,9 @@
 
 The transaction may take minutes. With the lock of the store it would keep all schedulers from it for as long, until their leases run out.
 So it takes that lock, shared as others do that add jobs, only for the commit, and has no limits of time before. Its rows are new ones,
-which no other transaction sees. Their ids cannot collide with those of others, since a short transaction alone reserves them first.
+which no other transaction sees. But whoever adds a row with the name of a job, or the origin, of one of them waits for the commit, an
+upsert even with the lock of the store: so these rows come last. Their ids cannot collide with those of others, since a short transaction
+alone reserves them first.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import Final
 import psycopg
 
 from cronactors.errors import CronError, StoreUnavailable, shorten
+from cronactors.storage.errors import Contended
 from cronactors.storage.moved import Move, Numbers
 from cronactors.storage.postgres.columns import quoted
 from cronactors.storage.postgres.errors import first_line
@@ -81,8 +84,13 @@ class PostgresTarget(PostgresStorage):
         """Return, inside a transaction, whether the rows of a move are here."""
         return self.meta(move.server_fact) is not None
 
+    def lock(self) -> None:
+        """Take the lock of the store. The commit is to follow soon: others may wait for that lock."""
+        lock = f"SELECT pg_advisory_xact_lock_shared({self._session._store_key})"
+        self._session.script(f"SET LOCAL idle_in_transaction_session_timeout = '5s'; {lock}")
+
     def insert_origins(self, rows: Iterable[Row]) -> None:
-        """Add where lists come from; what is known of one already stays."""
+        """Add where lists come from; what is known of one already stays. With the lock of the store, so that no upsert waits for it."""
         with self._storing("origins"):
             self._write(INSERT_ORIGINS, rows)
 
@@ -118,14 +126,15 @@ class PostgresTarget(PostgresStorage):
         """Raise errors about the rows, which `ServerErrors` takes for bugs, as `CronError`: here they come from the file."""
         try:
             yield
-        except psycopg.errors.UniqueViolation as error:
-            constraint = error.diag.constraint_name
+        except (psycopg.errors.UniqueViolation, Contended) as error:
+            violation = error.__cause__ if isinstance(error, Contended) else error
+            if not isinstance(violation, psycopg.errors.UniqueViolation):
+                raise
+            constraint = violation.diag.constraint_name
             raise StoreUnavailable(f"{self.name} has rows of the same jobs in {table} already ({constraint})") from error
         except psycopg.Error as error:
             raise CronError(f"{self.name} cannot store what is in the table {table}: {first_line(error)}") from error
 
     def prepare(self, move: Move) -> None:
-        """Do all that can fail before the commit, which is to follow at once: others may wait for the lock that is taken here."""
+        """Do the last that can fail before the commit, which is to follow at once."""
         self.set_meta(move.server_fact, move.to_json())
-        lock = f"SELECT pg_advisory_xact_lock_shared({self._session._store_key})"
-        self._session.script(f"SET LOCAL idle_in_transaction_session_timeout = '5s'; {lock}")

@@ -6,12 +6,11 @@ Notices only make reactions faster. Whatever is not heard is found by the next t
 from __future__ import annotations
 
 import logging
-import os
 import random
 import socket
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import psycopg
 from psycopg import sql
@@ -28,6 +27,9 @@ _DEAF_AFTER = 3
 TEST_AGAIN = 60.0
 """How long (s) one that counts as deaf waits before it tests that again."""
 _PAUSES = (0.1, 5.0)  # (s) between attempts to connect
+_ANY_FAMILY = socket.AF_INET  # only `connect` and the like need the right one
+_JOIN_LIMIT = 0.05
+"""How long (s) `Listener.stop` waits for the thread, once its connections are shut down: it is called in the event loop."""
 
 
 class Listener:
@@ -63,8 +65,9 @@ class Listener:
         self._heard = heard
         self._deaf = deaf
         self._stopping = threading.Event()
-        self._descriptor: int | None = None
-        self._lock = threading.Lock()  # between the end of a connection and `stop`
+        self._lock = threading.Lock()
+        self._sockets: list[socket.socket] = []
+        self._is_connecting = False
         self._thread = threading.Thread(target=self._run, name="cronactors-listen", daemon=True)
 
     def start(self) -> None:
@@ -72,32 +75,28 @@ class Listener:
         self._thread.start()
 
     def stop(self) -> None:
-        """Let the thread end. It does so at once, unless it is just connecting; then nobody waits for it."""
-        self._stopping.set()
+        """Let the thread end. It does so at once, unless it is just connecting; then nobody waits for it. Never blocks for long."""
         with self._lock:
-            connected = self._descriptor is not None
-            if self._descriptor is not None:  # wakes the thread with an error
-                with suppress(OSError), socket.socket(fileno=os.dup(self._descriptor)) as connection:
-                    connection.shutdown(socket.SHUT_RDWR)
-        if connected:
-            self._thread.join()
+            self._stopping.set()
+            wakes = bool(self._sockets) and not self._is_connecting
+            for each in self._sockets:  # wakes the thread with an error
+                with suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
+        if wakes:
+            self._thread.join(_JOIN_LIMIT)
 
     def _run(self) -> None:
         pauses, failing, unheard = backoff(*_PAUSES), False, 0
         while not self._stopping.is_set():
             try:
-                with self._connect() as connection:
-                    self._note_connection(connection.fileno())
-                    try:
-                        if self._test(connection):
-                            if failing:
-                                logger.info("%s: notices of other schedulers are heard again", self._name)
-                            if unheard >= _DEAF_AFTER:
-                                self._deaf(False)
-                            pauses, failing, unheard = backoff(*_PAUSES), False, 0
-                            self._listen(connection)
-                    finally:
-                        self._note_connection(None)
+                with self._connected() as connection:
+                    if self._test(connection):
+                        if failing:
+                            logger.info("%s: notices of other schedulers are heard again", self._name)
+                        if unheard >= _DEAF_AFTER:
+                            self._deaf(False)
+                        pauses, failing, unheard = backoff(*_PAUSES), False, 0
+                        self._listen(connection)
                 unheard += 1
                 if unheard == _DEAF_AFTER and not self._stopping.is_set():
                     failing = True
@@ -114,18 +113,34 @@ class Listener:
                     )
                 self._stopping.wait(next(pauses) * random.uniform(0.5, 1))  # noqa: S311 - schedulers must not come back together
 
-    def _note_connection(self, descriptor: int | None) -> None:
-        with self._lock:
-            self._descriptor = descriptor
-        if descriptor is not None and self._stopping.is_set():
-            raise OSError("stopping")
+    @contextmanager
+    def _connected(self) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+        """Make a connection that `stop` can shut down.
+
+        It does so by a duplicate: libpq closes the socket of a lost connection, and its number may be that of another one then.
+        """
+        self._is_connecting = True
+        try:
+            made = self._connect()
+        finally:
+            self._is_connecting = False
+        with made as connection, socket.fromfd(connection.fileno(), _ANY_FAMILY, socket.SOCK_STREAM) as duplicate:
+            with self._lock:
+                if self._stopping.is_set():
+                    raise OSError("stopping")
+                self._sockets.append(duplicate)
+            try:
+                yield connection
+            finally:
+                with self._lock:
+                    self._sockets.remove(duplicate)
 
     def _test(self, connection: psycopg.Connection[tuple[object, ...]]) -> bool:
         """Listen, and return whether our own notice is heard."""
         connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(self._channel)))
         self._heard()
         test = f"{self._own}?"
-        with self._connect() as other:
+        with self._connected() as other:
             other.execute("SELECT pg_notify(%s, %s)", [self._channel, test])
         return any(notice.payload == test for notice in connection.notifies(timeout=_TEST_LIMIT, stop_after=1))
 
