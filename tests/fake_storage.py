@@ -371,8 +371,8 @@ class FakeStorage:
     def count_running(self) -> int:
         return len(self.running())
 
-    def session_busy(self, session: str) -> bool:
-        return any(run.session == session for run in self.running())
+    def busy_sessions(self, sessions: Collection[str]) -> set[str]:
+        return {run.session for run in self.running() if run.session is not None and run.session in sessions}
 
     def first_waiting_run(self, key: str) -> int | None:
         waiting = [run for run in self._seen.runs.values() if run.status == "pending" and run.waits_for == key]

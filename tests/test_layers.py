@@ -43,7 +43,7 @@ ledger.job_fields ledger.leases ledger.new_rows ledger.open_runs ledger.run_requ
 ledger.after_run ledger.clock_set_back ledger.explain ledger.owners ledger.views ledger.waiting ledger.zone_changes
 actors.observed_storage ledger.alerting ledger.pruning
 ledger.damage ledger.due_moments ledger.finish ledger.jobs
-ledger.cancel_other ledger.recovery ledger.runs ledger.upsert
+ledger.cancel_other ledger.claim_together ledger.recovery ledger.runs ledger.upsert
 ledger.notifications ledger.run_output
 ledger.claim
 ledger.own_loop

@@ -34,7 +34,9 @@ logger = logging.getLogger("cronactors.store")
 BATCH = 100
 """How many requests share a transaction at most."""
 LOCK_TIMEOUT = 30.0
-"""How long (s) a request waits for a locked file before it is refused with `StoreUnavailable`."""
+"""How long (s) a request waits for a locked file before it is refused with `StoreUnavailable`, or reported if it waits for ever."""
+MOST_LOCKED = 2
+"""How many batches of requests that were found locked before are tried one after the other: on a server each try takes 200 ms."""
 LOG_EVERY = 10.0
 """How long (s) until it is logged again that the store fails, after it has worked in between."""
 _LOCK_PAUSES = (0.005, 0.1)  # seconds between attempts at a locked file, the first and the longest
@@ -114,7 +116,8 @@ class StoreActor:
         listeners: Called after each commit that changed something.
         failure_listeners: Called after each batch of writes that failed; it may have been committed all the same.
         observer: Observes commits while a stream of events is open; else None.
-        last_error: Why the last batch failed; None once a commit has succeeded.
+        last_error: Why the last batch failed, or a request waits for longer than `LOCK_TIMEOUT`; None once a commit has succeeded, and
+            none waits so long.
         latency: How long (s) the last transaction took, with the hop and the wait for its moment; None before the first.
         postponed: How many requests wait for a locked file.
     """
@@ -129,6 +132,8 @@ class StoreActor:
         self.last_error: str | None = None
         self._logged_at = -math.inf
         self._failure_logged = False
+        self._overdue: set[Envelope] = set()  # those that wait for longer than LOCK_TIMEOUT
+        self._shares: dict[Envelope, int] = {}  # with how many others each of those that were found locked may be tried
         self.latency: float | None = None
         self.postponed = 0
 
@@ -175,17 +180,47 @@ class StoreActor:
 
         While the file is locked we take every request out of the mailbox, not only one batch: else a read would wait behind a
         hundred writes, and a request behind them would not notice that its 30 s are over.
+
+        On a server it is mostly one row that is locked, so one request keeps the others of its batch waiting. A batch that was found locked
+        twice is tried in halves, and these in halves again, behind all other requests.
         """
+        side_by_side = self.storage.writes_side_by_side
+        if side_by_side:
+            waiting = sorted(waiting, key=lambda envelope: -self._share(envelope))
+        locked: list[Envelope] = []
+        times_locked = 0
         while waiting:
-            count = _side_by_side(waiting[:size]) if self.storage.writes_side_by_side else size
+            share = self._share(waiting[0])
+            count = self._side_by_side(waiting[: size if share == BATCH else share]) if side_by_side else size
             batch = [envelope for envelope in waiting[:count] if envelope.start()]
             if batch and not await self._commit(batch):
-                break
+                times_locked += 1
+                if side_by_side:
+                    was_locked = any(envelope in self._shares for envelope in batch)
+                    self._shares |= dict.fromkeys(batch, max(1, min(len(batch), BATCH) // 2) if was_locked else BATCH)
+                if share == BATCH or times_locked == MOST_LOCKED:
+                    break
+                locked += batch
             waiting = waiting[count:]
+        waiting = [*waiting, *locked]
         reads = [envelope for envelope in waiting if isinstance(envelope.request, ReadRequest) and envelope.start()]
         for first in range(0, len(reads), BATCH):
             await self._commit(reads[first : first + BATCH])
-        return [envelope for envelope in waiting if envelope.start() and self._postpone(envelope)]
+        left = [envelope for envelope in waiting if envelope.start() and self._postpone(envelope)]
+        self._overdue.intersection_update(left)
+        self._shares = {envelope: self._shares[envelope] for envelope in left if envelope in self._shares}
+        return left
+
+    def _share(self, envelope: Envelope) -> int:
+        return self._shares.get(envelope, BATCH)
+
+    def _side_by_side(self, waiting: Sequence[Envelope]) -> int:
+        """Return how many requests, from the first on, share a transaction.
+
+        A hundred finishes must not keep others out for one pause, and a read must not lock what it reads.
+        """
+        kinds = [(isinstance(each.request, ReadRequest), each.request.alone, self._share(each)) for each in waiting]
+        return next((count for count, kind in enumerate(kinds) if kind != kinds[0]), len(kinds))
 
     async def _commit(self, batch: list[Envelope]) -> bool:
         """Apply requests in one transaction and reply to them; return False if the file is locked."""
@@ -201,6 +236,7 @@ class StoreActor:
                     envelope.reply(reply)
                 if observer is not None:
                     observer.committed(storage)
+                self._overdue.difference_update(batch)
                 if committed is not None:
                     self._report_success()
                     for listener in self.listeners:
@@ -225,10 +261,13 @@ class StoreActor:
             return False
         if envelope.postponed_at is None:
             envelope.postponed_at = trio.current_time()
-        if envelope.request.waits_forever or trio.current_time() - envelope.postponed_at <= LOCK_TIMEOUT:
+        if trio.current_time() - envelope.postponed_at <= LOCK_TIMEOUT:
             return True
         reason = f"{self.storage.name} was locked by other processes for {LOCK_TIMEOUT:.0f} s"
         self._report_failure(reason)
+        if envelope.request.waits_forever:
+            self._overdue.add(envelope)
+            return True
         envelope.refuse(StoreUnavailable(reason))
         return False
 
@@ -243,21 +282,15 @@ class StoreActor:
             logger.warning("the store is failing: %s", reason)
 
     def _report_success(self) -> None:
+        """Log that the store works again, once it has carried out what waited for too long."""
+        if self._overdue:
+            return
         if self.observer is not None and self.last_error is not None:
             self.observer.store_working()
         self.last_error = None
         if self._failure_logged:
             self._failure_logged = False
             logger.warning("the store is working again")
-
-
-def _side_by_side(waiting: Sequence[Envelope]) -> int:
-    """Return how many requests, from the first on, share a transaction.
-
-    A hundred finishes must not keep others out for one pause, and a read must not lock what it reads.
-    """
-    kinds = [(isinstance(envelope.request, ReadRequest), envelope.request.alone) for envelope in waiting]
-    return next((count for count, kind in enumerate(kinds) if kind != kinds[0]), len(kinds))
 
 
 def run_batch(storage: Storage, requests: Sequence[Request[object]]) -> BatchResult:

@@ -6,32 +6,38 @@ that crashes after it leaves a running run behind, which recovery finds; no mome
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from enum import Enum, auto
 
 import attrs
 
-from cronactors.errors import InvalidJob, InvalidSchedule
+from cronactors.errors import InvalidJob
 from cronactors.instants import Millis
 from cronactors.ledger import alerting, cancel_other, leases
+from cronactors.ledger.claim_together import claim_together
 from cronactors.ledger.due_moments import (
     decide_due_moments,
-    decided_ahead_of_clock,
     disable_unreadable,
-    due_decision,
-    has_pruned_moment,
 )
 from cronactors.ledger.finish import finish_open_run
 from cronactors.ledger.new_rows import skipped_run, started_run, waiting_run
-from cronactors.ledger.open_runs import is_first_start, is_outdated_retry, sessions_of, waits_after_crashes
+from cronactors.ledger.open_runs import (
+    held_state,
+    is_first_start,
+    is_outdated_retry,
+    is_replaced_retry,
+    sessions_of,
+    waits_after_crashes,
+    waits_for_its_job,
+)
 from cronactors.ledger.run_requests import requested_data
 from cronactors.ledger.stored_values import check_policies, unreadable
 from cronactors.ledger.totals import total_of_all
 from cronactors.ledger.waiting import cancel_pending, insert_moments, release_first
 from cronactors.ledger.zone_changes import with_current_rules
-from cronactors.model import Cause, Overlap, RunStatus, Trigger
-from cronactors.policy import Decision, Moments, Outcome, in_crash_loop
-from cronactors.schedules.zone_rules import RULES
+from cronactors.model import Cause, Overlap, RunStatus
+from cronactors.policy import Moments, Outcome, in_crash_loop
 from cronactors.settings import RetryPolicy
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import CRASH_LOOP, Claimed, DueItem, JobRow, JobState, RunRow, job_key
@@ -40,6 +46,9 @@ TOTAL = "total"
 """The key (`Storage.hold`) of the number of running runs."""
 MOST_PASSED_OVER = 200
 """How many due rows that start nothing one claim passes over; the next claim continues behind them."""
+MOST_STEPS = 10
+"""How many pages a claim beside other transactions reads, and rows that it claims one by one: a finish waits for the sessions that it
+holds, but gives up after 200 ms."""
 
 
 class BlockedBy(Enum):
@@ -108,33 +117,48 @@ def _claim_in_order(storage: Storage, *, owner: int, limit: int, now: Millis) ->
     query finds the rows behind it, and no claim walks over what keeps waiting.
 
     Returns:
-        The runs; and whether the queue holds nothing more that is due, or every slot is used.
+        The runs; and whether another claim at once could not spin: the queue holds nothing more that is due, every slot is used, or a
+        claim that has come to `MOST_STEPS` has taken something out of the queue.
     """
     claimed: list[Claimed] = []
     to_pass_over = MOST_PASSED_OVER
+    steps_left = MOST_STEPS if storage.writes_side_by_side else math.inf
     before: list[DueItem] = []
     while len(claimed) < limit:
         if to_pass_over <= 0:
             return claimed, False
+        if steps_left <= 0:
+            return claimed, storage.due(now=now, limit=1) != before[:1]
         due = storage.due(now=now, limit=min(limit - len(claimed), to_pass_over))
         if due == before:  # none, or rows that cannot be decided now: see `BlockedBy.NO_PROGRESS`
             return claimed, not due and not storage.left_out
         before = due
+        steps_left -= 1
         outdated = _cancel_outdated_retries(storage, due, now)
         if outdated:  # runs that waited for them may be due now
             to_pass_over -= outdated
+            steps_left -= outdated
             continue
-        together = _claim_together(storage, due, owner=owner, now=now)
+        together = claim_together(storage, due, owner=owner, now=now)
         for each in due:
-            if each.run_id is not None:
-                started = claim_pending(storage, each.run_id, owner=owner, now=now)
+            if each in together:
+                started = together.pop(each)
+            elif steps_left <= 0:
+                continue  # the next claim begins with it
             else:
-                started = together.pop(each.job_id, None) or claim_moment(storage, each.job_id, owner=owner, now=now)
+                steps_left -= 1
+                started = _claim_one(storage, each, owner=owner, now=now)
             if started is None:
                 to_pass_over -= 1
             else:
                 claimed.append(started)
     return claimed, True
+
+
+def _claim_one(storage: Storage, due: DueItem, *, owner: int, now: Millis) -> Claimed | None:
+    if due.run_id is None:
+        return claim_moment(storage, due.job_id, owner=owner, now=now)
+    return claim_pending(storage, due.run_id, owner=owner, now=now)
 
 
 def _cancel_outdated_retries(storage: Storage, due: Sequence[DueItem], now: Millis) -> int:
@@ -160,56 +184,15 @@ def cancel_outdated_retry(storage: Storage, job: JobRow, run: RunRow) -> None:
     finish_open_run(storage, run, outcome, RetryPolicy())
 
 
-# The fast path: due moments of jobs with nothing else to decide, many at a time.
-
-
-def _claim_together(storage: Storage, due: Sequence[DueItem], *, owner: int, now: Millis) -> dict[str, Claimed]:
-    """Start the due moments that need no further reading.
-
-    Under load most due rows are the only moment of a job without open runs, without a session and without crashes. `claim_moment` reads
-    and writes them one by one; here three calls of the storage serve all of them, which saves 47 us of CPU a run. We decide once for all
-    jobs that share schedule, zone and moment: for 10,000 cron jobs due at one instant the next moment is computed once.
-
-    Returns:
-        The started runs, by job; `claim_moment` and `claim_pending` are for all other due rows.
-    """
-    job_ids = [each.job_id for each in due if each.run_id is None]
-    jobs = storage.idle_jobs(job_ids)
-    decided: dict[tuple[object, ...], Decision | None] = {}
-    plain: list[tuple[JobRow, Decision]] = []
-    for job in map(jobs.get, job_ids):
-        if job is None or job.session is not None or in_crash_loop(job.crashes) or job.rules != RULES:
-            continue
-        if has_pruned_moment(job):
-            continue
-        alike = (job.next_run_at, job.schedule, job.anchor_at, job.timezone, job.misfire, job.overlap, job.session_mode)
-        if alike not in decided:
-            try:
-                decided[alike] = due_decision(job, now)
-            except (InvalidSchedule, InvalidJob):
-                decided[alike] = None  # `claim_moment` disables the job
-        decision = decided[alike]
-        if decision is None or len(decision.runs) != 1 or decision.skipped:
-            continue
-        if decided_ahead_of_clock(job, decision) is None:
-            plain.append((job, decision))
-    merged = [(job, decision) for job, decision in plain if decision.runs[0].count > 1]
-    alerting.report_missed(storage, [alerting.DecidedMoments(job, decision.runs, ()) for job, decision in merged], owner=owner)
-    claims: list[Claimed] = []
-    for run_id, (job, decision) in zip(storage.new_run_ids(len(plain)), plain, strict=True):
-        held_by = None if job.overlap == Overlap.ALLOW_ALL else run_id
-        run = started_run(job, decision.runs[0], owner=owner, now=now, run_id=run_id)
-        claims.append(Claimed(run, job, decision.following, decision.decided_local, held_by))
-    # Moments that were decided before the clock was set back have rows already: the storage leaves them out.
-    return {each.job.id: each for each in storage.insert_started_runs(claims)}
-
-
-# Everything else is claimed one by one.
-
-
 def _may_decide(storage: Storage, job: JobRow, run: RunRow | None = None) -> bool:
-    """Hold what the runs of a job share with those of others; return False if another transaction holds it, and may change it."""
+    """Hold what the runs of a job share with those of others; return False if another transaction holds it, and may change it.
+
+    What is decided may also cancel other runs of the job, which use other sessions if the job was edited.
+    """
     keys = sessions_of(job, run)
+    if storage.writes_side_by_side:
+        pending = [other for other in storage.open_runs([job.id]) if other.status == RunStatus.PENDING]
+        keys += [other.session for other in pending if other.session is not None]
     if in_crash_loop(job.crashes):
         keys.append(CRASH_LOOP)
     return storage.hold(*keys, wait=False)
@@ -243,7 +226,7 @@ def claim_moment(storage: Storage, job_id: str, *, owner: int, now: Millis) -> C
             key = None if job.overlap == Overlap.ALLOW_ALL else job_key(job_id)
             insert_moments(storage, {job.id: job}, [waiting_run(job, later, key) for later in decision.runs[index + 1 :]])
             _replace_retries(storage, run)
-            state = _held(job, state, run)
+            state = held_state(job, state, run)
             storage.update_job_states([state])
             return None if run.started_at is None else Claimed(run, job, state.next_run_at, state.decided_local, state.held_by)
     done = _disabled_if_done(storage, state)
@@ -266,7 +249,7 @@ def _waits_for(storage: Storage, job: JobRow, session: str | None) -> str | None
     It waits for a run that uses its session. If its job is in a crash loop it also waits for running runs of other such jobs: they run
     one at a time, so that the job that ends the process each time is the only one to be counted for it (`policy.in_crash_loop`).
     """
-    if session is not None and storage.session_busy(session):
+    if session is not None and storage.busy_sessions([session]):
         return session
     if in_crash_loop(job.crashes):
         running = storage.read_jobs([run.job_id for run in storage.running()])
@@ -286,26 +269,27 @@ def claim_pending(storage: Storage, run_id: int, *, owner: int, now: Millis) -> 
         return None
     job = storage.jobs([run.job_id]).get(run.job_id)
     if job is None:
-        cancel_pending(storage, [run], Cause.REMOVED)
+        if storage.hold(*sessions_of(None, run), wait=False):
+            cancel_pending(storage, [run], Cause.REMOVED)
         return None
-    if not _may_decide(storage, job, run):
+    if not _may_decide(storage, job, run) or is_outdated_retry(job, run, now):
         return None
     if _cannot_run(storage, job, run):
         return None
-    other_holds = job.held_by not in (None, run.id) and job.overlap != Overlap.ALLOW_ALL
+    other_holds = waits_for_its_job(job, run)
     waits_for = job_key(job.id) if other_holds else _waits_for(storage, job, run.session)
     if waits_for is not None:
         storage.set_waits_for([(run.id, waits_for)])
         if not other_holds:
-            storage.update_job_states([_held(job, JobState.of(job), run)])
-        if run.session not in (None, waits_for) and not storage.session_busy(run.session):
+            storage.update_job_states([held_state(job, JobState.of(job), run)])
+        if run.session not in (None, waits_for) and not storage.busy_sessions([run.session]):
             release_first(storage, run.session)  # this run was to be the next of the session
         return None
     if is_first_start(run):
         _replace_retries(storage, run)
     storage.start_pending_runs([run.id], owner=owner, now=now)
     run = run._replace(status=RunStatus.RUNNING.value, owner=owner, started_at=now)
-    state = _held(job, JobState.of(job), run)
+    state = held_state(job, JobState.of(job), run)
     storage.update_job_states([state])
     return Claimed(run, job, state.next_run_at, state.decided_local, state.held_by, requested_data(storage, run))
 
@@ -324,21 +308,9 @@ def _cannot_run(storage: Storage, job: JobRow, run: RunRow) -> bool:
 
 
 def _replace_retries(storage: Storage, run: RunRow) -> None:
-    """Cancel the retries that a new moment replaces: those that are due later, or wait for the job. Interrupted runs start again."""
-    replaced = [
-        other
-        for other in storage.open_runs([run.job_id])
-        if (other.status, other.trigger, other.manual) == (RunStatus.PENDING, Trigger.RETRY, 0)
-        and other.waits_for in (None, job_key(run.job_id))
-    ]
+    """Cancel the retries that a new moment replaces: see `is_replaced_retry`."""
+    replaced = [other for other in storage.open_runs([run.job_id]) if is_replaced_retry(other)]
     cancel_pending(storage, replaced, Cause.REPLACED)
-
-
-def _held(job: JobRow, state: JobState, run: RunRow) -> JobState:
-    """Return the state of a job whose run has started, or waits for its session: it holds the job, unless that allows all overlaps."""
-    if job.overlap != Overlap.ALLOW_ALL:
-        state = state._replace(held_by=run.id)
-    return state if run.started_at is None else state._replace(last_run_at=run.started_at)
 
 
 def _disabled_if_done(storage: Storage, state: JobState) -> JobState:

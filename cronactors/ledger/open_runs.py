@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 from cronactors.errors import InvalidJob
 from cronactors.instants import Millis
-from cronactors.model import Overlap, RunStatus
+from cronactors.model import Overlap, RunStatus, Trigger
 from cronactors.policy import FREE_CRASHES, is_outside_window, misfire_from_text
-from cronactors.storage.rows import JobRow, RunRow
+from cronactors.storage.rows import JobRow, JobState, RunRow, job_key
 
 
 def is_first_start(run: RunRow) -> bool:
@@ -19,6 +19,27 @@ def is_first_start(run: RunRow) -> bool:
 def sessions_of(job: JobRow | None, run: RunRow | None) -> list[str]:
     """Return the sessions of a run and of the other runs of its job: what is decided about them concerns who waits for them."""
     return [session for session in (job and job.session, run and run.session) if session is not None]
+
+
+def waits_for_its_job(job: JobRow, run: RunRow) -> bool:
+    """Return whether a pending run has to wait for another one that holds its job."""
+    return job.held_by not in (None, run.id) and job.overlap != Overlap.ALLOW_ALL
+
+
+def is_replaced_retry(run: RunRow) -> bool:
+    """Return whether a run is a retry that a new moment of its job replaces: it is due later, or waits for the job.
+
+    Interrupted runs start again.
+    """
+    is_retry = (run.status, run.trigger, run.manual) == (RunStatus.PENDING, Trigger.RETRY, 0)
+    return is_retry and run.waits_for in (None, job_key(run.job_id))
+
+
+def held_state(job: JobRow, state: JobState, run: RunRow) -> JobState:
+    """Return the state of a job whose run has started, or waits for its session: it holds the job, unless that allows all overlaps."""
+    if job.overlap != Overlap.ALLOW_ALL:
+        state = state._replace(held_by=run.id)
+    return state if run.started_at is None else state._replace(last_run_at=run.started_at)
 
 
 def is_outdated_retry(job: JobRow, run: RunRow, now: Millis) -> bool:

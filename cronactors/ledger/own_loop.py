@@ -151,7 +151,7 @@ def _why_not_started(storage: Storage, before: JobRow, now: Millis) -> AlreadyCl
     name = shorten(before.name)
     open_runs = storage.open_runs([before.id])
     sessions = {run.session for run in open_runs if run.status == RunStatus.PENDING}
-    if any(session is not None and storage.session_busy(session) for session in sessions):
+    if storage.busy_sessions([session for session in sessions if session is not None]):
         raise JobBusy(f"job {name} cannot start: its main session is in use")
     if any(run.waits_for == CRASH_LOOP for run in open_runs):
         raise JobBusy(f"job {name} cannot start: its last runs ended with their process, as did those of a job that runs now")

@@ -128,6 +128,9 @@ def with_current_rules(storage: Storage, job: JobRow) -> JobRow:
 
     A process with older rules than the store's keeps the next moment, and marks the job with its rules: it will compute the moments
     after that one, and the next start with newer rules has to compute them again.
+
+    A claim calls this and must wait for nobody. It does not wait for `RULES_FACT`: when a scheduler registered, it stored its rules
+    unless the store had newer ones.
     """
     return job if job.rules == RULES else _recomputed(storage, [job])[0]
 

@@ -307,8 +307,8 @@ class Storage(Protocol):
         """Count the running runs of all owners."""
         ...
 
-    def session_busy(self, session: str) -> bool:
-        """Return whether a running run uses the session."""
+    def busy_sessions(self, sessions: Collection[str]) -> set[str]:
+        """Return those of these sessions that a running run uses."""
         ...
 
     def first_waiting_run(self, key: str) -> int | None:

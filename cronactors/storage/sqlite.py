@@ -92,6 +92,9 @@ class SqliteStorage(SqliteJobs):
         """Hear nothing: `watch` looks at the file."""
         return nullcontext()
 
+    def give_up_at(self, until: Callable[[], float]) -> None:
+        """Do nothing: the waits for a lock are short."""
+
     def watch(self) -> LogWatch:
         """Return a watch that notices writes of other connections."""
         return LogWatch(self._files, self._opened)
@@ -294,9 +297,9 @@ class SqliteStorage(SqliteJobs):
         """Count running runs."""
         return integer(self._fetch(sql.COUNT_RUNNING)[0][0])
 
-    def session_busy(self, session: str) -> bool:
-        """Return whether a running run uses the session."""
-        return self._fetch_one(sql.SESSION_BUSY, (session,)) is not None
+    def busy_sessions(self, sessions: Collection[str]) -> set[str]:
+        """Return those of these sessions that a running run uses."""
+        return {str(session) for (session,) in self._read(sql.BUSY_SESSIONS, [(session,) for session in sessions])}
 
     def first_waiting_run(self, key: str) -> int | None:
         """Return the run that has waited longest."""

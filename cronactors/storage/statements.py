@@ -121,7 +121,9 @@ RUNNING = f"{_RUNS} WHERE status = 'running'"
 RUNNING_OF_OWNER = f"{_RUNS} WHERE status = 'running' AND owner = ?"
 RUNNING_OWNERS = "SELECT owner FROM runs WHERE status = 'running'"
 COUNT_RUNNING = "SELECT count(*) FROM runs WHERE status = 'running'"
-SESSION_BUSY = "SELECT 1 FROM runs WHERE status = 'running' AND session = ? AND session IS NOT NULL"
+BUSY_SESSIONS = RowStatement(
+    "SELECT session FROM runs WHERE status = 'running' AND session IN (SELECT :session FROM new) AND session IS NOT NULL"
+)
 FIRST_WAITING_RUN = "SELECT id FROM runs WHERE status = 'pending' AND waits_for = ? ORDER BY ready_at, id LIMIT 1"
 LIST_RUNS = f"{_RUNS} WHERE id < ? ORDER BY id DESC LIMIT ?"
 LIST_RUNS_OF_JOB = f"""{_RUNS} WHERE job_id = ? AND (scheduled_at, manual, attempt) < (?, ?, ?)

@@ -83,6 +83,30 @@ async def test_a_request_that_waits_forever_does_not_time_out(autojump_clock):
         assert callers.replies["p"] == "P"
 
 
+async def test_a_request_that_waits_forever_is_reported_once_it_has_waited_too_long(monkeypatch, caplog, tmp_path):
+    monkeypatch.setattr(store_module, "LOCK_TIMEOUT", 0.1)
+    storage = CountedSqlite(str(tmp_path / "agent.db"))
+    with contextlib.closing(storage), contextlib.closing(sqlite3.connect(tmp_path / "agent.db")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        async with serving(storage) as (mailbox, actor), trio.open_nursery() as nursery:
+            callers = Callers(nursery, mailbox)
+            with trio.fail_after(30):
+                nursery.start_soon(callers.call, WaitsForever("p"))
+                while actor.last_error is None:
+                    await trio.sleep(0.01)
+                reported_at = len(storage.log)
+                while storage.log[reported_at:].count("locked") < 3:
+                    await trio.sleep(0.01)
+                assert callers.replies == {}
+                assert caplog.messages == [f"the store is failing: {storage.name} was locked by other processes for 0 s"]
+                other.rollback()
+                while not callers.replies:
+                    await trio.sleep(0.01)
+        assert callers.replies == {"p": "P"}
+        assert caplog.messages[1:] == ["the store is working again"]
+        assert actor.last_error is None
+
+
 async def test_other_requests_time_out_behind_one_that_waits_forever(autojump_clock):
     storage = CountedFake()
     storage.locked = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cronactors.ledger.claim import MOST_PASSED_OVER, BlockedBy, Claims, claim_due
+from cronactors.ledger.claim import MOST_PASSED_OVER, MOST_STEPS, BlockedBy, Claims, claim_due
 from cronactors.ledger.leases import LEASE
 from cronactors.model import Overlap, SessionMode
 from cronactors.schedules import fire_times
@@ -183,10 +183,13 @@ def test_one_claim_passes_over_a_bounded_number_of_rows_that_start_nothing(world
     world.pass_time(HOUR)
     world.add(at(world.now + 1), name="last")
     world.pass_time(1)
-    names = [[claimed.run.job_name for claimed in world.claim()] for _ in range(5)]
+    slots = 9
+    passed_over = slots * MOST_STEPS if world.storage.writes_side_by_side else MOST_PASSED_OVER
+    needed = 450 // passed_over + 1
+    names = [[claimed.run.job_name for claimed in world.claim(limit=slots + (n == 0))] for n in range(needed + 2)]
     assert sum(map(len, names)) == 3
-    assert "last" in names[2]
-    assert names[3] == names[4] == []
+    assert "last" in names[needed - 1]
+    assert names[needed:] == [[], []]
 
 
 def test_a_claim_of_nothing_writes_nothing(world):
@@ -278,5 +281,20 @@ def test_a_claim_that_only_passes_over_rows_is_blocked(world, monkeypatch):
     assert claims(world).blocked_by is BlockedBy.NO_PROGRESS
     many = iter(range(1_000))
     monkeypatch.setattr(world.storage, "due", lambda *, now, limit: [DueItem(None, job, next(many)) for _ in range(limit)])
+    blocked_by = claims(world).blocked_by
+    if world.storage.writes_side_by_side:
+        assert blocked_by is None, "what is due has changed meanwhile"
+        assert next(many) == 10 + 1, "a page, whose rows are too many steps, and the look at the next one"
+    else:
+        assert blocked_by is BlockedBy.NO_PROGRESS
+        assert next(many) == MOST_PASSED_OVER
+
+
+def test_a_claim_beside_others_that_cannot_get_on_is_blocked(world, monkeypatch):
+    """The first row of the queue stays where it is, and the ones behind it are new each time."""
+    jobs = [world.add() for _ in range(2)]
+    more = iter(range(1_000))
+    monkeypatch.setattr(
+        world.storage, "due", lambda *, now, limit: [DueItem(None, jobs[0], 0), DueItem(None, jobs[1], next(more))][:limit]
+    )
     assert claims(world).blocked_by is BlockedBy.NO_PROGRESS
-    assert next(many) == MOST_PASSED_OVER

@@ -16,7 +16,7 @@ import cronactors
 from cronactors import Cron, Interval, OneShot, open_scheduler, open_store
 from cronactors.actors import recompute
 from cronactors.instants import Millis, from_millis, to_millis
-from cronactors.ledger import cancel_other, claim, jobs, zone_changes
+from cronactors.ledger import cancel_other, claim_together, jobs, zone_changes
 from cronactors.schedules import clock_changes, fire_times, zone_rules
 from cronactors.schedules.zone_rules import is_older
 from cronactors.testing import VirtualClock
@@ -43,7 +43,7 @@ def world_rules(release: str, *hours: float, change: Millis = 0) -> Iterator[Non
     real = clock_changes.load_zone
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clock_changes, "load_zone", lambda zone: Zone() if zone == ZONE else real(zone))
-        for module in (zone_rules, claim, jobs, zone_changes, recompute):
+        for module in (zone_rules, claim_together, jobs, zone_changes, recompute):
             patch.setattr(module, "RULES", release)
         _forget()
         yield

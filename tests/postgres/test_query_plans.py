@@ -162,7 +162,7 @@ PLANS: dict[str, list[str]] = {
     "RUNNING_OF_OWNER": ["all of runs_running (owner)"],  # the index holds hardly more
     "ANY_RUNNING": ["all of runs_running"],
     "COUNT_RUNNING": ["all of runs_running"],
-    "SESSION_BUSY": ["runs_session (session)"],
+    "BUSY_SESSIONS": ["runs_session (session)"],
     "FIRST_WAITING_RUN": ["runs_waiting (waits_for)"],
     "LIST_RUNS": ["runs_pkey (id)"],
     "LIST_RUNS_OF_JOB": ["runs_of_job (job_id, scheduled_at, manual, attempt)"],

@@ -528,6 +528,47 @@ def test_a_retry_that_a_new_moment_replaces_keeps_nobody_waiting(world: World, c
     assert world.run(requested).status == RunStatus.SUCCESS
 
 
+@pytest.mark.parametrize("is_unreadable", [False, True])
+def test_a_claim_does_not_wait_for_the_session_of_a_retry_that_it_cancels(world: World, is_unreadable: bool) -> None:
+    """The job was edited: it uses no session any more, but its retry does."""
+    there = elsewhere(world)
+    world.policy = RetryPolicy(delays=(600,))
+    job_id = world.add(MINUTELY, session_mode="main", user_id=USER)
+    world.pass_time(MINUTE)
+    world.finish(world.claim_one(), FAILURE)
+    in_session(world, world.now + 1)
+    world.pass_time(1)
+    using = world.claim_one()
+    world.update(job_id, {"session_mode": "isolated"})
+    if is_unreadable:
+        world.damage(job_id, schedule="nonsense")
+    world.pass_time(MINUTE)
+    with connections(world) as (one, other):
+        first, second = one.hold_open(finish(world, using)), other.start(claim(there))
+        assert not second.waits
+        assert second.reply() == Claims([], blocked_by=BlockedBy.NO_PROGRESS)
+        first.replies()
+    world.claim()
+    assert world.job(job_id).enabled == (not is_unreadable)
+    assert [run.status for run in world.history(job_id)][1:] == (["pending"] if is_unreadable else ["cancelled", "running"])
+
+
+def test_a_claim_does_not_wait_for_the_session_of_a_removed_job(world: World) -> None:
+    there = elsewhere(world)
+    in_session(world)
+    world.pass_time(MINUTE)
+    using = world.claim_one()
+    left = world.request(in_session(world, T0 + DAY))
+    world.do(lambda storage: storage.delete_jobs([left.job_id]))
+    with connections(world) as (one, other):
+        first, second = one.hold_open(finish(world, using)), other.start(claim(there))
+        assert not second.waits
+        assert second.reply() == Claims([], blocked_by=BlockedBy.NO_PROGRESS)
+        first.replies()
+    world.claim()
+    assert world.run(left).status == RunStatus.CANCELLED
+
+
 # A notification is added while the one before it in its line is settled
 
 

@@ -117,7 +117,7 @@ def everything(storage: Storage) -> object:
         storage.open_runs(list("dcba")),
         [sorted(storage.running(owner=number), key=lambda row: row.id) for number in (None, 1, 2)],
         storage.count_running(),
-        [storage.session_busy(session_key(user_id)) for user_id in ("", "u")],
+        storage.busy_sessions([session_key(user_id) for user_id in ("", "u")]),
         [storage.first_waiting_run(key) for key in (PAUSE, session_key(""), session_key("u"), job_key("a"))],
         sorted(due, key=queue_order),
         [[entry.due_at for entry in storage.due(now=now, limit=limit)] for now in (0, 3) for limit in (0, 1, 2)],

@@ -306,12 +306,12 @@ def test_running_runs_of_one_owner_or_of_all(store: Storage) -> None:
 def test_a_session_is_busy_while_a_run_uses_it(store: Storage) -> None:
     me = session_key("u")
     waiting = add_run(store, attempt=1, session=me)
-    assert not store.session_busy(me)
+    assert store.busy_sessions([me]) == set()
     store.start_pending_runs([waiting], owner=1, now=1)
-    assert store.session_busy(me)
-    assert not store.session_busy(session_key(""))
+    assert store.busy_sessions([me, session_key("")]) == {me}
+    assert store.busy_sessions([session_key("")]) == store.busy_sessions([]) == set()
     store.store_finishes([run_finish(waiting, "running", completed_at=2)])
-    assert not store.session_busy(me)
+    assert store.busy_sessions([me]) == set()
 
 
 def test_two_runs_never_use_one_session(store: Storage) -> None:

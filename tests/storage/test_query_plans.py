@@ -122,7 +122,7 @@ SEARCHES = {
     "PENDING_RUNS_OF_JOBS": ["runs USING INDEX runs_pending (job_id=?)"],
     "OWNER": ["owners USING INTEGER PRIMARY KEY (rowid=?)"],
     "RUNNING_RUNS_OF_JOBS": ["runs USING INDEX runs_running (job_id=?)"],
-    "SESSION_BUSY": ["runs USING INDEX runs_session (session=?)"],
+    "BUSY_SESSIONS": ["runs USING INDEX runs_session (session=?)"],
     "FIRST_WAITING_RUN": ["runs USING INDEX runs_queue (waits_for=?)"],
     "LIST_RUNS": ["runs USING INTEGER PRIMARY KEY (rowid<?)"],
     "LIST_RUNS_OF_JOB": ["runs USING INDEX runs_of_job (job_id=? AND (scheduled_at,manual,attempt)<(?,?,?))"],

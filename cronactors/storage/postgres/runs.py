@@ -54,7 +54,7 @@ RUNNING_RUNS = f"{_RUNS} WHERE {RUNNING}"
 RUNNING_OF_OWNER = f"{_RUNS} WHERE {RUNNING} AND owner = $1"
 ANY_RUNNING = f"SELECT 1 FROM @runs WHERE {RUNNING} AND owner <> ALL($1) LIMIT 1"
 COUNT_RUNNING = f"SELECT count(*) FROM @runs WHERE {RUNNING}"
-SESSION_BUSY = "SELECT 1 FROM @runs WHERE status = 'running' AND session = $1 AND session IS NOT NULL"
+BUSY_SESSIONS = "SELECT session FROM @runs WHERE status = 'running' AND session = ANY($1) AND session IS NOT NULL"
 FIRST_WAITING_RUN = """SELECT id FROM @runs WHERE status = 'pending' AND waits_for = $1 AND waits_for IS NOT NULL
  ORDER BY ready_at, id LIMIT 1"""
 LIST_RUNS = f"{_RUNS} WHERE id < $1 ORDER BY id DESC LIMIT $2"
@@ -188,9 +188,9 @@ class PostgresRuns(PostgresJobs):
         """Count running runs."""
         return integer(self._fetch(COUNT_RUNNING)[0][0])
 
-    def session_busy(self, session: str) -> bool:
-        """Return whether a running run uses the session."""
-        return self._fetch_one(SESSION_BUSY, [session]) is not None
+    def busy_sessions(self, sessions: Collection[str]) -> set[str]:
+        """Return those of these sessions that a running run uses."""
+        return {str(session) for (session,) in self._fetch(BUSY_SESSIONS, [list(sessions)])} if sessions else set()
 
     def first_waiting_run(self, key: str) -> int | None:
         """Return the run that has waited longest."""
