@@ -89,9 +89,12 @@ def move_to_server(path: str, url: str, *, schema: str, user_id: str | None, rep
     try:
         source = _open_source(path)
     except FileMoved as marked:
-        with closing(open_target()) as target:
-            if _finish_earlier(path, target, user_id, marked):
-                return Moved(to=target.name, counts=None)
+        try:
+            with closing(open_target()) as target:
+                if _finish_earlier(path, target, user_id, marked):
+                    return Moved(to=target.name, counts=None)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"an earlier move of {path} may have been carried out: repeat the command") from None
         source = _open_source(path)
     with closing(source):
         _begin(source)

@@ -115,7 +115,7 @@ async def open_scheduler(
                             clockwork.start_soon(recompute_moments, service.mailbox, actors.rules)
                             with block_exit.body:
                                 yield scheduler
-                            actors.pool.stop(0 if block_exit.body.cancelled else grace)
+                            service.limit(actors.pool.stop(0 if block_exit.body.cancelled else grace))
                             clockwork.cancel_scope.cancel()
                             await service.mark_stopping(_stopping(actors, own_store=not isinstance(store, CronStore)))
                     finally:
@@ -182,7 +182,11 @@ async def _opened(
     if isinstance(store, CronStore):
         settings = check_settings(store._config if config is None else config, timezone)
         own = config is None and timezone is None
-        yield store._service, store if own else CronStore._create(store._service, config=settings, timezone=timezone), settings
+        handle = store if own else CronStore._create(store._service, config=settings, timezone=timezone)
+        try:
+            yield store._service, handle, settings
+        finally:
+            store._service.unlimit()
     else:
         settings = check_settings(config, timezone)
         async with store_service(check_path(store), schema=settings.schema, create=True) as service:
@@ -240,7 +244,7 @@ async def _shut_down(scheduler: CronScheduler, grace: float, *, hurried: bool) -
     neither grace nor notifying. Notifications that are not delivered stay pending in the store.
     """
     pool, receivers, service = scheduler._actors.pool, scheduler._actors.receivers, scheduler._actors.service
-    deadline = pool.stop(grace)
+    service.limit(deadline := pool.stop(grace))
     try:
         try:
             if not hurried:

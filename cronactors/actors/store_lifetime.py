@@ -6,7 +6,9 @@ Runs in the event loop, except for `_close`, which the storage thread calls.
 from __future__ import annotations
 
 import logging
+import math
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from functools import partial
@@ -20,7 +22,7 @@ from cronactors.actors.exception_groups import single_exceptions
 from cronactors.actors.leases import Heartbeats, LeaseTrust
 from cronactors.actors.mailbox import Mailbox
 from cronactors.actors.notification_requests import TakeOver
-from cronactors.actors.stopping import mark_stopping
+from cronactors.actors.stopping import StopDeadline, mark_stopping
 from cronactors.actors.storage_thread import Hop, in_place, storage_thread
 from cronactors.actors.store import Failed, Locked, StoreActor, run_batch
 from cronactors.backoff import backoff
@@ -105,6 +107,15 @@ class StoreService:
     async def mark_stopping(self, owners: Collection[int]) -> None:
         """Mark beside the file that owners are stopping; see `stopping.mark_stopping`."""
         await mark_stopping(self.storage, owners, in_place=self.virtual is not None)
+
+    def limit(self, stop: StopDeadline) -> None:
+        """Wait for no answer of a server beyond the time when recording ends in a stop. The next stop replaces it."""
+        ahead = time.monotonic() - trio.current_time()
+        self.storage.give_up_at(lambda: stop.at + ahead)
+
+    def unlimit(self) -> None:
+        """Undo `limit`: the stop has ended, and the store stays open."""
+        self.storage.give_up_at(lambda: math.inf)
 
     async def sign_off(self, owner: int, until: float) -> None:
         """Record that one owner has closed while the store stays open. The next owner recovers the runs that it could not finish.
@@ -255,7 +266,9 @@ async def _serving(hop: Hop, opener: Callable[[], OpenedStorage], virtual: Virtu
                 raise damage from error
         raise
     finally:
-        await hop(partial(_close, storage, (*service.owners, *service.not_signed_off)))
+        # A store that has failed until now may let us wait until we are killed.
+        owners = (*service.owners, *service.not_signed_off) if service.actor.last_error is None else ()
+        await hop(partial(_close, storage, owners))
 
 
 def _may_be_damage(error: BaseException) -> bool:
@@ -264,7 +277,7 @@ def _may_be_damage(error: BaseException) -> bool:
 
 
 def _close(storage: OpenedStorage, owners: tuple[int, ...]) -> None:
-    """Sign off and close. If signing off fails, other owners have to wait until the leases run out, 30 s at most."""
+    """Sign off and close. Without it, or if it fails, other owners have to wait until the leases run out, 30 s at most."""
     result = run_batch(storage, [SignOff(owners)]) if owners else None
     if isinstance(result, Failed | Locked):
         logger.debug("owners %s could not sign off: %s", owners, result)

@@ -30,7 +30,7 @@ def copy_file(source: str, target: str, *, user_id: str | None) -> None:
 
     Raises:
         CronError: Source or target is refused, or cannot be used. Both are as they were before.
-        SystemExit: Ctrl-C has stopped it. Likewise.
+        SystemExit: Ctrl-C has stopped it. Likewise, unless it was finishing an earlier move.
     """
     if is_postgres(source) or source == MEMORY:
         raise InvalidConfig("SOURCE must be a file: jobs cannot be moved away from a server")
@@ -39,8 +39,8 @@ def copy_file(source: str, target: str, *, user_id: str | None) -> None:
     try:
         with _Progress() as progress:
             moved = move_to_server(source, target, schema=DEFAULT_SCHEMA, user_id=user_id, report=progress.show)
-    except KeyboardInterrupt:
-        click.echo("cronactors: interrupted: nothing was moved", err=True)
+    except KeyboardInterrupt as stopped:
+        click.echo(f"cronactors: interrupted: {one_line(str(stopped)) or 'nothing was moved'}", err=True)
         raise SystemExit(128 + signal.SIGINT) from None
     click.echo(_summary(source, moved, user_id))
 

@@ -44,6 +44,13 @@ class OpenedStorage(Storage, Protocol):
         """
         ...
 
+    def give_up_at(self, until: Callable[[], float]) -> None:
+        """Let calls end with an error at a time of the monotonic clock (s) that ``until`` returns; any thread may say so, also meanwhile.
+
+        A server may not answer for as long as a standby is away. A file is not waited for so long, or nothing can end it.
+        """
+        ...
+
     def watch(self) -> Watch:
         """Return a watch that notices writes of other processes."""
         ...

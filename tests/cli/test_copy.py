@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
@@ -17,8 +18,12 @@ import pytest
 from click.testing import CliRunner
 
 from cronactors.cli.commands import cronactors
+from cronactors.cli.copy import copy_file
 from cronactors.errors import CronError
+from cronactors.storage.moved import Move
 from cronactors.storage.postgres.address import split_schema
+from cronactors.storage.postgres.copying import PostgresTarget
+from cronactors.storage.sqlite_copying import SourceFile
 from tests.cli_command import COMMAND, QUICK, ROOT, SLOW, Command, lines_of, start, write
 from tests.cli_stores import server, with_ctrl_c
 from tests.storages import filled
@@ -194,6 +199,29 @@ def test_ctrl_c_while_rows_are_copied(start, with_ctrl_c, tmp_path: Path, server
     assert names(start, "--db", server) == []
     assert names(start, "--db", "a.db") == ["000", "001", "002"]
     assert start("copy", "a.db", server).end()[0] == 0
+
+
+def test_ctrl_c_while_an_earlier_move_is_finished(
+    tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The server may have the jobs, and has not said so yet."""
+    path = str(tmp_path / "a.db")
+    filled(path)
+    address, schema = split_schema(server, "")
+    with closing(SourceFile(path)) as file, closing(PostgresTarget(address, schema=schema)) as target:
+        assert file.begin(write=True)
+        file.mark(Move(id="1", to=target.name, at=1, user_id=None))
+        file.commit()
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PostgresTarget, "has", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        copy_file(path, server, user_id=None)
+    assert ended.value.code == 130
+    said = f"an earlier move of {path} may have been carried out: repeat the command"
+    assert capsys.readouterr().err == f"cronactors: interrupted: {said}\n"
 
 
 def make_schema(start: Callable[..., Command], folder: Path, server: str) -> None:

@@ -14,12 +14,12 @@ BEGIN, STATEMENT, SAVEPOINT, COMMIT, ROLLBACK = "BEGIN", "INSERT", "SAVEPOINT", 
 """How the statements begin at which an error can be raised; a COMMIT may also follow a query in the same round trip."""
 
 
-def made_up(sqlstate: str | None, constraint: str | None = None) -> psycopg.Error:
+def made_up(sqlstate: str | None, constraint: str | None = None, *, severity: str = "ERROR") -> psycopg.Error:
     """An error as psycopg raises it; without a SQLSTATE it is one of its own, about a connection that was lost."""
     if sqlstate is None:
         return psycopg.OperationalError("made up")
     kind = psycopg.errors.lookup(sqlstate)
-    diag = SimpleNamespace(message_primary="made up", constraint_name=constraint)
+    diag = SimpleNamespace(message_primary="made up", constraint_name=constraint, severity_nonlocalized=severity)
     error: psycopg.Error = type(kind.__name__, (kind,), {"diag": diag, "sqlstate": sqlstate})("made up")
     return error
 

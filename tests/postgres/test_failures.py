@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import attrs
 import psycopg
@@ -32,7 +33,8 @@ from tests.store_under_test import Names, Put, serving, store_name
 
 CONTENDED = ["55P03", "40P01", "40001"]
 SPOILT = ["0A000", "26000", "42P05"]
-CANNOT_NOW = ["57014", "53100", "53200", "53300", "53400", "25006", "57P03", "42501", "58030", "XX000"]
+CANNOT_NOW = ["57014", "53100", "53200", "53300", "53400", "25006", "57P03", "42501", "58030", "XX000", "54000", "55000", "55006"]
+CANNOT_NOW += ["57000", "72000", "28000", "28P01", "3D000"]
 LOST = ["25P03", "25P04", "57P01", "57P02", "57P04", "57P05", "08006", "08003", None]
 NOT_OURS = ["42P01", "42703", "3F000", "XX001", "XX002"]
 BUGS = ["22P02", "22003", "42601", "42883", "23502"]
@@ -176,6 +178,31 @@ def test_a_commit_whose_reply_was_lost_has_happened(storage, sqlstate):
     assert_usable(storage, "a")
 
 
+@pytest.mark.parametrize("severity", ["FATAL", "PANIC"])
+@pytest.mark.parametrize("sqlstate", ["53200", "XX000", "22P02"])
+def test_an_error_that_ends_the_connection_is_a_lost_connection_whatever_it_says(storage, sqlstate, severity):
+    raise_at(storage, STATEMENT, made_up(sqlstate, severity=severity))
+    assert put(storage) == Locked()
+    raise_at(storage, COMMIT, made_up(sqlstate, severity=severity), carry_out=True)
+    assert isinstance(put(storage), Done)
+    assert_usable(storage, "a")
+
+
+@pytest.mark.parametrize("sqlstate", ["28P01", "3D000", "22023", "42704"])
+def test_an_error_of_the_first_statements_on_a_connection_is_no_bug(storage, monkeypatch, sqlstate):
+    """As a pooler gives, which accepts the user before it has a connection of its own."""
+
+    def refuse(*_: object) -> None:
+        raise made_up(sqlstate, severity="FATAL")
+
+    storage._session.close()
+    monkeypatch.setattr(session, "set_up", refuse)
+    assert "made up" in refusal(put(storage))
+    monkeypatch.undo()
+    put_until_done(storage, "a")
+    assert_usable(storage, "a")
+
+
 @pytest.mark.parametrize("sqlstate", LOST)
 def test_reads_whose_connection_was_lost_at_the_end_are_carried_out_again(storage, sqlstate):
     raise_at(storage, COMMIT, made_up(sqlstate))
@@ -278,6 +305,22 @@ def test_who_asks_for_the_fate_waits_for_the_end_of_the_transaction(storage, fat
     fates("in progress", "in progress", "committed")
     raise_at(storage, COMMIT, made_up(None), carry_out=True)
     assert isinstance(put(storage), Done)
+
+
+@pytest.mark.parametrize("sqlstate", ["22023", "22P02", "28P01", "XX001"])
+def test_an_error_while_the_fate_is_asked_says_nothing_about_it(storage, monkeypatch, sqlstate):
+    errors, really = [made_up(sqlstate)] * 2, session.set_up
+
+    def set_up(*arguments: Any) -> object:
+        if errors:
+            raise errors.pop()
+        return really(*arguments)
+
+    monkeypatch.setattr(session, "set_up", set_up)
+    raise_at(storage, COMMIT, made_up(None), carry_out=True)
+    assert isinstance(put(storage), Done)
+    assert not errors
+    assert_usable(storage, "a")
 
 
 def test_a_fate_that_nobody_knows_is_said(storage, fates):

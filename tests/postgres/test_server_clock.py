@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from contextlib import closing
 
+import attrs
 import pytest
 
 from cronactors.actors.store import Done, run_batch
 from cronactors.storage.postgres import server_clock
+from cronactors.storage.postgres.connecting import ServerFacts
 from cronactors.storage.postgres.server_clock import ServerClock
 from cronactors.storage.postgres.storage import PostgresStorage
 from tests.postgres_store import worker_database
@@ -83,12 +85,32 @@ def test_a_clock_that_was_set_is_followed_at_the_next_answer(local):
     assert clock.seconds() == pytest.approx(T0 / 1000 - 3_600 + 0.002, abs=0.001)
 
 
-def test_after_a_new_connection_the_next_answer_counts_however_late_it_is(local):
+def test_an_answer_that_was_late_counts_if_the_clock_must_be_another_one(local):
     clock = ServerClock()
     observe(clock, local, 0, there=0.001, back=0.001)
-    clock.forget()
     observe(clock, local, 7_200, there=0.5, back=0.5)
     assert clock.seconds() == pytest.approx(T0 / 1000 + 7_201, abs=0.002)
+
+
+@pytest.mark.parametrize(("there", "back"), [(4, 0), (0, 4), (2, 2)])
+def test_a_server_that_is_slow_after_a_new_connection_does_not_seem_to_have_been_set(local, there, back):
+    """Else next moments would be computed again, as after a clock that was set back."""
+    with closing(PostgresStorage(worker_database(), schema="clock")) as storage:
+        session = storage._session
+        clock = session.clock = ServerClock()
+        observe(clock, local, 100, there=0.001, back=0.001)
+        server = 100.002
+        connection, facts = (
+            session._connection,
+            ServerFacts(database=1, is_durable=True, is_pooled=False, now=0, asked_at=0, answered_at=0),
+        )
+        for _ in range(3):
+            sent = local.now
+            local.now += there + back
+            now = int(T0 + (server + there) * 1000)
+            session._use(connection, attrs.evolve(facts, now=now, asked_at=sent, answered_at=local.now))
+            server += there + back
+            assert clock.seconds() == pytest.approx(T0 / 1000 + server, abs=0.002)
 
 
 def test_a_store_knows_the_time_as_soon_as_it_is_open():

@@ -7,9 +7,12 @@ keeps its locks, and would stop all others for as long (docs/scaling.md).
 
 from __future__ import annotations
 
+import hashlib
+import math
 import os
 import platform
 import time
+from collections.abc import Callable
 from typing import Final, TypeVar
 
 import attrs
@@ -33,6 +36,8 @@ CONNECT_TIMEOUT: Final = 5
 """How long (s) a connection to one host may take to be made."""
 ANSWER_LIMIT: Final = 15.0
 """How long (s) an answer may take: longer than the server allows a statement."""
+LEAST: Final = 0.5
+"""How long (s) an answer may take once waiting has ended: a server that works answers sooner."""
 MILLIS: Final = "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 
 _SETTINGS = {
@@ -46,6 +51,7 @@ _SETTINGS = {
     "statement_timeout": "10s",
     "idle_in_transaction_session_timeout": "2s",
 }
+_LEAST_TO_CONNECT = 2  # (s) libpq takes less for this
 _VERSION_17 = 170_000
 _SINCE_17 = {"transaction_timeout": "10s"}
 _NOT_POSTGRES = {"CockroachDB": "CockroachDB", "-YB-": "YugabyteDB", "Redshift": "Redshift", "Materialize": "Materialize"}
@@ -57,25 +63,67 @@ _SOON = ("refused", "No such file", "starting up", "shutting down", "in recovery
 _T = TypeVar("_T")
 
 
+class Patience:
+    """How long answers of the server are waited for.
+
+    Attributes:
+        longest: How long (s) one answer may take.
+        until: Returns when all waiting ends, on the monotonic clock (s). Any thread may set it, also while one is waited for.
+    """
+
+    def __init__(self) -> None:
+        self.longest = math.inf
+        self.until: Callable[[], float] = lambda: math.inf
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the end of all waiting has come."""
+        return time.monotonic() >= self.until()
+
+    def to_connect(self, parameters: dict[str, str]) -> dict[str, str]:
+        """Return the parameters of a connection, with as much time to make it as is left."""
+        left = self.until() - time.monotonic()
+        if left == math.inf:
+            return parameters
+        return parameters | {"connect_timeout": str(int(max(_LEAST_TO_CONNECT, min(left, CONNECT_TIMEOUT))))}
+
+
 class ServerConnection(psycopg.Connection[tuple[Value, ...]]):
-    """A connection that waits for an answer for `ANSWER_LIMIT` at most.
+    """A connection that waits for an answer for `ANSWER_LIMIT` at most, or for less, as its patience says.
 
     The server ends a statement after 10 s, but not if it is stopped itself; and a commit that waits for a standby takes as long as the
     standby is away. Without a limit of ours the storage thread would wait as long, and with it every request. The answer may come
     later, so the connection is then closed.
     """
 
+    patience = Patience()
+
     def wait(self, gen: PQGen[_T], interval: float = 0.1, timeout: float | None = None) -> _T:
         """Carry out a step of the protocol."""
+        began = time.monotonic()
+        limit = min(ANSWER_LIMIT, self.patience.longest) if timeout is None else timeout
         try:
-            return super().wait(gen, interval, ANSWER_LIMIT if timeout is None else timeout)
+            return super().wait(self._patiently(gen, began), interval, limit)
         except BaseException as error:
             is_answered = getattr(error, "sqlstate", None) is not None
             if self.pgconn.transaction_status == TransactionStatus.ACTIVE and not is_answered:
                 self.close()
                 if isinstance(error, psycopg.OperationalError):
-                    raise psycopg.OperationalError(f"no answer within {ANSWER_LIMIT:g} s") from error
+                    raise psycopg.OperationalError(f"no answer within {time.monotonic() - began:.1f} s") from error
             raise
+
+    def _patiently(self, gen: PQGen[_T], began: float) -> PQGen[_T]:
+        """Carry out a step, and look at each interval in which nothing comes whether waiting has ended; an answer has `LEAST` to come."""
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if not ready and self.patience.is_over and time.monotonic() >= began + LEAST:
+                    raise psycopg.OperationalError("waiting has ended")
+                wanted = gen.send(ready)
+        except StopIteration as end:
+            result: _T = end.value
+            return result
 
 
 @attrs.frozen(kw_only=True)
@@ -177,6 +225,17 @@ def set_up(connection: ServerConnection, name: str) -> ServerFacts:
     return ServerFacts(
         database=database, is_durable=durable != "off", is_pooled=is_pooled, now=now, asked_at=sent, answered_at=answered
     )
+
+
+def keys_of_store(database: int, schema: str) -> tuple[int, int]:
+    """Return the number of the advisory lock of a store, and the first number of the locks of its keys."""
+    digest = hashlib.sha256(f"{database}/{schema}".encode()).digest()
+    return int.from_bytes(digest[:8], signed=True), int.from_bytes(digest[8:12], signed=True)
+
+
+def number_of_key(key: str) -> int:
+    """Return the second number of the advisory lock of a key."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], signed=True)
 
 
 def local_settings(connection: ServerConnection) -> str:

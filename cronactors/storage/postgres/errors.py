@@ -21,10 +21,16 @@ _CONTENDED = NOT_PREPARED | {"55P03", "40P01", "40001", _OUTDATED_PLAN}  # a loc
 _UNIQUE_BESIDE_OTHERS = frozenset({"jobs_user_id_name_key", "runs_session"})
 _GONE = frozenset({"42P01", "42703", "3F000"})  # a table, a column, a schema
 _DAMAGED = frozenset({"XX001", "XX002"})  # a page of a table, of an index
-_UNAVAILABLE = frozenset(
-    {"57014", _READ_ONLY, "57P03", "42501", "XX000"}
-)  # cancelled, starting up, no privilege, a bug of the server
-_UNAVAILABLE_CLASSES = ("53", "58")  # disk full, out of memory, too many connections; an error of the system, such as of its disk
+_REFUSED = ("28", "3D", "42501")  # a user, a password, a database, a privilege: to try again at once does not help
+_UNAVAILABLE = frozenset({_READ_ONLY, "55000", "55006", "XX000"})  # not in the state for it, in use, a bug of the server
+_UNAVAILABLE_CLASSES = (
+    "53",  # disk full, out of memory, too many connections
+    "54",  # a limit of the server, such as a queue of notices that is full
+    "57",  # an operator, who has cancelled it, stops the server or starts it
+    "58",  # an error of the system, such as of its disk
+    "72",  # a snapshot that is too old
+)
+_ENDS_CONNECTION = frozenset({"FATAL", "PANIC"})
 
 
 class ServerErrors:
@@ -59,7 +65,7 @@ def is_lost(error: psycopg.Error) -> bool:
     """Return whether an error has ended the connection. An error that psycopg raises by itself has no SQLSTATE."""
     if error.sqlstate is None:
         return isinstance(error, psycopg.OperationalError)
-    return error.sqlstate in LOST or error.sqlstate.startswith("08")
+    return error.sqlstate in LOST or error.sqlstate.startswith("08") or error.diag.severity_nonlocalized in _ENDS_CONNECTION
 
 
 def spoils(error: psycopg.Error) -> bool:
@@ -74,8 +80,10 @@ def _mapped(error: psycopg.Error, name: str) -> StoreUnavailable | StoreCorrupt 
     """Return the error to raise instead; it names the store, and never the password."""
     state, reason = error.sqlstate, first_line(error)
     text = f"{name} cannot be used now ({state}: {reason})"
-    if is_lost(error):
-        mapped: StoreUnavailable | StoreCorrupt | None = Contended(f"{name}: the connection was lost ({reason})")
+    if state is not None and state.startswith(_REFUSED):
+        mapped: StoreUnavailable | StoreCorrupt | None = StoreUnavailable(text)
+    elif is_lost(error):
+        mapped = Contended(f"{name}: the connection was lost ({reason})")
     elif state is None:
         mapped = None
     elif state in _CONTENDED or (state == "23505" and error.diag.constraint_name in _UNIQUE_BESIDE_OTHERS):

@@ -195,6 +195,7 @@ class PostgresJobs(Execution):
 
         Beside others it takes their locks, and leaves out what another transaction has locked: a claim never waits for another one.
         """
+        self.left_out = False
         if only_runs or not self._db.locks_rows:
             return list(map(DueItem._make, self._fetch(DUE_RUNS if only_runs else DUE, [now, limit])))
         found = list(map(DueItem._make, self._fetch(DUE_AND_LOCKED, [now, limit])))

@@ -6,6 +6,8 @@ import time
 
 from cronactors.instants import Millis
 
+_RESOLUTION = 0.001  # (s) of the times that the server shows
+
 
 class ServerClock:
     """Shows the time of the server; any thread may call it.
@@ -14,15 +16,12 @@ class ServerClock:
     transaction reads it; in between we add what our monotonic clock has counted. The wall clock of this machine is not used.
 
     An answer may be late by the time that it was on its way, so an observation counts only if it took at most twice as long as the
-    fastest one.
+    fastest one; or if the clock must have been set, or be that of another server, since what we show is outside of that time. So a
+    server that is slow for a while, as after a crash, does not look like one whose clock was set.
     """
 
     def __init__(self) -> None:
         self._offset = 0.0  # (s) from the monotonic clock to the server's
-        self._fastest = 0.0
-
-    def forget(self) -> None:
-        """Count the next observation however long it takes: the connection is a new one, and may lead to another server."""
         self._fastest = 0.0
 
     def observe(self, shown: Millis, sent: float, received: float) -> None:
@@ -36,8 +35,9 @@ class ServerClock:
         took = received - sent
         # The fastest counts for less and less, so that a network that becomes slower is noticed.
         self._fastest = min(took, self._fastest * 1.1) if self._fastest else took
-        if took <= 2 * self._fastest:
-            self._offset = (shown + 0.5) / 1000 - (sent + received) / 2
+        offset = (shown + 0.5) / 1000 - (sent + received) / 2
+        if took <= 2 * self._fastest or abs(offset - self._offset) > took / 2 + _RESOLUTION:
+            self._offset = offset
 
     def seconds(self) -> float:
         """Return the time of the server (s since 1970)."""

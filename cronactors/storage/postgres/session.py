@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import random
 import re
@@ -16,19 +15,22 @@ from psycopg.conninfo import make_conninfo
 from psycopg.pq import Format, TransactionStatus
 
 from cronactors.backoff import backoff
-from cronactors.errors import StoreUnavailable
+from cronactors.errors import StoreCorrupt, StoreUnavailable
 from cronactors.instants import Millis
 from cronactors.storage.errors import Contended
 from cronactors.storage.postgres.connecting import (
     MILLIS,
+    Patience,
     ServerConnection,
     ServerFacts,
+    keys_of_store,
     local_settings,
     new_connection,
+    number_of_key,
     read_address,
     set_up,
 )
-from cronactors.storage.postgres.errors import NOT_PREPARED, ServerErrors, is_lost
+from cronactors.storage.postgres.errors import NOT_PREPARED, ServerErrors, first_line, is_lost
 from cronactors.storage.postgres.execution import Parameters
 from cronactors.storage.postgres.server_clock import ServerClock
 from cronactors.storage.values import Value
@@ -65,6 +67,7 @@ class Session:
         sent_at: When it was begun, on the monotonic clock of this process (s).
         locks_rows: Whether the transaction writes beside others.
         locked: The jobs whose locks the transaction holds.
+        patience: How long answers are waited for.
 
     Raises:
         StoreUnavailable: libpq cannot read the address.
@@ -79,6 +82,7 @@ class Session:
         self.sent_at = 0.0
         self.locks_rows = False
         self.locked: set[str] = set()
+        self.patience = Patience()
         self._texts: dict[str, bytes] = {}
         self._connection: ServerConnection | None = None
         self._cursor: psycopg.RawCursor[tuple[Value, ...]] | None = None
@@ -87,12 +91,10 @@ class Session:
         self._xid = ""
         self._life: str | None = None
         self._store_key = self._key_space = 0
-        self._warned = False
         self._is_opening = True
-        self._is_pooled = False
+        self._is_pooled = self._warned = False
         self._pauses = backoff(*RECONNECT_PAUSES)
-        self._next_attempt = 0.0
-        self._refusal = ""
+        self._next_attempt, self._refusal = 0.0, ""
 
     # The connection
 
@@ -129,23 +131,23 @@ class Session:
         self._note_life()
 
     def _connect(self) -> None:
-        connection = new_connection(self._parameters, self.name)
+        connection = new_connection(self.patience.to_connect(self._parameters), self.name)
+        connection.patience = self.patience
         self._set_name(connection.info.host, connection.info.dbname)
         try:
             with self.errors:
                 self._use(connection, set_up(connection, self.name))
                 if not self._is_opening:
                     self._note_life()
-        except BaseException:
+        except BaseException as error:
             connection.close()
+            if isinstance(error, psycopg.Error):  # none of them is about a row
+                raise StoreUnavailable(f"{self.name} cannot be used now ({error.sqlstate}: {first_line(error)})") from error
             raise
 
     def _use(self, connection: ServerConnection, facts: ServerFacts) -> None:
-        self.clock.forget()
         self.clock.observe(facts.now, facts.asked_at, facts.answered_at)
-        digest = hashlib.sha256(f"{facts.database}/{self.schema}".encode()).digest()
-        self._store_key = int.from_bytes(digest[:8], signed=True)
-        self._key_space = int.from_bytes(digest[8:12], signed=True)
+        self._store_key, self._key_space = keys_of_store(facts.database, self.schema)
         if not facts.is_durable and not self._warned:
             self._warned = True
             logger.warning("%s has synchronous_commit = off: a crash of the server can lose what it has acknowledged", self.name)
@@ -312,16 +314,17 @@ class Session:
             if fate == "aborted":
                 raise Contended(f"{self.name}: the connection was lost before the commit") from error
             pause = next(pauses)
-            if fate == "unknown" or time.monotonic() + pause > until:
+            if fate == "unknown" or time.monotonic() + pause > min(until, self.patience.until()):
                 break
             time.sleep(pause)  # the old process of the server still works on it, or the server cannot be reached
-        raise StoreUnavailable(
-            f"{self.name}: the connection was lost during a commit, which may have been carried out"
-        ) from error
+        reason = "the connection was lost during a commit, which may have been carried out"
+        raise StoreUnavailable(f"{self.name}: {reason}") from error
 
     def _fate(self, xid: str, life: str | None) -> str:
-        """Return "committed", "aborted", "in progress", or "unknown" if nobody will ever know."""
+        """Return "committed", "aborted", "unknown" if nobody will ever know, or "in progress", also while that cannot be asked."""
         try:
+            if self.patience.is_over:
+                return "in progress"
             if not self.connected:
                 self._connect()
             is_same_life = life is not None and self._life == life
@@ -329,9 +332,9 @@ class Session:
                 ((fate,),) = self._carry_out(_FATE, [xid]).fetchall()
         except psycopg.Error as error:
             if error.sqlstate != _IN_THE_FUTURE:
-                raise
+                return "in progress"
             fate, is_same_life = "aborted", False
-        except StoreUnavailable:
+        except (StoreUnavailable, StoreCorrupt):
             return "in progress"
         if fate == "in progress" and not is_same_life and life is not None and self._life is not None:
             return "aborted"  # nothing of the life before is still in progress
@@ -371,7 +374,7 @@ class Session:
 
     def hold(self, keys: Collection[str], *, wait: bool) -> bool:
         """Take the locks of keys until the transaction ends; see `Storage.hold`."""
-        numbers = sorted(int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], signed=True) for key in keys)
+        numbers = sorted(map(number_of_key, keys))
         if wait:
             self.fetch(_HOLD, [self._key_space, numbers])
             return True

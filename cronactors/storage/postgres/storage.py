@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,6 +15,7 @@ from typing import Final, NamedTuple
 
 import psycopg
 
+from cronactors.errors import StoreCorrupt, StoreUnavailable
 from cronactors.instants import Millis
 from cronactors.model import Trigger
 from cronactors.storage.errors import Contended
@@ -29,6 +32,8 @@ from cronactors.storage.postgres.schema import open_schema
 from cronactors.storage.postgres.session import Session
 from cronactors.storage.rows import JobRow, NextTimes, OriginRow, OwnerRow, RunRow
 from cronactors.storage.values import Value, integer
+
+logger = logging.getLogger("cronactors.store")
 
 _OWNER = quoted(OwnerRow._fields)
 
@@ -53,11 +58,16 @@ STOPPING_OWNERS = "SELECT owner FROM @stop_marks"
 UNMARK_STOPPING = "DELETE FROM @stop_marks WHERE owner = ANY($1)"
 
 
-NOTIFY = "SELECT pg_notify($1, $2)"
+NOTIFY = "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)"
+"""A transaction of its own, after the commit that it is about: it must undo nobody's changes, and nothing need be durable."""
 NOTIFIED_AHEAD: Final[Millis] = 2_000
 """How far ahead a new moment may be that other processes are notified of: of a later one they learn by their tick."""
 NOTIFY_EVERY: Final = 0.005
 """How much time (s) is between two notices at least: each holds a lock of the whole server during its commit."""
+NOTIFY_AGAIN: Final = 1.0
+"""How much time (s) there is after one that failed."""
+NOTIFY_LIMIT: Final = 0.5
+"""How long (s) a notice may take: callers wait for their answers meanwhile."""
 
 
 class _Renewed(NamedTuple):
@@ -96,7 +106,8 @@ class PostgresStorage(PostgresRuns):
         self._channel = f"cronactors_{schema}"[:63]
         self._sender = secrets.token_hex(8)
         self._must_notify = self._writes = False
-        self._notified_at = 0.0
+        self._next_notice = 0.0
+        self._notices_fail = False
         self._renewing: dict[int, _Renewed] = {}
         self._renewed: dict[int, _Renewed] = {}
         self.history = PostgresHistory(session)
@@ -125,6 +136,10 @@ class PostgresStorage(PostgresRuns):
             yield
         finally:
             listener.stop()
+
+    def give_up_at(self, until: Callable[[], float]) -> None:
+        """Limit how long answers of the server are waited for."""
+        self._session.patience.until = until
 
     def watch(self) -> _AlwaysChanged:
         """Return a watch that takes every moment for a change: a server has no file to look at."""
@@ -176,13 +191,28 @@ class PostgresStorage(PostgresRuns):
         if self._to_unmark:
             self._execute(UNMARK_STOPPING, [self._to_unmark])
             self._to_unmark = []
-        if self._must_notify and self._writes and time.monotonic() >= self._notified_at + NOTIFY_EVERY:
-            self._notified_at = time.monotonic()
-            self._fetch(NOTIFY, [self._channel, self._sender])
         rows = self._session.commit(last)
         self._renewed |= self._renewing
         self._renewing.clear()
+        if self._must_notify and self._writes and self._session.connected and time.monotonic() >= self._next_notice:
+            self._notify()
         return rows
+
+    def _notify(self) -> None:
+        """Notify other processes. That may fail, since all of it has been committed, and their ticks find it."""
+        reason, self._session.patience.longest = "", NOTIFY_LIMIT
+        try:
+            self._fetch(NOTIFY, [self._channel, self._sender])
+        except (StoreUnavailable, StoreCorrupt, psycopg.Error) as error:
+            reason = str(error)
+        finally:
+            self._session.patience.longest = math.inf
+        self._next_notice = time.monotonic() + (NOTIFY_AGAIN if reason else NOTIFY_EVERY)
+        if bool(reason) != self._notices_fail:
+            self._notices_fail = bool(reason)
+            logger.debug(
+                "%s: others are not notified now (%s)" if reason else "%s: others are notified again%s", self.name, reason
+            )
 
     def rollback(self) -> None:
         """Undo the transaction, if there is one. On a connection that was lost the server undoes it."""
