@@ -253,7 +253,7 @@ def _finish(source: SourceFile, move: Move) -> None:
         release_crash_loops(source)
 
     if move.user_id is None:
-        _change(source, lambda: source.set_done(attrs.evolve(move, done=True)))
+        _change(source, lambda: source.set_done(move._replace(done=True)))
     else:
         _change(source, without_user)
 

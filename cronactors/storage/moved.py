@@ -12,8 +12,6 @@ import json
 import shlex
 from typing import Final, NamedTuple, Self
 
-import attrs
-
 from cronactors.errors import StoreUnavailable
 from cronactors.instants import Millis, from_millis
 
@@ -33,8 +31,7 @@ class Numbers(NamedTuple):
     notifications: int
 
 
-@attrs.frozen(kw_only=True)
-class Move:
+class Move(NamedTuple):
     """A move, as it is stored in the file.
 
     Attributes:
@@ -58,7 +55,7 @@ class Move:
 
     def to_json(self) -> str:
         """Return the text of the fact."""
-        return json.dumps(attrs.asdict(self))
+        return json.dumps(self._asdict())
 
     @classmethod
     def from_json(cls, text: str | None) -> Self | None:
