@@ -95,17 +95,18 @@ TAKE_OVER = f"""WITH taken AS MATERIALIZED (SELECT id FROM @notifications WHERE 
 ADVANCE_RETRIES = """UPDATE @notifications SET ready_at = greatest($1, ready_at - $2)
  WHERE status = 'pending' AND ready_at > $1"""
 PENDING_RECEIVERS = f"WITH {_PENDING_RECEIVERS} SELECT receiver FROM receivers"
+_ITS_JOB = "(SELECT new.job FROM new WHERE new.id = n.job_id)"
 KEEP_JOBS = Rows(
-    f"""WITH {_PENDING_RECEIVERS} UPDATE @notifications AS n SET job = new.job FROM new
- WHERE n.status = 'pending' AND n.receiver = ANY(ARRAY(SELECT receiver FROM receivers)) AND n.job_id = new.id
- AND n.job IS NULL AND n.receiver <> new.without""",
+    f"""WITH {_PENDING_RECEIVERS} UPDATE @notifications AS n SET job = {_ITS_JOB}
+ WHERE n.status = 'pending' AND n.receiver = ANY(ARRAY(SELECT receiver FROM receivers)) AND n.job_id = ANY($1)
+ AND n.job IS NULL AND n.receiver <> ($3::text[])[1]""",
     id="text",
     job="text",
     without="text",
 )
 KEEP_JOBS_OF_GIVEN_UP = Rows(
-    """UPDATE @notifications AS n SET job = new.job FROM new
- WHERE n.status = 'given_up' AND n.job_id = new.id AND n.job IS NULL AND n.receiver <> new.without""",
+    f"""UPDATE @notifications AS n SET job = {_ITS_JOB}
+ WHERE n.status = 'given_up' AND n.job_id = ANY($1) AND n.job IS NULL AND n.receiver <> ($3::text[])[1]""",
     id="text",
     job="text",
     without="text",
