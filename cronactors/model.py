@@ -195,6 +195,7 @@ class CronJob(WithData):
         tags: Words by which it is found, sorted.
         data: The JSON value for its runs; None if there is none. Each access makes a copy.
         history: How much history of this job is kept; None: as the settings of the scheduler say.
+        origin: The list that names it, such as the path of an agent.toml; None: none does.
     """
 
     id: str
@@ -221,6 +222,7 @@ class CronJob(WithData):
     description: str = ""
     tags: tuple[str, ...] = attrs.field(default=(), converter=convert_tags)
     history: History | None = None
+    origin: str | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -191,6 +191,10 @@ class FakeStorage:
         named = {(job.user_id, job.name): job for _, job in self._seen.jobs.values()}
         return {name: named[name] for name in names if name in named}
 
+    def job_names(self, *, after: tuple[str, str], limit: int) -> list[tuple[str, str]]:
+        names = sorted((job.user_id, job.name) for _, job in self._seen.jobs.values())
+        return [name for name in names if name > after][:limit]
+
     def jobs_of_origin(self, origin: str) -> list[JobRow]:
         return [job for _, job in self._seen.jobs.values() if job.origin == origin]
 

@@ -116,6 +116,17 @@ class GetJobByName(ReadRequest[CronJob | None]):
 
 
 @attrs.frozen
+class PageOfNames(ReadRequest[list[tuple[str, str]]]):
+    """Read a page of user and name of all jobs."""
+
+    after: tuple[str, str]
+    limit: int
+
+    def apply(self, storage: Storage) -> list[tuple[str, str]]:
+        return storage.job_names(after=self.after, limit=self.limit)
+
+
+@attrs.frozen
 class PageOfJobs(ReadRequest[tuple[list[CronJob], int | None]]):
     """Read a page of jobs, and where the next page begins; None after the last page."""
 

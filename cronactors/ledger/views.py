@@ -77,6 +77,7 @@ def _read_job(job: JobRow, open_runs: Iterable[RunRow]) -> tuple[CronJob, list[C
         retry_count=max((run.failures for run in attempts), default=0),
         last_error=job.last_error,
         retry_at=reader.instant("ready_at", min(retries)) if retries else None,
+        origin=job.origin,
         **attributes_of_row(job, reader.read),
     )
     if reader.faults:

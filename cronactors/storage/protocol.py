@@ -10,9 +10,6 @@ from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from cronactors.instants import Millis
-from cronactors.storage.history import HistoryTable
-from cronactors.storage.notifications import NotificationTable
-from cronactors.storage.pruning import PruningTable
 from cronactors.storage.rows import (
     Claimed,
     DueItem,
@@ -26,11 +23,10 @@ from cronactors.storage.rows import (
     RunFinish,
     RunRow,
 )
-from cronactors.storage.run_output import OutputTable
-from cronactors.storage.run_requests import RunRequestTable
+from cronactors.storage.tables import Tables
 
 
-class Storage(Protocol):
+class Storage(Tables, Protocol):
     """Jobs, runs and the schedulers that own them. Runs on the storage thread, except for `mark_stopping`.
 
     Each verb may raise `StoreUnavailable` or `StoreCorrupt`; then the whole transaction is lost.
@@ -41,33 +37,8 @@ class Storage(Protocol):
         """How messages name the storage."""
         ...
 
-    @property
-    def run_requests(self) -> RunRequestTable:
-        """The requests of runs."""
-        ...
-
-    @property
-    def output(self) -> OutputTable:
-        """The lines and the progress of runs."""
-        ...
-
-    @property
-    def notifications(self) -> NotificationTable:
-        """The notifications, and the episodes of alerts."""
-        ...
-
-    @property
-    def history(self) -> HistoryTable:
-        """The verbs that read the history by filters."""
-        ...
-
     def now(self) -> Millis:
         """Return the time of the wall clock."""
-        ...
-
-    @property
-    def pruning(self) -> PruningTable:
-        """The verbs that prune the history."""
         ...
 
     # Transactions
@@ -167,6 +138,10 @@ class Storage(Protocol):
 
     def jobs_named(self, names: Sequence[tuple[str, str]]) -> dict[tuple[str, str], JobRow]:
         """Return the jobs with these pairs of user_id and name that exist."""
+        ...
+
+    def job_names(self, *, after: tuple[str, str], limit: int) -> list[tuple[str, str]]:
+        """Return a page of user_id and name of all jobs, in this order, later than ``after``."""
         ...
 
     def jobs_of_origin(self, origin: str) -> list[JobRow]:

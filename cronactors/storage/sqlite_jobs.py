@@ -64,6 +64,10 @@ class SqliteJobs(Execution):
         ids = [str(job_id) for (job_id,) in self._read(sql.IDS_NAMED, names) if job_id is not None]
         return {(job.user_id, job.name): job for job in self.jobs(ids).values()}
 
+    def job_names(self, *, after: tuple[str, str], limit: int) -> list[tuple[str, str]]:
+        """Return a page of names."""
+        return [(str(user_id), str(name)) for user_id, name in self._fetch(sql.JOB_NAMES, (*after, limit))]
+
     def jobs_of_origin(self, origin: str) -> list[JobRow]:
         """Return the jobs of an origin."""
         return list(map(JobRow._make, self._fetch(sql.JOBS_OF_ORIGIN, (origin,))))

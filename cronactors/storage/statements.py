@@ -65,6 +65,7 @@ JOBS = RowStatement(f"{_JOBS} WHERE jobs.id IN (SELECT :id FROM new)")
 IDLE_JOBS = RowStatement(f"{_JOBS} WHERE jobs.id IN (SELECT :id FROM new) AND {_HAS_NO_OPEN_RUN}")
 IDS_NAMED = RowStatement("SELECT (SELECT id FROM jobs WHERE jobs.user_id = :user_id AND jobs.name = :name) FROM new")
 JOBS_OF_ORIGIN = f"{_JOBS} WHERE origin = ?"
+JOB_NAMES = "SELECT user_id, name FROM jobs WHERE (user_id, name) > (?, ?) ORDER BY user_id, name LIMIT ?"
 LIST_JOBS = f"SELECT jobs.number, {_JOBS_FROM} WHERE jobs.number > ? ORDER BY jobs.number LIMIT ?"
 LIST_JOBS_OF_USER = f"SELECT jobs.number, {_JOBS_FROM} WHERE jobs.number > ? AND user_id = ? ORDER BY jobs.number LIMIT ?"
 LIST_JOBS_TAGGED = f"""SELECT jobs.number, {_quoted(JobRow._fields)} FROM job_tags

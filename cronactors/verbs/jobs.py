@@ -28,6 +28,7 @@ from cronactors.tags import check_tag
 from cronactors.verbs.base import Verbs
 
 _PAGE = 500
+_PAGE_OF_NAMES = 5_000
 
 
 class JobVerbs(Verbs):
@@ -132,6 +133,15 @@ class JobVerbs(Verbs):
             user_id: The user; None for the agent itself.
         """
         return await self._mailbox.call(user_requests.GetJobByName(check_lookup_name(name), check_user_id(user_id)))
+
+    async def job_names(self) -> list[tuple[str | None, str]]:
+        """Read user and name of all jobs, sorted, 5,000 per transaction; the user is None for jobs of the agent itself."""
+        names: list[tuple[str, str]] = []
+        page = [("", "")]
+        while page:
+            page = await self._mailbox.call(user_requests.PageOfNames(page[-1], _PAGE_OF_NAMES))
+            names += page
+        return [(user_id or None, name) for user_id, name in names]
 
     async def list_jobs(
         self, *, user_id: str | AllUsers | None = ALL, tag: str | None = None, enabled: bool | None = None

@@ -85,6 +85,7 @@ PLANS: dict[str, list[str]] = {
     "IDLE_JOBS": ["job_state_pkey (id)", "jobs_id_key (id)", "runs_pending (job_id)", "runs_running (job_id)"],
     "JOBS_NAMED": ["job_state_pkey (id)", "jobs_user_id_name_key (user_id, name)", "sort"],
     "JOBS_OF_ORIGIN": ["job_state_pkey (id)", "jobs_origin (md5(origin))", "sort"],
+    "JOB_NAMES": ["jobs_user_id_name_key (user_id, name)"],
     "LIST_JOBS": ["job_state_pkey (id)", "jobs_pkey (number)"],
     "LIST_JOBS_OF_USER": ["job_state_pkey (id)", "jobs_of_user (user_id, number)"],
     "LIST_JOBS_TAGGED": ["job_state_pkey (id)", "job_tags_pkey (tag, number)", "jobs_pkey (number)"],

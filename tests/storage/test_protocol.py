@@ -14,6 +14,7 @@ from cronactors.storage.postgres.storage import PostgresStorage
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import PAUSE, JobState, OriginRow, session_key
 from cronactors.storage.sqlite import SqliteStorage
+from cronactors.storage.tables import Tables
 from tests import storages
 from tests.fake_storage import FakeStorage
 from tests.storages import NOT_UNIQUE, NOW, add_run, job, owner, run_finish
@@ -386,18 +387,26 @@ def test_a_lease_can_be_ended(store: Storage) -> None:
     assert [row.lease_until for row in store.owners()] == [0]
 
 
+def test_names_are_read_by_page_in_order_of_user_and_name(store: Storage) -> None:
+    rows = [("b", "z"), ("", "n"), ("b", "a"), ("a", "z")]
+    store.insert_jobs([job(f"j{n}", user_id=user_id, name=name) for n, (user_id, name) in enumerate(rows)])
+    assert store.job_names(after=("", ""), limit=9) == [("", "n"), ("a", "z"), ("b", "a"), ("b", "z")]
+    assert store.job_names(after=("", ""), limit=2) == [("", "n"), ("a", "z")]
+    assert store.job_names(after=("a", "z"), limit=1) == [("b", "a")]
+    assert store.job_names(after=("b", "z"), limit=1) == []
+
+
 def test_the_protocol_has_no_verb_that_a_storage_lacks() -> None:
+    declared = {**vars(Tables), **vars(Storage)}
     verbs = {
-        name
-        for name, value in vars(Storage).items()
-        if (callable(value) or isinstance(value, property)) and not name.startswith("_")
+        name for name, value in declared.items() if (callable(value) or isinstance(value, property)) and not name.startswith("_")
     }
 
     def public(kind: type) -> set[str]:
         return {name for name in dir(kind) if not name.startswith("_")}
 
     opened = {"close", "give_up_at", "lease_ends", "listen", "seconds", "watch", "wall"}
-    of_instances = {name for name in verbs if isinstance(vars(Storage)[name], property)} - {
+    of_instances = {name for name in verbs if isinstance(declared[name], property)} - {
         "name",
         "left_out",
         "writes_side_by_side",

@@ -79,6 +79,7 @@ SEARCHES = {
     ],
     "IDS_NAMED": ["jobs USING INDEX sqlite_autoindex_jobs_2 (user_id=? AND name=?)"],
     "JOBS_OF_ORIGIN": ["jobs USING INDEX jobs_origin (origin=?)", "job_specs USING INTEGER PRIMARY KEY (rowid=?)"],
+    "JOB_NAMES": ["jobs USING INDEX sqlite_autoindex_jobs_2 ((user_id,name)>(?,?))"],
     "LIST_JOBS": ["jobs USING INTEGER PRIMARY KEY (rowid>?)", "job_specs USING INTEGER PRIMARY KEY (rowid=?)"],
     "LIST_JOBS_OF_USER": [
         "jobs USING INDEX jobs_of_user (user_id=? AND rowid>?)",

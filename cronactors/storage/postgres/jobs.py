@@ -52,6 +52,7 @@ JOBS_NAMED = Rows(
     user_id="text",
     name="text",
 )
+JOB_NAMES = "SELECT user_id, name FROM @jobs WHERE (user_id, name) > ($1, $2) ORDER BY user_id, name LIMIT $3"
 JOBS_OF_ORIGIN = f"SELECT {_ROW} {_JOBS_FROM} WHERE md5(j.origin) = md5($1) AND j.origin = $1 ORDER BY j.number"
 LIST_JOBS = f"SELECT j.number, {_ROW} {_JOBS_FROM} WHERE j.number > $1 ORDER BY j.number LIMIT $2"
 _FROM_USER_ON = "SELECT * FROM @jobs WHERE (user_id, number) > ($2, $1) AND number > 0 ORDER BY user_id, number LIMIT $3"
@@ -166,6 +167,10 @@ class PostgresJobs(Execution):
         users, wanted = JOBS_NAMED.arrays(list(dict.fromkeys(names)))
         jobs = self._read_jobs(JOBS_NAMED.text, [list(map(str, users)), list(map(str, wanted))])
         return {(job.user_id, job.name): job for job in jobs}
+
+    def job_names(self, *, after: tuple[str, str], limit: int) -> list[tuple[str, str]]:
+        """Return a page of names."""
+        return [(str(user_id), str(name)) for user_id, name in self._fetch(JOB_NAMES, [*after, limit])]
 
     def jobs_of_origin(self, origin: str) -> list[JobRow]:
         """Return the jobs of an origin."""
