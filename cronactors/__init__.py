@@ -84,6 +84,7 @@ if TYPE_CHECKING:
     )
     from cronactors.run_log_handler import RunLogHandler
     from cronactors.run_stats import RunStats
+    from cronactors.schedules.comparison import FireTimeChanges, Timetable, compare_fire_times
     from cronactors.schedules.finding import Finding
     from cronactors.schedules.lint import lint
     from cronactors.schedules.preview import Preview, preview
@@ -116,6 +117,7 @@ _LAZY = {
     "RunLogHandler": "run_log_handler",
     "RunStats": "run_stats",
     **dict.fromkeys(_EVENTS, "events"),
+    **dict.fromkeys(("FireTimeChanges", "Timetable", "compare_fire_times"), "schedules.comparison"),
     "Finding": "schedules.finding",
     "lint": "schedules.lint",
     "Preview": "schedules.preview",
@@ -145,6 +147,7 @@ __all__ = [
     "Explanation",
     "Fate",
     "Finding",
+    "FireTimeChanges",
     "GiveUp",
     "Health",
     "History",
@@ -197,8 +200,10 @@ __all__ = [
     "StoreFailed",
     "StoreUnavailable",
     "StoreWorking",
+    "Timetable",
     "Trigger",
     "WouldDeadlock",
+    "compare_fire_times",
     "current_notification",
     "current_run",
     "fire_times",

@@ -33,6 +33,7 @@ from cronactors import (
     Explanation,
     Fate,
     Finding,
+    FireTimeChanges,
     GiveUp,
     Health,
     History,
@@ -73,7 +74,9 @@ from cronactors import (
     SessionMode,
     StoreFailed,
     StoreWorking,
+    Timetable,
     Trigger,
+    compare_fire_times,
     current_notification,
     current_run,
     fire_times,
@@ -198,6 +201,10 @@ def schedules(schedule: Schedule) -> None:
     assert_type(next_run(schedule, after=NOON, timezone="Europe/Rome", anchor=NOON), datetime | None)
     assert_type(fire_times(schedule, after=NOON), Iterator[datetime])
     assert_type(preview(schedule, after=NOON, timezone="UTC", count=3), list[Preview])
+    timetable = Timetable(schedule, "Europe/Rome", anchor=NOON)
+    changed = compare_fire_times(timetable, Timetable(schedule), since=NOON, until=NOON, limit=1)
+    assert_type(changed, FireTimeChanges)
+    assert_type(changed.gone + changed.new, list[datetime])
     assert_type(lint(schedule, "Europe/Rome", after=NOON), list[Finding])
     assert_type(fire_times(schedule, after=NOON, before=NOON, timezone="UTC", anchor=NOON), Iterator[datetime])
     next_run(schedule, NOON)  # type: ignore[call-arg]

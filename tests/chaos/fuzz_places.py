@@ -22,6 +22,8 @@ from cronactors import (
     Receiver,
     Retry,
     RetryPolicy,
+    Timetable,
+    compare_fire_times,
     fire_times,
     lint,
     load_config,
@@ -262,6 +264,20 @@ PLACES: Mapping[str, Place] = {
         after=AFTER,
     ),
     "preview": pure(preview, {**_QUESTION, "count": bad_whole(0, 10_000)}, schedule=Cron("@daily"), after=AFTER),
+    "compare_fire_times": pure(
+        compare_fire_times,
+        {
+            "old": lambda c: thing(c, Timetable),
+            "new": lambda c: thing(c, Timetable),
+            "since": bad_instant(any_year=True),
+            "until": bad_instant(any_year=True),
+            "limit": bad_whole(1, 100_000),
+        },
+        old=Timetable(Cron("@daily")),
+        new=Timetable(Cron("@weekly")),
+        since=AFTER,
+        until=AFTER + timedelta(days=9),
+    ),
     "lint": pure(
         lint,
         {
