@@ -1,0 +1,46 @@
+"""Which schedulers are alive, as far as this process can see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cronactors.instants import Millis
+from cronactors.ledger.totals import SEEN_WITHIN
+from cronactors.owner import ProcessIdentity, certainly_dead, find_process_start
+from cronactors.storage.rows import DECLARED_DEAD, OwnerRow
+
+
+def is_alive(row: OwnerRow, this_process: ProcessIdentity, now: Millis) -> bool:
+    """Return whether an owner is running: its process lives in our own namespaces, else it was seen within 120 s."""
+    if row.lease_until in (0, DECLARED_DEAD) or certainly_dead(row.process, this_process):
+        return False
+    return lives_here(row.process, this_process) or row.heartbeat_at > now - SEEN_WITHIN
+
+
+def lives_here(process: ProcessIdentity, this_process: ProcessIdentity) -> bool:
+    """Return whether a process certainly lives: it is in our boot and namespaces, and its id still has the same start."""
+    is_ours = process.machine == this_process.machine and all(process.machine.split("/")[1:])
+    return is_ours and bool(process.process_start) and find_process_start(process.pid) == process.process_start
+
+
+def living(rows: Iterable[OwnerRow], this_process: ProcessIdentity, now: Millis) -> list[OwnerRow]:
+    """Return the owners that are alive, the one that was seen last first."""
+    alive = [row for row in rows if is_alive(row, this_process, now)]
+    return sorted(alive, key=lambda row: row.heartbeat_at, reverse=True)
+
+
+def span(length: Millis) -> str:
+    """Write a length of time in at most two units, such as "0.4 s", "12 s", "2 min 30 s", "5 h 20 min" or "3 days"."""
+    tenths = max(0, length) // 100
+    if tenths < 100:  # noqa: PLR2004
+        return f"{tenths / 10} s"
+    seconds = tenths // 10
+    if seconds < 60:  # noqa: PLR2004
+        return f"{seconds} s"
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes_left = divmod(minutes, 60)
+    if not hours:
+        return f"{minutes} min {seconds} s" if seconds else f"{minutes} min"
+    if hours < 48:  # noqa: PLR2004
+        return f"{hours} h {minutes_left} min" if minutes_left else f"{hours} h"
+    return f"{hours // 24:,} days"
