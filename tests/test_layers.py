@@ -15,30 +15,31 @@ PACKAGE = ROOT / "cronactors"
 
 # From the bottom to the top. A module imports modules of earlier lines only.
 LAYERS = """
-backoff errors instants storage.postgres.arrays storage.values
+backoff cli.options errors instants storage.postgres.arrays storage.values
 storage.postgres.execution
 checks json_value storage.postgres.address storage.postgres.server_clock storage.pruning storage.run_output
-executor_options job_data retention storage.postgres.run_output tags
+executor_options job_data retention storage.postgres.run_output tags toml_text
 schedules.calendar schedules.cron_fields schedules.finding schedules.zone_advice
 schedules.local_times schedules.zones
 schedules.clock_changes schedules.cron_advice
 schedules.cron schedules.cron_in_zone schedules.timestamps
-schedules.schedule
-schedules.fire_times schedules.schedule_json
+cli.times schedules.schedule
+schedules.fire_times schedules.schedule_json schedules.words
 model schedules.lint_cron schedules.preview schedules.zone_rules shell.checks shell.lint
-events schedules.lint spec
-settings
+cli.moments crontab_command events schedules.comparison schedules.lint spec
+crontab settings
 policy
 run_output
 config_file ids owner run_context wallclock
-storage.creation storage.errors storage.file_state storage.migrations storage.moved storage.row_statement storage.rows storage.stop_marks
-alerts storage.history storage.postgres.columns storage.postgres.errors
+cli.schedule_options storage.creation storage.errors storage.file_state storage.migrations storage.moved storage.row_statement storage.rows storage.stop_marks
+alerts cli.run_words storage.history storage.postgres.columns storage.postgres.errors
 storage.history_reader storage.postgres.connecting
 ledger.notification_columns log_fields notifications run_stats storage.execution storage.notifications storage.postgres.history storage.postgres.jobs storage.postgres.listener storage.postgres.session storage.run_requests storage.schema storage.statements
-ledger.alert_texts storage.compaction storage.connection storage.postgres.migrations storage.postgres.notifications storage.postgres.run_requests storage.postgres.runs storage.protocol storage.sqlite_history storage.sqlite_jobs storage.sqlite_notifications storage.sqlite_run_output storage.sqlite_run_requests
+ledger.alert_texts storage.backup storage.compaction storage.connection storage.postgres.migrations storage.postgres.notifications storage.postgres.run_requests storage.postgres.runs storage.sqlite_history storage.sqlite_jobs storage.sqlite_notifications storage.sqlite_run_output storage.sqlite_run_requests storage.tables
+storage.protocol
 ledger.history ledger.pruning_clock ledger.totals storage.opened storage.postgres.pruning storage.postgres.schema storage.sqlite_pruning
-storage.postgres.storage storage.sqlite
-storage.postgres.copying storage.sqlite_copying
+cli.living storage.postgres.storage storage.sqlite
+storage.postgres.copying storage.read_only storage.sqlite_copying
 ledger.job_fields ledger.leases ledger.new_rows ledger.open_runs ledger.run_requests ledger.stored_values
 ledger.after_run ledger.clock_set_back ledger.explain ledger.owners ledger.views ledger.waiting ledger.zone_changes
 actors.observed_storage ledger.alerting ledger.pruning
@@ -50,8 +51,8 @@ ledger.own_loop
 notification_context
 actors.async_value actors.exception_groups actors.failure_log actors.forks actors.output_buffer actors.stopping actors.watchdog
 actors.exits actors.mailbox actors.storage_thread actors.tracebacks actors.user_code
-actors.actor_requests actors.alert_requests actors.history_requests actors.notification_requests actors.outcomes actors.output_requests actors.recompute actors.store actors.user_requests
-actors.event_stream actors.inbox actors.output
+actors.actor_requests actors.alert_requests actors.history_requests actors.notification_requests actors.outcomes actors.output_requests actors.recompute actors.store actors.user_requests cli.run_details
+actors.event_stream actors.inbox actors.output cli.checks
 actors.deliverer actors.leases actors.run_in_hand
 actors.store_lifetime actors.wall_clock_watch
 actors.receivers
@@ -62,12 +63,15 @@ actors.overdue actors.patrol actors.pruner copying fake_run origins own_loop run
 shell.output verbs.base
 shell.executor verbs.history verbs.jobs verbs.loops verbs.notifications verbs.run_output verbs.runs
 executors store
-scheduler
-supervision
+cli.find scheduler
+cli.run_query supervision
 cronactors testing
 cli.compact cli.container_init cli.copy cli.database cli.describe cli.remove cli.signals cli.stdout
-cli.printer cli.run_report cli.schedules cli.tables
-cli.listing cli.run
+cli.backup cli.doctor cli.printer cli.run_report cli.schedules cli.tables cli.toml_output cli.why
+cli.export cli.import_crontab cli.listing cli.run
+cli.explain cli.file_commands cli.follow cli.jobs cli.notifications cli.show cli.stats
+cli.show_run cli.update cli.why_commands
+cli.history_commands cli.job_commands
 cli.commands
 cli
 """
@@ -80,7 +84,8 @@ PURE = {
     "schedules.zone_advice", "schedules.zones", "schedules.clock_changes", "schedules.calendar", "schedules.local_times",
     "schedules.cron_advice", "schedules.cron_fields", "schedules.cron", "schedules.cron_in_zone", "schedules.timestamps",
     "schedules.schedule", "schedules.fire_times", "schedules.schedule_json", "schedules.zone_rules", "schedules.preview",
-    "schedules.finding", "schedules.lint_cron", "schedules.lint",
+    "schedules.finding", "schedules.lint_cron", "schedules.lint", "schedules.words", "schedules.comparison",
+    "toml_text", "crontab_command", "crontab",
 }  # fmt: skip
 
 # What is hidden in one place each, so that it can be replaced there.
@@ -182,7 +187,8 @@ def test_a_package_is_known_in_one_place(package, place):
 def test_only_the_storage_knows_sqlite():
     knowing = {module for module in MODULES if "sqlite3" in others(TREES[module])}
     assert knowing == {
-        f"storage.{module}" for module in ("errors", "migrations", "schema", "connection", "compaction", "execution")
+        f"storage.{module}"
+        for module in ("errors", "migrations", "schema", "connection", "compaction", "execution", "backup", "read_only")
     }
 
 

@@ -2,43 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import click
 
 from cronactors import __version__, checks
+from cronactors.cli import file_commands, history_commands, job_commands, why_commands
 from cronactors.cli.database import find_database
+from cronactors.cli.options import config_option, database_options, db_option, decode, json_option, user_option
 from cronactors.errors import InvalidConfig
-
-_F = TypeVar("_F", bound=Callable[..., None])
-
-_db = click.option(
-    "--db",
-    metavar="FILE|URL",
-    help="The database. Default: the one that --config names, CRONACTORS_DB, or the one that ./agent.toml names.",
-)
-_config = click.option("--config", metavar="FILE", help="An agent.toml that names the database.")
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, times in UTC.")
-
-
-def _decode(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
-    """Decode an argument as UTF-8, as stored names are, if the locale could not decode it (PEP 383)."""
-    return os.fsencode(value).decode("utf-8", "replace") if value is not None and _is_undecoded(value) else value
-
-
-def _is_undecoded(text: str) -> bool:
-    return any("\udc80" <= character <= "\udcff" for character in text)
-
-
-_user = click.option("--user", metavar="ID", callback=_decode, help="The job of this user. Default: the agent's own job.")
-
-
-def _database_options(function: _F) -> _F:
-    """Add the options that a verb finds its database by, and --json."""
-    return _db(_config(_json(function)))
 
 
 class _Seconds(click.ParamType[float]):
@@ -95,7 +67,7 @@ def run(
 
 
 @cronactors.command("list")
-@_database_options
+@database_options
 def list_jobs(db: str | None, config: str | None, *, as_json: bool) -> None:
     """List the jobs and when each starts next."""
     from cronactors.cli import listing
@@ -104,37 +76,33 @@ def list_jobs(db: str | None, config: str | None, *, as_json: bool) -> None:
 
 
 @cronactors.command()
-@click.argument("name", callback=_decode)
-@click.option("--limit", type=click.IntRange(1, 1000), default=10, show_default=True, help="How many runs, newest first.")
-@_user
-@_database_options
-def runs(name: str, *, limit: int, user: str | None, db: str | None, config: str | None, as_json: bool) -> None:
-    """List the last runs of the job NAME."""
-    from cronactors.cli import listing
-
-    listing.list_runs(find_database(db, config), name, user_id=user, limit=limit, as_json=as_json)
-
-
-@cronactors.command()
-@click.option(
-    "--origin", metavar="ORIGIN", required=True, help="The list whose jobs are removed, by the name that cronactors run prints."
-)
+@click.argument("name", required=False, callback=decode)
+@click.option("--origin", metavar="ORIGIN", help="Remove the jobs of this list, by the name that cronactors run prints.")
 @click.option("--yes", is_flag=True, help="Remove without confirmation.")
-@_db
-@_config
-def remove(origin: str, *, yes: bool, db: str | None, config: str | None) -> None:
-    """Remove the jobs of a list, such as one whose file is gone.
+@user_option
+@db_option
+@config_option
+def remove(name: str | None, *, origin: str | None, yes: bool, user: str | None, db: str | None, config: str | None) -> None:
+    """Remove a job, or a list of jobs.
 
-    Their history stays.
+    A list is that of a file, such as one that is gone. A job that a list names is refused: remove it there. The history stays.
     """
-    from cronactors.cli.remove import remove_list
+    if (name is None) is (origin is None):
+        raise click.UsageError("give NAME or --origin")
+    database = find_database(db, config)
+    if name is not None:
+        from cronactors.cli.jobs import remove_job
 
-    remove_list(find_database(db, config), origin, yes=yes)
+        remove_job(database, name, user, yes=yes)
+    elif origin is not None:
+        from cronactors.cli.remove import remove_list
+
+        remove_list(database, origin, yes=yes)
 
 
 @cronactors.command()
 @click.argument("file", required=False)
-@_config
+@config_option
 def compact(file: str | None, *, config: str | None) -> None:
     """Make the database FILE as small as its content.
 
@@ -149,13 +117,13 @@ def compact(file: str | None, *, config: str | None) -> None:
 @cronactors.command()
 @click.argument("source", metavar="SOURCE")
 @click.argument("target", metavar="[TARGET]", required=False)
-@click.option("--user", metavar="ID", callback=_decode, help='Move the jobs of this user only, "" for the agent\'s own.')
+@click.option("--user", metavar="ID", callback=decode, help='Move the jobs of this user only, "" for the agent\'s own.')
 @click.option("--unmark", is_flag=True, help="Let a file that was moved be used again. It takes no TARGET.")
-@_config
+@config_option
 def copy(source: str, target: str | None, *, user: str | None, unmark: bool, config: str | None) -> None:
-    """Move all jobs of the file SOURCE, with their history, to the PostgreSQL database TARGET.
+    """Move a file to a PostgreSQL server.
 
-    TARGET is a URL without a password. Default: the database that --config names, CRONACTORS_DB, or the one that ./agent.toml names.
+    All jobs of SOURCE, with their history. TARGET is a URL without a password. Default: the database that --config names, CRONACTORS_DB, or the one that ./agent.toml names.
     No scheduler may be running on SOURCE, and TARGET must have no jobs, or with --user none of that user.
 
     SOURCE is marked, so that no scheduler runs its jobs a second time: opening it is an error that names the server. With --user the jobs
@@ -180,11 +148,11 @@ def copy(source: str, target: str | None, *, user: str | None, unmark: bool, con
     metavar="TIME",
     help="Print moments after this date or time, which is in the zone of EXPR unless it has an offset. Default: now.",
 )
-@_json
+@json_option
 def next_moments(expr: str, *, zone: str, count: int, after: str | None, as_json: bool) -> None:
-    """Print the next moments of EXPR, a cron expression in quotes.
+    """Print the next moments of EXPR.
 
-    A note says how a clock change affects a moment.
+    EXPR is a cron expression in quotes. A note says how a clock change affects a moment.
     """
     from cronactors.cli.schedules import show_next
 
@@ -194,9 +162,9 @@ def next_moments(expr: str, *, zone: str, count: int, after: str | None, as_json
 @cronactors.command()
 @click.argument("source", metavar="EXPR|FILE")
 @click.option("--timezone", "zone", metavar="ZONE", help="The time zone of EXPR.  [default: UTC]")
-@_json
+@json_option
 def lint(source: str, *, zone: str | None, as_json: bool) -> None:
-    """Find likely mistakes in a cron expression or in a file of jobs.
+    """Find likely mistakes in an expression or a file.
 
     EXPR is a cron expression in quotes, FILE an agent.toml.
 
@@ -206,3 +174,7 @@ def lint(source: str, *, zone: str | None, as_json: bool) -> None:
 
     if show_findings(source, zone=zone, as_json=as_json):
         raise SystemExit(1)
+
+
+for _command in (*job_commands.COMMANDS, *history_commands.COMMANDS, *why_commands.COMMANDS, *file_commands.COMMANDS):
+    cronactors.add_command(_command)

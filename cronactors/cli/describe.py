@@ -81,6 +81,11 @@ def _has_passed(job: CronJob) -> bool:
         return False
 
 
+def status(run: CronRun) -> str:
+    """Return the status of a run, with its cause if it has one, such as failed/timeout."""
+    return run.status if run.cause is None else f"{run.status}/{run.cause}"
+
+
 def duration(run: CronRun) -> str:
     """Describe how long a run took; "" until it has finished."""
     if run.started_at is None or run.completed_at is None:
@@ -92,3 +97,30 @@ def result(run: CronRun) -> str:
     """Return the first line of a run's error or result, and how many moments it stands for if it is several."""
     line = first_line(run.error) or first_line(run.result_summary)
     return f"{line} (stands for {run.coalesced:,} moments)".lstrip() if run.coalesced > 1 else line
+
+
+def length(seconds: float) -> str:
+    """Write a length of time in two units at most: ``0.01 s``, ``59.9 s``, ``2 min 5 s``, ``3 h 20 min``, ``4 d 1 h``."""
+    if seconds < 0:
+        return f"-{length(-seconds)}"
+    if seconds < 9.995:  # noqa: PLR2004 - from here on it would be shown as 10.00
+        return f"{seconds:.2f} s"
+    if seconds < 59.95:  # noqa: PLR2004 - from here on it would be shown as 60.0
+        return f"{seconds:.1f} s"
+    rest = round(seconds)
+    for size, part_size, unit, part_unit in ((86_400, 3_600, "d", "h"), (3_600, 60, "h", "min"), (60, 1, "min", "s")):
+        if rest >= size:
+            part = rest % size // part_size
+            return f"{rest // size:,} {unit}{f' {part} {part_unit}' if part else ''}"
+    return f"{rest} s"
+
+
+def printable_lines(text: str) -> list[str]:
+    """Split text into lines, with control characters escaped: a result or an output must not control the terminal."""
+    return ["".join(_printable(character) for character in line) for line in text.splitlines()]
+
+
+def _printable(character: str) -> str:
+    if character == "\t":
+        return "    "
+    return character if character.isprintable() else ascii(character)[1:-1]

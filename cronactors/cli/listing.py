@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TypeAlias
@@ -11,17 +13,25 @@ import trio
 
 from cronactors import open_store
 from cronactors.cli import describe
-from cronactors.cli.stdout import print_json, print_line
-from cronactors.cli.tables import Cell, print_table
-from cronactors.errors import JobNotFound, one_line, shorten
+from cronactors.cli.run_query import RunQuery, find_subject, read_runs
+from cronactors.cli.stdout import print_json, print_line, printable
+from cronactors.cli.tables import Cell, _width as text_width, print_table
+from cronactors.errors import one_line
 from cronactors.model import ALL, CronJob, CronRun, RunStatus
 from cronactors.schedules.schedule_json import schedule_to_dict
 
 _JsonValue: TypeAlias = str | int | float | bool | list[str] | dict[str, object] | None
+Column: TypeAlias = tuple[str, list[Cell]]
+"""The heading of a column, and its cells."""
 
 _COLOURS = {RunStatus.SUCCESS: "green", RunStatus.FAILED: "red", RunStatus.RUNNING: "cyan"}
 """Other statuses are yellow."""
-_OLD_RUNS = 1000
+_FULL_WIDTH = 120
+"""On a terminal with fewer columns the table of runs is the narrow one."""
+_LEAST_RESULT = 10
+"""How many columns the narrow table leaves for the result, at least, if it can."""
+_NARROW_NAME = 16
+"""How many columns a name takes in the narrow table, at most."""
 
 
 def list_jobs(database: str, *, as_json: bool) -> None:
@@ -42,36 +52,29 @@ async def _read_jobs(database: str) -> list[CronJob]:
         return describe.sort_by_next_time(await store.list_jobs(user_id=ALL))
 
 
-def list_runs(database: str, name: str, *, user_id: str | None, limit: int, as_json: bool) -> None:
-    """Print the last runs of a job, newest first; of a job that was removed, those among the last thousand of all jobs.
+def list_history(database: str, query: RunQuery, *, as_json: bool) -> None:
+    """Print runs, newest first: of one job, in its zone; or of all jobs, in UTC.
 
-    Args:
-        database: The path of the database.
-        name: The name of the job.
-        user_id: Whose job it is; None for the agent's own.
-        limit: How many runs.
-        as_json: Whether to print JSON.
+    Of a job that was removed it prints those of the jobs whose name is found among the last thousand runs of all jobs.
 
     Raises:
-        JobNotFound: There is no such job, and no run of one.
+        JobNotFound: There is no such job, and no run of one; or several users have one.
         CronError: The database cannot be read.
     """
-    job, runs = trio.run(_read_runs, database, name, user_id, limit)
+
+    async def read() -> tuple[str, bool, list[CronRun]]:
+        async with open_store(database, create=False) as store:
+            subject = await find_subject(store, query)
+            return subject.zone, query.name is None, await read_runs(store, query, subject)
+
+    zone, every_job, runs = trio.run(read)
     if as_json:
         print_json([run_as_json(run) for run in runs])
+    elif runs:
+        print_run_table(zone, runs, jobs=every_job)
     else:
-        print_runs(name, job.timezone if job else "UTC", runs)
-
-
-async def _read_runs(database: str, name: str, user_id: str | None, limit: int) -> tuple[CronJob | None, list[CronRun]]:
-    async with open_store(database, create=False) as store:
-        job = await store.get_job_by_name(name, user_id=user_id)
-        if job is not None:
-            return job, await store.list_runs(job.id, limit)
-        runs = [run for run in await store.list_runs(limit=_OLD_RUNS, user_id=user_id) if run.job_name == name]
-    if not runs:
-        raise JobNotFound(f"no job has the name {shorten(name)}; cronactors list shows them")
-    return None, runs[:limit]
+        of_job = "" if query.name is None else f" of {one_line(query.name, 60)}"
+        print_line(f"no runs{of_job} match" if query.filtered else f"no runs{of_job} yet")
 
 
 def print_jobs(jobs: Sequence[CronJob]) -> None:
@@ -108,39 +111,128 @@ def print_jobs(jobs: Sequence[CronJob]) -> None:
 
 
 def print_runs(name: str, zone: str, runs: Sequence[CronRun]) -> None:
-    """Print a table of runs in the zone of their job."""
-    columns = ["started", "for the moment", "attempt", "trigger", "status", "took", "result"]
-    rows = [
-        [
-            Cell(describe.local_time(run.started_at, zone)),
-            Cell(describe.local_time(run.scheduled_at, zone)),
-            Cell(str(run.attempt)),
-            Cell(run.trigger),
-            Cell(run.status if run.cause is None else f"{run.status}/{run.cause}", _COLOURS.get(run.status, "yellow")),
-            Cell(describe.duration(run)),
-            Cell(describe.result(run)),
-        ]
-        for run in runs
-    ]
-    print_table(columns, rows)
+    """Print a table of runs of one job, in its zone."""
+    print_run_table(zone, runs, jobs=False)
     if not runs:
         print_line(f"no runs of {one_line(name, 60)} yet")
+
+
+def print_run_table(zone: str, runs: Sequence[CronRun], *, jobs: bool) -> None:
+    """Print a table of runs.
+
+    Args:
+        zone: The zone of its times.
+        runs: The runs.
+        jobs: Whether it has a column of jobs, and one of users if any run has one.
+    """
+    width = terminal_width()
+    names = _name_columns(runs) if jobs else []
+    if width is not None and width < _FULL_WIDTH:
+        _print_narrow(zone, runs, names, width)
+        return
+    # In a pipe the table of one job has no ids: scripts read it by its columns, and --json has them.
+    ids = [("run", [Cell(run.id) for run in runs])] if jobs or width is not None else []
+    _print_columns(
+        [
+            *ids,
+            *names,
+            ("started", [Cell(describe.local_time(run.started_at, zone)) for run in runs]),
+            ("for the moment", [Cell(describe.local_time(run.scheduled_at, zone)) for run in runs]),
+            ("attempt", [Cell(str(run.attempt)) for run in runs]),
+            ("trigger", [Cell(run.trigger) for run in runs]),
+            ("status", [status_cell(run) for run in runs]),
+            ("took", [Cell(describe.duration(run)) for run in runs]),
+            ("result", [Cell(describe.result(run)) for run in runs]),
+        ]
+    )
+
+
+def _print_narrow(zone: str, runs: Sequence[CronRun], names: Sequence[Column], width: int) -> None:
+    """Print the columns that matter most: times without their zone, names and results cut. Each run is one line."""
+    attempts = [f" #{run.attempt}" if run.attempt > 1 else "" for run in runs]
+    columns: list[Column] = [
+        ("run", [Cell(run.id) for run in runs]),
+        *((heading, [Cell(cut_to(cell.text, _NARROW_NAME)) for cell in cells]) for heading, cells in names),
+        (
+            f"in {zone.rsplit('/', 1)[-1]}",
+            [Cell(describe.local_time(run.started_at or run.scheduled_at, zone)[:19]) for run in runs],
+        ),
+        ("status", [Cell(f"{describe.status(run)}{attempt}", _colour(run)) for run, attempt in zip(runs, attempts, strict=True)]),
+        ("took", [Cell(describe.duration(run)) for run in runs]),
+    ]
+    for dispensable in ("user", "took"):
+        if width - _used(columns) < _LEAST_RESULT:
+            columns = [column for column in columns if column[0] != dispensable]
+    print_columns_and_text(columns, "result", [describe.result(run) for run in runs])
+
+
+def print_columns_and_text(columns: Sequence[Column], heading: str, texts: Sequence[str]) -> None:
+    """Print a table whose last column is text, which is cut to the width of a terminal; without that column if its heading is ""."""
+    width = terminal_width()
+    room = None if width is None else max(width - _used(columns), len(heading))
+    cells = [Cell(text if room is None else cut_to(text, room)) for text in texts]
+    _print_columns([*columns, *([(heading, cells)] if heading else [])])
+
+
+def _used(columns: Sequence[Column]) -> int:
+    """Return how many columns of a terminal these take, with the space behind them."""
+    return sum(
+        max([text_width(heading), *(text_width(printable(cell.text)) for cell in cells)]) + 2 for heading, cells in columns
+    )
+
+
+def _name_columns(runs: Sequence[CronRun]) -> list[Column]:
+    """Return the column of jobs, and one of users if any run has one."""
+    columns: list[Column] = [("job", [Cell(one_line(run.job_name, 60)) for run in runs])]
+    if any(run.user_id is not None for run in runs):
+        columns.append(("user", [Cell(one_line(run.user_id or "-", 30)) for run in runs]))
+    return columns
+
+
+def _print_columns(columns: Sequence[Column]) -> None:
+    print_table([heading for heading, _ in columns], list(zip(*(cells for _, cells in columns), strict=True)))
+
+
+def status_cell(run: CronRun) -> Cell:
+    """Return the status of a run, with its cause if it has one."""
+    return Cell(describe.status(run), _colour(run))
+
+
+def _colour(run: CronRun) -> str:
+    return _COLOURS.get(run.status, "yellow")
+
+
+def terminal_width() -> int | None:
+    """Return how many columns the terminal has; None: standard output is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def cut_to(text: str, width: int) -> str:
+    """Cut text to a number of columns of a terminal, as standard output shows it."""
+    shown = printable(text)
+    if text_width(shown) <= width:
+        return shown
+    mark = "…" if printable("…") == "…" else "."
+    while shown and text_width(shown) + 1 > width:
+        shown = shown[:-1]
+    return f"{shown}{mark}"
 
 
 def job_as_json(job: CronJob) -> dict[str, _JsonValue]:
     """Convert a job to values of JSON, without its executor options and its data, which may hold a secret."""
     left_out = ("schedule", "misfire", "executor_options", "_data", "tags", "history")
-    fields = {key: _json_value(value) for key, value in attrs.asdict(job, recurse=False).items() if key not in left_out}
+    fields = {key: json_value(value) for key, value in attrs.asdict(job, recurse=False).items() if key not in left_out}
     history = None if job.history is None else attrs.asdict(job.history)
     return {**fields, "history": history, "tags": list(job.tags), "schedule": dict(schedule_to_dict(job.schedule))}
 
 
 def run_as_json(run: CronRun) -> dict[str, _JsonValue]:
     """Convert a run to values of JSON, without the data of its result, which may hold a secret."""
-    return {key: _json_value(value) for key, value in attrs.asdict(run, recurse=False).items() if key != "_result_data"}
+    return {key: json_value(value) for key, value in attrs.asdict(run, recurse=False).items() if key != "_result_data"}
 
 
-def _json_value(value: object) -> _JsonValue:
+def json_value(value: object) -> _JsonValue:
+    """Convert a value to one of JSON: a time in UTC, any other object as its text."""
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     if value is None or isinstance(value, str | int | float):

@@ -31,7 +31,7 @@ def test_version_imports_nothing_heavy():
         (["run", "--for", "nan"], 2, "Error: Invalid value for '--for': SECONDS must be"),
         (["run", "--for", "-1"], 2, "Error: Invalid value for '--for': SECONDS must be"),
         (["nonsense"], 2, "Error: No such command 'nonsense'"),
-        (["runs"], 2, "Error: Missing argument 'NAME'"),
+        (["runs"], 2, "Error: no database: give --db or --config"),
         (["runs", "x", "--limit", "0"], 2, "Error: Invalid value for '--limit'"),
         (["list"], 2, "Error: no database: give --db or --config, set CRONACTORS_DB"),
         (["list", "--db", "absent.db"], 1, "cronactors: .*absent.db"),

@@ -21,7 +21,7 @@ def rows(heading: str) -> list[list[str]]:
 
 
 def test_every_command_is_listed():
-    listed = [re.findall(r"^`cronactors (\w+)", row[0]) for row in rows("| Command | |")]
+    listed = [re.findall(r"^`cronactors ([a-z][\w-]*)", row[0]) for row in rows("| Command | |")]
     assert sorted(name for names in listed for name in names) == sorted(cronactors.commands)
 
 
@@ -31,7 +31,7 @@ def test_every_option_is_listed_with_its_commands():
         for options, commands, _ in rows("| Option | Of | |")
         if commands != "all"
         for option in re.findall(r"`(-[\w-]+)", options)
-        for command in re.findall(r"`(\w+)`", commands)
+        for command in re.findall(r"`([\w-]+)`", commands)
     }
     declared = {
         (option, name)

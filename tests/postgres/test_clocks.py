@@ -150,6 +150,7 @@ def test_few_modules_ask_the_clock_of_the_machine() -> None:
         "ids.py",  # the order of ids, for indexes
         "actors/clock.py",  # whether the clock stands still
         "actors/store_lifetime.py",  # gives it to a store in a file
+        "storage/read_only.py",  # likewise
         "storage/sqlite.py",  # the clock of a store in a file
         "storage/file_state.py",  # the age of a file
         "storage/sqlite_copying.py",  # of a file

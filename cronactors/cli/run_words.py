@@ -1,0 +1,68 @@
+"""The status of a run in a sentence. Pure; the causes are those of docs/promise.md."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cronactors.model import Cause, CronRun, RunStatus
+from cronactors.storage.rows import CRASH_LOOP, PAUSE
+
+_FAILED: Final = {
+    Cause.ERROR: "the executor raised an error",
+    Cause.TIMEOUT: "it ran for longer than the timeout of the job",
+    Cause.GAVE_UP: "it gave up, and is not retried",
+    Cause.INTERRUPTED: "a crash or a shutdown ended it, and it is run again",
+}
+_CANCELLED: Final = {
+    Cause.CANCELLED: "its cancellation was requested",
+    Cause.REPLACED: "a newer moment or schedule of the job took its place",
+    Cause.REMOVED: "its job was removed while it was waiting",
+    Cause.MISFIRE: "it could start only after the misfire window of the job",
+}
+_SKIPPED: Final = {
+    Cause.OVERLAP: "another run of the job was still running",
+    Cause.MISFIRE: "it was too late by the misfire policy of the job",
+    Cause.CANCELLED: "the job was paused before it could start",
+    Cause.REPLACED: "the schedule or zone of the job was changed before it could start",
+    Cause.REMOVED: "the job was removed, or done, before it could start",
+    Cause.INTERRUPTED: "the job was paused because of crashes before it could start",
+}
+_STOPPING: Final = {
+    Cause.TIMEOUT: "it has run for longer than the timeout of the job",
+    Cause.CANCELLED: "its cancellation was requested",
+    Cause.REPLACED: "a newer moment takes its place",
+    Cause.INTERRUPTED: "its scheduler is stopping",
+}
+
+
+def sentence(run: CronRun, waits_for: str = "") -> str:
+    """Describe the status of a run and its cause.
+
+    Args:
+        run: The run.
+        waits_for: What a pending run waits for, in words; "" for nothing but its time.
+    """
+    match run.status:
+        case RunStatus.PENDING:
+            return f"pending: it waits for {waits_for or 'its time'}"
+        case RunStatus.RUNNING if run.cause is not None:
+            return f"running, and being stopped: {_STOPPING.get(run.cause, run.cause)}"
+        case RunStatus.FAILED if run.cause is not None:
+            return f"failed: {_FAILED.get(run.cause, run.cause)} ({run.cause})"
+        case RunStatus.CANCELLED if run.cause is not None:
+            return f"cancelled: {_CANCELLED.get(run.cause, run.cause)} ({run.cause})"
+        case RunStatus.SKIPPED if run.cause is not None:
+            return f"skipped: {_SKIPPED.get(run.cause, run.cause)} ({run.cause})"
+        case _:
+            return run.status
+
+
+def waiting(stored: str | None) -> str:
+    """Describe what a run waits for, from the column ``waits_for``; "" for nothing."""
+    if not stored:
+        return ""
+    if stored == PAUSE:
+        return "its job to be resumed"
+    if stored == CRASH_LOOP:
+        return "its turn: runs of jobs in a crash loop start one at a time"
+    return "another run of its job" if stored.startswith("job:") else "its session, which another run uses"

@@ -1,0 +1,47 @@
+"""The options of a schedule, which `add` and `update` have in common."""
+
+from __future__ import annotations
+
+import click
+
+from cronactors.cli.times import parse_duration
+from cronactors.schedules.schedule import Cron, Interval, OneShot, Schedule
+from cronactors.wallclock import now
+
+_NAMES = "--cron, --every, --at or --in"
+
+
+def read_schedule(cron: str | None, every: str | None, at: str | None, after: str | None) -> Schedule | None:
+    """Make the schedule of the one option that is given; None if none is.
+
+    Args:
+        cron: A cron expression.
+        every: A duration.
+        at: A date and time; without an offset in the zone of the job.
+        after: A duration from now on.
+
+    Raises:
+        click.UsageError: More than one is given.
+        InvalidSchedule: It is no schedule.
+    """
+    given = [each for each in (cron, every, at, after) if each is not None]
+    if len(given) > 1:
+        raise click.UsageError(f"give one of {_NAMES}")
+    if cron is not None:
+        return Cron(cron)
+    if every is not None:
+        return Interval.every(seconds=parse_duration(every).total_seconds())
+    if after is not None:
+        return OneShot(now() + parse_duration(after))
+    return None if at is None else OneShot(at)
+
+
+def need_schedule(schedule: Schedule | None) -> Schedule:
+    """Return the schedule.
+
+    Raises:
+        click.UsageError: There is none.
+    """
+    if schedule is None:
+        raise click.UsageError(f"when does it run? Give one of {_NAMES}")
+    return schedule
