@@ -8,7 +8,7 @@ from typing import ClassVar
 import attrs
 
 from cronactors.actors.mailbox import ReadRequest, Request
-from cronactors.errors import AlreadyClaimed, JobBusy
+from cronactors.errors import AlreadyClaimed, CronError, JobBusy
 from cronactors.job_data import data_from_column
 from cronactors.json_value import JsonText
 from cronactors.ledger import jobs, own_loop, runs, upsert, views
@@ -158,6 +158,30 @@ class UpdateJob(Request[CronJob]):
 
     def apply(self, storage: Storage) -> CronJob:
         return views.read_job_view(storage, jobs.update_job(storage, self.job_id, self.changes))
+
+
+class WouldBe(CronError):
+    """What `TryUpdate` raises, so that the store undoes the change.
+
+    Attributes:
+        job: The job as it would be.
+    """
+
+    def __init__(self, job: CronJob) -> None:
+        super().__init__("the update was tried, and undone")
+        self.job = job
+
+
+@attrs.frozen
+class TryUpdate(UpdateJob):
+    """Change fields of a job as `UpdateJob` does, and undo it.
+
+    Raises:
+        WouldBe: It is not refused.
+    """
+
+    def apply(self, storage: Storage) -> CronJob:
+        raise WouldBe(super().apply(storage))
 
 
 @attrs.frozen

@@ -57,8 +57,14 @@ def run(
 ) -> None:
     """Run the jobs of FILE (default: agent.toml).
 
+    A FILE for jobs that were added with `cronactors add` has two lines:
+
+    \b
+      [cron]
+      executor = "shell"
+
     Ctrl-C or SIGTERM stops it in order, a second one at once.
-    """
+    """  # noqa: D301 - click wants the character itself
     from cronactors.cli.run import run_file
 
     status = run_file(Path(file), db=db, executor_name=executor, seconds=seconds, shutdown_grace=grace, adopt=adopt)
@@ -89,6 +95,8 @@ def remove(name: str | None, *, origin: str | None, yes: bool, user: str | None,
     """
     if (name is None) is (origin is None):
         raise click.UsageError("give NAME or --origin")
+    if origin is not None and user is not None:
+        raise click.UsageError("--user is for NAME: a list is removed with the jobs of all users")
     database = find_database(db, config)
     if name is not None:
         from cronactors.cli.jobs import remove_job

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import TypeVar
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import click
 
 from cronactors.cli.database import find_database
-from cronactors.cli.options import database_options, decode, user_option
-from cronactors.errors import InvalidJob
+from cronactors.cli.options import Duration, database_options, decode, read_json, user_option
 from cronactors.spec import JobChanges
 
 _F = TypeVar("_F", bound=Callable[..., None])
@@ -19,14 +19,14 @@ _name = click.argument("name", callback=decode)
 _yes = click.option("--yes", is_flag=True, help="Do not ask for a confirmation.")
 _schedule = (
     click.option("--cron", metavar="EXPR", help="Run at the times of a cron expression, in quotes."),
-    click.option("--every", metavar="DURATION", help="Run at this distance, such as 90s, 5m, 2h or 1d."),
+    click.option("--every", type=Duration(), metavar="DURATION", help="Run at this distance, such as 90s, 5m, 2h or 1d."),
     click.option("--at", metavar="TIME", help='Run once, such as "2030-01-01 09:00" in the zone of the job.'),
-    click.option("--in", "after", metavar="DURATION", help="Run once, this long from now."),
+    click.option("--in", "after", type=Duration(), metavar="DURATION", help="Run once, this long from now."),
 )
 _fields = (
     click.option("--timezone", metavar="ZONE", help="The zone in which its times are meant."),
     click.option("--retries", "max_retries", type=int, metavar="N", help="How often a failure is retried."),
-    click.option("--timeout", metavar="DURATION", help="How long a run may take."),
+    click.option("--timeout", type=Duration(), metavar="DURATION", help="How long a run may take."),
     click.option(
         "--overlap",
         type=click.Choice(["skip", "buffer_one", "buffer_all", "cancel_other", "allow_all"]),
@@ -67,9 +67,9 @@ def add(
     prompt: str,
     *,
     cron: str | None,
-    every: str | None,
+    every: timedelta | None,
     at: str | None,
-    after: str | None,
+    after: timedelta | None,
     user: str | None,
     db: str | None,
     config: str | None,
@@ -90,22 +90,17 @@ def add(
     add_job(find_database(db, config), name, text, schedule, {**options, "user_id": user or None}, as_json=as_json)  # type: ignore[typeddict-unknown-key]
 
 
-def _changes(fields: dict[str, object]) -> JobChanges:
+def _changes(fields: dict[str, Any]) -> JobChanges:
     """Return the fields that were given."""
-    import json
-
-    from cronactors.cli.times import parse_duration
-
     given = {name: value for name, value in fields.items() if value not in (None, ())}
     if "timeout" in given:
-        given["timeout_secs"] = parse_duration(str(given.pop("timeout"))).total_seconds()
+        given["timeout_secs"] = given.pop("timeout").total_seconds()
     if "shell" in given:
         given["executor_options"] = {"shell": given.pop("shell")}
     if "data" in given:
-        try:
-            given["data"] = json.loads(str(given["data"]))
-        except ValueError as problem:
-            raise InvalidJob(f"data must be JSON ({problem})") from None
+        given["data"] = read_json(str(given["data"]))
+    if given.get("tags") == ("",):
+        given["tags"] = ()
     return given  # type: ignore[return-value]  # the options have the names of the fields
 
 
@@ -121,9 +116,9 @@ def update(
     name: str,
     *,
     cron: str | None,
-    every: str | None,
+    every: timedelta | None,
     at: str | None,
-    after: str | None,
+    after: timedelta | None,
     prompt: str | None,
     new_name: str | None,
     dry_run: bool,
@@ -168,12 +163,9 @@ def show(name: str, *, user: str | None, db: str | None, config: str | None, as_
 def pause(name: str | None, *, all_jobs: bool, user: str | None, db: str | None, config: str | None, as_json: bool) -> None:
     """Pause a job, or all.
 
-    It starts no more runs, and moments that pass are not run later. A running run continues.
+    It starts none of its moments, and none of those that pass meanwhile later. A running run continues.
     """
-    from cronactors.cli.jobs import pause_jobs
-
-    _check_name_or_all(name, all_jobs=all_jobs)
-    pause_jobs(find_database(db, config), name, user, resume=False, as_json=as_json)
+    _change(name, user, find_database(db, config), all_jobs=all_jobs, resume=False, as_json=as_json)
 
 
 @click.command()
@@ -186,15 +178,18 @@ def resume(name: str | None, *, all_jobs: bool, user: str | None, db: str | None
 
     It continues with its first moment from now on.
     """
-    from cronactors.cli.jobs import pause_jobs
-
-    _check_name_or_all(name, all_jobs=all_jobs)
-    pause_jobs(find_database(db, config), name, user, resume=True, as_json=as_json)
+    _change(name, user, find_database(db, config), all_jobs=all_jobs, resume=True, as_json=as_json)
 
 
-def _check_name_or_all(name: str | None, *, all_jobs: bool) -> None:
+def _change(name: str | None, user: str | None, database: str, *, all_jobs: bool, resume: bool, as_json: bool) -> None:
+    from cronactors.cli import jobs
+
     if (name is None) is not all_jobs:
         raise click.UsageError("give NAME or --all")
+    if name is not None:
+        (jobs.resume_job if resume else jobs.pause_job)(database, name, user, as_json=as_json)
+    elif jobs.change_all(database, user, resume=resume, as_json=as_json):
+        raise SystemExit(1)
 
 
 @click.command("run-now")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import shlex
 import sys
+from pathlib import Path
 
 import click
 import trio
@@ -13,18 +14,21 @@ from cronactors.actors.user_requests import ListOrigins
 from cronactors.cli import describe
 from cronactors.cli.find import find_job
 from cronactors.cli.listing import job_as_json, run_as_json
+from cronactors.cli.living import Living
+from cronactors.cli.options import read_json
 from cronactors.cli.stdout import print_json, print_line
-from cronactors.errors import InvalidJob, one_line, shorten
+from cronactors.errors import InvalidJob, InvalidSchedule, JobNotFound, one_line, shorten
 from cronactors.job_data import FROM_JOB, FromJob
 from cronactors.json_value import Json
 from cronactors.model import ALL, CronJob, CronRun, RunStatus
+from cronactors.owner import identify_this_process
 from cronactors.schedules.schedule import Schedule
 from cronactors.schedules.words import schedule_in_words
 from cronactors.spec import JobOptions
+from cronactors.storage.postgres.address import is_postgres
 from cronactors.store import CronStore
 from cronactors.wallclock import now
 
-_ENDED = (RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.SKIPPED)
 _POLL_EVERY = 0.2  # seconds
 
 
@@ -46,32 +50,82 @@ def add_job(database: str, name: str, prompt: str, schedule: Schedule, options: 
         print_line(f"added {one_line(job.name, 60)}: {schedule_in_words(job.schedule)}; {describe.next_start(job, now())}")
 
 
-def pause_jobs(database: str, name: str | None, user: str | None, *, resume: bool, as_json: bool) -> None:
-    """Pause a job or resume it; without a name all jobs of the user, or of all users.
+def pause_job(database: str, name: str, user: str | None, *, as_json: bool) -> None:
+    """Pause a job.
 
     Raises:
-        CronError: There is no such job, it cannot be resumed, or the database cannot be used.
+        CronError: There is no such job, or the database cannot be used.
     """
 
-    async def change() -> list[CronJob]:
+    async def pause() -> tuple[bool, CronJob]:
         async with open_store(database, create=False) as store:
-            if name is not None:
-                jobs = [await find_job(store, name, user)]
-            else:
-                jobs = await store.list_jobs(user_id=ALL if user is None else user or None)
-                jobs = [job for job in jobs if describe.state(job) in (("paused",) if resume else ("enabled", "retrying"))]
-            verb = store.resume_job if resume else store.pause_job
-            return [await verb(job.id) for job in jobs]
+            job = await find_job(store, name, user)
+            return job.enabled, await store.pause_job(job.id)
+
+    was_enabled, job = trio.run(pause)
+    if as_json:
+        print_json(job_as_json(job))
+    elif was_enabled:
+        then = f"`cronactors resume {shlex.quote(name)}` lets it continue"
+        print_line(f"paused {one_line(name, 60)}: its moments are not run, also not later; {then}")
+    else:
+        print_line(f"{one_line(name, 60)} was {describe.state(job)} already")
+
+
+def resume_job(database: str, name: str, user: str | None, *, as_json: bool) -> None:
+    """Resume a job.
+
+    Raises:
+        CronError: There is no such job, its moment has passed, or the database cannot be used.
+    """
+
+    async def resume() -> tuple[bool, CronJob]:
+        async with open_store(database, create=False) as store:
+            job = await find_job(store, name, user)
+            return job.enabled, await store.resume_job(job.id)
+
+    was_enabled, job = trio.run(resume)
+    if as_json:
+        print_json(job_as_json(job))
+    else:
+        before = f"{one_line(name, 60)} was not paused" if was_enabled else f"resumed {one_line(name, 60)}"
+        print_line(f"{before}: {describe.next_start(job, now())}")
+
+
+def change_all(database: str, user: str | None, *, resume: bool, as_json: bool) -> int:
+    """Pause all jobs of a user or of all users, or resume those that are paused, one after the other.
+
+    Returns:
+        The exit status: 1 if some could not be resumed; each is named on standard error.
+
+    Raises:
+        CronError: The database cannot be used.
+    """
+    wanted = ("paused",) if resume else ("enabled", "retrying")
+    problems: list[str] = []
+
+    async def change() -> list[CronJob]:
+        changed = []
+        async with open_store(database, create=False) as store:
+            for job in await store.list_jobs(user_id=ALL if user is None else user or None):
+                if describe.state(job) not in wanted:
+                    continue
+                try:
+                    changed.append(await (store.resume_job if resume else store.pause_job)(job.id))
+                except JobNotFound:
+                    pass  # it was removed meanwhile
+                except (InvalidJob, InvalidSchedule) as problem:
+                    problems.append(str(problem))
+        return changed
 
     jobs = trio.run(change)
+    for problem in problems:
+        click.echo(f"cronactors: {problem}", err=True)
     if as_json:
-        print_json([job_as_json(job) for job in jobs] if name is None else job_as_json(jobs[0]))
-    elif name is None:
-        print_line(f"{'resumed' if resume else 'paused'} {len(jobs):,} {'job' if len(jobs) == 1 else 'jobs'}")
-    elif resume:
-        print_line(f"resumed {one_line(name, 60)}: {describe.next_start(jobs[0], now())}")
+        print_json([job_as_json(job) for job in jobs])
     else:
-        print_line(f"paused {one_line(name, 60)}: nothing starts until `cronactors resume`, and moments that pass are not run")
+        print_line(f"{'resumed' if resume else 'paused'} {len(jobs):,} {'job' if len(jobs) == 1 else 'jobs'}")
+    return int(bool(problems))
 
 
 def remove_job(database: str, name: str, user: str | None, *, yes: bool) -> None:
@@ -82,8 +136,6 @@ def remove_job(database: str, name: str, user: str | None, *, yes: bool) -> None
         click.Abort: The user did not confirm.
         CronError: There is no such job, a list names it, or the database cannot be used.
     """
-    if not yes and not sys.stdin.isatty():
-        raise click.UsageError("there is no terminal to confirm on: give --yes")
 
     async def find() -> CronJob:
         async with open_store(database, create=False) as store:
@@ -96,6 +148,8 @@ def remove_job(database: str, name: str, user: str | None, *, yes: bool) -> None
             await store.remove_job(job.id)
 
     job = trio.run(find)
+    if not yes and not sys.stdin.isatty():
+        raise click.UsageError("there is no terminal to confirm on: give --yes")
     if not yes:
         click.confirm(f"Remove {one_line(job.name, 60)} ({schedule_in_words(job.schedule)})?", abort=True)
     trio.run(remove, job)
@@ -111,18 +165,21 @@ def run_now(database: str, name: str, user: str | None, *, wait: bool, data: str
     Raises:
         CronError: There is no such job, it is busy, the data is no JSON, or the database cannot be used.
     """
-    value: Json | FromJob = FROM_JOB if data is None else _read_json(data)
+    value: Json | FromJob = FROM_JOB if data is None else read_json(data)
 
     async def request() -> CronRun:
         async with open_store(database, create=False) as store:
             job = await find_job(store, name, user)
-            run_id = await store.request_run(job.id, data=value, key=key)
-            run = await store.get_run(run_id)
+            run = await store.get_run(await store.request_run(job.id, data=value, key=key))
             if not as_json:
-                print_line(f"run {run_id} of {one_line(name, 60)} is requested: a scheduler of the database starts it")
-            while wait and run.status not in _ENDED:
+                print_line(await _requested(store, run))
+            while wait and not run.status.ended:
                 await trio.sleep(_POLL_EVERY)
-                run = await store.get_run(run_id)
+                run = await store.get_run(run.id)
+                if run.status.ended and (retry := await _retry_of(store, run)) is not None:
+                    if not as_json:
+                        print_line(f"run {run.id}: {_outcome(run)}; run {retry.id} is its retry")
+                    run = retry
             return run
 
     run = trio.run(request)
@@ -133,17 +190,26 @@ def run_now(database: str, name: str, user: str | None, *, wait: bool, data: str
     return int(wait and run.status is not RunStatus.SUCCESS)
 
 
+async def _requested(store: CronStore, run: CronRun) -> str:
+    """Say what becomes of a run that was requested, now or before with the same key."""
+    known = f"run {run.id} of {one_line(run.job_name, 60)}"
+    if run.status is not RunStatus.PENDING:
+        return f"{known} was requested before: {_outcome(run) if run.status.ended else run.status}"
+    if await store._service.mailbox.call(Living(identify_this_process())):
+        return f"{known} is requested"
+    return f"{known} is requested, but no scheduler is running: it starts when one does, unless `cronactors cancel {run.id}`"
+
+
+async def _retry_of(store: CronStore, run: CronRun) -> CronRun | None:
+    """Return the next attempt of the moment of a run, if there is one."""
+    later = await store.list_runs(run.job_id, 100)
+    return next((each for each in later if each.scheduled_at == run.scheduled_at and each.attempt == run.attempt + 1), None)
+
+
 def _outcome(run: CronRun) -> str:
-    cause = "" if run.cause is None else f"/{run.cause}"
-    return f"{run.status}{cause} after {describe.duration(run)}  {describe.result(run)}".rstrip()
-
-
-def _read_json(text: str) -> Json:
-    try:
-        value: Json = json.loads(text)
-    except ValueError as problem:
-        raise InvalidJob(f"data must be JSON ({problem})") from None
-    return value
+    cause = "" if run.cause is None or run.cause.value == run.status.value else f"/{run.cause}"
+    took = f" after {describe.duration(run)}" if run.started_at is not None else ""
+    return f"{run.status}{cause}{took}  {describe.result(run)}".rstrip()
 
 
 def cancel_run(database: str, run_id: str, *, as_json: bool) -> None:
@@ -161,7 +227,7 @@ def cancel_run(database: str, run_id: str, *, as_json: bool) -> None:
     if as_json:
         print_json(run_as_json(run))
     elif run.status is RunStatus.RUNNING:
-        print_line(f"run {run.id} of {one_line(run.job_name, 60)} is running: its scheduler cancels it within a second")
+        print_line(f"run {run.id} of {one_line(run.job_name, 60)} is running: its scheduler cancels it")
     else:
         print_line(f"run {run.id} of {one_line(run.job_name, 60)} is cancelled, and did not start")
 
@@ -176,6 +242,8 @@ async def refuse_listed(store: CronStore, job: CronJob, done: str) -> None:
         return
     rows = await store._service.mailbox.call(ListOrigins(None))
     file = next((row.file for row, _ in rows if row.name == job.origin), None)
+    if file is not None and not is_postgres(store.path):
+        file = str(Path(store.path).parent / file)
     where = f"edit {one_line(file)}" if file is not None else f"edit the list {one_line(job.origin)} in the program that has it"
     raise InvalidJob(
         f"job {shorten(job.name)} is listed, so it cannot be {done} here, since the next start would undo that: {where}"

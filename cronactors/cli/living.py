@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import attrs
+
+from cronactors.actors.mailbox import ReadRequest
 from cronactors.instants import Millis
 from cronactors.ledger.totals import SEEN_WITHIN
 from cronactors.owner import ProcessIdentity, certainly_dead, find_process_start
+from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import DECLARED_DEAD, OwnerRow
 
 
@@ -27,6 +31,17 @@ def living(rows: Iterable[OwnerRow], this_process: ProcessIdentity, now: Millis)
     """Return the owners that are alive, the one that was seen last first."""
     alive = [row for row in rows if is_alive(row, this_process, now)]
     return sorted(alive, key=lambda row: row.heartbeat_at, reverse=True)
+
+
+@attrs.frozen
+class Living(ReadRequest[int]):
+    """Count the schedulers that are alive."""
+
+    process: ProcessIdentity
+
+    def apply(self, storage: Storage) -> int:
+        """Read the owners. Runs on the storage thread."""
+        return len(living(storage.owners(), self.process, storage.now()))
 
 
 def span(length: Millis) -> str:

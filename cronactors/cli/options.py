@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TypeVar
 
 import click
+
+from cronactors.errors import InvalidJob
+from cronactors.json_value import Json
 
 _F = TypeVar("_F", bound=Callable[..., None])
 
@@ -34,6 +39,34 @@ user_option = click.option(
     callback=decode,
     help='The job of this user, "" for the agent\'s own. Default: whoever has a job of that name, if only one has.',
 )
+
+
+class Duration(click.ParamType[timedelta]):
+    """A length of time, such as 90s or 2h."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        """Convert an argument, or fail with a usage error."""
+        from cronactors.cli.times import parse_duration
+
+        try:
+            return parse_duration(str(value))
+        except ValueError as problem:
+            self.fail(str(problem), param, ctx)
+
+
+def read_json(text: str) -> Json:
+    """Read the value of ``--data``. The error does not show it, since it may hold a secret.
+
+    Raises:
+        InvalidJob: It is not JSON.
+    """
+    try:
+        value: Json = json.loads(text)
+    except ValueError as problem:
+        raise InvalidJob(f"data must be JSON ({problem})") from None
+    return value
 
 
 def database_options(function: _F) -> _F:

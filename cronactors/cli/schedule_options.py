@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import click
 
-from cronactors.cli.times import parse_duration
 from cronactors.schedules.schedule import Cron, Interval, OneShot, Schedule
 from cronactors.wallclock import now
 
 _NAMES = "--cron, --every, --at or --in"
 
 
-def read_schedule(cron: str | None, every: str | None, at: str | None, after: str | None) -> Schedule | None:
+def read_schedule(cron: str | None, every: timedelta | None, at: str | None, after: timedelta | None) -> Schedule | None:
     """Make the schedule of the one option that is given; None if none is.
 
     Args:
@@ -30,9 +31,9 @@ def read_schedule(cron: str | None, every: str | None, at: str | None, after: st
     if cron is not None:
         return Cron(cron)
     if every is not None:
-        return Interval.every(seconds=parse_duration(every).total_seconds())
+        return Interval.every(seconds=every.total_seconds())
     if after is not None:
-        return OneShot(now() + parse_duration(after))
+        return OneShot(now() + after)
     return None if at is None else OneShot(at)
 
 

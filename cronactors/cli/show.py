@@ -104,7 +104,8 @@ def _state(job: CronJob, runs: Sequence[CronRun]) -> str:
     if running:
         return f"{state}; run {running[0].id} is running since {describe.local_time(running[0].started_at, job.timezone)}"
     if any(run.status is RunStatus.PENDING for run in runs):
-        return f"{state}; a run is waiting: `cronactors explain` says for what"
+        waiting = next(run for run in runs if run.status is RunStatus.PENDING)
+        return f"{state}; run {waiting.id} has not started yet"
     return state
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import unicodedata
 from collections.abc import Sequence
 
@@ -11,7 +12,6 @@ from cronactors.cli.stdout import print_line, printable
 
 MOST_DRAWN = 500
 """How many rows rich draws: it takes half a millisecond for each, and 10,000 jobs would take 5 s."""
-_WIDE = 100_000
 
 
 @attrs.frozen
@@ -26,7 +26,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
     """Print a table; nothing if there are no rows. In a pipe or a file each row is one line, however long."""
     if not rows:
         return
-    if len(rows) > MOST_DRAWN:
+    if len(rows) > MOST_DRAWN or not sys.stdout.isatty():
         _print_aligned(columns, rows)
         return
     try:
@@ -41,10 +41,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(Text(printable(cell.text), cell.colour) for cell in row))
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_WIDE)
-    console.print(table)
+    Console().print(table)
 
 
 def _print_aligned(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:

@@ -9,6 +9,7 @@ import attrs
 import trio
 
 from cronactors import open_store
+from cronactors.actors.user_requests import TryUpdate, WouldBe
 from cronactors.cli import describe
 from cronactors.cli.find import find_job
 from cronactors.cli.jobs import refuse_listed
@@ -19,8 +20,10 @@ from cronactors.instants import iso_utc, to_millis
 from cronactors.model import CronJob
 from cronactors.schedules.comparison import FireTimeChanges, Timetable, compare_fire_times
 from cronactors.schedules.words import schedule_in_words
-from cronactors.schedules.zones import check_zone, load_zone
-from cronactors.spec import JobChanges
+from cronactors.schedules.zone_rules import depends_on_rules
+from cronactors.schedules.zones import load_zone
+from cronactors.spec import JobChanges, check_changes
+from cronactors.store import CronStore
 from cronactors.wallclock import now
 
 _YEAR = timedelta(days=365)
@@ -37,47 +40,67 @@ def update_job(database: str, name: str, user: str | None, changes: JobChanges, 
     async def update() -> tuple[CronJob, CronJob]:
         async with open_store(database, create=False) as store:
             old = await find_job(store, name, user)
+            given = changes
+            if "executor_options" in changes:  # the option --shell is one of them
+                given = {**changes, "executor_options": {**old.executor_options, **changes["executor_options"]}}
+            if dry_run:
+                return old, await _try(store, old.id, check_changes(given))
             await refuse_listed(store, old, "changed")
-            if not dry_run:
-                return old, await store.update_job(old.id, **changes)
-            zone = check_zone(changes.get("timezone", old.timezone))
-            return old, attrs.evolve(old, schedule=changes.get("schedule", old.schedule), timezone=zone)
+            return old, await store.update_job(old.id, **given)
 
     present = now()
     old, new = trio.run(update)
-    moves = (old.schedule, old.timezone) != (new.schedule, new.timezone)
-    changed = _compare(old, new, present) if moves else None
+    changed = _compare(old, new, present) if _moves(old, new) else None
     if as_json:
         print_json({"job": job_as_json(new), "fire_times": None if changed is None else _as_json(changed)})
         return
     if changed is not None:
         print_line(f"from  {schedule_in_words(old.schedule)}, {old.timezone}")
         print_line(f"to    {schedule_in_words(new.schedule)}, {new.timezone}")
-        for line in _changes_in_words(changed, new.timezone, present):
+        for line in _changes_in_words(changed, new, present):
             print_line(line)
+    same = attrs.evolve(new, last_error=old.last_error) == old
     if dry_run:
-        print_line("nothing was changed: leave out --dry-run to change it")
+        print_line("nothing would change" if same else "nothing was changed: leave out --dry-run to change it")
     else:
-        print_line(f"changed {one_line(new.name, 60)}: {describe.next_start(new, now())}")
+        print_line(f"{'nothing to change in' if same else 'changed'} {one_line(new.name, 60)}: {describe.next_start(new, now())}")
+
+
+async def _try(store: CronStore, job_id: str, changes: JobChanges) -> CronJob:
+    """Return the job as an update would leave it."""
+    try:
+        return await store._service.mailbox.call(TryUpdate(job_id, changes))
+    except WouldBe as would:
+        return would.job
+
+
+def _moves(old: CronJob, new: CronJob) -> bool:
+    """Return whether a change can move times: a zone has no effect on an interval, and none on a one-shot with an offset."""
+    return old.schedule != new.schedule or (old.timezone != new.timezone and depends_on_rules(new.schedule))
 
 
 def _compare(old: CronJob, new: CronJob, present: datetime) -> FireTimeChanges:
-    """Compare the next year. A new interval counts from now on, as does any other schedule that is given."""
-    return compare_fire_times(
-        Timetable.of(old), Timetable(new.schedule, new.timezone, present), since=present, until=present + _YEAR
-    )
+    """Compare the next year. A new schedule counts from now on."""
+    return compare_fire_times(Timetable.of(old), Timetable.of(new), since=present, until=present + _YEAR)
 
 
-def _changes_in_words(changed: FireTimeChanges, zone: str, present: datetime) -> list[str]:
+def _changes_in_words(changed: FireTimeChanges, job: CronJob, present: datetime) -> list[str]:
+    if not job.enabled:
+        return [f"it is {describe.state(job)}, so it runs at none of its times"]
+    zone = job.timezone
     until = changed.until.astimezone(load_zone(zone))
     if not changed.gone and not changed.new:
-        return [f"until {until:%Y-%m-%d} it runs at the same {changed.kept:,} times"]
+        return [f"until {until:%Y-%m-%d} it runs at the same times"]
     ended = "the next year" if changed.until == present + _YEAR else f"the time until {until:%Y-%m-%d %H:%M}"
-    return [
-        f"in {ended} {len(changed.gone):,} times are gone, {len(changed.new):,} are new, {changed.kept:,} stay",
-        *_listed("gone", changed.gone, zone),
-        *_listed("new", changed.new, zone),
-    ]
+    gone, new = len(changed.gone), len(changed.new)
+    counts = (
+        f"{_times(gone)} {'is' if gone == 1 else 'are'} gone, {new:,} {'is' if new == 1 else 'are'} new, {changed.kept:,} stay"
+    )
+    return [f"in {ended} {counts}", *_listed("gone", changed.gone, zone), *_listed("new", changed.new, zone)]
+
+
+def _times(count: int) -> str:
+    return f"{count:,} {'time' if count == 1 else 'times'}"
 
 
 def _listed(what: str, times: Sequence[datetime], zone: str) -> list[str]:

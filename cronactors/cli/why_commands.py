@@ -57,9 +57,10 @@ class _Plugin(click.Command):
 @click.command(cls=_Plugin)
 @click.argument("file", metavar="[FILE|URL]", required=False)
 @click.option("--deep", is_flag=True, help="Also read the whole file for damage, which takes a while for a large one.")
+@click.option("--db", metavar="FILE|URL", help="The same as FILE or URL.")
 @config_option
 @json_option
-def doctor(file: str | None, *, deep: bool, config: str | None, as_json: bool) -> None:
+def doctor(file: str | None, *, deep: bool, db: str | None, config: str | None, as_json: bool) -> None:
     """Look for trouble in a database, without changing it, and print the worst first.
 
     Default: the database that --config names, CRONACTORS_DB, or the one that ./agent.toml names. Exit status: 0 fine, 1 warning,
@@ -67,7 +68,9 @@ def doctor(file: str | None, *, deep: bool, config: str | None, as_json: bool) -
     """
     from cronactors.cli import doctor as command
 
-    status = command.doctor(find_database(file, config, option="FILE"), as_json=as_json, deep=deep)
+    if file is not None and db is not None:
+        raise click.UsageError("give FILE or --db")
+    status = command.doctor(find_database(file or db, config, option="FILE"), as_json=as_json, deep=deep)
     if status:
         raise SystemExit(status)
 

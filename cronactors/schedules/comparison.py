@@ -18,6 +18,9 @@ MAX_DIFFERENCES = 100_000
 """The most differences of one comparison."""
 
 
+_MOST_KEPT = 200_000
+
+
 @attrs.frozen
 class Timetable:
     """A schedule with what else decides when it fires.
@@ -49,7 +52,7 @@ class FireTimeChanges:
         gone: Times of the old one at which the new one does not fire, in order: aware UTC datetimes.
         new: Times of the new one at which the old one does not fire, in order.
         kept: How many times they have in common.
-        until: How far they were compared: until the end that was asked for, or until the last of so many differences.
+        until: How far they were compared: until the end that was asked for, or as far as the limit allowed.
     """
 
     gone: list[datetime]
@@ -68,7 +71,7 @@ def compare_fire_times(
         new: The one that would replace it.
         since: An aware datetime; times are later.
         until: An aware datetime; times are earlier.
-        limit: After how many differences to stop, 1 to 100,000.
+        limit: After how many differences to stop, 1 to 100,000. It also stops after 200,000 times that both have, some 2 s.
 
     Raises:
         InvalidSchedule: As `next_run`; or ``limit`` is not a whole number, or out of range.
@@ -85,7 +88,7 @@ def compare_fire_times(
     kept = 0
     lost, won = next(before, None), next(after, None)
     while lost is not None or won is not None:
-        if len(gone) + len(added) == limit:
+        if len(gone) + len(added) == limit or kept == _MOST_KEPT:
             return FireTimeChanges(gone, added, kept, min(each for each in (lost, won) if each is not None))
         if lost == won:
             kept += 1

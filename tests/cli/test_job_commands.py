@@ -12,7 +12,19 @@ import pytest
 import trio
 from click.testing import CliRunner, Result
 
-from cronactors import Cron, CronJob, CronStore, Interval, JobContext, RunStatus, now, open_scheduler, open_store
+from cronactors import (
+    Cron,
+    CronConfig,
+    CronJob,
+    CronStore,
+    Interval,
+    JobContext,
+    RetryPolicy,
+    RunStatus,
+    now,
+    open_scheduler,
+    open_store,
+)
 from cronactors.cli.commands import cronactors
 from cronactors.errors import CronError
 from tests import cli_stores
@@ -123,6 +135,13 @@ def test_a_prompt_from_standard_input(invoke: Invoke, database: str) -> None:
         (["pause", "taken", "--all"], 2, "give NAME or --all"),
         (["remove"], 2, "give NAME or --origin"),
         (["remove", "taken"], 2, "there is no terminal to confirm on"),
+        (["remove", "token"], 1, "did you mean taken"),
+        (["remove", "--origin", "x", "--user", "ada"], 2, "--user is for NAME"),
+        (["add", "report", "p", "--every", "5"], 2, "'5' is not a length of time"),
+        (["add", "report", "p", "--in", "99999999999w"], 2, "longer than a hundred years"),
+        (["update", "taken", "--timeout", "foo"], 2, "'foo' is not a length of time"),
+        (["update", "taken", "--at", "2020-01-01 09:00", "--dry-run"], 1, "2020"),
+        (["update", "taken", "--timezone", "Mars/Base", "--dry-run"], 1, "Mars/Base"),
         (["show", "token"], 1, "no job has the name 'token'; did you mean taken\\?"),
         (["show", "zzz"], 1, "no job has the name 'zzz'; cronactors list shows them"),
         (["show", "taken", "--user", "ada"], 1, "no job of user 'ada' has the name 'taken', but one of \"\" has"),
@@ -156,21 +175,46 @@ def test_a_change_shows_the_times_that_change(invoke: Invoke, database: str) -> 
     assert re.search(r"gone  \w{3} \d{4}-\d\d-\d\d 09:00:00 UTC", would)
     assert "nothing was changed" in would
     assert job(database) == before
+    assert "nothing would change" in invoke("update", "report", "--cron", "0 9 * * *", "--dry-run")
+    invoke("add", "other", "p", "--every", "1h")
+    assert "name 'other' is taken" in invoke("update", "report", "--rename", "other", "--dry-run", status=1)
+    assert 'fire_times": null' in invoke("update", "other", "--timezone", "Europe/Rome", "--json")
     assert re.search(r"changed report: next .* 10:00:00 UTC", invoke("update", "report", "--cron", "0 10 * * *"))
     assert job(database).schedule == Cron("0 10 * * *")
-    changed = json.loads(invoke("update", "report", "--cron", "0 10 * * *", "--timeout", "5m", "--rename", "other", "--json"))
-    assert (changed["job"]["name"], changed["job"]["timeout_secs"], changed["fire_times"]) == ("other", 300, None)
+    changed = json.loads(invoke("update", "report", "--cron", "0 10 * * *", "--timeout", "5m", "--rename", "new", "--json"))
+    assert (changed["job"]["name"], changed["job"]["timeout_secs"], changed["fire_times"]) == ("new", 300, None)
+
+
+def test_a_shell_is_added_to_the_other_options_of_the_executor(invoke: Invoke, database: str) -> None:
+    async def add(store: CronStore) -> None:
+        await store.add_job("report", "p", Cron("@daily"), executor_options={"model": "m"}, tags=["a"])
+
+    in_store(database, add)
+    invoke("update", "report", "--shell", "/bin/bash")
+    assert dict(job(database).executor_options) == {"model": "m", "shell": "/bin/bash"}
+    invoke("update", "report", "--tag", "b", "--tag", "c")
+    assert job(database).tags == ("b", "c")
+    invoke("update", "report", "--tag", "")
+    assert job(database).tags == ()
+
+
+def test_a_paused_job_has_no_times_to_lose(invoke: Invoke) -> None:
+    invoke("add", "report", "p", "--cron", "0 9 * * *")
+    invoke("pause", "report")
+    assert "it is paused, so it runs at none of its times" in invoke("update", "report", "--cron", "0 10 * * *", "--dry-run")
 
 
 def test_pause_and_resume(invoke: Invoke, database: str) -> None:
     for name in ("report", "other"):
         invoke("add", name, "p", "--every", "1h")
     assert invoke("pause", "report").startswith("paused report")
+    assert invoke("pause", "report") == "report was paused already\n"
     assert [job(database, name).enabled for name in ("report", "other")] == [False, True]
     assert invoke("pause", "--all") == "paused 1 job\n"
     assert invoke("resume", "--all") == "resumed 2 jobs\n"
     invoke("pause", "report")
     assert re.match(r"resumed report: next \d{4}", invoke("resume", "report"))
+    assert re.match(r"report was not paused: next \d{4}", invoke("resume", "report"))
     assert job(database).enabled
 
 
@@ -195,9 +239,13 @@ def test_a_job_that_a_file_lists_is_changed_there(invoke: Invoke, database: str,
 
 def test_a_run_is_requested_and_cancelled(invoke: Invoke, database: str) -> None:
     invoke("add", "report", "p", "--every", "1h")
-    (run_id,) = re.findall(r"run (\d+) of report is requested", invoke("run-now", "report", "--data", '{"a": 1}', "--key", "k"))
+    (run_id,) = re.findall(
+        r"run (\d+) of report is requested, but no scheduler", invoke("run-now", "report", "--data", '{"a": 1}', "--key", "k")
+    )
     assert json.loads(invoke("run-now", "report", "--data", '{"a": 1}', "--key", "k", "--json"))["id"] == run_id
     assert "cancelled, and did not start" in invoke("cancel", run_id)
+    assert f"run {run_id}" in invoke("cancel", run_id, status=1)
+    assert "was requested before: cancelled" in invoke("run-now", "report", "--data", '{"a": 1}', "--key", "k")
 
 
 async def test_run_now_waits_for_the_end(tmp_path: Path) -> None:
@@ -208,9 +256,10 @@ async def test_run_now_waits_for_the_end(tmp_path: Path) -> None:
             raise ValueError("broken")
         return "done"
 
-    async with open_scheduler(file, executor) as scheduler:
-        for name in ("succeed", "fail"):
-            await scheduler.store.add_job(name, name, Interval.every(hours=1), max_retries=0)
+    config = CronConfig(retry=RetryPolicy(delays=(0.01,)))
+    async with open_scheduler(file, executor, config=config) as scheduler:
+        for name, retries in (("succeed", 0), ("fail", 1)):
+            await scheduler.store.add_job(name, name, Interval.every(hours=1), max_retries=retries)
 
         def invoke(name: str) -> Result:
             return CliRunner().invoke(cronactors, ["run-now", name, "--wait", "--db", file])
@@ -219,5 +268,8 @@ async def test_run_now_waits_for_the_end(tmp_path: Path) -> None:
         failed = await trio.to_thread.run_sync(invoke, "fail")
         assert (succeeded.exit_code, failed.exit_code) == (0, 1)
         assert re.search(r"run \d+: success after [\d.]+ s  done", succeeded.output)
-        assert re.search(r"run \d+: failed/error after [\d.]+ s  .*broken", failed.output)
-        assert [run.status for run in await scheduler.store.list_runs()] == [RunStatus.FAILED, RunStatus.SUCCESS]
+        assert re.search(
+            r"run 2: failed/error after .*broken; run 3 is its retry\nrun 3: failed/error after .*broken", failed.output
+        ), failed.output
+        statuses = [run.status for run in await scheduler.store.list_runs()]
+        assert statuses == [RunStatus.FAILED, RunStatus.FAILED, RunStatus.SUCCESS]

@@ -58,6 +58,7 @@ ALONE = {
     "Revive",
     "StartOwnRun",
     "TakeOver",
+    "TryUpdate",
     "UpdateJob",
     "UpsertJobs",
 }
