@@ -15,7 +15,7 @@ PACKAGE = ROOT / "cronactors"
 
 # From the bottom to the top. A module imports modules of earlier lines only.
 LAYERS = """
-backoff cli.options errors instants storage.postgres.arrays storage.values
+backoff errors instants storage.postgres.arrays storage.values
 storage.postgres.execution
 checks json_value storage.postgres.address storage.postgres.server_clock storage.pruning storage.run_output
 executor_options job_data retention storage.postgres.run_output tags toml_text
@@ -24,7 +24,7 @@ schedules.local_times schedules.zones
 schedules.clock_changes schedules.cron_advice
 schedules.cron schedules.cron_in_zone schedules.timestamps
 cli.times schedules.schedule
-schedules.fire_times schedules.schedule_json schedules.words
+cli.options schedules.fire_times schedules.schedule_json schedules.words
 model schedules.lint_cron schedules.preview schedules.zone_rules shell.checks shell.lint
 cli.moments crontab_command events schedules.comparison schedules.lint spec
 crontab settings
@@ -38,7 +38,7 @@ ledger.notification_columns log_fields notifications run_stats storage.execution
 ledger.alert_texts storage.backup storage.compaction storage.connection storage.postgres.migrations storage.postgres.notifications storage.postgres.run_requests storage.postgres.runs storage.sqlite_history storage.sqlite_jobs storage.sqlite_notifications storage.sqlite_run_output storage.sqlite_run_requests storage.tables
 storage.protocol
 ledger.history ledger.pruning_clock ledger.totals storage.opened storage.postgres.pruning storage.postgres.schema storage.sqlite_pruning
-cli.living storage.postgres.storage storage.sqlite
+storage.postgres.storage storage.sqlite
 storage.postgres.copying storage.read_only storage.sqlite_copying
 ledger.job_fields ledger.leases ledger.new_rows ledger.open_runs ledger.run_requests ledger.stored_values
 ledger.after_run ledger.clock_set_back ledger.explain ledger.owners ledger.views ledger.waiting ledger.zone_changes
@@ -51,7 +51,7 @@ ledger.own_loop
 notification_context
 actors.async_value actors.exception_groups actors.failure_log actors.forks actors.output_buffer actors.stopping actors.watchdog
 actors.exits actors.mailbox actors.storage_thread actors.tracebacks actors.user_code
-actors.actor_requests actors.alert_requests actors.history_requests actors.notification_requests actors.outcomes actors.output_requests actors.recompute actors.store actors.user_requests cli.run_details
+actors.actor_requests actors.alert_requests actors.history_requests actors.notification_requests actors.outcomes actors.output_requests actors.recompute actors.store actors.user_requests cli.living cli.run_details
 actors.event_stream actors.inbox actors.output cli.checks
 actors.deliverer actors.leases actors.run_in_hand
 actors.store_lifetime actors.wall_clock_watch
