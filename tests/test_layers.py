@@ -15,7 +15,7 @@ PACKAGE = ROOT / "cronactors"
 
 # From the bottom to the top. A module imports modules of earlier lines only.
 LAYERS = """
-backoff errors instants storage.postgres.arrays storage.values
+backoff cli.amounts errors instants storage.postgres.arrays storage.values
 storage.postgres.execution
 checks json_value storage.postgres.address storage.postgres.server_clock storage.pruning storage.run_output
 executor_options job_data retention storage.postgres.run_output tags toml_text

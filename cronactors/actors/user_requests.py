@@ -161,7 +161,7 @@ class UpdateJob(Request[CronJob]):
 
 
 class WouldBe(CronError):
-    """What `TryUpdate` raises, so that the store undoes the change.
+    """Raised by `TryUpdate`: the store undoes the change of a request that raises a CronError.
 
     Attributes:
         job: The job as it would be.

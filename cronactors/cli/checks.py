@@ -11,6 +11,7 @@ from typing import Final
 import attrs
 
 from cronactors.actors.user_requests import ListOrigins
+from cronactors.cli.amounts import count, size
 from cronactors.cli.living import lives_here, living, span
 from cronactors.errors import one_line
 from cronactors.instants import DAY, Millis, iso_utc
@@ -136,12 +137,12 @@ def _check_scheduler(
         seen = f"{where}, last seen {span(now - last.heartbeat_at)} ago"
         if last.heartbeat_at <= now - SEEN_WITHIN:
             return Check("scheduler", Level.WARNING, f"it is alive, but blocked or stopped: {seen}", figures)
-        return Check("scheduler", Level.OK, f"{_count(len(alive), 'scheduler')} alive ({seen})", figures)
+        return Check("scheduler", Level.OK, f"{count(len(alive), 'scheduler')} alive ({seen})", figures)
     latest = max((row.heartbeat_at for row in owners), default=None)
     seen = "" if latest is None else f"; the last one was seen {span(now - latest)} ago"
     if not jobs.enabled:
         return Check("scheduler", Level.OK, f"none is alive, and no job has a next moment{seen}", figures)
-    return Check("scheduler", Level.CRITICAL, f"none is alive, and {_count(jobs.enabled, 'job')} will not run{seen}", figures)
+    return Check("scheduler", Level.CRITICAL, f"none is alive, and {count(jobs.enabled, 'job')} will not run{seen}", figures)
 
 
 def _check_overdue(storage: Storage, now: Millis) -> Check:
@@ -150,7 +151,9 @@ def _check_overdue(storage: Storage, now: Millis) -> Check:
         return Check("overdue", Level.OK, "no moment is overdue", {"overdue": 0})
     late = now - found[0].at
     names = _names(storage.read_jobs([moment.job_id for moment in found[:_NAMES]]).values(), len(found))
-    text = f"{_count(len(found), 'job', most=MOST)} {'is' if len(found) == 1 else 'are'} overdue, the first for {span(late)}: {names}"
+    text = (
+        f"{count(len(found), 'job', most=MOST)} {'is' if len(found) == 1 else 'are'} overdue, the first for {span(late)}: {names}"
+    )
     level = Level.CRITICAL if late > MUCH_TOO_LATE else Level.WARNING
     return Check("overdue", level, text, {"overdue": len(found), "oldest": iso_utc(found[0].at)})
 
@@ -163,12 +166,12 @@ def _check_running(storage: Storage, alive: Sequence[OwnerRow], now: Millis) -> 
     stuck = [run for run in running if run.owner in known and _is_stuck(run, jobs.get(run.job_id), now)]
     figures: dict[str, object] = {"running": len(running), "stuck": len(stuck), "orphans": len(orphans)}
     if stuck:
-        text = f"{_count(len(stuck), 'run')} did not end within the timeout: {_run_names(stuck)}"
+        text = f"{count(len(stuck), 'run')} did not end within the timeout: {_run_names(stuck)}"
         return Check("runs", Level.WARNING, text, figures)
     if orphans:
-        text = f"{_count(len(orphans), 'run')} of a scheduler that is gone, which the next start recovers: {_run_names(orphans)}"
+        text = f"{count(len(orphans), 'run')} of a scheduler that is gone, which the next start recovers: {_run_names(orphans)}"
         return Check("runs", Level.WARNING, text, figures)
-    return Check("runs", Level.OK, f"{_count(len(running), 'run')} running, none is stuck", figures)
+    return Check("runs", Level.OK, f"{count(len(running), 'run')} running, none is stuck", figures)
 
 
 def _is_stuck(run: RunRow, job: JobRow | None, now: Millis) -> bool:
@@ -187,19 +190,17 @@ def _check_waiting(storage: Storage, jobs: Jobs, now: Millis) -> Check:
     if not late:
         return Check("waiting", Level.OK, "no run waits for long", {"waiting": 0})
     late.sort(key=lambda run: run.ready_at)
-    text = f"{_count(len(late), 'run', most=MOST)} waiting, the first for {span(now - late[0].ready_at)}: {_run_names(late)}"
+    text = f"{count(len(late), 'run', most=MOST)} waiting, the first for {span(now - late[0].ready_at)}: {_run_names(late)}"
     return Check("waiting", Level.WARNING, text, {"waiting": len(late), "oldest": iso_utc(late[0].ready_at)})
 
 
 def _check_crashed(jobs: Jobs) -> Check:
     figures: dict[str, object] = {"crashed": len(jobs.crashed), "unreadable": len(jobs.unreadable)}
     if jobs.crashed:
-        text = f"{_count(len(jobs.crashed), 'job')} paused because the process crashed: {_names(jobs.crashed, len(jobs.crashed))}"
+        text = f"{count(len(jobs.crashed), 'job')} paused because the process crashed: {_names(jobs.crashed, len(jobs.crashed))}"
         return Check("paused", Level.CRITICAL, text, figures)
     if jobs.unreadable:
-        text = (
-            f"{_count(len(jobs.unreadable), 'job')} paused that cannot be read: {_names(jobs.unreadable, len(jobs.unreadable))}"
-        )
+        text = f"{count(len(jobs.unreadable), 'job')} paused that cannot be read: {_names(jobs.unreadable, len(jobs.unreadable))}"
         return Check("paused", Level.WARNING, text, figures)
     return Check("paused", Level.OK, "no job is paused by crashes", figures)
 
@@ -208,7 +209,7 @@ def _check_failing(jobs: Jobs) -> Check:
     if not jobs.failing:
         return Check("failing", Level.OK, f"no job has failed {FIRST_FAILURES} times in a row", {"failing": 0})
     worst = ", ".join(f"{_name(job)} ({job.consecutive_failures:,} times)" for job in jobs.failing[:_NAMES])
-    text = f"{_count(len(jobs.failing), 'job')} failing again and again: {worst}{_more(len(jobs.failing))}"
+    text = f"{count(len(jobs.failing), 'job')} failing again and again: {worst}{_more(len(jobs.failing))}"
     return Check("failing", Level.WARNING, text, {"failing": len(jobs.failing)})
 
 
@@ -217,7 +218,7 @@ def _check_pending_notifications(storage: Storage, alive: Iterable[OwnerRow]) ->
     served = {name for row in alive for name in receivers_of(row)}
     unserved = sorted({receiver for _, receiver in storage.notifications.ready_lines()} - served)
     figures: dict[str, object] = {"pending": pending, "unserved": unserved}
-    text = f"{_count(pending, 'notification', most=_MOST_PENDING)} pending"
+    text = f"{count(pending, 'notification', most=_MOST_PENDING)} pending"
     if pending and unserved:
         who = ", ".join(one_line(name, 60) for name in unserved[:_NAMES])
         return Check("notifications", Level.WARNING, f"{text}, and no running scheduler has the receiver {who}", figures)
@@ -234,7 +235,7 @@ def _check_given_up(storage: Storage, now: Millis) -> Check:
         if before is None or found >= MOST or (rows and rows[-1].created_at <= now - DAY):
             break
     text = (
-        f"{_count(found, 'notification', most=MOST)} of the last day given up"
+        f"{count(found, 'notification', most=MOST)} of the last day given up"
         if found
         else "no notification of the last day was given up"
     )
@@ -245,9 +246,9 @@ def _check_origins(storage: Storage, file: str) -> Check:
     origins = ListOrigins(str(Path(file).parent)).apply(storage)
     gone = [row for row, is_gone in origins if is_gone]
     if not gone:
-        return Check("lists", Level.OK, f"{_count(len(origins), 'list')} of jobs, no file is gone", {"gone": []})
-    names = ", ".join(f"{one_line(row.name, 60)} ({_count(row.jobs, 'job')})" for row in gone[:_NAMES])
-    text = f"the file of {_count(len(gone), 'list')} is gone, and the jobs keep running: {names}{_more(len(gone))}"
+        return Check("lists", Level.OK, f"{count(len(origins), 'list')} of jobs, no file is gone", {"gone": []})
+    names = ", ".join(f"{one_line(row.name, 60)} ({count(row.jobs, 'job')})" for row in gone[:_NAMES])
+    text = f"the file of {count(len(gone), 'list')} is gone, and the jobs keep running: {names}{_more(len(gone))}"
     return Check("lists", Level.WARNING, text, {"gone": [row.name for row in gone]})
 
 
@@ -277,7 +278,7 @@ def _check_clock(storage: Storage, owners: Iterable[OwnerRow], now: Millis) -> C
 def check_file_figures(figures: FileFigures, path: str) -> list[Check]:
     """Check the size of a file, and how much room its disk has."""
     values: dict[str, object] = attrs.asdict(figures)
-    text = f"schema {figures.schema}, {_size(figures.size)}, of which {_size(figures.free)} free; -wal {_size(figures.log)}"
+    text = f"schema {figures.schema}, {size(figures.size)}, of which {size(figures.free)} free; -wal {size(figures.log)}"
     large = figures.log > _LARGE_LOG
     reason = ": some program has had the file open for reading all the time" if large else ""
     checks = [Check("file", Level.WARNING if large else Level.OK, f"{text}{reason}", values)]
@@ -286,7 +287,7 @@ def check_file_figures(figures: FileFigures, path: str) -> list[Check]:
     except OSError:
         return checks
     level = Level.CRITICAL if room < _NO_DISK else Level.WARNING if room < _LITTLE_DISK else Level.OK
-    return [*checks, Check("disk", level, f"{_size(room)} free", {"free": room})]
+    return [*checks, Check("disk", level, f"{size(room)} free", {"free": room})]
 
 
 def older_schema(figures: FileFigures) -> Check:
@@ -298,11 +299,6 @@ def older_schema(figures: FileFigures) -> Check:
 
 
 # Words
-
-
-def _count(number: int, noun: str, *, most: int | None = None) -> str:
-    """Count things; ``most`` is how far they were counted."""
-    return f"{number:,}{' or more' if number == most else ''} {noun}{'' if number == 1 else 's'}"
 
 
 def _name(job: JobRow) -> str:
@@ -319,11 +315,3 @@ def _run_names(runs: Sequence[RunRow]) -> str:
 
 def _more(count: int) -> str:
     return f" and {count - _NAMES:,} more" if count > _NAMES else ""
-
-
-def _size(count: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1_000:  # noqa: PLR2004
-            return f"{count:.3g} {unit}"
-        count /= 1_000
-    return f"{count:.3g} TB"

@@ -6,12 +6,13 @@ import trio
 
 from cronactors import open_store
 from cronactors.cli import describe
+from cronactors.cli.amounts import count
 from cronactors.cli.find import find_job
 from cronactors.cli.listing import job_as_json, run_as_json
 from cronactors.cli.living import span
 from cronactors.cli.moments import When, read_when
 from cronactors.cli.stdout import print_json, print_line
-from cronactors.cli.why import Answer, Moment, Why, count, local, run_name
+from cronactors.cli.why import Answer, Moment, Why, local, run_name
 from cronactors.errors import one_line
 from cronactors.instants import Millis, iso_utc
 from cronactors.ledger.views import run_view

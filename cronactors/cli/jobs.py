@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
@@ -12,6 +13,7 @@ import trio
 from cronactors import open_store
 from cronactors.actors.user_requests import ListOrigins
 from cronactors.cli import describe
+from cronactors.cli.amounts import count
 from cronactors.cli.find import find_job
 from cronactors.cli.listing import job_as_json, run_as_json
 from cronactors.cli.living import Living
@@ -56,13 +58,7 @@ def pause_job(database: str, name: str, user: str | None, *, as_json: bool) -> N
     Raises:
         CronError: There is no such job, or the database cannot be used.
     """
-
-    async def pause() -> tuple[bool, CronJob]:
-        async with open_store(database, create=False) as store:
-            job = await find_job(store, name, user)
-            return job.enabled, await store.pause_job(job.id)
-
-    was_enabled, job = trio.run(pause)
+    was_enabled, job = trio.run(partial(_change_one, database, name, user, resume=False))
     if as_json:
         print_json(job_as_json(job))
     elif was_enabled:
@@ -78,18 +74,19 @@ def resume_job(database: str, name: str, user: str | None, *, as_json: bool) -> 
     Raises:
         CronError: There is no such job, its moment has passed, or the database cannot be used.
     """
-
-    async def resume() -> tuple[bool, CronJob]:
-        async with open_store(database, create=False) as store:
-            job = await find_job(store, name, user)
-            return job.enabled, await store.resume_job(job.id)
-
-    was_enabled, job = trio.run(resume)
+    was_enabled, job = trio.run(partial(_change_one, database, name, user, resume=True))
     if as_json:
         print_json(job_as_json(job))
     else:
         before = f"{one_line(name, 60)} was not paused" if was_enabled else f"resumed {one_line(name, 60)}"
         print_line(f"{before}: {describe.next_start(job, now())}")
+
+
+async def _change_one(database: str, name: str, user: str | None, *, resume: bool) -> tuple[bool, CronJob]:
+    """Pause or resume a job; return whether it was enabled before, and the job."""
+    async with open_store(database, create=False) as store:
+        job = await find_job(store, name, user)
+        return job.enabled, await (store.resume_job if resume else store.pause_job)(job.id)
 
 
 def change_all(database: str, user: str | None, *, resume: bool, as_json: bool) -> int:
@@ -124,7 +121,7 @@ def change_all(database: str, user: str | None, *, resume: bool, as_json: bool) 
     if as_json:
         print_json([job_as_json(job) for job in jobs])
     else:
-        print_line(f"{'resumed' if resume else 'paused'} {len(jobs):,} {'job' if len(jobs) == 1 else 'jobs'}")
+        print_line(f"{'resumed' if resume else 'paused'} {count(len(jobs), 'job')}")
     return int(bool(problems))
 
 

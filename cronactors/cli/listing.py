@@ -15,7 +15,7 @@ from cronactors import open_store
 from cronactors.cli import describe
 from cronactors.cli.run_query import RunQuery, find_subject, read_runs
 from cronactors.cli.stdout import print_json, print_line, printable
-from cronactors.cli.tables import Cell, _width as text_width, print_table
+from cronactors.cli.tables import Cell, print_table, text_width
 from cronactors.errors import one_line
 from cronactors.model import ALL, CronJob, CronRun, RunStatus
 from cronactors.schedules.schedule_json import schedule_to_dict

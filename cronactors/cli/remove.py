@@ -10,6 +10,7 @@ import trio
 
 from cronactors import open_store
 from cronactors.actors.user_requests import ListOrigins
+from cronactors.cli.amounts import count
 from cronactors.errors import JobNotFound, one_line
 from cronactors.storage.postgres.address import is_postgres
 from cronactors.storage.rows import OriginRow
@@ -35,12 +36,8 @@ def remove_list(database: str, origin: str, *, yes: bool) -> None:
         it = one_line(file) if is_postgres(database) else "it"
         click.echo(f"{may_exist}as long as {it} lists jobs, its next start adds them as new ones, one-shots too")
     if not yes:
-        click.confirm(f"Remove {_count(found[origin].jobs)} of {one_line(origin)}?", abort=True)
-    click.echo(f"removed {_count(trio.run(_remove, database, origin))} of {one_line(origin)}")
-
-
-def _count(jobs: int) -> str:
-    return f"{jobs:,} {'job' if jobs == 1 else 'jobs'}"
+        click.confirm(f"Remove {count(found[origin].jobs, 'job')} of {one_line(origin)}?", abort=True)
+    click.echo(f"removed {count(trio.run(_remove, database, origin), 'job')} of {one_line(origin)}")
 
 
 async def _read_origins(database: str) -> dict[str, OriginRow]:

@@ -46,12 +46,12 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
 
 def _print_aligned(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
     lines = [list(columns), *([printable(cell.text) for cell in row] for row in rows)]
-    widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
+    widths = [max(map(text_width, column)) for column in zip(*lines, strict=True)]
     for line in lines:
-        print_line("  ".join(text + " " * (width - _width(text)) for text, width in zip(line, widths, strict=True)).rstrip())
+        print_line("  ".join(text + " " * (width - text_width(text)) for text, width in zip(line, widths, strict=True)).rstrip())
 
 
-def _width(text: str) -> int:
+def text_width(text: str) -> int:
     """Return how many columns of a terminal a text takes."""
     return sum(
         0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "FW" else 1

@@ -11,6 +11,7 @@ import trio
 from cronactors import open_store
 from cronactors.actors.user_requests import TryUpdate, WouldBe
 from cronactors.cli import describe
+from cronactors.cli.amounts import count
 from cronactors.cli.find import find_job
 from cronactors.cli.jobs import refuse_listed
 from cronactors.cli.listing import job_as_json
@@ -93,14 +94,8 @@ def _changes_in_words(changed: FireTimeChanges, job: CronJob, present: datetime)
         return [f"until {until:%Y-%m-%d} it runs at the same times"]
     ended = "the next year" if changed.until == present + _YEAR else f"the time until {until:%Y-%m-%d %H:%M}"
     gone, new = len(changed.gone), len(changed.new)
-    counts = (
-        f"{_times(gone)} {'is' if gone == 1 else 'are'} gone, {new:,} {'is' if new == 1 else 'are'} new, {changed.kept:,} stay"
-    )
+    counts = f"{count(gone, 'time')} {'is' if gone == 1 else 'are'} gone, {new:,} {'is' if new == 1 else 'are'} new, {changed.kept:,} stay"
     return [f"in {ended} {counts}", *_listed("gone", changed.gone, zone), *_listed("new", changed.new, zone)]
-
-
-def _times(count: int) -> str:
-    return f"{count:,} {'time' if count == 1 else 'times'}"
 
 
 def _listed(what: str, times: Sequence[datetime], zone: str) -> list[str]:

@@ -8,6 +8,7 @@ import attrs
 
 from cronactors.actors.mailbox import ReadRequest
 from cronactors.cli import describe
+from cronactors.cli.amounts import count
 from cronactors.cli.living import living
 from cronactors.cli.moments import Asked, When
 from cronactors.errors import one_line
@@ -212,11 +213,6 @@ def _own_reason(storage: Storage, job: JobRow, run: RunRow | None, running: Sequ
 def local(at: Millis, zone: str) -> str:
     """Write an instant as the clocks of a zone show it."""
     return describe.local_time(from_millis(at), zone)
-
-
-def count(number: int, noun: str) -> str:
-    """Write a number and its noun."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def run_name(run: RunRow) -> str:

@@ -14,7 +14,7 @@ from cronactors import CronConfig, CronStore, Interval, JobContext, JobSpec, Ret
 from cronactors.cli import describe, follow, listing, run_query
 from cronactors.cli.follow import Follower, line_of
 from cronactors.cli.run_query import RunQuery, Subject, find_subject
-from cronactors.cli.tables import _width
+from cronactors.cli.tables import text_width
 from cronactors.testing import VirtualClock
 from tests.cli_history import START, address, call, filled
 from tests.cli_stores import with_ctrl_c
@@ -192,7 +192,7 @@ def test_errors(filled, tmp_path):
 def test_the_table_fits_the_terminal(filled, terminal):
     for args in (["--limit", "100"], ["report"], ["bad"], ["--status", "failed"]):
         found = lines(filled, *args)
-        assert all(_width(line) <= terminal for line in found), found
+        assert all(text_width(line) <= terminal for line in found), found
         assert re.match("run +", found[0])
     assert re.search(" user +in UTC ", lines(filled, "--limit", "100")[0])
     header, *rows = lines(filled, "bad", "--limit", "1")
@@ -213,7 +213,7 @@ def test_long_names_and_results_are_cut_to_the_terminal_and_columns_left_out(add
     header, *rows = lines(address)
     assert ("user" in header) is (terminal == 110)
     assert len(rows) == 2
-    assert max(map(_width, rows)) == terminal
+    assert max(map(text_width, rows)) == terminal
     assert all("日本日本日本日…" in row for row in rows)
 
 

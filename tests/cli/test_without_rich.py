@@ -83,7 +83,7 @@ def test_columns_of_the_plain_table_are_aligned(monkeypatch: pytest.MonkeyPatch,
     rows = [[Cell("日本"), Cell("a")], [Cell("e\u0301"), Cell("b", "red")], [Cell("plain"), Cell("")]]
     print_table(["name", "x"], rows)
     assert capsys.readouterr().out == "name   x\n日本   a\ne\u0301      b\nplain\n"
-    assert tables._width("日本e\u0301") == 5
+    assert tables.text_width("日本e\u0301") == 5
 
 
 def test_a_table_without_rows_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
