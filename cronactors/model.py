@@ -167,6 +167,23 @@ class Misfire:
 
 
 @attrs.frozen(kw_only=True)
+class Pause:
+    """The pause of a job.
+
+    Attributes:
+        since: When it was paused, UTC.
+        until: When it resumes by itself, UTC; None: when it is resumed.
+        note: Why it was paused; "" if nobody said so.
+        ended: When it ended, UTC; None: it lasts. Only that of an `Explanation` may have ended.
+    """
+
+    since: datetime
+    until: datetime | None = None
+    note: str = ""
+    ended: datetime | None = None
+
+
+@attrs.frozen(kw_only=True)
 class CronJob(WithData):
     """A stored job, as it was when it was read.
 
@@ -196,6 +213,7 @@ class CronJob(WithData):
         data: The JSON value for its runs; None if there is none. Each access makes a copy.
         history: How much history of this job is kept; None: as the settings of the scheduler say.
         origin: The list that names it, such as the path of an agent.toml; None: none does.
+        pause: The pause that it is in; None: it is not paused, or was disabled after crashes or because it cannot be read.
     """
 
     id: str
@@ -223,6 +241,7 @@ class CronJob(WithData):
     tags: tuple[str, ...] = attrs.field(default=(), converter=convert_tags)
     history: History | None = None
     origin: str | None = None
+    pause: Pause | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -340,6 +359,7 @@ class Explanation:
         run_id: The run or the skipped row that stands for the moment.
         next: The job's next moment, UTC; None while paused and when none is left.
         text: A sentence or two for people.
+        pause: The pause of the job in which a moment without a run lies, or which ends before it.
     """
 
     outcome: Fate
@@ -347,6 +367,7 @@ class Explanation:
     run_id: str | None = None
     next: datetime | None = None
     text: str
+    pause: Pause | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -41,8 +41,12 @@ class OwnLoop:
         if not self._recomputed:  # a scheduler has a background task for it
             await recompute_moments(self._service.mailbox, await self._service.mailbox.call(NoteRules()))
             self._recomputed = True
-        if (await self._service.inspect(self._owner or 0)).orphaned:
+        snapshot = await self._service.inspect(self._owner or 0)
+        if snapshot.orphaned:
             await self._service.recover(self._policy)
+        if snapshot.pauses_over:
+            while await self._service.mailbox.call(user_requests.EndPauses()):
+                pass
         return await self._service.mailbox.call(user_requests.DueJobs(retries, limit))
 
     async def start(self, job: object) -> str:

@@ -160,6 +160,7 @@ _FIELD_CHECKS: Final[Mapping[str, Callable[[str, object], object]]] = {
     "tags": check_tags,
     "data": check_data,
     "history": check_history,
+    "enabled": check_flag,
 }
 """The fields of a job, each with its check: `JobSpec` and `check_changes` use it."""
 
@@ -192,6 +193,8 @@ class JobSpec(WithData):
         tags: Words by which `CronStore.list_jobs` finds it: at most 32, of 1 to 100 printable characters each.
         data: A JSON value for its runs, `JobContext.data`: at most 1,000,000 bytes as JSON. It is copied.
         history: How much history of this job is kept; None: as the settings of the scheduler say.
+        enabled: False: the job is added paused. In an upsert True resumes it and False pauses it, where that is another value than that
+            of the upsert before; None leaves it as users have set it.
 
     Raises:
         InvalidJob: A field has a wrong type or value; the message names both.
@@ -212,6 +215,7 @@ class JobSpec(WithData):
     description: str = attrs.field(default="", kw_only=True, validator=_check_field)
     tags: tuple[str, ...] = attrs.field(default=(), kw_only=True, converter=convert_tags)
     history: History | None = attrs.field(default=None, kw_only=True, validator=_check_field)
+    enabled: bool | None = attrs.field(default=None, kw_only=True, validator=_check_field)
 
 
 class JobOptions(TypedDict, total=False):
@@ -230,6 +234,7 @@ class JobOptions(TypedDict, total=False):
     tags: Iterable[str]
     data: JsonInput
     history: History | None
+    enabled: bool | None
 
 
 class JobChanges(TypedDict, total=False):

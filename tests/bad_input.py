@@ -37,6 +37,7 @@ SPEC_FIELDS: Mapping[str, Sequence[object]] = {
     "overlap": (None, 5, [], "", "never"),
     "misfire": (None, 5, "latest", {}),
     "history": (5, "90", {}, True, [90]),
+    "enabled": tuple(value for value in BAD_FLAG if value is not None),
     "executor_options": (None, 5, True, [], "{}", b"{}", object()),
     "description": (*NOT_TEXT, NUL, LONE, "x" * 1_001),
     "tags": (

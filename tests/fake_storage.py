@@ -9,6 +9,7 @@ from operator import attrgetter
 import attrs
 
 from cronactors.instants import Millis
+from cronactors.storage.pauses import PauseRow
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import (
     Claimed,
@@ -28,6 +29,7 @@ from cronactors.tags import tags_to_find
 from cronactors.wallclock import sleep_until
 from tests.fake_history import FakeHistory
 from tests.fake_notifications import FakeNotifications, NotificationRows
+from tests.fake_pauses import FakePauses
 from tests.fake_pruning import FakePruning
 from tests.fake_run_output import FakeOutput, OutputRows
 from tests.fake_run_requests import FakeRunRequests
@@ -48,6 +50,7 @@ class Rows:
     meta: dict[str, str] = attrs.field(factory=dict)
     origins: dict[str, str] = attrs.field(factory=dict)
     requests: dict[tuple[str, Millis], RunRequestRow] = attrs.field(factory=dict)
+    pauses: dict[str, PauseRow] = attrs.field(factory=dict)
     last_job: int = 0
     last_run: int = 0
     news: NotificationRows = attrs.field(factory=NotificationRows)
@@ -77,6 +80,7 @@ class FakeStorage:
         self._stopping: set[int] = set()
         self._to_forget: set[int] = set()
         self.run_requests = FakeRunRequests(lambda: self._seen.requests, lambda: self._changed.requests, lambda: self._seen.runs)
+        self.pauses = FakePauses(lambda: self._seen.pauses, lambda: self._changed.pauses)
         self.output = FakeOutput(lambda: self._seen.output, lambda: self._changed.output)
         self.notifications = FakeNotifications(lambda: self._seen.news, lambda: self._changed.news)
         self.history = FakeHistory(lambda: self._seen.jobs, lambda: self._seen.runs)
@@ -178,6 +182,7 @@ class FakeStorage:
     def delete_jobs(self, ids: Sequence[str]) -> None:
         for job_id in ids:
             self._changed.jobs.pop(job_id, None)
+            self._changed.pauses.pop(job_id, None)
 
     def jobs(self, ids: Sequence[str]) -> dict[str, JobRow]:
         return {job_id: self._seen.jobs[job_id][1] for job_id in ids if job_id in self._seen.jobs}
@@ -239,7 +244,7 @@ class FakeStorage:
 
     def next_times(self) -> NextTimes:
         due = min((item.due_at for item in self._queue()), default=None)
-        return NextTimes(due, min((due_at for due_at, _ in self._cancelling()), default=None))
+        return NextTimes(due, min((at for at, _ in self._cancelling() + self.pauses.lasting()), default=None))
 
     def _cancelling(self) -> list[tuple[Millis, str]]:
         return sorted(

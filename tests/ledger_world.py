@@ -132,8 +132,8 @@ class World:
     def update(self, job_id: str, changes: JobChanges) -> JobRow:
         return self.do(jobs.update_job, job_id, changes)
 
-    def pause(self, job_id: str) -> JobRow:
-        return self.do(jobs.pause_job, job_id)
+    def pause(self, job_id: str, *, until: Millis | None = None, note: str = "") -> JobRow:
+        return self.do(jobs.pause_job, job_id, until=until, note=note)
 
     def resume(self, job_id: str) -> JobRow:
         return self.do(jobs.resume_job, job_id)
@@ -148,8 +148,11 @@ class World:
 
     # Runs
 
-    def claim(self, limit: int = 10, *, owner: int | None = None, total: int | None = None) -> list[Claimed]:
-        claimed = self.do(claim.claim_due, owner=self.owner if owner is None else owner, limit=limit, total=total).runs
+    def claim(
+        self, limit: int = 10, *, owner: int | None = None, total: int | None = None, slotless: bool = False
+    ) -> list[Claimed]:
+        owner = self.owner if owner is None else owner
+        claimed = self.do(claim.claim_due, owner=owner, limit=limit, total=total, slotless=slotless).runs
         self.claimed |= {each.run.id: each for each in claimed}
         return claimed
 

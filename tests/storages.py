@@ -44,6 +44,7 @@ _JOB = JobRow(
     description="",
     tags="[]",
     history="{}",
+    listed_enabled=None,
     data=None,
     last_run_at=None,
     last_error=None,

@@ -35,7 +35,7 @@ from cronactors.errors import shorten
 from cronactors.testing import VirtualClock, make_context
 from tests.bad_input import BAD_FLAG, BAD_ID, BAD_LIMIT, BAD_TEXT, BAD_ZONE, LONE, NUL, SECRET, SPEC_FIELDS, cases, check
 
-CHANGEABLE = set(SPEC_FIELDS) - {"user_id"}
+CHANGEABLE = set(SPEC_FIELDS) - {"user_id", "enabled"}
 
 
 def dump(store: CronStore) -> list[str]:

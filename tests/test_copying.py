@@ -39,6 +39,7 @@ from cronactors.settings import RetryPolicy
 from cronactors.storage.compaction import compact
 from cronactors.storage.moved import MOVED_FACT, FileMoved, Move
 from cronactors.storage.notifications import EpisodeRow, NotificationRow, Settlement
+from cronactors.storage.pauses import PauseRow
 from cronactors.storage.postgres import connecting, copying
 from cronactors.storage.postgres.address import split_schema
 from cronactors.storage.postgres.copying import PostgresTarget
@@ -116,6 +117,7 @@ def fill(path: str, *, text: str = "done") -> None:
                 for found in storage.jobs([name]).values()
             ]
         )
+        storage.pauses.put([PauseRow("a2", 3, 4_000, None, "moving"), PauseRow("own", 1, None, 2, "")])
         storage.run_requests.insert(RunRequestRow("gone", 2000, "once", '{"b": 2}'))
         rows = [
             NotificationRow(0, None, failed, receiver, job_id, 100, owner=killed, job_state='{"enabled": true}')
@@ -153,6 +155,7 @@ def read(storage: Storage, *, user_id: str | None = None) -> dict[str, Any]:
             "jobs": jobs,
             "runs": [without_now(each) for each in runs],
             "tagged": [[row.id for _, row in storage.jobs_tagged(tag, after=0, limit=9)] for tag in ("red", "blue")],
+            "pauses": storage.pauses.of([row.id for _, row in jobs]),
             "requests": [storage.run_requests.of_moment(each.job_id, at=each.scheduled_at) for each in runs],
             "notifications": [each._replace(owner=0) for each in notifications if each.job_id in ids],
             "episodes": [storage.notifications.episodes(sorted(ids), kind) for kind in ("failing", "overdue")],

@@ -19,8 +19,10 @@ from cronactors import (
     JobNotFound,
     Misfire,
     Overlap,
+    Pause,
     RunStatus,
     open_scheduler,
+    open_store,
 )
 from cronactors.testing import VirtualClock
 
@@ -111,7 +113,46 @@ async def test_retries_and_pauses_are_explained(virtual_clock: VirtualClock) -> 
         assert await fates(scheduler, job_id, 5, 100) == [("not_planned", None), ("not_planned", None)]
         await scheduler.store.resume_job(job_id)
         assert await fates(scheduler, job_id, 5, 12) == [("not_planned", None), ("will_run", None)]
-        assert (await scheduler.explain(job_id, at(5))).next == at(12)
+        before = await scheduler.explain(job_id, at(5))
+        assert before.next == at(12)
+        assert before.text.startswith("2026-01-01T00:05:00Z was not planned: the job was paused from 2026-01-01T00:01:41Z to ")
+
+
+async def test_a_pause_that_ends_by_itself_is_explained(virtual_clock: VirtualClock) -> None:
+    async with open_scheduler(":memory:", slow) as scheduler:
+        job_id = await scheduler.store.add_job("job", "it", Interval(60_000))
+        await trio.sleep(30)
+        await scheduler.store.pause_job(job_id, until=at(5), note="moving")
+        await trio.sleep(120)
+        assert await fates(scheduler, job_id, 1, 4, 5, 6) == [("not_planned", None)] * 2 + [("will_run", None)] * 2
+        now = await scheduler.explain(job_id, at(4))
+        assert (
+            now.text
+            == "2026-01-01T00:04:00Z is not planned: the job is paused since 2026-01-01T00:00:30Z, until 2026-01-01T00:05:00Z (moving)."
+        )
+        assert now.pause == Pause(since=at(0.5), until=at(5), note="moving")
+        coming = await scheduler.explain(job_id, at(5))
+        assert coming.text == "2026-01-01T00:05:00Z will run: the pause of the job ends at 2026-01-01T00:05:00Z."
+        await trio.sleep(300)
+        assert [run.scheduled_at for run in reversed(await scheduler.store.list_runs())] == [at(5), at(6), at(7)]
+        assert await fates(scheduler, job_id, 1, 4, 5, 6) == [("not_planned", None)] * 2 + [("run", None)] * 2
+        later = await scheduler.explain(job_id, at(4))
+        assert later.text == (
+            "2026-01-01T00:04:00Z was not planned: the job was paused from 2026-01-01T00:00:30Z to 2026-01-01T00:05:00Z (moving)."
+        )
+        assert later.pause == Pause(since=at(0.5), until=at(5), note="moving", ended=at(5))
+
+
+async def test_moments_after_a_pause_wait_for_a_scheduler(virtual_clock: VirtualClock) -> None:
+    async with open_store(":memory:") as store:
+        job_id = await store.add_job("job", "it", Interval(60_000))
+        await store.pause_job(job_id, until=at(5))
+        await trio.sleep(7 * 60)
+        found = await store.explain(job_id, at(6))
+        assert found.outcome is Fate.WAITING
+        assert found.text.endswith("no scheduler is running; the pause of the job was to end at 2026-01-01T00:05:00Z.")
+        (due,) = await store.get_due_jobs()
+        assert (due.enabled, due.next_run_at, due.pause) == (True, at(5), None)
 
 
 async def test_more_moments_than_are_counted_are_explained(virtual_clock: VirtualClock) -> None:

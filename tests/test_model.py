@@ -43,7 +43,7 @@ def test_a_field_of_a_job_has_one_name_everywhere():
     fields = {field.alias for field in attrs.fields(JobSpec)}
     options = {field.alias for field in attrs.fields(JobSpec) if field.kw_only}
     assert set(JobOptions.__annotations__) == options
-    assert set(JobChanges.__annotations__) == fields - {"user_id"}
+    assert set(JobChanges.__annotations__) == fields - {"user_id", "enabled"}
     assert fields <= {field.alias for field in attrs.fields(CronJob)}
     assert set(_FIELD_CHECKS) == fields
 

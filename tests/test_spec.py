@@ -42,7 +42,7 @@ def test_the_defaults_of_a_job():
     assert attrs.asdict(job(), recurse=False) == {
         "name": "a", "prompt": "b", "schedule": Interval(1), "delete_after_run": False, "timezone": None, "max_retries": None,
         "timeout_secs": None, "session_mode": SessionMode.ISOLATED, "user_id": None, "overlap": Overlap.SKIP, "misfire": Misfire(),
-        "executor_options": {}, "description": "", "tags": (), "_data": NO_DATA, "history": None,
+        "executor_options": {}, "description": "", "tags": (), "_data": NO_DATA, "history": None, "enabled": None,
     }  # fmt: skip
 
 

@@ -53,6 +53,7 @@ from cronactors import (
     NotificationStatus,
     OneShot,
     Overlap,
+    Pause,
     Preview,
     Receiver,
     Retry,
@@ -234,6 +235,8 @@ def values(job: CronJob, run: CronRun) -> None:
     assert_type((job.overlap, job.misfire), tuple[Overlap, Misfire])
     assert_type((job.description, job.tags), tuple[str, tuple[str, ...]])
     assert_type(job.data, Json)
+    if job.pause is not None:
+        assert_type((job.pause.since, job.pause.until, job.pause.note), tuple[datetime, datetime | None, str])
     job.name = "frozen"  # type: ignore[misc]
 
     assert_type((run.id, run.job_id, run.job_name, run.session_id), tuple[str, str, str, str])
@@ -333,7 +336,8 @@ async def jobs(store: CronStore) -> None:
     )
     await store.add_job("j", "p", every, colour="red")  # type: ignore[call-arg]
     await store.add_job("j", "p", every, max_retries="3")  # type: ignore[arg-type]
-    await store.upsert_job("j", "p", every, enabled=True)  # type: ignore[call-arg]
+    await store.upsert_job("j", "p", every, enabled=True)
+    await store.upsert_job("j", "p", every, enabled="no")  # type: ignore[arg-type]
     assert_type(await store.add_jobs([JobSpec("j", "p", every)]), list[str])
     assert_type(await store.adopt_origin("old.toml", by="new.toml"), int)
     assert_type(await store.remove_origin("old.toml"), int)
@@ -360,6 +364,8 @@ async def jobs(store: CronStore) -> None:
     await store.update_job("1", prompt=7)  # type: ignore[arg-type]
 
     assert_type(await store.pause_job("1"), CronJob)
+    assert_type((await store.pause_job("1", until=datetime.now(UTC), note="moving")).pause, Pause | None)
+    await store.pause_job("1", until="tomorrow")  # type: ignore[arg-type]
     assert_type(await store.resume_job("1"), CronJob)
     await store.remove_job("1")
     await store.remove_job_by_name("j", user_id=None)

@@ -159,7 +159,8 @@ class Snapshot:
         running: The scheduler's own running runs, each with the reason to cancel it, or None.
         idle: No owner has a running run.
         orphaned: There are running runs of a dead owner.
-        next_times: When something is due next, and when an open run must be cancelled next.
+        next_times: When something is due next, and when something is to be decided next that needs no free slot.
+        pauses_over: There are pauses that were to end by now.
         pending: How many notifications are pending, counted to `MOST_COUNTED`.
         orphaned_receivers: The receivers with notifications that no living owner delivers.
         declared_dead: The scheduler's lease had run out, and another one has taken over its runs.
@@ -169,6 +170,7 @@ class Snapshot:
     idle: bool
     orphaned: bool
     next_times: NextTimes
+    pauses_over: bool
     pending: int
     orphaned_receivers: frozenset[str]
     declared_dead: bool
@@ -194,11 +196,14 @@ class Inspect(ReadRequest[Snapshot]):
         running = storage.running(owner=self.owner)
         lines = notifications.orphaned(storage, self.process, trust_leases=self.trust_leases, mine=self.own_owners)
         elsewhere = storage.any_running(besides=[self.owner])
+        next_times, now = storage.next_times(), storage.now()
+        may_be_over = next_times.slotless is not None and next_times.slotless <= now
         return Snapshot(
             running={run.id: _cancel_cause(run) for run in running},
             idle=not running and not elsewhere,
             orphaned=elsewhere and storage.any_running(besides=self._living(storage)),
-            next_times=storage.next_times(),
+            next_times=next_times,
+            pauses_over=may_be_over and bool(storage.pauses.to_end(now=now, limit=1)),
             pending=storage.notifications.count_pending(most=MOST_COUNTED),
             orphaned_receivers=frozenset(receiver for _, receiver in lines),
             declared_dead=leases.was_declared_dead(storage, self.owner),
@@ -223,27 +228,25 @@ class ClaimDue(BatchRequest[Claims]):
     limit: int
     total: int | None
     not_before: Millis
-    cancel_overlapped: ClassVar[bool] = False
+    slotless: ClassVar[bool] = False
     only_claims: ClassVar[bool] = True
 
     @classmethod
     def apply_all(cls, storage: Storage, requests: Sequence[Self]) -> list[Claims]:
         """Carry out each of them; there is rarely more than one."""
         return [
-            claim.claim_due(
-                storage, owner=each.owner, limit=each.limit, total=each.total, cancel_overlapped=each.cancel_overlapped
-            )
+            claim.claim_due(storage, owner=each.owner, limit=each.limit, total=each.total, slotless=each.slotless)
             for each in requests
         ]
 
 
 @attrs.frozen
-class CancelAndClaim(ClaimDue):
-    """Cancel the open runs that their job's next moment replaces, and start due runs. Possible without a free slot."""
+class DecideAndClaim(ClaimDue):
+    """Decide what needs no free slot, and start due runs; see `claim.claim_due`."""
 
     alone: ClassVar[bool] = True
     may_finish_runs: ClassVar[bool] = True
-    cancel_overlapped: ClassVar[bool] = True
+    slotless: ClassVar[bool] = True
     only_claims: ClassVar[bool] = False
 
 

@@ -9,7 +9,7 @@ import time
 import attrs
 import trio
 
-from cronactors.actors.actor_requests import CancelAndClaim, ClaimDue
+from cronactors.actors.actor_requests import ClaimDue, DecideAndClaim
 from cronactors.actors.async_value import AsyncValue, compose
 from cronactors.actors.exits import actor
 from cronactors.actors.mailbox import EARLY, RETRY_PAUSES
@@ -37,11 +37,11 @@ class Queue:
 
     Attributes:
         due: When the next run is due; None: none is.
-        cancelling: When the next open run must be cancelled for its job's next moment; None: none must.
+        slotless: When the next decision is to be made that needs no free slot, see `NextTimes`; None: none is.
     """
 
     due: Millis | None
-    cancelling: Millis | None
+    slotless: Millis | None
 
 
 class Clock:
@@ -73,7 +73,7 @@ class Clock:
         self._early = EARLY if service.virtual is None else 0
         self._blocked_by: BlockedBy | None = None  # the reply to the last claim
         self._slept_at = 0  # (ns) on the system's wall clock: if it does not change, the clock is held still
-        self.queue = AsyncValue(Queue(due=0, cancelling=None))  # due now, until the first commit or snapshot shows more
+        self.queue = AsyncValue(Queue(due=0, slotless=None))  # due now, until the first commit or snapshot shows more
         self.next_wake: Millis | None = None
         self.lag = 0.0
         self.wakes = 0
@@ -89,7 +89,7 @@ class Clock:
 
     def update_queue(self, next_times: NextTimes) -> None:
         """Note the next times. Without a difference they wake nothing."""
-        if next_times != (self.queue.value.due, self.queue.value.cancelling):
+        if next_times != (self.queue.value.due, self.queue.value.slotless):
             self.queue.value = Queue(*next_times)
 
     def virtual_clock_was_set(self) -> None:
@@ -121,20 +121,20 @@ class Clock:
                     await trio.sleep(pause)
                     continue
                 self._blocked_by = claims.blocked_by
-                if self._blocked_by is not None or not (claims.runs or claims.cancelled_overlapped):
+                if self._blocked_by is not None or not (claims.runs or claims.decided_slotless):
                     await self._sleep(changes, next_tick, free=free - len(claims.runs))
 
     async def _claim(self) -> Claims:
-        """Claim for the free slots if something is due. Also cancel the open runs that a due moment replaces, which needs no slot."""
+        """Claim for the free slots if something is due. Also decide what needs no slot, if something is due of that."""
         queue, now = self.queue.value, self._wall()
         may_claim = queue.due is not None and queue.due <= now + self._early and self._pool.may_claim()
-        must_cancel = queue.cancelling is not None and queue.cancelling <= now
+        must_decide = queue.slotless is not None and queue.slotless <= now
         slots = self._pool.slots.take(MOST_CLAIMS) if may_claim else 0
-        if not slots and not must_cancel:
+        if not slots and not must_decide:
             return _NOTHING
         settings = self._pool.settings
         not_before = queue.due if self._early and slots and queue.due is not None else 0
-        kind = CancelAndClaim if must_cancel else ClaimDue
+        kind = DecideAndClaim if must_decide else ClaimDue
         try:
             claims = await self._service.mailbox.call(kind(settings.owner, slots, settings.total, not_before))
             for claimed in claims.runs:  # no checkpoint since the reply, so that a cancellation leaves none out
@@ -170,14 +170,14 @@ class Clock:
                 return False
             if self._blocked_by is not None:
                 return True
-            return (free_now > 0 and _is_earlier(queue.due, planned)) or _is_earlier(queue.cancelling, planned)
+            return (free_now > 0 and _is_earlier(queue.due, planned)) or _is_earlier(queue.slotless, planned)
 
         with trio.move_on_after(max(0.0, wait)) as sleep:  # the tick may have passed during the claim
             await changes.wait_value(can_claim_earlier)
         self.lag = max(0.0, trio.current_time() - sleep.deadline)
 
     def _until_due(self) -> float:
-        """How long (s) until there is something to claim or to cancel."""
+        """How long (s) until there is something to claim or to decide."""
         if self._blocked_by is BlockedBy.NO_PROGRESS:
             return _AGAIN
         queue, wait = self.queue.value, math.inf
@@ -186,8 +186,8 @@ class Clock:
         exceeds_total = self._blocked_by is BlockedBy.TOTAL_LIMIT and is_due
         if queue.due is not None and not exceeds_total and self._pool.slots.free.value and self._pool.may_claim():
             wait = self._service.seconds_until(queue.due - self._early)
-        if queue.cancelling is not None:
-            wait = min(wait, self._service.seconds_until(queue.cancelling))
+        if queue.slotless is not None:
+            wait = min(wait, self._service.seconds_until(queue.slotless))
         return wait
 
 

@@ -47,7 +47,7 @@ class Committed:
     """The changes of a commit that concern the clock, the patrol, the receivers and the pruner.
 
     Attributes:
-        next_times: When something is due next, and when an open run must be cancelled next.
+        next_times: When something is due next, and when something is to be decided next that needs no free slot.
         may_have_finished_runs: Some of its requests can finish runs, or request their cancellation.
         only_claims: All of its requests start runs and do nothing else.
         woken: The receivers that have something to deliver which no reply has shown.

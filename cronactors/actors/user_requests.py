@@ -9,9 +9,10 @@ import attrs
 
 from cronactors.actors.mailbox import ReadRequest, Request
 from cronactors.errors import AlreadyClaimed, CronError, JobBusy
+from cronactors.instants import Millis
 from cronactors.job_data import data_from_column
 from cronactors.json_value import JsonText
-from cronactors.ledger import jobs, own_loop, runs, upsert, views
+from cronactors.ledger import jobs, own_loop, pausing, runs, upsert, views
 from cronactors.ledger.job_fields import Defaults
 from cronactors.ledger.upsert import JobList, Upserted
 from cronactors.model import CronJob, CronRun
@@ -186,12 +187,14 @@ class TryUpdate(UpdateJob):
 
 @attrs.frozen
 class PauseJob(Request[CronJob]):
-    """Pause a job, and return it."""
+    """Pause a job until a time, or until it is resumed; return it."""
 
     job_id: str
+    until: Millis | None = None
+    note: str = ""
 
     def apply(self, storage: Storage) -> CronJob:
-        return views.read_job_view(storage, jobs.pause_job(storage, self.job_id))
+        return views.read_job_view(storage, jobs.pause_job(storage, self.job_id, until=self.until, note=self.note))
 
 
 @attrs.frozen
@@ -202,6 +205,14 @@ class ResumeJob(Request[CronJob]):
 
     def apply(self, storage: Storage) -> CronJob:
         return views.read_job_view(storage, jobs.resume_job(storage, self.job_id))
+
+
+@attrs.frozen
+class EndPauses(Request[bool]):
+    """Resume jobs whose pauses were to end by now, and return whether there were any."""
+
+    def apply(self, storage: Storage) -> bool:
+        return pausing.end_pauses(storage)
 
 
 @attrs.frozen

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -218,8 +217,8 @@ def _cron_table(export: Export) -> str:
 def json_of(export: Export) -> Json:
     """Make a JSON value with the keys of an agent.toml.
 
-    A job has three more: ``enabled`` if it is paused or done, ``executor_options`` if it has other options than ``shell``, and ``error``
-    if it cannot be read.
+    A job has two more: ``executor_options`` if it has other options than ``shell``, and ``error`` if it cannot be read. ``enabled`` is
+    false also for one that is done.
     """
     jobs: list[Json] = []
     for job in export.jobs:
@@ -246,10 +245,8 @@ def _note(job: CronJob) -> str | None:
     state = describe.state(job)
     if state == "done":
         return "done: in another store its moment is recorded as skipped if it has passed"
-    if not job.enabled:
-        user = "" if job.user_id is None else f" --user {shlex.quote(one_line(job.user_id, 200))}"
-        command = f"cronactors pause{user} -- {shlex.quote(one_line(job.name, 200))}"
-        return f"paused: a file cannot say that, and a start in another store runs it; `{command}` pauses it there"
+    if job.pause is not None and (job.pause.until is not None or job.pause.note):
+        return f"paused{describe.pause(job)}"
     return None
 
 
@@ -277,6 +274,7 @@ def _fields(job: CronJob, defaults: Defaults) -> dict[str, Json]:
         ("description", job.description, ""),
         ("tags", list(job.tags), []),
         ("data", _data(job), None),
+        ("enabled", job.enabled or describe.state(job) == "done", True),
     ]
     return fields | {key: value for key, value, default in optional if value != default}
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
 from cronactors.cli.database import find_database
 from cronactors.cli.options import Duration, database_options, decode, read_json, user_option
-from cronactors.spec import JobChanges
+from cronactors.spec import JobChanges, JobOptions
 
 _F = TypeVar("_F", bound=Callable[..., None])
 
@@ -87,7 +87,8 @@ def add(
     schedule = need_schedule(read_schedule(cron, every, at, after))
     text = sys.stdin.read() if prompt == "-" else prompt
     options = _changes(fields)
-    add_job(find_database(db, config), name, text, schedule, {**options, "user_id": user or None}, as_json=as_json)  # type: ignore[typeddict-unknown-key]
+    spec = cast(JobOptions, {**options, "user_id": user or None})
+    add_job(find_database(db, config), name, text, schedule, spec, as_json=as_json)
 
 
 def _changes(fields: dict[str, Any]) -> JobChanges:
@@ -130,7 +131,8 @@ def update(
 ) -> None:
     """Change a job.
 
-    Prints which of its times in the next year are gone and which are new. What is not given stays. A job that a file or a program lists is refused: edit it there.
+    Prints which of its times in the next year are gone and which are new. What is not given stays. A job that a file or a program
+    lists is refused: edit it there.
     """
     from cronactors.cli.schedule_options import read_schedule
     from cronactors.cli.update import update_job
@@ -157,15 +159,40 @@ def show(name: str, *, user: str | None, db: str | None, config: str | None, as_
 
 @click.command()
 @click.argument("name", required=False, callback=decode)
-@click.option("--all", "all_jobs", is_flag=True, help="All jobs; with --user those of that user.")
+@click.option("--all", "all_jobs", is_flag=True, help="All jobs that are not paused; with --user those of that user.")
+@click.option(
+    "--until",
+    metavar="TIME",
+    help='Resume by itself at this time, such as "tomorrow 09:00", 2026-12-24T18:00 or 2h, in the zone of the job.',
+)
+@click.option("--note", metavar="TEXT", default="", callback=decode, help="Why, for those who look later.")
 @user_option
 @database_options
-def pause(name: str | None, *, all_jobs: bool, user: str | None, db: str | None, config: str | None, as_json: bool) -> None:
+def pause(
+    name: str | None,
+    *,
+    all_jobs: bool,
+    until: str | None,
+    note: str,
+    user: str | None,
+    db: str | None,
+    config: str | None,
+    as_json: bool,
+) -> None:
     """Pause a job, or all.
 
     It starts none of its moments, and none of those that pass meanwhile later. A running run continues.
+
+    A job that is paused already is paused until the other time, with the other note.
     """
-    _change(name, user, find_database(db, config), all_jobs=all_jobs, resume=False, as_json=as_json)
+    from cronactors.cli import jobs
+
+    _refuse_both(name, all_jobs=all_jobs)
+    database = find_database(db, config)
+    if name is not None:
+        jobs.pause_job(database, name, user, until=until, note=note, as_json=as_json)
+    elif jobs.change_all(database, user, resume=False, as_json=as_json, until=until, note=note):
+        raise SystemExit(1)
 
 
 @click.command()
@@ -178,18 +205,19 @@ def resume(name: str | None, *, all_jobs: bool, user: str | None, db: str | None
 
     It continues with its first moment from now on.
     """
-    _change(name, user, find_database(db, config), all_jobs=all_jobs, resume=True, as_json=as_json)
-
-
-def _change(name: str | None, user: str | None, database: str, *, all_jobs: bool, resume: bool, as_json: bool) -> None:
     from cronactors.cli import jobs
 
+    _refuse_both(name, all_jobs=all_jobs)
+    database = find_database(db, config)
+    if name is not None:
+        jobs.resume_job(database, name, user, as_json=as_json)
+    elif jobs.change_all(database, user, resume=True, as_json=as_json):
+        raise SystemExit(1)
+
+
+def _refuse_both(name: str | None, *, all_jobs: bool) -> None:
     if (name is None) is not all_jobs:
         raise click.UsageError("give NAME or --all")
-    if name is not None:
-        (jobs.resume_job if resume else jobs.pause_job)(database, name, user, as_json=as_json)
-    elif jobs.change_all(database, user, resume=resume, as_json=as_json):
-        raise SystemExit(1)
 
 
 @click.command("run-now")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from functools import partial
 from pathlib import Path
 
 import click
@@ -15,10 +14,12 @@ from cronactors.actors.user_requests import ListOrigins
 from cronactors.cli import describe
 from cronactors.cli.amounts import count
 from cronactors.cli.find import find_job
+from cronactors.cli.listed_line import line_in_file
 from cronactors.cli.listing import job_as_json, run_as_json
 from cronactors.cli.living import Living
 from cronactors.cli.options import read_json
 from cronactors.cli.stdout import print_json, print_line
+from cronactors.cli.times import parse_coming_time
 from cronactors.errors import InvalidJob, InvalidSchedule, JobNotFound, one_line, shorten
 from cronactors.job_data import FROM_JOB, FromJob
 from cronactors.json_value import Json
@@ -26,6 +27,7 @@ from cronactors.model import ALL, CronJob, CronRun, RunStatus
 from cronactors.owner import identify_this_process
 from cronactors.schedules.schedule import Schedule
 from cronactors.schedules.words import schedule_in_words
+from cronactors.schedules.zones import is_zone
 from cronactors.spec import JobOptions
 from cronactors.storage.postgres.address import is_postgres
 from cronactors.store import CronStore
@@ -52,20 +54,48 @@ def add_job(database: str, name: str, prompt: str, schedule: Schedule, options: 
         print_line(f"added {one_line(job.name, 60)}: {schedule_in_words(job.schedule)}; {describe.next_start(job, now())}")
 
 
-def pause_job(database: str, name: str, user: str | None, *, as_json: bool) -> None:
-    """Pause a job.
+def pause_job(database: str, name: str, user: str | None, *, until: str | None, note: str, as_json: bool) -> None:
+    """Pause a job, or change until when and why it is paused.
+
+    Args:
+        database: The path or the address of the database.
+        name: The job.
+        user: Its user, see `find_job`.
+        until: When it resumes by itself, text for `parse_coming_time`; None: when it is resumed.
+        note: Why.
+        as_json: Whether to print the job as JSON.
 
     Raises:
-        CronError: There is no such job, or the database cannot be used.
+        CronError: There is no such job, the pause is refused, or the database cannot be used.
     """
-    was_enabled, job = trio.run(partial(_change_one, database, name, user, resume=False))
+
+    async def pause() -> tuple[CronJob, CronJob]:
+        async with open_store(database, create=False) as store:
+            job = await find_job(store, name, user)
+            return job, await _pause(store, job, until, note)
+
+    before, job = trio.run(pause)
     if as_json:
         print_json(job_as_json(job))
-    elif was_enabled:
+    elif job.pause is None or (before.pause is not None and before.pause == job.pause):
+        print_line(f"{one_line(name, 60)} was {describe.state(job)} already{describe.pause(job)}")
+    elif job.pause.until is not None:
+        print_line(f"paused {one_line(name, 60)}{describe.pause(job)}: its moments before that are not run, also not later")
+    else:
         then = f"`cronactors resume {shlex.quote(name)}` lets it continue"
         print_line(f"paused {one_line(name, 60)}: its moments are not run, also not later; {then}")
-    else:
-        print_line(f"{one_line(name, 60)} was {describe.state(job)} already")
+
+
+async def _pause(store: CronStore, job: CronJob, until: str | None, note: str) -> CronJob:
+    """Pause a job until a time in its zone."""
+    if until is None:
+        return await store.pause_job(job.id, note=note)
+    zone = job.timezone if is_zone(job.timezone) else "UTC"
+    try:
+        ends = parse_coming_time(until, zone=zone, now=now())
+    except ValueError as problem:
+        raise InvalidJob(f"--until: {problem}") from None
+    return await store.pause_job(job.id, until=ends, note=note)
 
 
 def resume_job(database: str, name: str, user: str | None, *, as_json: bool) -> None:
@@ -74,7 +104,13 @@ def resume_job(database: str, name: str, user: str | None, *, as_json: bool) -> 
     Raises:
         CronError: There is no such job, its moment has passed, or the database cannot be used.
     """
-    was_enabled, job = trio.run(partial(_change_one, database, name, user, resume=True))
+
+    async def resume() -> tuple[bool, CronJob]:
+        async with open_store(database, create=False) as store:
+            job = await find_job(store, name, user)
+            return job.enabled, await store.resume_job(job.id)
+
+    was_enabled, job = trio.run(resume)
     if as_json:
         print_json(job_as_json(job))
     else:
@@ -82,18 +118,11 @@ def resume_job(database: str, name: str, user: str | None, *, as_json: bool) -> 
         print_line(f"{before}: {describe.next_start(job, now())}")
 
 
-async def _change_one(database: str, name: str, user: str | None, *, resume: bool) -> tuple[bool, CronJob]:
-    """Pause or resume a job; return whether it was enabled before, and the job."""
-    async with open_store(database, create=False) as store:
-        job = await find_job(store, name, user)
-        return job.enabled, await (store.resume_job if resume else store.pause_job)(job.id)
-
-
-def change_all(database: str, user: str | None, *, resume: bool, as_json: bool) -> int:
-    """Pause all jobs of a user or of all users, or resume those that are paused, one after the other.
+def change_all(database: str, user: str | None, *, resume: bool, as_json: bool, until: str | None = None, note: str = "") -> int:
+    """Pause all jobs of a user or of all users that are not paused, or resume those that are, one after the other.
 
     Returns:
-        The exit status: 1 if some could not be resumed; each is named on standard error.
+        The exit status: 1 if some could not be paused or resumed; each is named on standard error.
 
     Raises:
         CronError: The database cannot be used.
@@ -108,7 +137,7 @@ def change_all(database: str, user: str | None, *, resume: bool, as_json: bool) 
                 if describe.state(job) not in wanted:
                     continue
                 try:
-                    changed.append(await (store.resume_job if resume else store.pause_job)(job.id))
+                    changed.append(await (store.resume_job(job.id) if resume else _pause(store, job, until, note)))
                 except JobNotFound:
                     pass  # it was removed meanwhile
                 except (InvalidJob, InvalidSchedule) as problem:
@@ -233,15 +262,22 @@ async def refuse_listed(store: CronStore, job: CronJob, done: str) -> None:
     """Refuse to change a job that a list names, since the next start of the list would undo that.
 
     Raises:
-        InvalidJob: A list names it; the message says which file to edit.
+        InvalidJob: A list names it; the message says which file to edit, and which line if it is certain.
     """
     if job.origin is None:
         return
     rows = await store._service.mailbox.call(ListOrigins(None))
     file = next((row.file for row, _ in rows if row.name == job.origin), None)
+    line = None
     if file is not None and not is_postgres(store.path):
         file = str(Path(store.path).parent / file)
-    where = f"edit {one_line(file)}" if file is not None else f"edit the list {one_line(job.origin)} in the program that has it"
+        line = line_in_file(Path(file), job.name, job.user_id)
+    place = "" if line is None else f", line {line}"
+    where = (
+        f"edit {one_line(file)}{place}"
+        if file is not None
+        else f"edit the list {one_line(job.origin)} in the program that has it"
+    )
     raise InvalidJob(
         f"job {shorten(job.name)} is listed, so it cannot be {done} here, since the next start would undo that: {where}"
     )

@@ -9,8 +9,8 @@ import trio
 
 from cronactors import open_store
 from cronactors.cli import describe
-from cronactors.cli.find import find_job
 from cronactors.cli.listing import job_as_json, print_runs, run_as_json
+from cronactors.cli.removed import RemovedJob, find_job_or_removed
 from cronactors.cli.stdout import print_json, print_line
 from cronactors.errors import one_line
 from cronactors.instants import iso_utc, to_millis
@@ -32,18 +32,21 @@ _OVERLAPS = {
 
 
 def show_job(database: str, name: str, user: str | None, *, as_json: bool) -> None:
-    """Print a job: its schedule in words, its next moments, its policies, and its last runs.
+    """Print a job: its schedule in words, its next moments, its policies, and its last runs; of one that was removed when, and these runs.
 
     Raises:
-        CronError: There is no such job, or the database cannot be read.
+        CronError: There is no such job, and no run of one; or the database cannot be read.
     """
 
-    async def read() -> tuple[CronJob, list[CronRun]]:
+    async def read() -> tuple[CronJob | RemovedJob, list[CronRun]]:
         async with open_store(database, create=False) as store:
-            job = await find_job(store, name, user)
+            job = await find_job_or_removed(store, name, user)
             return job, await store.list_runs(job.id, _RUNS)
 
     job, runs = trio.run(read)
+    if isinstance(job, RemovedJob):
+        _print_removed(job, runs, as_json=as_json)
+        return
     moments = _next_moments(job)
     if as_json:
         next_moments = [{"at": iso_utc(to_millis(each.at)), "note": each.note} for each in moments]
@@ -53,6 +56,15 @@ def show_job(database: str, name: str, user: str | None, *, as_json: bool) -> No
         print_line(f"{label:<12}{text}")
     print_line()
     print_runs(job.name, job.timezone, runs)
+
+
+def _print_removed(job: RemovedJob, runs: Sequence[CronRun], *, as_json: bool) -> None:
+    if as_json:
+        print_json({"job": None, "removed": job.as_json(), "next": [], "runs": [run_as_json(run) for run in runs]})
+        return
+    print_line(job.sentences())
+    print_line()
+    print_runs(job.name, "UTC", runs)
 
 
 def _next_moments(job: CronJob) -> list[Preview]:
@@ -99,7 +111,9 @@ def _moment(each: Preview) -> str:
 
 
 def _state(job: CronJob, runs: Sequence[CronRun]) -> str:
-    state = describe.state(job)
+    state = f"{describe.state(job)}{describe.pause(job)}"
+    if job.pause is not None:
+        state += f", since {describe.local_time(job.pause.since, job.timezone)}"
     running = [run for run in runs if run.status is RunStatus.RUNNING]
     if running:
         return f"{state}; run {running[0].id} is running since {describe.local_time(running[0].started_at, job.timezone)}"

@@ -93,6 +93,17 @@ def parse_time(text: str, *, zone: str, now: datetime) -> datetime:
         ) from None
 
 
+def parse_coming_time(text: str, *, zone: str, now: datetime) -> datetime:
+    """Read a point in time that is to come, as `parse_time` does, except that a length of time is after now, with or without ``in``.
+
+    Raises:
+        ValueError: It is none. The message shows how to write one.
+    """
+    if _DURATION.fullmatch(text.strip().lower()):
+        return parse_time(f"in {text.strip()}", zone=zone, now=now)
+    return parse_time(text, zone=zone, now=now)
+
+
 def _timestamp(written: str, zone: str, now: datetime) -> str:
     """Write a day and a time on it as RFC 3339 does; any other text stays as it is."""
     if _DATE.fullmatch(written):

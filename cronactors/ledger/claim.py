@@ -14,7 +14,7 @@ import attrs
 
 from cronactors.errors import InvalidJob
 from cronactors.instants import Millis
-from cronactors.ledger import alerting, cancel_other, leases
+from cronactors.ledger import alerting, cancel_other, leases, pausing
 from cronactors.ledger.claim_together import claim_together
 from cronactors.ledger.due_moments import (
     decide_due_moments,
@@ -55,7 +55,7 @@ class BlockedBy(Enum):
     """Why another claim for the same slots would start nothing now.
 
     TOTAL_LIMIT: as many runs are running as all schedulers of the file may run at a time; a finish, or a tick, changes that.
-    NO_PROGRESS: something is due, and this claim neither started nor cancelled anything. It passed over `MOST_PASSED_OVER` rows, another
+    NO_PROGRESS: something is due, and this claim neither started nor decided anything. It passed over `MOST_PASSED_OVER` rows, another
     transaction decides about what is due, the owner was declared dead, or an index of a damaged file names rows that its table does not
     confirm. A claim at once could spin; after a short pause it cannot.
     """
@@ -70,44 +70,45 @@ class Claims:
 
     Attributes:
         runs: The runs that it started, in order of time.
-        cancelled_overlapped: Whether it decided moments of `Overlap.CANCEL_OTHER`: it may have finished runs that were pending, and have
-            requested that running ones are cancelled.
-        blocked_by: Why another claim would start nothing now. None otherwise: if this claim started or cancelled something, more may
+        decided_slotless: Whether it decided moments of `Overlap.CANCEL_OTHER`, by which it may have finished runs that were pending, and
+            requested that running ones are cancelled; or ended pauses.
+        blocked_by: Why another claim would start nothing now. None otherwise: if this claim started or decided something, more may
             be due; if not, nothing is due, or no slot is left.
     """
 
     runs: list[Claimed]
-    cancelled_overlapped: bool = False
+    decided_slotless: bool = False
     blocked_by: BlockedBy | None = None
 
 
-def claim_due(storage: Storage, *, owner: int, limit: int, total: int | None = None, cancel_overlapped: bool = False) -> Claims:
+def claim_due(storage: Storage, *, owner: int, limit: int, total: int | None = None, slotless: bool = False) -> Claims:
     """Start up to ``limit`` due runs.
 
     Args:
         storage: Inside a transaction.
         owner: The owner that executes them.
-        limit: How many slots are free; 0 only cancels.
+        limit: How many slots are free; 0 only decides what needs none.
         total: How many runs may be running at a time over all owners of the store, unless another living one has a smaller number; None:
             no limit.
-        cancel_overlapped: Whether open runs are cancelled first that the next moment of their job replaces. That needs no free slot and
-            costs a query, so only the clock requests it, when `NextTimes.cancelling` is due.
+        slotless: Whether first jobs are resumed whose pause ends, and open runs cancelled that the next moment of their job replaces.
+            That needs no free slot and costs queries, so only the clock requests it, when `NextTimes.slotless` is due.
     """
     now = storage.now()
-    cancelled = cancel_overlapped and cancel_other.cancel_overlapped(storage)
-    stuck = cancel_overlapped and not cancelled
+    resumed = slotless and pausing.end_pauses(storage)
+    decided = (slotless and cancel_other.cancel_overlapped(storage)) or resumed
+    stuck = slotless and not decided
     allowed: int | None = None
     if limit > 0 and not leases.renew(storage, owner):
-        return Claims([], cancelled, BlockedBy.NO_PROGRESS)
+        return Claims([], decided, BlockedBy.NO_PROGRESS)
     if total is not None and limit > 0:
         if not storage.hold(TOTAL, wait=False):
-            return Claims([], cancelled, BlockedBy.NO_PROGRESS)
+            return Claims([], decided, BlockedBy.NO_PROGRESS)
         allowed = max(0, total_of_all(storage, total) - storage.count_running())
         limit = min(limit, allowed)
     runs, all_seen = _claim_in_order(storage, owner=owner, limit=limit, now=now)
-    if stuck or not (runs or cancelled or all_seen):
-        return Claims(runs, cancelled, BlockedBy.NO_PROGRESS)
-    return Claims(runs, cancelled, BlockedBy.TOTAL_LIMIT if len(runs) == allowed else None)
+    if stuck or not (runs or decided or all_seen):
+        return Claims(runs, decided, BlockedBy.NO_PROGRESS)
+    return Claims(runs, decided, BlockedBy.TOTAL_LIMIT if len(runs) == allowed else None)
 
 
 def _claim_in_order(storage: Storage, *, owner: int, limit: int, now: Millis) -> tuple[list[Claimed], bool]:

@@ -14,7 +14,7 @@ import json
 import attrs
 
 from cronactors.instants import LATEST, Millis
-from cronactors.ledger import leases
+from cronactors.ledger import leases, pausing
 from cronactors.ledger.pruning_clock import decided_until
 from cronactors.ledger.stored_values import stored_timing
 from cronactors.policy import Timing
@@ -71,7 +71,7 @@ def recompute_page(
             if row.heartbeat_at > now:
                 leases.shorten(storage, row)
     page = storage.list_jobs(after=after, limit=limit, user_id=None)
-    for _, job in page:
+    for job in pausing.pause_again(storage, [job for _, job in page], now):
         new = _recomputed(storage, job, earliest, now)
         if (new.anchor_at, new.created_at) != (job.anchor_at, job.created_at):
             storage.update_jobs([new])

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import attrs
+
+from cronactors.errors import one_line
 from cronactors.instants import Millis, from_millis, iso_utc
 from cronactors.ledger.stored_values import timing_of
+from cronactors.ledger.views import pause_view
 from cronactors.model import MAX_COALESCED, Cause, Coalesce, Explanation, Fate, RunStatus
 from cronactors.policy import Timing, misfire_from_text
+from cronactors.storage.pauses import PauseRow
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import JobRow, RunRow
 
+_NOT_STARTED = "all slots are taken, or no scheduler is running"
 _MOST_ROWS = 100
 """How many rows on either side are read: once the clock was set back other rows may lie between a moment and the row that stands for it."""
 
@@ -121,6 +127,31 @@ def _counts(timing: Timing, first: Millis, last: Millis, run: RunRow) -> bool:
     return run.range_at is None and timing.count(first, last) <= run.coalesced
 
 
+def _of_pause(job: JobRow, paused: PauseRow, at: Millis, now: Millis) -> Explanation | None:
+    """Explain a moment that lies in the last pause of the job, or after its end if that is to come; None for any other."""
+    lasts = paused.resumed_at is None and not job.enabled
+    if lasts and paused.until_at is not None and at >= paused.until_at:
+        if at > now:
+            text = f"{_utc(at)} will run: the pause of the job ends at {_utc(paused.until_at)}."
+            return attrs.evolve(_explanation(job, Fate.WILL_RUN, text), pause=pause_view(paused))
+        waits = f"{_NOT_STARTED}; the pause of the job was to end at {_utc(paused.until_at)}"
+        return attrs.evolve(
+            _explanation(job, Fate.WAITING, f"{_utc(at)} is due and not decided yet: {waits}."), pause=pause_view(paused)
+        )
+    if at < paused.paused_at or not (lasts or (paused.resumed_at is not None and at < paused.resumed_at)):
+        return None
+    text = f"{_utc(at)} {_in_pause(paused)}."
+    return attrs.evolve(_explanation(job, Fate.NOT_PLANNED, text), pause=pause_view(paused))
+
+
+def _in_pause(paused: PauseRow) -> str:
+    note = f" ({one_line(paused.note, 200)})" if paused.note else ""
+    if paused.resumed_at is not None:
+        return f"was not planned: the job was paused from {_utc(paused.paused_at)} to {_utc(paused.resumed_at)}{note}"
+    until = "" if paused.until_at is None else f", until {_utc(paused.until_at)}"
+    return f"is not planned: the job is paused since {_utc(paused.paused_at)}{until}{note}"
+
+
 def _without_row(storage: Storage, job: JobRow, timing: Timing, at: Millis) -> Explanation:
     is_pruned = job.pruned_until is not None and job.created_at <= at <= job.pruned_until
     if is_pruned and (timing.until(at) == at or _is_older(job, at)):
@@ -131,13 +162,20 @@ def _without_row(storage: Storage, job: JobRow, timing: Timing, at: Millis) -> E
         near = [("before", timing.until(at)), ("after", timing.after(at))]
         named = " and ".join(f"the nearest {side} is {_utc(moment)}" for side, moment in near if moment is not None)
         return _explanation(job, Fate.NO_MOMENT, f"{_utc(at)} is no moment of this job; {named or 'it has none'}.")
+    if (paused := storage.pauses.of([job.id]).get(job.id)) is not None and (
+        found := _of_pause(job, paused, at, storage.now())
+    ) is not None:
+        return found
+    return _of_state(storage, job, at)
+
+
+def _of_state(storage: Storage, job: JobRow, at: Millis) -> Explanation:
+    """Explain a moment of the schedule that has no row, from the state of the job."""
     if not job.enabled:
         return _explanation(job, Fate.NOT_PLANNED, f"{_utc(at)} is not planned: the job is paused or done.")
     if job.next_run_at is None or at < job.next_run_at:
         return _explanation(job, Fate.NOT_PLANNED, f"{_utc(at)} was not planned: the job was added, resumed or changed after it.")
     if at > storage.now():
         return _explanation(job, Fate.WILL_RUN, f"{_utc(at)} will run, unless a run of the job is still running then.")
-    waits = (
-        f"run {job.held_by} of the job is open" if job.held_by is not None else "all slots are taken, or no scheduler is running"
-    )
+    waits = f"run {job.held_by} of the job is open" if job.held_by is not None else _NOT_STARTED
     return _explanation(job, Fate.WAITING, f"{_utc(at)} is due and not decided yet: {waits}.")

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import NamedTuple, Protocol, assert_never
 
 from cronactors.instants import Millis
-from cronactors.ledger import alert_texts, alerting
+from cronactors.ledger import alert_texts, alerting, pausing
 from cronactors.ledger.after_run import Consequences, JobAction, after_run
 from cronactors.ledger.new_rows import finish_values
 from cronactors.ledger.open_runs import sessions_of
@@ -226,6 +226,7 @@ def _store_consequences(
                 state = state._replace(held_by=None if rows[-1] is None else rows[-1].id)
             case JobAction.DISABLE:
                 state = JobState.of(disable_job(storage, jobs[job_id].with_state(state), Cause.INTERRUPTED))
+                pausing.forget_pause(storage, job_id)
                 alerting.report(storage, [alert_texts.paused_by_crashes(jobs[job_id], now=storage.now())], owner=owner)
             case JobAction.MARK_DONE:
                 state = JobState.of(disable_job(storage, jobs[job_id].with_state(state), Cause.REMOVED))._replace(

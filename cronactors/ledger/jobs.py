@@ -1,21 +1,21 @@
-"""Jobs, one at a time: add, update, pause, resume, remove. Lists of jobs are in `cronactors.ledger.upsert`. Runs on the storage thread."""
+"""Jobs, one at a time: add, update, remove. Lists of jobs are in `cronactors.ledger.upsert`. Runs on the storage thread."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from cronactors.errors import DuplicateJob, InvalidJob, InvalidSchedule, JobNotFound, shorten
+from cronactors.errors import DuplicateJob, InvalidSchedule, JobNotFound, shorten
 from cronactors.instants import Millis, from_millis
+from cronactors.ledger import pausing
 from cronactors.ledger.job_fields import Defaults, columns_of_changes, columns_of_spec, row_of, with_columns
 from cronactors.ledger.new_rows import skipped_run
 from cronactors.ledger.open_runs import holder
 from cronactors.ledger.pruning_clock import decided_until
-from cronactors.ledger.stored_values import schedule_of, timing_of
+from cronactors.ledger.stored_values import schedule_of
 from cronactors.ledger.waiting import (
     AT_ONCE,
     cancel_pending,
     delete_jobs,
-    disable_job,
     release_crash_loops,
     release_first,
     skip_due,
@@ -30,7 +30,7 @@ from cronactors.schedules.timestamps import read_timestamp
 from cronactors.schedules.zone_rules import RULES, depends_on_rules
 from cronactors.spec import Delay, JobChanges, JobSpec
 from cronactors.storage.protocol import Storage
-from cronactors.storage.rows import PAUSE, JobRow, JobState, job_key
+from cronactors.storage.rows import JobRow, job_key
 
 
 def find_job(storage: Storage, job_id: str) -> JobRow:
@@ -43,6 +43,11 @@ def find_job(storage: Storage, job_id: str) -> JobRow:
     if job is None:
         raise JobNotFound(f"no job has the id {shorten(job_id)}")
     return job
+
+
+def _find_to_change(storage: Storage, job_id: str) -> JobRow:
+    """Return the job of an id, without a pause that was to end by now."""
+    return pausing.with_pauses_ended(storage, [find_job(storage, job_id)])[0]
 
 
 def find_named(storage: Storage, name: str, user_id: str) -> JobRow | None:
@@ -63,7 +68,8 @@ def add_jobs(storage: Storage, specs: Sequence[tuple[str, JobSpec]], defaults: D
     note_rules_of_new_moments(storage)
     now = storage.now()
     for first in range(0, len(specs), AT_ONCE):
-        storage.insert_jobs([new_job(storage, job_id, spec, defaults, now) for job_id, spec in specs[first : first + AT_ONCE]])
+        rows = [new_job(storage, job_id, spec, defaults, now) for job_id, spec in specs[first : first + AT_ONCE]]
+        pausing.insert_jobs(storage, rows)
     return [job_id for job_id, _ in specs]
 
 
@@ -137,10 +143,11 @@ def new_job(
             "consecutive_failures": 0,
             "pruned_until": None,
             "rules": RULES,
+            "listed_enabled": None if spec.enabled is None else int(spec.enabled),
         }
     )
     job = _start_schedule(storage, job, schedule, now, passed)
-    return job._replace(enabled=int(job.next_run_at is not None))
+    return job._replace(enabled=int(job.next_run_at is not None and job.listed_enabled != 0))
 
 
 def _start_schedule(storage: Storage, job: JobRow, schedule: Schedule, now: Millis, passed: list[str] | None) -> JobRow:
@@ -187,7 +194,7 @@ def update_job(storage: Storage, job_id: str, changes: JobChanges) -> JobRow:
         DuplicateJob: The new name is taken.
         InvalidSchedule: The new schedule never fires, or its moment has passed.
     """
-    job = find_job(storage, job_id)
+    job = _find_to_change(storage, job_id)
     columns = columns_of_changes(changes)
     if "schedule" in changes:
         columns |= {"schedule": schedule_to_json(changes["schedule"]), "delay_ms": None}
@@ -258,6 +265,8 @@ def _restart_schedule(storage: Storage, job: JobRow, new: JobRow, now: Millis, p
     new = _start_schedule(storage, new, schedule_of(new), now, passed)._replace(held_by=held_by, crashes=0)
     if new.next_run_at is None:
         return new._replace(enabled=int(bool(job.enabled) and len(open_runs) > len(replaced)))
+    if done:
+        pausing.forget_pause(storage, job.id)
     return new._replace(enabled=1 if done else job.enabled)
 
 
@@ -275,43 +284,25 @@ def _change_zone(storage: Storage, job: JobRow, new: JobRow, now: Millis, passed
     return new
 
 
-def pause_job(storage: Storage, job_id: str) -> JobRow:
-    """Pause a job: moments that pass are neither run nor missed, and its pending runs wait until it is resumed.
-
-    Moments that are due already are skipped. Requested runs still start.
+def pause_job(storage: Storage, job_id: str, *, until: Millis | None = None, note: str = "") -> JobRow:
+    """Pause a job; see `pausing.pause`.
 
     Raises:
         JobNotFound: There is none of that id.
+        InvalidJob: ``until`` has passed, or is later than the moment of a one-shot.
     """
-    job = find_job(storage, job_id)
-    if not job.enabled:
-        return job
-    return disable_job(storage, job, Cause.CANCELLED)
+    return pausing.pause(storage, _find_to_change(storage, job_id), until=until, note=note)
 
 
 def resume_job(storage: Storage, job_id: str) -> JobRow:
-    """Resume a job: its next moment is the first one after now, and its paused runs are released.
+    """Resume a job; see `pausing.resume`.
 
     Raises:
         JobNotFound: There is none of that id.
         InvalidJob: The one-shot's time has passed, or it is done.
+        InvalidSchedule: Its stored schedule or zone can no longer be read.
     """
-    job = find_job(storage, job_id)
-    if job.enabled:
-        return job
-    open_runs = storage.open_runs([job_id])
-    following = job.next_run_at
-    if following is not None or all(run.manual for run in open_runs):
-        timing, now = timing_of(job), storage.now()
-        following = timing.after(max(now, decided_until(storage, job, now) or now))
-        if following is None:
-            raise InvalidJob(f"job {shorten(job.name)} cannot be resumed: the moment of its schedule has passed")
-        job = job._replace(next_run_at=following, decided_local=timing.local_until(now))
-    job = job._replace(enabled=1, crashes=0)
-    storage.update_job_states([JobState.of(job)])
-    storage.set_waits_for([(run.id, None) for run in open_runs if run.waits_for == PAUSE])
-    release_crash_loops(storage)  # its crashes count as 0 from now on, so other jobs need not wait for its running run
-    return job
+    return pausing.resume(storage, _find_to_change(storage, job_id))
 
 
 def remove_job(storage: Storage, job_id: str) -> None:
@@ -320,7 +311,7 @@ def remove_job(storage: Storage, job_id: str) -> None:
     Raises:
         JobNotFound: There is none of that id.
     """
-    delete_jobs(storage, [find_job(storage, job_id)])
+    delete_jobs(storage, [_find_to_change(storage, job_id)])
 
 
 def remove_named(storage: Storage, name: str, user_id: str) -> None:
@@ -332,4 +323,4 @@ def remove_named(storage: Storage, name: str, user_id: str) -> None:
     job = find_named(storage, name, user_id)
     if job is None:
         raise JobNotFound(f"no job has the name {shorten(name)}")
-    delete_jobs(storage, [job])
+    delete_jobs(storage, pausing.with_pauses_ended(storage, [job]))

@@ -35,14 +35,20 @@ def with_state(job: CronJob, column: str) -> CronJob:
     try:
         stored: dict[str, Json] = json.loads(column)
         times = {name: None if stored[name] is None else from_millis(cast("int", stored[name])) for name in _TIMES}
-        return attrs.evolve(job, **{name: stored[name] for name in _STATE}, **times)  # type: ignore[arg-type]
+        job = attrs.evolve(job, **{name: stored[name] for name in _STATE}, **times)  # type: ignore[arg-type]
+        return attrs.evolve(job, pause=None) if job.enabled else job
     except _UNREADABLE:
         raise InvalidJob("job_state of a notification cannot be read") from None
 
 
 def job_to_column(job: JobRow) -> str:
-    """Write a job that is removed before its notifications are delivered, without its data."""
-    return json.dumps(job._replace(data=None)._asdict())
+    """Write a job that is removed before its notifications are delivered, without its data.
+
+    A release that knows no ``listed_enabled`` may read it, and knows all other fields.
+    """
+    columns = job._replace(data=None)._asdict()
+    del columns["listed_enabled"]
+    return json.dumps(columns)
 
 
 def job_from_column(column: str) -> JobRow:
@@ -52,7 +58,7 @@ def job_from_column(column: str) -> JobRow:
         InvalidJob: It cannot be read.
     """
     try:
-        return JobRow(**json.loads(column))
+        return JobRow(**{"listed_enabled": None, **json.loads(column)})
     except _UNREADABLE:
         raise InvalidJob("job of a notification cannot be read") from None
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import attrs
 
 from cronactors.instants import from_millis
+from cronactors.ledger import pausing
 from cronactors.ledger.job_fields import Defaults, columns_of_spec, with_columns
 from cronactors.ledger.jobs import edited, name_key, new_job, refuse_duplicates
 from cronactors.ledger.stored_values import stored_schedule
@@ -48,6 +49,9 @@ class Upserted:
 
     Attributes:
         ids: Ids of the jobs, in the order of the list.
+        added: Names of those that are new.
+        changed: Names of those that existed and are different now.
+        removed: Names of jobs of the origin that are not in the list.
         passed: Names of one-shots whose time has passed: their moment is recorded as skipped.
         zone: Names of jobs that existed and now follow the list's default zone.
         retries: Names of those that now follow its default number of retries.
@@ -55,6 +59,9 @@ class Upserted:
     """
 
     ids: list[str] = attrs.field(factory=list)
+    added: list[str] = attrs.field(factory=list)
+    changed: list[str] = attrs.field(factory=list)
+    removed: list[str] = attrs.field(factory=list)
     passed: list[str] = attrs.field(factory=list)
     zone: list[str] = attrs.field(factory=list)
     retries: list[str] = attrs.field(factory=list)
@@ -75,10 +82,13 @@ def upsert_jobs(storage: Storage, listed: JobList, defaults: Defaults) -> Upsert
         _take_former(storage, listed, listed.origin)
     note_rules_of_new_moments(storage)
     now = storage.now()
-    found = storage.jobs_named([name_key(spec) for _, spec in listed.specs])
-    if listed.origin is not None:
-        delete_jobs(storage, [job for job in storage.jobs_of_origin(listed.origin) if (job.user_id, job.name) not in found])
+    named = storage.jobs_named([name_key(spec) for _, spec in listed.specs])
+    found = {(job.user_id, job.name): job for job in pausing.with_pauses_ended(storage, list(named.values()))}
     done = Upserted()
+    if listed.origin is not None:
+        gone = [job for job in storage.jobs_of_origin(listed.origin) if (job.user_id, job.name) not in found]
+        delete_jobs(storage, pausing.with_pauses_ended(storage, gone))
+        done.removed.extend(job.name for job in gone)
     added, changed = [], []
     for new_id, spec in listed.specs:
         old = found.get(name_key(spec))
@@ -87,17 +97,21 @@ def upsert_jobs(storage: Storage, listed: JobList, defaults: Defaults) -> Upsert
         passed = done.passed if may_have_passed else None
         if old is None:
             added.append(new_job(storage, new_id, spec, defaults, now, origin=listed.origin, passed=passed))
+            done.added.append(spec.name)
         else:
             new = _with_specification(old, spec, listed.origin, defaults)
             if listed.origin is not None:
                 _report_defaults(done, old, new, spec)
             by_default = listed.origin is not None and spec.timezone is None
             if new != old:
-                changed.append(edited(storage, old, new, now, by_default=by_default, passed=passed))
+                new = edited(storage, old, new, now, by_default=by_default, passed=passed)
+                changed.append(pausing.follow_list(storage, old, new))
+                done.changed.append(spec.name)
         done.ids.append(new_id if old is None else old.id)
-    for write, rows in ((storage.insert_jobs, added), (storage.update_jobs, changed)):
-        for first in range(0, len(rows), AT_ONCE):
-            write(rows[first : first + AT_ONCE])
+    for first in range(0, len(added), AT_ONCE):
+        pausing.insert_jobs(storage, added[first : first + AT_ONCE])
+    for first in range(0, len(changed), AT_ONCE):
+        storage.update_jobs(changed[first : first + AT_ONCE])
     return done
 
 
@@ -125,7 +139,7 @@ def adopt_origin(storage: Storage, origin: str, *, by: str) -> int:
 def remove_origin(storage: Storage, origin: str) -> int:
     """Remove the jobs of an origin as `delete_jobs` does; return how many there are."""
     jobs = storage.jobs_of_origin(origin)
-    delete_jobs(storage, jobs)
+    delete_jobs(storage, pausing.with_pauses_ended(storage, jobs))
     storage.set_origin(origin, None)
     return len(jobs)
 
@@ -139,7 +153,7 @@ def _with_specification(job: JobRow, spec: JobSpec, origin: str | None, defaults
     if origin is None:
         zone = job.timezone if is_zone(job.timezone) else defaults.timezone
         defaults = Defaults(timezone=zone, max_retries=job.max_retries, timeout_secs=job.timeout_secs)
-    columns = columns_of_spec(spec, defaults)
+    columns = columns_of_spec(spec, defaults) | {"listed_enabled": None if spec.enabled is None else int(spec.enabled)}
     if isinstance(spec.schedule, Delay):
         columns |= {"schedule": _delayed(job), "delay_ms": round(spec.schedule.in_secs * 1000)}
     else:

@@ -16,10 +16,11 @@ from cronactors.job_data import data_from_column
 from cronactors.json_value import JsonText
 from cronactors.ledger.job_fields import attributes_of_row, options_from_column
 from cronactors.ledger.stored_values import is_time, schedule_of, unreadable
-from cronactors.model import Cause, CronJob, CronRun, JobContext, RunStatus, SessionMode, Trigger
+from cronactors.model import Cause, CronJob, CronRun, JobContext, Pause, RunStatus, SessionMode, Trigger
 from cronactors.notifications import Notification, NotificationStatus
 from cronactors.schedules.schedule import OneShot
 from cronactors.storage.notifications import NotificationRow
+from cronactors.storage.pauses import PauseRow
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import Claimed, JobRow, RunRow
 
@@ -60,13 +61,14 @@ class _Reader:
         return None if value is None else self.instant(field, value)
 
 
-def _read_job(job: JobRow, open_runs: Iterable[RunRow]) -> tuple[CronJob, list[CronError]]:
+def _read_job(job: JobRow, open_runs: Iterable[RunRow], paused: PauseRow | None = None) -> tuple[CronJob, list[CronError]]:
     """Make the job that users see, and the errors of values that cannot be read."""
     reader = _Reader()
-    attempts = [run for run in open_runs if run.job_id == job.id and run.attempt > 1]
-    retries = [run.ready_at for run in attempts if run.status == RunStatus.PENDING]
+    attempts = [run for run in open_runs if run.job_id == job.id and run.attempt > 1] if open_runs else ()
+    retries = [run.ready_at for run in attempts if run.status == RunStatus.PENDING] if attempts else ()
     created_at = reader.instant("created_at", job.created_at)
     schedule = reader.read(schedule_of, job, None) or OneShot(created_at)
+    is_done = job.next_run_at is None and not open_runs
     view = _make_job(
         id=job.id,
         schedule=schedule,
@@ -74,10 +76,11 @@ def _read_job(job: JobRow, open_runs: Iterable[RunRow]) -> tuple[CronJob, list[C
         created_at=created_at,
         last_run_at=reader.optional_instant("last_run_at", job.last_run_at),
         next_run_at=reader.optional_instant("next_run_at", job.next_run_at if job.enabled else None),
-        retry_count=max((run.failures for run in attempts), default=0),
+        retry_count=max((run.failures for run in attempts), default=0) if attempts else 0,
         last_error=job.last_error,
         retry_at=reader.instant("ready_at", min(retries)) if retries else None,
         origin=job.origin,
+        pause=None if paused is None or is_done or job.enabled or paused.resumed_at is not None else pause_view(paused, reader),
         **attributes_of_row(job, reader.read),
     )
     if reader.faults:
@@ -85,9 +88,23 @@ def _read_job(job: JobRow, open_runs: Iterable[RunRow]) -> tuple[CronJob, list[C
     return view, reader.faults
 
 
-def job_view(job: JobRow, open_runs: Iterable[RunRow]) -> CronJob:
-    """Make the `CronJob` of a job and its open runs, which show its retries; its ``last_error`` names a value that cannot be read."""
-    return _read_job(job, open_runs)[0]
+def pause_view(row: PauseRow, reader: _Reader | None = None) -> Pause:
+    """Make the `Pause` of a row."""
+    reader = reader or _Reader()
+    return Pause(
+        since=reader.instant("paused_at", row.paused_at),
+        until=reader.optional_instant("until_at", row.until_at),
+        ended=reader.optional_instant("resumed_at", row.resumed_at),
+        note=row.note,
+    )
+
+
+def job_view(job: JobRow, open_runs: Iterable[RunRow], paused: PauseRow | None = None) -> CronJob:
+    """Make the `CronJob` of a job, of its open runs, which show its retries, and of its last pause.
+
+    Its ``last_error`` names a value that cannot be read.
+    """
+    return _read_job(job, open_runs, paused)[0]
 
 
 def faults_of_job(job: JobRow) -> list[CronError]:
@@ -107,12 +124,13 @@ def job_views(storage: Storage, jobs: Iterable[JobRow], *, idle: Collection[str]
     rows = list(jobs)
     busy = [job.id for job in rows if job.id not in idle]
     open_runs = by_job(storage.open_runs(busy)) if busy else {}
-    return [job_view(job, open_runs.get(job.id, ())) for job in rows]
+    pauses = storage.pauses.of([job.id for job in rows if not job.enabled])
+    return [job_view(job, open_runs.get(job.id, ()), pauses.get(job.id)) for job in rows]
 
 
 def read_job_view(storage: Storage, job: JobRow) -> CronJob:
     """Read the open runs of a job, and make its `CronJob`."""
-    return job_view(job, storage.open_runs([job.id]))
+    return job_views(storage, [job])[0]
 
 
 def by_job(runs: Iterable[RunRow]) -> dict[str, list[RunRow]]:

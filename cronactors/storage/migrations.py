@@ -53,6 +53,7 @@ STEPS: tuple[Step, ...] = (
     Step(1, _script("schema.sql")),
     Step(2, _script("schema_2.sql")),
     Step(3, _script("schema_3.sql")),
+    Step(4, _script("schema_4.sql")),
 )
 
 

@@ -197,7 +197,7 @@ class Storage(Tables, Protocol):
         ...
 
     def next_times(self) -> NextTimes:
-        """Return the times of the first item of the queue and of the first of `jobs_to_cancel`."""
+        """Return the times of the first item of the queue, and of the first of `jobs_to_cancel` and of the pauses that end."""
         ...
 
     def jobs_to_cancel(self, *, now: Millis, limit: int) -> list[str]:

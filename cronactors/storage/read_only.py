@@ -18,6 +18,7 @@ from cronactors.storage.sqlite import SqliteStorage
 from cronactors.storage.sqlite_history import SqliteHistory
 from cronactors.storage.sqlite_jobs import SqliteJobs
 from cronactors.storage.sqlite_notifications import SqliteNotifications
+from cronactors.storage.sqlite_pauses import SqlitePauses
 from cronactors.storage.sqlite_pruning import SqlitePruning
 from cronactors.storage.sqlite_run_output import SqliteOutput
 from cronactors.storage.sqlite_run_requests import SqliteRunRequests
@@ -60,6 +61,7 @@ class ReadOnlyStorage(SqliteStorage):
         self.pruning = SqlitePruning(connection, path)
         self.output = SqliteOutput(connection, path)
         self.run_requests = SqliteRunRequests(connection, path)
+        self.pauses = SqlitePauses(connection, path)
         self.notifications = SqliteNotifications(connection, path)
         self._marks = StopMarks(self._files[0])
 

@@ -57,6 +57,7 @@ class JobRow(NamedTuple):
         description: What it is for.
         tags: A JSON list.
         history: JSON: how much of its history is kept, where that differs from the settings.
+        listed_enabled: Whether the list that names it, or the last upsert, says that it is enabled; None: it does not say.
         executor_options: JSON.
         data: JSON; None: it carries none.
     """
@@ -89,6 +90,7 @@ class JobRow(NamedTuple):
     description: str
     tags: str
     history: str
+    listed_enabled: int | None
     executor_options: str
     data: str | None
     prompt: str
@@ -307,11 +309,12 @@ class NextTimes(NamedTuple):
 
     Attributes:
         due: Of the first item of the queue.
-        cancelling: Of the first moment for which the open run of its job is to be cancelled.
+        slotless: Of the first decision that needs no free slot: a moment for which the open run of its job is to be cancelled, or the
+            end of a pause.
     """
 
     due: Millis | None
-    cancelling: Millis | None
+    slotless: Millis | None
 
 
 class OwnerRow(NamedTuple):

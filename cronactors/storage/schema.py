@@ -12,13 +12,14 @@ from cronactors.errors import StoreCorrupt
 from cronactors.storage.creation import replace_file
 from cronactors.storage.file_state import MEMORY, locate
 from cronactors.storage.moved import MOVED_FACT, MOVED_ID, FileMoved, Move
+from cronactors.storage.pauses import PauseRow
 from cronactors.storage.rows import SPEC, JobRow, OwnerRow, RunRow
 
 logger = logging.getLogger("cronactors.store")
 
 APPLICATION_ID: Final = 0x43524E41
 """Marks a file of cronactors ("CRNA"), in SQLite's ``PRAGMA application_id``."""
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 """The newest schema, which this version writes; a file has its own in ``PRAGMA user_version``."""
 
 _COLUMNS = {
@@ -29,6 +30,7 @@ _COLUMNS = {
     "meta": ("key", "value"),
     "origins": ("name", "file"),
     "job_tags": ("tag", "number"),
+    "pauses": PauseRow._fields,
 }
 
 

@@ -31,6 +31,7 @@ from cronactors.storage.rows import (
 from cronactors.storage.sqlite_history import SqliteHistory
 from cronactors.storage.sqlite_jobs import SqliteJobs
 from cronactors.storage.sqlite_notifications import SqliteNotifications
+from cronactors.storage.sqlite_pauses import SqlitePauses
 from cronactors.storage.sqlite_pruning import SqlitePruning
 from cronactors.storage.sqlite_run_output import SqliteOutput
 from cronactors.storage.sqlite_run_requests import SqliteRunRequests
@@ -72,6 +73,7 @@ class SqliteStorage(SqliteJobs):
         self._opened = file_ids(self._files)
         self.output = SqliteOutput(self._db, self._path)
         self.run_requests = SqliteRunRequests(self._db, self._path)
+        self.pauses = SqlitePauses(self._db, self._path)
         self.notifications = SqliteNotifications(self._db, self._path)
         self._marks = StopMarks(self._files[0] if self._files else None)
 
@@ -198,10 +200,11 @@ class SqliteStorage(SqliteJobs):
         return [DueItem._make(row[:3]) for row in rows]
 
     def next_times(self) -> NextTimes:
-        """Return the next times of the queue and of `jobs_to_cancel`."""
-        moment, pending, jobs_to_cancel = self._fetch(sql.NEXT_TIMES)[0]
+        """Return the next times of the queue, and of `jobs_to_cancel` and `pauses`."""
+        moment, pending, cancelling, resuming = self._fetch(sql.NEXT_TIMES)[0]
         due = [integer(at) for at in (moment, pending) if at is not None]
-        return NextTimes(min(due, default=None), None if jobs_to_cancel is None else integer(jobs_to_cancel))
+        slotless = [integer(at) for at in (cancelling, resuming) if at is not None]
+        return NextTimes(min(due, default=None), min(slotless, default=None))
 
     def jobs_to_cancel(self, *, now: Millis, limit: int) -> list[str]:
         """Return jobs whose open run is to be cancelled."""

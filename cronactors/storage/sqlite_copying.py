@@ -13,6 +13,7 @@ from cronactors.errors import StoreCorrupt
 from cronactors.storage import statements as sql
 from cronactors.storage.moved import MOVED_FACT, MOVED_ID, RENAMED, Move, Numbers
 from cronactors.storage.notifications import EpisodeRow, NotificationRow
+from cronactors.storage.pauses import PauseRow
 from cronactors.storage.postgres.columns import JOB_COLUMNS, STATE_COLUMNS, quoted
 from cronactors.storage.rows import RunRow
 from cronactors.storage.schema import APPLICATION_ID
@@ -97,6 +98,12 @@ TABLES: Final = (
     _table("run_output", ("run_id", "start", "size", "at", "text"), of_user=f"run_id IN {_RUN_IDS}", order="id"),
     _table("jobs", ("number", *JOB_COLUMNS), source=_WITH_SPEC, of_user="user_id = :user", order="number"),
     _table("job_state", ("number", *STATE_COLUMNS), source="jobs", of_user="user_id = :user", order="number"),
+    _table(
+        "pauses",
+        PauseRow._fields,
+        of_user="job_id IN (SELECT id FROM jobs WHERE user_id = :user)",
+        order="job_id",
+    ),
     _table(
         "job_tags", ("tag", "number"), of_user="number IN (SELECT number FROM jobs WHERE user_id = :user)", order="tag, number"
     ),

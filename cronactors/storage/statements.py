@@ -96,7 +96,8 @@ JOBS_TO_CANCEL = f"SELECT id FROM jobs WHERE {_TO_CANCEL} AND next_run_at <= ? O
 NEXT_TIMES = f"""SELECT
  (SELECT min(next_run_at) FROM jobs WHERE enabled = 1 AND held_by IS NULL AND next_run_at IS NOT NULL),
  (SELECT min(ready_at) FROM runs WHERE status = 'pending' AND waits_for IS NULL),
- (SELECT min(next_run_at) FROM jobs WHERE {_TO_CANCEL} AND next_run_at IS NOT NULL)"""
+ (SELECT min(next_run_at) FROM jobs WHERE {_TO_CANCEL} AND next_run_at IS NOT NULL),
+ (SELECT min(until_at) FROM pauses WHERE resumed_at IS NULL AND until_at IS NOT NULL)"""
 
 # Runs
 

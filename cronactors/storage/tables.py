@@ -6,6 +6,7 @@ from typing import Protocol
 
 from cronactors.storage.history import HistoryTable
 from cronactors.storage.notifications import NotificationTable
+from cronactors.storage.pauses import PauseTable
 from cronactors.storage.pruning import PruningTable
 from cronactors.storage.run_output import OutputTable
 from cronactors.storage.run_requests import RunRequestTable
@@ -13,6 +14,11 @@ from cronactors.storage.run_requests import RunRequestTable
 
 class Tables(Protocol):
     """What a `Storage` has for them."""
+
+    @property
+    def pauses(self) -> PauseTable:
+        """The pauses of jobs."""
+        ...
 
     @property
     def run_requests(self) -> RunRequestTable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Unpack
 
 from cronactors.actors import user_requests
@@ -19,7 +20,9 @@ from cronactors.spec import (
     JobOptions,
     JobSpec,
     check_changes,
+    check_description,
     check_id,
+    check_instant,
     check_lookup_name,
     check_user_id,
     job_spec,
@@ -179,15 +182,25 @@ class JobVerbs(Verbs):
         """
         return await self._mailbox.call(user_requests.UpdateJob(check_id("job_id", job_id), check_changes(changes)))
 
-    async def pause_job(self, job_id: str) -> CronJob:
-        """Pause a job: moments that pass are neither run nor missed. A running run continues.
+    async def pause_job(self, job_id: str, *, until: datetime | None = None, note: str = "") -> CronJob:
+        """Pause a job, and return it: moments that pass are neither run nor missed. A running run continues.
 
-        Moments that are due already and have not started are recorded as skipped.
+        Moments that are due already and have not started are recorded as skipped. A job that is paused already gets the other time and
+        note; one that is done stays as it is.
+
+        Args:
+            job_id: The job.
+            until: When it resumes by itself, an aware datetime: the first moment from then on runs. If no scheduler is running at that
+                time, the moments since are missed ones for the next. None: when it is resumed.
+            note: Why, for those who look later: at most 1,000 characters.
 
         Raises:
             JobNotFound: There is no job with that id.
+            InvalidJob: ``until`` has passed, or is later than the only moment of a one-shot; or an argument has a wrong type or value.
+            InvalidSchedule: With ``until``: its stored schedule or zone can no longer be read.
         """
-        return await self._mailbox.call(user_requests.PauseJob(check_id("job_id", job_id)))
+        ends = None if until is None else check_instant("until", until)
+        return await self._mailbox.call(user_requests.PauseJob(check_id("job_id", job_id), ends, check_description("note", note)))
 
     async def resume_job(self, job_id: str) -> CronJob:
         """Resume a job with the first moment after now, and with the retry that was waiting.

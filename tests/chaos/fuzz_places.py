@@ -144,7 +144,7 @@ PLACES: Mapping[str, Place] = {
     "remove_origin": of_store("remove_origin", {"origin": bad_text(MAX_PATH)}),
     "update_job": of_store(
         "update_job",
-        {**_ID, **{key: maker for key, maker in SPEC.items() if key != "user_id"}, "timezone": bad_zone()},
+        {**_ID, **{key: maker for key, maker in SPEC.items() if key not in ("user_id", "enabled")}, "timezone": bad_zone()},
         job_id=None,
         prompt="other",
     ),
@@ -159,7 +159,11 @@ PLACES: Mapping[str, Place] = {
             "enabled": lambda c: thing(c, bool, type(None)),
         },
     ),
-    "pause_job": of_store("pause_job", _ID),
+    "pause_job": of_store(
+        "pause_job",
+        {**_ID, "until": bad_instant(none_is_bad=False), "note": bad_text(1_000, empty_is_bad=False)},
+        job_id=None,
+    ),
     "resume_job": of_store("resume_job", _ID),
     "remove_job": of_store("remove_job", _ID),
     "get_due_jobs": of_store("get_due_jobs", {"limit": LIMIT_OR_NONE}),

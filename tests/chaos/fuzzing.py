@@ -285,6 +285,7 @@ SPEC: Mapping[str, Maker] = {
     "description": bad_text(MAX_DESCRIPTION, empty_is_bad=False),
     "tags": lambda c: thing(c, list, tuple, dict, set, frozenset, range, type(iter([]))),
     "data": bad_data,
+    "enabled": lambda c: thing(c, bool, type(None)),
 }
 CONFIG: Mapping[str, Maker] = {
     "schema": bad_text(63),

@@ -30,8 +30,8 @@ def add_title(db: Database) -> None:
     db.conn.execute("CREATE INDEX jobs_titled ON jobs (title)")
 
 
-def drop_pause_note(db: Database) -> None:
-    db.conn.execute("ALTER TABLE jobs DROP COLUMN pause_note")
+def drop_alerted_at(db: Database) -> None:
+    db.conn.execute("ALTER TABLE alert_episodes DROP COLUMN alerted_at")
     db.conn.execute("UPDATE jobs SET title = title || '!'")
 
 
@@ -39,7 +39,7 @@ def drop_pause_note(db: Database) -> None:
 def made_up_schemas() -> Iterator[None]:
     """Give the library two more schemas; the second step drops a column."""
     steps = migrations.STEPS
-    migrations.STEPS = (*steps, Step(NEWEST - 1, add_title), Step(NEWEST, drop_pause_note, destructive=True))
+    migrations.STEPS = (*steps, Step(NEWEST - 1, add_title), Step(NEWEST, drop_alerted_at, destructive=True))
     schema.SCHEMA_VERSION = NEWEST  # type: ignore[misc]
     try:
         yield

@@ -27,7 +27,7 @@ from tests.cli_stores import server
 
 __all__ = ["server"]
 
-OF_A_STORE = ("id", "enabled", "created_at", "last_run_at", "next_run_at", "retry_count", "last_error", "retry_at", "origin")
+OF_A_STORE = ("id", "created_at", "last_run_at", "next_run_at", "retry_count", "last_error", "retry_at", "origin", "pause")
 SPECIFIED = [field.name for field in attrs.fields(CronJob) if field.name not in OF_A_STORE]
 
 
@@ -172,18 +172,29 @@ def test_values_that_most_jobs_share_are_written_once(tmp_path: Path) -> None:
     }
 
 
-def test_paused_and_done_jobs_have_a_comment(tmp_path: Path) -> None:
+def test_a_paused_job_is_not_enabled_and_the_rest_is_in_a_comment(tmp_path: Path) -> None:
     async def finish(database: str) -> None:
         async with open_store(database) as store:
             await store.upsert_jobs([JobSpec("past", "x", OneShot("2020-01-01 00:00"))], origin="x")
+            job = await store.get_job_by_name("my job")
+            assert job is not None
+            await store.pause_job(job.id, until=datetime(2099, 3, 1, 9, tzinfo=UTC), note="moving\nhouse")
 
     database = str(tmp_path / "a.db")
-    add(database, JobSpec("my job", "x", Cron("@daily")), JobSpec("other", "x", Cron("@daily")), pause=("my job",))
+    add(
+        database,
+        *(JobSpec(name, "x", Cron("@daily")) for name in ("my job", "paused", "other")),
+        pause=("paused",),
+    )
     trio.run(finish, database)
     lines = call("--db", database).stdout.splitlines()
     above = {lines[at + 1]: lines[at - 1] for at, line in enumerate(lines) if line == "[[cron.jobs]]"}
-    assert above['name = "my job"'].startswith("# paused: a file cannot say that")
-    assert "`cronactors pause -- 'my job'`" in above['name = "my job"']
+    assert above['name = "my job"'] == "# paused until 2099-03-01 09:00:00 UTC (moving)"
+    assert above['name = "paused"'] == ""
+    enabled = {job["name"]: job.get("enabled") for job in tomllib.loads("\n".join(lines))["cron"]["jobs"]}
+    assert enabled == {"my job": False, "paused": False, "other": None, "past": None}
+    started = {job.name: job.enabled for job in start("\n".join(lines), str(tmp_path / "b.db"))}
+    assert started == {"my job": False, "paused": False, "other": True, "past": False}
     assert above['name = "past"'].startswith("# done: ")
     assert above['name = "other"'] == ""
 
@@ -280,8 +291,7 @@ def test_json_has_the_same_keys(tmp_path: Path) -> None:
     database = str(tmp_path / "a.db")
     add(database, *EVERYTHING, pause=("plain",))
     found = json.loads(call("--db", database, "--format", "json").stdout)
-    (paused,) = (job for job in found["cron"]["jobs"] if job["name"] == "plain")
-    assert paused.pop("enabled") is False
+    assert [job["name"] for job in found["cron"]["jobs"] if job.get("enabled") is False] == ["plain"]
     assert found == tomllib.loads(call("--db", database).stdout)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +216,42 @@ def test_pause_and_resume(invoke: Invoke, database: str) -> None:
     invoke("pause", "report")
     assert re.match(r"resumed report: next \d{4}", invoke("resume", "report"))
     assert re.match(r"report was not paused: next \d{4}", invoke("resume", "report"))
+    assert job(database).enabled
+
+
+def test_a_pause_with_an_end_and_a_note(invoke: Invoke, database: str) -> None:
+    invoke("add", "report", "p", "--cron", "0 9 * * *", "--timezone", "Europe/Rome")
+    paused = invoke("pause", "report", "--until", "2099-07-01 10:00", "--note", "holidays")
+    assert paused == (
+        "paused report until 2099-07-01 10:00:00 CEST (holidays): its moments before that are not run, also not later\n"
+    )
+    assert re.search(r"state +paused until 2099-07-01 10:00:00 CEST \(holidays\), since 2", invoke("show", "report"))
+    assert "paused until 2099-07-01 10:00:00 CEST" in invoke("list")
+    shown = json.loads(invoke("list", "--json"))[0]["pause"]
+    assert (shown["until"], shown["note"]) == ("2099-07-01T08:00:00.000Z", "holidays")
+    assert invoke("pause", "report", "--until", "2099-07-01T08:00Z", "--note", "holidays").startswith("report was paused already")
+    before = now()
+    found = json.loads(invoke("pause", "report", "--until", "2h", "--json"))["pause"]
+    assert before < datetime.fromisoformat(found["until"]) - timedelta(hours=2) < now()
+    assert found["note"] == ""
+    assert invoke("pause", "report").startswith("paused report: its moments are not run")
+    paused_at = job(database).pause
+    assert paused_at is not None
+    assert (paused_at.since, paused_at.until) == (datetime.fromisoformat(shown["since"]), None)
+
+
+@pytest.mark.parametrize(
+    ("until", "message"),
+    [
+        ("soon", "--until: 'soon' is not a time"),
+        ("yesterday", "of job 'report' has passed"),
+        ("2020-01-01", "of job 'report' has passed"),
+    ],
+)
+def test_an_end_that_is_no_time_to_come_is_refused(invoke: Invoke, database: str, until: str, message: str) -> None:
+    invoke("add", "report", "p", "--cron", "0 9 * * *")
+    assert message in invoke("pause", "report", "--until", until, status=1)
+    assert message in invoke("pause", "--all", "--until", until, status=1)
     assert job(database).enabled
 
 

@@ -262,7 +262,7 @@ def test_a_claim_without_slots_cancels_and_starts_nothing(world):
     world.pass_time(MINUTE)
     assert claims(world, limit=0, total=1) == Claims([])
     assert world.run(run).cancel_requested == 0
-    assert claims(world, limit=0, total=1, cancel_overlapped=True) == Claims([], cancelled_overlapped=True)
+    assert claims(world, limit=0, total=1, slotless=True) == Claims([], decided_slotless=True)
     assert world.run(run).cancel_requested == 1
     assert [row.status for row in world.history(job)] == ["running", "pending"]
     assert [row.status for row in world.history(other)] == ["running"]
@@ -271,8 +271,8 @@ def test_a_claim_without_slots_cancels_and_starts_nothing(world):
 def test_a_claim_that_is_to_cancel_and_finds_nothing_to_cancel_is_blocked(world):
     world.add()
     world.pass_time(MINUTE)
-    found = claims(world, cancel_overlapped=True)
-    assert (len(found.runs), found.cancelled_overlapped, found.blocked_by) == (1, False, BlockedBy.NO_PROGRESS)
+    found = claims(world, slotless=True)
+    assert (len(found.runs), found.decided_slotless, found.blocked_by) == (1, False, BlockedBy.NO_PROGRESS)
 
 
 def test_a_claim_that_only_passes_over_rows_is_blocked(world, monkeypatch):

@@ -196,7 +196,7 @@ class Load:
         started = [claimed.run for claimed in world.claim(limit=4 - len(self.running))]
         self.running += [(world.now + self.lengths[run.job_id], run) for run in started]
         waits = [world.do(lambda storage: storage.next_times().due) if len(self.running) < 4 else None]
-        waits.append(world.do(lambda storage: storage.next_times().cancelling))
+        waits.append(world.do(lambda storage: storage.next_times().slotless))
         world.now = max(
             world.now + 1, min(moment for moment in [*waits, *(end for end, _ in self.running)] if moment is not None)
         )

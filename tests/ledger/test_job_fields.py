@@ -45,11 +45,11 @@ def shown(field, value):
     return check_executor_options(field, value) if field == "executor_options" else value
 
 
-def test_the_table_holds_every_field_that_users_set_but_the_schedule():
+def test_the_table_holds_every_field_that_users_set_but_the_schedule_and_enabled():
     assert set(OTHER) == NAMES
-    assert {field.alias for field in attrs.fields(JobSpec)} == NAMES | {"schedule"}
-    assert set(spec._FIELD_CHECKS) == NAMES | {"schedule"}
-    assert set(JobChanges.__annotations__) == set(spec._FIELD_CHECKS) - {"user_id"}
+    assert {field.alias for field in attrs.fields(JobSpec)} == NAMES | {"schedule", "enabled"}
+    assert set(spec._FIELD_CHECKS) == NAMES | {"schedule", "enabled"}
+    assert set(JobChanges.__annotations__) == set(spec._FIELD_CHECKS) - {"user_id", "enabled"}
     assert {field.alias for field in attrs.fields(CronJob)} >= NAMES | {"schedule"}
     assert set(JobRow._fields) >= NAMES | {"schedule"}
     assert {field.name for field in JOB_FIELDS if field.has_default} == {field.name for field in attrs.fields(Defaults)}

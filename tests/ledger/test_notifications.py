@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -26,7 +27,7 @@ from cronactors.notifications import NotificationStatus
 from cronactors.policy import Outcome
 from cronactors.schedules.schedule import Cron
 from cronactors.storage.notifications import ANY_OWNER, NotificationRow
-from cronactors.storage.rows import Claimed
+from cronactors.storage.rows import Claimed, JobRow
 from tests.ledger_world import CANCELLED, FAILURE, HOUR, INTERRUPTED, MINUTE, SUCCESS, TIMEOUT, World, at, process
 from tests.storages import job
 
@@ -258,6 +259,13 @@ def test_columns_come_back_as_they_were() -> None:
     assert job_from_column(job_to_column(row)) == row
     alert = Alert(kind=AlertKind.FAILING, since=moment, count=3, text="3 in a row")
     assert alert_from_column(alert_to_column(alert)) == alert
+
+
+def test_a_removed_job_is_read_whether_this_release_or_one_before_pauses_wrote_it() -> None:
+    fields = {name for name in JobRow._fields if name != "listed_enabled"}
+    assert set(json.loads(job_to_column(job("a", listed_enabled=0)))) == fields, "the release before knows no other field"
+    assert job_from_column(job_to_column(job("a", listed_enabled=0))) == job("a")
+    assert job_from_column(json.dumps(job("a")._asdict())) == job("a")
 
 
 @pytest.mark.parametrize("column", ["", "null", "5", "[]", "{}", '{"kind": "new", "since": 0, "count": 1, "text": ""}'])

@@ -13,6 +13,7 @@ from cronactors.instants import Millis
 from cronactors.ledger import leases
 from cronactors.ledger.claim import claim_due
 from cronactors.ledger.leases import LEASE
+from cronactors.ledger.pausing import end_pauses
 from cronactors.model import Coalesce, Misfire, Overlap, SessionMode
 from cronactors.policy import FREE_CRASHES, in_crash_loop
 from cronactors.schedules.schedule import Interval, OneShot, Schedule
@@ -142,11 +143,20 @@ class Machine(Model):
             changes: JobChanges = {"overlap": overlap, "session_mode": mode, "max_retries": retries}
             self.world.update(job_id, changes)
 
-    @rule(pick=picks)
-    def pause(self, pick: int) -> None:
+    @rule(pick=picks, length=st.sampled_from([None, SECOND, MINUTE, 90 * SECOND, 10 * MINUTE]))
+    def pause(self, pick: int, length: Millis | None) -> None:
         job_id = self.a_job(pick)
-        if job_id is not None:
-            assert not self.world.pause(job_id).enabled
+        if job_id is None:
+            return
+        until = None if length is None else self.world.now + length
+        try:
+            assert not self.world.pause(job_id, until=until).enabled
+        except InvalidJob:
+            job = self.world.job(job_id)
+            assert isinstance(schedule_from_json(job.schedule), OneShot)
+            assert job.next_run_at is not None
+            assert until is not None
+            assert job.next_run_at < until
 
     @rule(pick=picks)
     def resume(self, pick: int) -> None:
@@ -302,6 +312,19 @@ class Machine(Model):
         for job_id, job in self.jobs().items():
             if job.enabled:
                 self.watched[job_id].passed |= self.watched[job_id].moments(before, self.world.now)
+        self.end_pauses()
+
+    def end_pauses(self) -> None:
+        """Resume jobs as the clock does, which may be late; moments since the end of their pauses are missed ones."""
+        ending = self.world.do(lambda s: s.pauses.to_end(now=self.world.now, limit=FEW + 9))
+        disabled = {job_id for job_id, job in self.jobs().items() if not job.enabled}
+        assert self.world.do(end_pauses) is bool(ending)
+        for pause in ending:
+            if pause.job_id in disabled and self.world.job(pause.job_id).enabled:
+                assert pause.until_at is not None
+                known = self.watched[pause.job_id]
+                known.passed |= known.moments(pause.until_at - 1, self.world.now)
+        assert not self.world.do(end_pauses)
 
     @rule()
     def advance_to_the_next(self) -> None:

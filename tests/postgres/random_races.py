@@ -20,8 +20,8 @@ from typing import ClassVar, Self, cast
 import attrs
 
 from cronactors.actors.actor_requests import (
-    CancelAndClaim,
     ClaimDue,
+    DecideAndClaim,
     Finished,
     FinishRun,
     FinishSettings,
@@ -306,7 +306,8 @@ class Machine:
         self.apply(maker())
 
     def pause(self) -> list[Request[object]]:
-        return [PauseJob(job_id) for job_id in self.some_job()]
+        until = self.random.choice([None, self.shared.world.now + self.random.choice([SECOND, MINUTE, 3 * MINUTE])])
+        return [PauseJob(job_id, until, "") for job_id in self.some_job()]
 
     def resume(self) -> list[Request[object]]:
         return [ResumeJob(job_id) for job_id in self.some_job()]
@@ -327,7 +328,7 @@ class Machine:
         return [UpdateJob(job_id, self.random.choice(changes)) for job_id in self.some_job()]  # type: ignore[arg-type]
 
     def cancel_and_claim(self) -> list[Request[object]]:
-        return [CancelAndClaim(self.owner, self.random.randint(0, 3), TOTAL, 0)]
+        return [DecideAndClaim(self.owner, self.random.randint(0, 3), TOTAL, 0)]
 
     def recover(self) -> list[Request[object]]:
         return [Recover(self.process, self.policy, trust_leases=False, own_owners=frozenset([self.owner]), requested_at=0)]

@@ -19,15 +19,21 @@ from cronactors import Interval, StoreCorrupt, StoreUnavailable, open_store
 from cronactors.actors import store_lifetime
 from cronactors.actors.store import Done, run_batch
 from cronactors.storage.errors import Contended
+from cronactors.storage.pauses import PauseRow
 from cronactors.storage.postgres import connecting, migrations
 from cronactors.storage.postgres.migrations import Step
+from cronactors.storage.postgres.session import Session
 from cronactors.storage.postgres.storage import PostgresStorage
+from cronactors.storage.rows import NextTimes
 from tests.postgres.roles import new_role, user_of, with_parameters
 from tests.postgres_server import OwnServer, new_database, shared_server
 from tests.postgres_store import worker_database
 from tests.store_under_test import Names, Put
 
 Connection = psycopg.Connection[tuple[object, ...]]
+
+NOW = migrations.newest()
+NEXT = NOW + 1
 
 _numbers = count(1)
 
@@ -96,7 +102,7 @@ def test_a_missing_schema_is_created_once(url, schema, admin):
     with closing(opened(url, schema)) as storage:
         assert names(storage) == ["a"]
     assert relations(admin, schema) == before
-    assert version(admin, schema) == [(1, 1)]
+    assert version(admin, schema) == [(NOW, 1)]
 
 
 def test_an_empty_schema_that_somebody_has_created_is_filled(url, schema, admin):
@@ -221,12 +227,35 @@ def test_a_newer_schema_is_used_as_far_as_it_allows(url, schema, admin):
     with closing(opened(url, schema)) as storage:
         put(storage, "a")
     assert version(admin, schema) == [(7, 1)]
-    admin.execute(f"UPDATE {schema}.version SET min_reader = 2".encode())
-    with pytest.raises(StoreCorrupt, match="was written by a newer version \\(schema 7, this version knows 1\\)"):
+    admin.execute(f"UPDATE {schema}.version SET min_reader = {NOW + 1}".encode())
+    with pytest.raises(StoreCorrupt, match=f"was written by a newer version \\(schema 7, this version knows {NOW}\\)"):
         opened(url, schema)
 
 
 # Upgrades
+
+
+def test_a_store_of_schema_1_keeps_its_jobs(url, schema, admin, monkeypatch):
+    session = Session(url, schema)
+    with monkeypatch.context() as patch, closing(session):
+        patch.setattr(migrations, "STEPS", migrations.STEPS[:1])
+        session.connect()
+        migrations.migrate(session)
+    admin.execute(
+        f"""INSERT INTO {schema}.jobs (id, user_id, name, schedule, timezone, anchor_at, max_retries, timeout_secs, session_mode,
+  misfire, created_at, rules, description, tags, history, executor_options, prompt)
+ VALUES ('j', '', 'old', '{{"kind": "interval", "every_ms": 1000}}', 'UTC', 0, 0, 1, 'isolated', '{{}}', 0, '', '', '[]', '{{}}', '{{}}', 'p');
+INSERT INTO {schema}.job_state SELECT id, number, 'skip', 0, 0, 0, 5, NULL, NULL, NULL, NULL, 0, NULL FROM {schema}.jobs""".encode()
+    )
+    with closing(opened(url, schema)) as storage:
+        assert storage.begin(write=True)
+        (job,) = storage.jobs(["j"]).values()
+        assert (job.name, job.enabled, job.listed_enabled) == ("old", 0, None)
+        storage.pauses.put([PauseRow("j", 1, 2, None, "")])
+        assert storage.next_times() == NextTimes(None, 2)
+        storage.commit()
+    assert version(admin, schema) == [(NOW, 1)]
+
 
 COLOUR = "ALTER TABLE @jobs ADD COLUMN colour text; CREATE TABLE @colours (name text NOT NULL);"
 
@@ -239,8 +268,7 @@ def next_release(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def add_step(monkeypatch: pytest.MonkeyPatch, script: str = COLOUR, *, min_reader: int = 1) -> None:
-    (first, *_) = migrations.STEPS
-    monkeypatch.setattr(migrations, "STEPS", (first, Step(2, script, min_reader=min_reader)))
+    monkeypatch.setattr(migrations, "STEPS", (*migrations.STEPS[:NOW], Step(NEXT, script, min_reader=min_reader)))
 
 
 @pytest.fixture
@@ -254,7 +282,7 @@ def older(url: str, schema: str) -> Iterator[PostgresStorage]:
 def test_a_new_schema_takes_all_steps(url, schema, admin, next_release):
     opened(url, schema).close()
     assert ("colours", "r", "name") in relations(admin, schema)
-    assert version(admin, schema) == [(2, 1)]
+    assert version(admin, schema) == [(NEXT, 1)]
 
 
 def test_an_older_schema_is_upgraded_while_the_release_before_goes_on(older, url, schema, admin, next_release, caplog):
@@ -263,22 +291,24 @@ def test_an_older_schema_is_upgraded_while_the_release_before_goes_on(older, url
         put(older, "older")
         put(newer, "newer")
         assert names(older) == names(newer) == ["before", "newer", "older"]
-    assert version(admin, schema) == [(2, 1)]
-    assert f"{older.name} was brought from schema 1 to 2" in caplog.text
+    assert version(admin, schema) == [(NEXT, 1)]
+    assert f"{older.name} was brought from schema {NOW} to {NEXT}" in caplog.text
 
 
 def test_the_release_before_does_not_open_what_it_cannot_use(older, url, schema, monkeypatch):
     with monkeypatch.context() as patch:
-        add_step(patch, min_reader=2)
+        add_step(patch, min_reader=NEXT)
         opened(url, schema).close()
-    with pytest.raises(StoreCorrupt, match="schema 2, this version knows 1"):
+    with pytest.raises(StoreCorrupt, match=f"schema {NEXT}, this version knows {NOW}"):
         opened(url, schema)
 
 
 def test_an_older_schema_is_not_upgraded_where_it_is_only_to_be_read(older, url, schema, admin, next_release):
     before = relations(admin, schema)
     remedy = "start this version once as a user who may change it, such as its owner"
-    with pytest.raises(StoreUnavailable, match=f"has schema 1, this version needs 2, and it is only to be read: {remedy}"):
+    with pytest.raises(
+        StoreUnavailable, match=f"has schema {NOW}, this version needs {NEXT}, and it is only to be read: {remedy}"
+    ):
         opened(url, schema, create=False)
     assert relations(admin, schema) == before
 
@@ -288,7 +318,9 @@ def test_who_may_not_upgrade_is_told_what_to_do(older, url, schema, admin, next_
     rights = [f"USAGE ON SCHEMA {schema}", f"SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema}"]
     with new_role(admin, url, *rights) as of_role, pytest.raises(StoreUnavailable) as raised:
         opened(of_role, schema)
-    assert "needs 2, and this user may not change it (must be owner of table jobs): start this version once" in str(raised.value)
+    assert f"needs {NEXT}, and this user may not change it (must be owner of table jobs): start this version once" in str(
+        raised.value
+    )
     assert relations(admin, schema) == before
 
 
@@ -296,7 +328,7 @@ def test_several_processes_upgrade_at_once(older, url, schema, admin, next_relea
     with ThreadPoolExecutor(6) as pool:
         for storage in pool.map(lambda _: patiently(url, schema), range(6)):
             storage.close()
-    assert version(admin, schema) == [(2, 1)]
+    assert version(admin, schema) == [(NEXT, 1)]
     put(older, "a")
 
 
@@ -307,9 +339,9 @@ def test_a_step_that_is_cut_off_changes_nothing(older, url, schema, admin, next_
         with pytest.raises(Contended, match="the connection was lost"):
             opened(url, schema)
     assert relations(admin, schema) == before
-    assert version(admin, schema) == [(1, 1)]
+    assert version(admin, schema) == [(NOW, 1)]
     opened(url, schema).close()
-    assert version(admin, schema) == [(2, 1)]
+    assert version(admin, schema) == [(NEXT, 1)]
 
 
 def test_a_table_that_is_in_use_is_not_waited_for_without_end(older, url, schema, admin, next_release):
@@ -329,10 +361,10 @@ def test_a_table_that_is_in_use_is_not_waited_for_without_end(older, url, schema
         with pytest.raises(Contended, match="55P03"):
             upgrade.result()
     assert relations(admin, schema) == before
-    assert version(admin, schema) == [(1, 1)]
+    assert version(admin, schema) == [(NOW, 1)]
     admin.execute("COMMIT")
     patiently(url, schema).close()
-    assert version(admin, schema) == [(2, 1)]
+    assert version(admin, schema) == [(NEXT, 1)]
 
 
 async def test_opening_tries_an_upgrade_again_until_the_table_is_free(older, url, schema, admin, next_release):
@@ -346,7 +378,7 @@ async def test_opening_tries_an_upgrade_again_until_the_table_is_free(older, url
 
         nursery.start_soon(commit)
         async with open_store(f"{url}&schema={schema}"):
-            assert version(admin, schema) == [(2, 1)]
+            assert version(admin, schema) == [(NEXT, 1)]
 
 
 # Servers that cannot be used

@@ -175,7 +175,7 @@ def test_the_owner_upgrades_and_the_user_has_the_rights_to_what_is_new(url, admi
         script = (
             "CREATE TABLE @colours (id bigint GENERATED ALWAYS AS IDENTITY, name text NOT NULL); CREATE SEQUENCE @colour_ids;"
         )
-        monkeypatch.setattr(migrations, "STEPS", (*migrations.STEPS, Step(2, script, min_reader=1)))
+        monkeypatch.setattr(migrations, "STEPS", (*migrations.STEPS, Step(migrations.newest() + 1, script, min_reader=1)))
         PostgresStorage(owner, schema="cronactors").close()
         with closing(PostgresStorage(of_runner, schema="cronactors")) as storage:
             storage._session.script("INSERT INTO @colours (name) VALUES ('red'); SELECT nextval('@colour_ids')")

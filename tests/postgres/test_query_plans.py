@@ -101,8 +101,11 @@ PLANS: dict[str, list[str]] = {
     "NEXT_TIMES": [  # one step from the end of each index
         "all of job_state_cancelling",
         "all of job_state_due",
+        "all of pauses_end",
         "all of runs_due",
     ],
+    "PAUSES": ["pauses_pkey (job_id)"],
+    "PAUSES_TO_END": ["pauses_end (until_at)"],
     "INSERT_NOTIFICATIONS": ["notifications_line (receiver, job_id)", "sort"],
     "KNOWN_ALERTS": ["notifications_alert (key)"],
     "SETTLE_NOTIFICATIONS": ["notifications_pkey (id)"],
@@ -133,6 +136,7 @@ PLANS: dict[str, list[str]] = {
     "DELETE_REQUESTS": ["run_requests_pkey (job_id, scheduled_at)"],
     "RUN_IDS": ["all of runs_pkey", "all of runs_pkey"],  # one step from either end
     "RUNS_AFTER": ["runs_pkey (id)"],
+    "NEXT_JOB": ["runs_of_job (job_id)"],
     "POSITION": ["runs_of_job (job_id, scheduled_at, manual, attempt)"],
     "OLDEST_RUNS": ["runs_of_job (job_id, scheduled_at)"],
     "PENDING_NOTIFICATIONS": ["notifications_run (run_id)"],
@@ -219,7 +223,18 @@ ANY_ROW = {"HAS_ROWS"}
 # The states of a store
 
 TABLES = [
-    *("jobs", "job_state", "job_tags", "runs", "run_requests", "notifications", "alert_episodes", "run_output", "run_progress")
+    *(
+        "jobs",
+        "job_state",
+        "job_tags",
+        "pauses",
+        "runs",
+        "run_requests",
+        "notifications",
+        "alert_episodes",
+        "run_output",
+        "run_progress",
+    )
 ]
 JOBS = """INSERT INTO @jobs (id, user_id, name, origin, schedule, timezone, anchor_at, max_retries, timeout_secs, session_mode, misfire,
   created_at, rules, description, tags, history, executor_options, prompt)
@@ -246,6 +261,8 @@ def contents(jobs: int) -> list[str]:
  FROM generate_series(1, 100) AS n""",
         f"{NOTIFICATIONS} CASE WHEN n % 100 = 0 THEN 'given_up' ELSE 'delivered' END, 0, NULL, 1 FROM {fifth}",
         f"{NOTIFICATIONS} 'pending', 0, CASE WHEN n <= 1000 THEN 0 END, 1 FROM {tenth}",
+        f"""INSERT INTO @pauses SELECT 'j' || n, n, CASE WHEN n % 2 = 0 THEN n + 9 END, CASE WHEN n % 100 > 0 THEN n + 9 END, ''
+ FROM {tenth}""",
         f"INSERT INTO @run_requests SELECT 'j' || n, n, CASE WHEN n % 2 = 0 THEN 'k' END, NULL FROM {tenth}",
         f"INSERT INTO @alert_episodes SELECT 'j' || n, 'failing', 0, 0, 0 FROM {tenth}",
         f"INSERT INTO @run_output (run_id, start, size, at, text) SELECT n / 10, n % 10, 1, 0, '' FROM {fifth}",

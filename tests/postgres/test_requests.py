@@ -39,7 +39,9 @@ BESIDE_OTHERS = {
 and test_races.py plays it against those that could decide about the same."""
 ALONE = {
     "AdoptOrigin",
-    "CancelAndClaim",
+    "DecideAndClaim",
+    "DeletePiece",
+    "EndPauses",
     "FinishOwnRun",
     "MarkRecomputed",
     "NoteRules",

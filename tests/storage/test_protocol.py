@@ -262,6 +262,7 @@ def test_an_update_writes_every_column_and_leaves_the_order(store: Storage) -> N
         description="d",
         tags='["t"]',
         history='{"days": 1}',
+        listed_enabled=0,
         data="{}",
         prompt="p",
     )

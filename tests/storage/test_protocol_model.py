@@ -8,6 +8,7 @@ from typing import TypeVar
 from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from cronactors.storage.pauses import PauseRow
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import (
     PAUSE,
@@ -90,6 +91,8 @@ REQUESTS = st.builds(
     RunRequestRow, st.sampled_from("ab"), st.integers(0, 2), st.sampled_from([None, "k", "l"]), st.sampled_from([None, "1"])
 )
 
+PAUSES = st.builds(PauseRow, JOB_IDS, TIMES, st.none() | TIMES, st.none() | TIMES, st.sampled_from(["", "n"]))
+
 PLAIN_FINISHES = st.builds(PlainFinish, RUN_IDS, TIMES, st.sampled_from(["", "s"]), TEXTS, JOB_IDS, st.none() | TIMES)
 
 
@@ -111,6 +114,8 @@ def everything(storage: Storage) -> object:
         [storage.run_requests.of_moment(job_id, at=at) for job_id in "ab" for at in range(3)],
         [storage.run_requests.of_key(job_id, key=key) for job_id in "ab" for key in "kl"],
         [storage.run_requests.last_run(job_id, at=at) for job_id in "ab" for at in range(3)],
+        storage.pauses.of("abcd"),
+        [sorted(storage.pauses.to_end(now=now, limit=9)) for now in (0, 5)],
         [sorted(storage.jobs_of_origin(origin), key=lambda row: row.id) for origin in ("file", "")],
         every_run,
         [storage.list_runs(job_id=job_id, before=None, limit=99) for job_id in "abcd"],
@@ -122,7 +127,7 @@ def everything(storage: Storage) -> object:
         sorted(due, key=queue_order),
         [[entry.due_at for entry in storage.due(now=now, limit=limit)] for now in (0, 3) for limit in (0, 1, 2)],
         [[entry.due_at for entry in storage.due(now=now, limit=limit, only_runs=True)] for now in (0, 3) for limit in (0, 1, 2)],
-        storage.next_times().due,
+        storage.next_times(),
         sorted(storage.owners(), key=lambda row: row.id),
     )
 
@@ -187,6 +192,11 @@ class TwoStorages(RuleBasedStateMachine):
     @rule(rows=many(REQUESTS))
     def delete_requests(self, rows: list[RunRequestRow]) -> None:
         self.both(lambda storage: storage.run_requests.delete([row[:2] for row in rows]))
+
+    @rule(rows=many(PAUSES))
+    def put_pauses(self, rows: list[PauseRow]) -> None:
+        known = {job.id for _, job in self.fake.list_jobs(after=0, limit=99, user_id=None)}
+        self.both(lambda storage: storage.pauses.put([row for row in rows if row.job_id in known]))
 
     @rule(rows=many(jobs()))
     def insert_jobs(self, rows: list[JobRow]) -> None:

@@ -141,3 +141,13 @@ def test_all_that_a_file_holds_of_a_run_goes_with_it(path: str) -> None:
             db.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in ("run_output", "run_progress", "run_requests")
         ]
         assert counts == [2, 1, 1]
+
+
+def test_jobs_with_runs_follow_each_other_each_once(store: Storage) -> None:
+    assert store.pruning.next_job("") is None
+    for job_id, at in [("b", 1), ("a", 1), ("b", 2), ("c", 1)]:
+        add_run(store, job_id=job_id, scheduled_at=at * 1_000)
+    found = [""]
+    while (following := store.pruning.next_job(found[-1])) is not None:
+        found.append(following)
+    assert found == ["", "a", "b", "c"]

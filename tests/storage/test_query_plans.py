@@ -11,6 +11,7 @@ import pytest
 from cronactors.storage import (
     sqlite_history,
     sqlite_notifications,
+    sqlite_pauses,
     sqlite_pruning,
     sqlite_run_output,
     sqlite_run_requests,
@@ -20,7 +21,15 @@ from cronactors.storage.connection import connect
 from cronactors.storage.file_state import MEMORY
 from cronactors.storage.row_statement import WIDTHS, RowStatement
 
-HOMES = [statements, sqlite_history, sqlite_notifications, sqlite_pruning, sqlite_run_output, sqlite_run_requests]
+HOMES = [
+    statements,
+    sqlite_history,
+    sqlite_notifications,
+    sqlite_pauses,
+    sqlite_pruning,
+    sqlite_run_output,
+    sqlite_run_requests,
+]
 ALL = {
     name: value
     for home in HOMES
@@ -61,11 +70,16 @@ SCANS = {
     "COUNT_PENDING": ["SCAN notifications USING INDEX notifications_line", "SCAN (subquery-1)"],  # no further than its limit
 }
 SEARCHES = {
-    "UPDATE_JOB": ["jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)"],
+    "UPDATE_JOB": [  # SQLite looks for what refers to the id
+        "jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)",
+        "pauses USING PRIMARY KEY (job_id=?)",
+        "pauses USING PRIMARY KEY (job_id=?)",
+    ],
     "UPDATE_JOB_STATE": ["jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)"],
     "HOLD_JOB": ["jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)"],
     "DELETE_JOB": [
         "jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)",
+        "pauses USING PRIMARY KEY (job_id=?)",
         "job_tags USING INDEX job_tags_of_job (number=?)",
         "job_specs USING INTEGER PRIMARY KEY (rowid=?)",
     ],
@@ -106,7 +120,11 @@ SEARCHES = {
         "jobs USING INDEX jobs_due (next_run_at>?)",
         "runs USING INDEX runs_queue (waits_for=?)",
         "jobs USING INDEX jobs_cancelling (next_run_at>?)",
+        "pauses USING INDEX pauses_end (until_at>?)",
     ],
+    "PAUSES": ["pauses USING PRIMARY KEY (job_id=?)"],
+    "PAUSES_TO_END": ["pauses USING INDEX pauses_end (until_at<?)"],
+    "PUT_PAUSE": [],
     "RUN_IDS_FROM": ["runs USING INTEGER PRIMARY KEY (rowid>?)"],
     "START_PENDING_RUN": ["runs USING INTEGER PRIMARY KEY (rowid=?)"],
     "SET_WAITS_FOR": ["runs USING INTEGER PRIMARY KEY (rowid=?)"],
@@ -158,6 +176,7 @@ SEARCHES = {
     "SMALLEST_RUN": ["runs"],  # a step from either end of the table
     "GREATEST_RUN": ["runs"],
     "RUNS_AFTER": ["runs USING INTEGER PRIMARY KEY (rowid>?)"],
+    "NEXT_JOB": ["runs USING INDEX runs_of_job (job_id>?)"],
     "POSITION": ["runs USING INDEX runs_of_job (job_id=? AND (scheduled_at,manual,attempt)<(?,?,?))"],
     "OLDEST_RUNS": ["runs USING INDEX runs_of_job (job_id=? AND scheduled_at>? AND scheduled_at<?)"],
     "PENDING_NOTIFICATIONS": ["notifications USING INDEX notifications_run (run_id=?)"],

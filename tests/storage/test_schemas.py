@@ -97,10 +97,32 @@ def test_schema_3_changes_no_value_of_schema_2(tmp_path: Path) -> None:
     connect(str(file), create=False).close()
     assert values() == before
     assert rows(file, "SELECT DISTINCT result_data FROM runs") == [(None,)]
-    assert rows(file, "SELECT DISTINCT consecutive_failures, pruned_until, paused_until, pause_note FROM jobs") == [
-        (0, None, None, None)
-    ]
+    assert rows(file, "SELECT DISTINCT consecutive_failures, pruned_until FROM jobs") == [(0, None)]
     assert rows(file, "SELECT DISTINCT description, tags, history, data FROM job_specs") == [("", "[]", "{}", None)]
+
+
+def test_schema_4_changes_no_value_of_schema_3(tmp_path: Path) -> None:
+    file = tmp_path / "agent.db"
+    shutil.copyfile(FIXTURES / "schema-3.sqlite", file)
+    tables = [name for (name,) in rows(file, "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'")]
+    columns = {
+        table: ", ".join(
+            f'"{name}"'
+            for (name,) in rows(file, f"SELECT name FROM pragma_table_info('{table}')")
+            if name not in ("paused_until", "pause_note")
+        )
+        for table in tables
+    }
+
+    def values() -> dict[str, list[tuple[object, ...]]]:
+        return {table: rows(file, f"SELECT {names} FROM {table}") for table, names in columns.items()}
+
+    before = values()
+    assert {table for table in tables if before[table]} >= {"jobs", "job_specs", "job_tags", "runs", "run_requests", "origins"}
+    connect(str(file), create=False).close()
+    assert values() == before
+    assert rows(file, "SELECT DISTINCT listed_enabled FROM job_specs") == [(None,)]
+    assert rows(file, "SELECT * FROM pauses") == []
 
 
 async def test_an_upgraded_file_works_as_any_other(old: Path) -> None:

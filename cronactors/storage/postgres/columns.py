@@ -27,6 +27,7 @@ _INTEGERS = frozenset(
         "last_run_at",
         "consecutive_failures",
         "pruned_until",
+        "listed_enabled",
         "anchor_at",
         "max_retries",
         "delay_ms",

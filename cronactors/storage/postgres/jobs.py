@@ -89,13 +89,15 @@ JOBS_TO_CANCEL = f"SELECT id FROM @job_state WHERE {_TO_CANCEL} AND next_run_at 
 NEXT_TIMES = f"""SELECT least(
  (SELECT min(next_run_at) FROM @job_state WHERE enabled = 1 AND held_by IS NULL AND next_run_at IS NOT NULL),
  (SELECT min(ready_at) FROM @runs WHERE status = 'pending' AND waits_for IS NULL)),
- (SELECT min(next_run_at) FROM @job_state WHERE {_TO_CANCEL} AND next_run_at IS NOT NULL)"""
+ least(
+ (SELECT min(next_run_at) FROM @job_state WHERE {_TO_CANCEL} AND next_run_at IS NOT NULL),
+ (SELECT min(until_at) FROM @pauses WHERE resumed_at IS NULL AND until_at IS NOT NULL))"""
 
 
 def next_times_of(row: Row) -> NextTimes:
     """Return the times that `NEXT_TIMES` has read."""
-    due, cancelling = row
-    return NextTimes(None if due is None else integer(due), None if cancelling is None else integer(cancelling))
+    due, slotless = row
+    return NextTimes(None if due is None else integer(due), None if slotless is None else integer(slotless))
 
 
 _SPEC_OF: Final = [JobRow._fields.index(name) for name in JOB_COLUMNS]
@@ -221,7 +223,7 @@ class PostgresJobs(Execution):
         return list(map(OverdueMoment._make, self._fetch(OVERDUE, [at, number, until, limit])))
 
     def next_times(self) -> NextTimes:
-        """Return the next times of the queue and of `jobs_to_cancel`."""
+        """Return the next times of the queue, and of `jobs_to_cancel` and `pauses`."""
         return next_times_of(self._fetch(NEXT_TIMES)[0])
 
     def jobs_to_cancel(self, *, now: Millis, limit: int) -> list[str]:

@@ -53,7 +53,10 @@ def _script(name: str) -> str:
     return files("cronactors.storage.postgres").joinpath(name).read_text(encoding="utf-8")
 
 
-STEPS: tuple[Step, ...] = (Step(1, _script("schema_1.sql"), min_reader=1),)
+STEPS: tuple[Step, ...] = (
+    Step(1, _script("schema_1.sql"), min_reader=1),
+    Step(2, _script("schema_2.sql"), min_reader=1),
+)
 
 
 def newest() -> int:

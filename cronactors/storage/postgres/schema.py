@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from cronactors.errors import StoreCorrupt, StoreUnavailable
+from cronactors.storage.pauses import PauseRow
 from cronactors.storage.postgres import migrations
 from cronactors.storage.postgres.columns import JOB_COLUMNS, STATE_COLUMNS
 from cronactors.storage.postgres.session import Session
@@ -19,6 +20,7 @@ _COLUMNS = {
     "meta": ("key", "value"),
     "origins": ("name", "file"),
     "job_tags": ("tag", "number"),
+    "pauses": PauseRow._fields,
     "server_life": ("life",),
 }
 _EXISTING = """SELECT relname::text, attname::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace

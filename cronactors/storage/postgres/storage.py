@@ -24,6 +24,7 @@ from cronactors.storage.postgres.history import PostgresHistory
 from cronactors.storage.postgres.jobs import NEXT_TIMES, next_times_of
 from cronactors.storage.postgres.listener import Listener
 from cronactors.storage.postgres.notifications import PostgresNotifications
+from cronactors.storage.postgres.pauses import PostgresPauses
 from cronactors.storage.postgres.pruning import PostgresPruning
 from cronactors.storage.postgres.run_output import PostgresOutput
 from cronactors.storage.postgres.run_requests import PostgresRunRequests
@@ -114,6 +115,7 @@ class PostgresStorage(PostgresRuns):
         self.pruning = PostgresPruning(session)
         self.output = PostgresOutput(session)
         self.run_requests = PostgresRunRequests(session)
+        self.pauses = PostgresPauses(session)
         self.notifications = PostgresNotifications(session)
         self.wall = session.clock
         try:
