@@ -23,7 +23,8 @@ def shorten(value: object) -> str:
 def one_line(text: str, limit: int = MAX_MESSAGE) -> str:
     """Put text on one printable line of at most ``limit`` characters, for messages and logs."""
     head = " ".join(text[: 2 * limit].split())
-    head = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in head)
+    if not head.isprintable():
+        head = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in head)
     return head if len(head) <= limit and len(text) <= 2 * limit else head[: limit - 1] + "…"
 
 

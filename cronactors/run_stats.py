@@ -33,10 +33,14 @@ class RunStats:
         by_status: How many have each status; a status that none has is 0.
         by_cause: How many have each cause; a cause that none has is 0.
         duration_p50: Median of the time (s) from start to end, of the runs that started and have ended, whatever their outcome.
+        duration_p95: Its 95th percentile (s).
         duration_p99: Its 99th percentile (s).
+        duration_max: The longest (s).
         lateness_p50: Median of the time (s) from the moment to the start, of the first attempts that have started. For a run that a
             user requested, it counts from the request.
+        lateness_p95: Its 95th percentile (s).
         lateness_p99: Its 99th percentile (s).
+        lateness_max: The longest (s).
     """
 
     runs: int
@@ -45,9 +49,13 @@ class RunStats:
     by_status: Mapping[RunStatus, int]
     by_cause: Mapping[Cause, int]
     duration_p50: float | None
+    duration_p95: float | None
     duration_p99: float | None
+    duration_max: float | None
     lateness_p50: float | None
+    lateness_p95: float | None
     lateness_p99: float | None
+    lateness_max: float | None
 
 
 def percentile(ordered: Sequence[Millis], percent: int) -> float | None:
@@ -71,7 +79,11 @@ def stats_of(figures: Sequence[RunFigures], *, complete: bool) -> RunStats:
         by_status=MappingProxyType({status: statuses[status] for status in RunStatus}),
         by_cause=MappingProxyType({cause: causes[cause] for cause in Cause}),
         duration_p50=percentile(durations, 50),
+        duration_p95=percentile(durations, 95),
         duration_p99=percentile(durations, 99),
+        duration_max=percentile(durations, 100),
         lateness_p50=percentile(lateness, 50),
+        lateness_p95=percentile(lateness, 95),
         lateness_p99=percentile(lateness, 99),
+        lateness_max=percentile(lateness, 100),
     )

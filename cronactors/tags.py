@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from itertools import islice
 from typing import Final
 
@@ -48,7 +49,13 @@ def check_tags(field: str, value: object) -> tuple[str, ...]:
 
 def convert_tags(value: Iterable[str]) -> tuple[str, ...]:
     """Convert and check the field ``tags``."""
-    return () if type(value) is tuple and not value else check_tags("tags", value)
+    return _check_tuple(value) if type(value) is tuple and {*map(type, value)} <= {str} else check_tags("tags", value)
+
+
+@lru_cache(maxsize=256)
+def _check_tuple(tags: tuple[str, ...]) -> tuple[str, ...]:
+    """Check tags as `check_tags` does: few jobs have tags that no other has."""
+    return check_tags("tags", tags)
 
 
 def tags_to_column(tags: tuple[str, ...]) -> str:
@@ -56,6 +63,7 @@ def tags_to_column(tags: tuple[str, ...]) -> str:
     return json.dumps(tags, separators=(",", ":")) if tags else NO_TAGS
 
 
+@lru_cache(maxsize=256)
 def tags_from_column(text: str) -> tuple[str, ...]:
     """Read tags from their column.
 

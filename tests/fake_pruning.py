@@ -45,6 +45,9 @@ class FakePruning:
             for run in runs[:limit]
         ]
 
+    def next_job(self, job_id: str) -> str | None:
+        return min((run.job_id for run in self._seen().runs.values() if run.job_id > job_id), default=None)
+
     def _of_job(self, job_id: str) -> list[RunRow]:
         return sorted((run for run in self._seen().runs.values() if run.job_id == job_id), key=_place)
 

@@ -253,7 +253,7 @@ async def test_figures_about_a_job_a_tag_and_everything(virtual_clock: VirtualCl
         assert everything.by_status == {**dict.fromkeys(RunStatus, 0), RunStatus.SUCCESS: 4, RunStatus.FAILED: 10}
         assert (everything.duration_p50, everything.duration_p99) == (2.0, 10.0)
         none = await store.run_stats(since=at(100))
-        assert (none.runs, none.complete, none.oldest, none.duration_p50, none.lateness_p99) == (0, True, None, None, None)
+        assert (none.runs, none.complete, none.oldest, none.duration_p50, none.lateness_max) == (0, True, None, None, None)
 
 
 async def test_figures_are_about_the_newest_10_000_and_say_so(virtual_clock: VirtualClock) -> None:
@@ -266,8 +266,8 @@ async def test_figures_are_about_the_newest_10_000_and_say_so(virtual_clock: Vir
         change(store, lambda storage: storage.insert_runs(rows[10_000:]))
         for stats in (await store.run_stats("j"), await store.run_stats()):
             assert (stats.runs, stats.complete, stats.by_status[RunStatus.SUCCESS]) == (10_000, False, 10_000)
-            assert (stats.duration_p50, stats.duration_p99) == (5.0, 9.9)
-            assert (stats.lateness_p50, stats.lateness_p99) == (0.5, 0.5)
+            assert (stats.duration_p50, stats.duration_p95, stats.duration_p99, stats.duration_max) == (5.0, 9.5, 9.9, 10.0)
+            assert (stats.lateness_p50, stats.lateness_p95, stats.lateness_p99, stats.lateness_max) == (0.5, 0.5, 0.5, 0.5)
 
 
 def test_a_percentile_is_one_of_the_values() -> None:
@@ -285,8 +285,8 @@ def test_lateness_is_that_of_first_attempts_and_duration_that_of_ended_runs() ->
         RunFigures("odd", "odd", 1, scheduled_at=0, started_at=None, completed_at=None),
     ]
     stats = stats_of(figures, complete=True)
-    assert (stats.lateness_p50, stats.lateness_p99) == (1.0, 3.0)
-    assert (stats.duration_p50, stats.duration_p99) == (1.0, 2.0)
+    assert (stats.lateness_p50, stats.lateness_p95, stats.lateness_p99, stats.lateness_max) == (1.0, 3.0, 3.0, 3.0)
+    assert (stats.duration_p50, stats.duration_p95, stats.duration_p99, stats.duration_max) == (1.0, 2.0, 2.0, 2.0)
     assert sum(stats.by_status.values()) == 4
 
 

@@ -6,15 +6,15 @@ import shutil
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from cronactors.actors.user_requests import ListOrigins
-from cronactors.cli.amounts import count, size
-from cronactors.cli.living import lives_here, living, span
+from cronactors.cli.amounts import count, size, span
+from cronactors.cli.living import lives_here, living
 from cronactors.errors import one_line
-from cronactors.instants import DAY, Millis, iso_utc
+from cronactors.instants import DAY, LATEST, Millis, iso_utc
 from cronactors.ledger.alert_texts import FIRST_FAILURES
 from cronactors.ledger.owners import receivers_of
 from cronactors.ledger.totals import SEEN_WITHIN
@@ -28,6 +28,9 @@ from cronactors.storage.protocol import Storage
 from cronactors.storage.read_only import FileFigures
 from cronactors.storage.rows import JobRow, OwnerRow, RunRow
 from cronactors.storage.schema import SCHEMA_VERSION
+
+if TYPE_CHECKING:
+    from cronactors.storage.postgres.figures import ServerFigures
 
 LATE: Final[Millis] = 60_000
 """How late (ms) a moment or a run may be before that is a warning."""
@@ -93,7 +96,7 @@ def check_store(storage: Storage, this_process: ProcessIdentity, *, file: str | 
     now, owners = storage.now(), storage.owners()
     alive, jobs = living(owners, this_process, now), _read_jobs(storage)
     return [
-        _check_scheduler(owners, alive, jobs, this_process, now),
+        _check_scheduler(storage, alive, jobs, this_process, now),
         _check_overdue(storage, now),
         _check_running(storage, alive, now),
         _check_waiting(storage, jobs, now),
@@ -128,7 +131,7 @@ def _read_jobs(storage: Storage) -> Jobs:
 
 
 def _check_scheduler(
-    owners: Sequence[OwnerRow], alive: Sequence[OwnerRow], jobs: Jobs, this_process: ProcessIdentity, now: Millis
+    storage: Storage, alive: Sequence[OwnerRow], jobs: Jobs, this_process: ProcessIdentity, now: Millis
 ) -> Check:
     figures: dict[str, object] = {"alive": len(alive), "jobs": jobs.count}
     if alive:
@@ -138,11 +141,22 @@ def _check_scheduler(
         if last.heartbeat_at <= now - SEEN_WITHIN:
             return Check("scheduler", Level.WARNING, f"it is alive, but blocked or stopped: {seen}", figures)
         return Check("scheduler", Level.OK, f"{count(len(alive), 'scheduler')} alive ({seen})", figures)
-    latest = max((row.heartbeat_at for row in owners), default=None)
+    latest = max((row.heartbeat_at for row in storage.owners()), default=None)
     seen = "" if latest is None else f"; the last one was seen {span(now - latest)} ago"
-    if not jobs.enabled:
-        return Check("scheduler", Level.OK, f"none is alive, and no job has a next moment{seen}", figures)
-    return Check("scheduler", Level.CRITICAL, f"none is alive, and {count(jobs.enabled, 'job')} will not run{seen}", figures)
+    waiting = _waiting_for_a_scheduler(storage, jobs)
+    if not waiting:
+        return Check("scheduler", Level.OK, f"none is alive, and nothing waits for one{seen}", figures)
+    return Check("scheduler", Level.CRITICAL, f"none is alive, and {waiting} for one{seen}", figures)
+
+
+def _waiting_for_a_scheduler(storage: Storage, jobs: Jobs) -> str:
+    """Count the jobs that have a next moment or a pause that ends, and the runs that may start; "" if there is none."""
+    pauses = storage.pauses.to_end(now=LATEST, limit=MOST)
+    paused = storage.read_jobs([pause.job_id for pause in pauses]).values() if pauses else ()
+    waiting_jobs = jobs.enabled + sum(not job.enabled for job in paused)
+    runs = len(storage.due(now=LATEST, limit=MOST, only_runs=True))
+    parts = [*([count(waiting_jobs, "job")] if waiting_jobs else []), *([count(runs, "run", most=MOST)] if runs else [])]
+    return f"{' and '.join(parts)} {'waits' if waiting_jobs + runs == 1 else 'wait'}" if parts else ""
 
 
 def _check_overdue(storage: Storage, now: Millis) -> Check:
@@ -272,7 +286,7 @@ def _check_clock(storage: Storage, owners: Iterable[OwnerRow], now: Millis) -> C
     return Check("clock", Level.WARNING, text, figures)
 
 
-# The file itself
+# The file or the tables themselves
 
 
 def check_file_figures(figures: FileFigures, path: str) -> list[Check]:
@@ -288,6 +302,16 @@ def check_file_figures(figures: FileFigures, path: str) -> list[Check]:
         return checks
     level = Level.CRITICAL if room < _NO_DISK else Level.WARNING if room < _LITTLE_DISK else Level.OK
     return [*checks, Check("disk", level, f"{size(room)} free", {"free": room})]
+
+
+def check_server_figures(figures: ServerFigures) -> Check:
+    """Show the size of a store on a server. Nothing is known of its disk."""
+    largest = max(figures.tables, key=lambda name: figures.tables[name])
+    text = (
+        f"schema {figures.schema} on PostgreSQL {figures.server.split()[0]}, {size(figures.size)} in {count(len(figures.tables), 'table')};"
+        f" the largest is {largest} with {size(figures.tables[largest])}"
+    )
+    return Check("server", Level.OK, text, attrs.asdict(figures))
 
 
 def older_schema(figures: FileFigures) -> Check:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from cronactors.config_file import load_config
 from cronactors.settings import CronConfig
 from cronactors.storage.postgres.address import DEFAULT_SCHEMA, is_postgres, refuse_password, with_schema
 
@@ -36,15 +35,29 @@ def find_database(db: str | None, config: str | None, *, option: str = "--db") -
     """
     if db is not None:  # an empty path is refused when it is opened
         return _without_password(db, option)
-    if config is not None:
-        return database_of(load_config(config))
-    if found := os.environ.get(DATABASE_VARIABLE):
+    found = os.environ.get(DATABASE_VARIABLE)
+    if config is None and found:
         return found
-    if Path(DEFAULT_FILE).exists():
-        return database_of(load_config(DEFAULT_FILE))
+    if config is not None or Path(DEFAULT_FILE).exists():
+        from cronactors.config_file import load_config
+
+        return database_of(load_config(DEFAULT_FILE if config is None else config))
     raise click.UsageError(
         f"no database: give --db or --config, set {DATABASE_VARIABLE}, or change to a folder with an {DEFAULT_FILE}"
     )
+
+
+def config_of(db: str | None, config: str | None) -> CronConfig | None:
+    """Read the agent.toml that names the database: that of ``--config``, or ``./agent.toml``; None: none does.
+
+    Raises:
+        CronError: The file is refused.
+    """
+    if config is None and (db is not None or os.environ.get(DATABASE_VARIABLE) or not Path(DEFAULT_FILE).exists()):
+        return None
+    from cronactors.config_file import load_config
+
+    return load_config(DEFAULT_FILE if config is None else config)
 
 
 def database_of(config: CronConfig, db: str | None = None) -> str:

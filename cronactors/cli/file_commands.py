@@ -1,11 +1,13 @@
-"""The commands on whole files: ``import-crontab``, ``export`` and ``backup``. Each imports what it needs when it runs."""
+"""The commands on whole files: ``import-crontab``, ``export``, ``backup`` and ``prune``. Each imports what it needs when it runs."""
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import click
 
-from cronactors.cli.database import find_database
-from cronactors.cli.options import config_option, database_options, db_option, decode
+from cronactors.cli.database import config_of, find_database
+from cronactors.cli.options import Duration, config_option, database_options, db_option, decode
 
 
 @click.command("import-crontab")
@@ -36,14 +38,15 @@ def import_crontab(file: str | None, *, system: bool, run_as: str | None, zone: 
     "--executor",
     metavar="NAME",
     callback=decode,
-    help="The executor that the file names. Default: the one in the agent.toml that names the database; or shell if a job has the option shell.",
+    help="The executor that the file names. Default: the one in the agent.toml that names the database; or shell if a job has the option "
+    "shell.",
 )
 @db_option
 @config_option
 def export(*, output: str, user: str | None, executor: str | None, db: str | None, config: str | None) -> None:
     """Print the jobs of a database as an agent.toml.
 
-    A comment marks paused jobs, which a file cannot express.
+    A paused job has `enabled = false`.
 
     Exit status: 0 all jobs are printed; 1 some are left out, each with a line on standard error, or an error.
     """
@@ -67,4 +70,31 @@ def backup(file: str, *, db: str | None, config: str | None, as_json: bool) -> N
     back_up_file(find_database(db, config), file, as_json=as_json)
 
 
-COMMANDS = (import_crontab, export, backup)
+@click.command()
+@click.option("--older-than", type=Duration(), metavar="TIME", help="Delete runs that finished so long ago, such as 90d.")
+@click.option("--keep-last", type=click.IntRange(min=0), metavar="NUMBER", help="How many runs of each job stay, however old.")
+@click.option("--dry-run", is_flag=True, help="Only count the runs that would be deleted.")
+@click.option("--yes", is_flag=True, help="Do not ask for a confirmation.")
+@database_options
+def prune(
+    *,
+    older_than: timedelta | None,
+    keep_last: int | None,
+    dry_run: bool,
+    yes: bool,
+    db: str | None,
+    config: str | None,
+    as_json: bool,
+) -> None:
+    """Delete old runs from the history.
+
+    A running scheduler does so by itself. The limits are those of the agent.toml that names the database, else 90 days, 100,000 runs of
+    each job, and the last 100 stay. Jobs with a history of their own go by their own limits, also if these options are given.
+    """
+    from cronactors.cli.prune import limits_of, prune_history
+
+    limits = limits_of(config_of(db, config), older_than, keep_last)
+    prune_history(find_database(db, config), limits, dry_run=dry_run, yes=yes, as_json=as_json)
+
+
+COMMANDS = (import_crontab, export, backup, prune)

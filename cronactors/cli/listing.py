@@ -5,22 +5,23 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import TypeAlias
+from operator import attrgetter
+from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
 import trio
 
 from cronactors import open_store
 from cronactors.cli import describe
-from cronactors.cli.run_query import RunQuery, find_subject, read_runs
-from cronactors.cli.stdout import print_json, print_line, printable
+from cronactors.cli.stdout import JsonValue, json_value, print_json, print_line, printable
 from cronactors.cli.tables import Cell, print_table, text_width
 from cronactors.errors import one_line
-from cronactors.model import ALL, CronJob, CronRun, RunStatus
+from cronactors.model import ALL, CronJob, CronRun, Overlap, RunStatus, SessionMode
 from cronactors.schedules.schedule_json import schedule_to_dict
 
-_JsonValue: TypeAlias = str | int | float | bool | list[str] | dict[str, object] | None
+if TYPE_CHECKING:
+    from cronactors.cli.run_query import RunQuery
+
 Column: TypeAlias = tuple[str, list[Cell]]
 """The heading of a column, and its cells."""
 
@@ -32,6 +33,15 @@ _LEAST_RESULT = 10
 """How many columns the narrow table leaves for the result, at least, if it can."""
 _NARROW_NAME = 16
 """How many columns a name takes in the narrow table, at most."""
+_FIELDS_OF_JOB = [
+    field.name
+    for field in attrs.fields(CronJob)
+    if field.name not in ("schedule", "misfire", "executor_options", "_data", "tags")
+]
+"""The fields of a job that are the same in JSON. The options and the data may hold a secret."""
+_VALUES_OF_JOB = attrgetter(*_FIELDS_OF_JOB)
+_PLAIN = frozenset({str, int, float, bool, type(None), SessionMode, Overlap})
+"""Types of values that `json_value` returns as they are: most fields of most jobs."""
 
 
 def list_jobs(database: str, *, as_json: bool) -> None:
@@ -55,26 +65,35 @@ async def _read_jobs(database: str) -> list[CronJob]:
 def list_history(database: str, query: RunQuery, *, as_json: bool) -> None:
     """Print runs, newest first: of one job, in its zone; or of all jobs, in UTC.
 
-    Of a job that was removed it prints those of the jobs whose name is found among the last thousand runs of all jobs.
+    Of a job that was removed it prints the runs that are left, and when it was removed; see `find_job_or_removed`. So it does if the job
+    was added again and has no run to print.
 
     Raises:
-        JobNotFound: There is no such job, and no run of one; or several users have one.
+        JobNotFound: There is no such job, and no run of one; or several users have or had one.
         CronError: The database cannot be read.
     """
+    from cronactors.cli.removed import find_predecessor
+    from cronactors.cli.run_query import Subject, find_subject, read_runs
 
-    async def read() -> tuple[str, bool, list[CronRun]]:
+    async def read() -> tuple[Subject, list[CronRun]]:
         async with open_store(database, create=False) as store:
             subject = await find_subject(store, query)
-            return subject.zone, query.name is None, await read_runs(store, query, subject)
+            runs = await read_runs(store, query, subject)
+            if not runs and subject.job is not None and (earlier := await find_predecessor(store, subject.job)) is not None:
+                subject = Subject(None, earlier.job_ids, earlier)
+                runs = await read_runs(store, query, subject)
+            return subject, runs
 
-    zone, every_job, runs = trio.run(read)
+    subject, runs = trio.run(read)
     if as_json:
         print_json([run_as_json(run) for run in runs])
     elif runs:
-        print_run_table(zone, runs, jobs=every_job)
+        print_run_table(subject.zone, runs, jobs=query.name is None)
     else:
         of_job = "" if query.name is None else f" of {one_line(query.name, 60)}"
         print_line(f"no runs{of_job} match" if query.filtered else f"no runs{of_job} yet")
+    if subject.removed is not None and not as_json:
+        print_line(subject.removed.sentences())
 
 
 def print_jobs(jobs: Sequence[CronJob]) -> None:
@@ -89,7 +108,7 @@ def print_jobs(jobs: Sequence[CronJob]) -> None:
             job.timezone,
             describe.local_time(describe.next_time(job), job.timezone),
             describe.local_time(job.last_run_at, job.timezone),
-            describe.state(job),
+            describe.state(job) if job.pause is None else f"{describe.state(job)}{describe.until(job)}",
             describe.first_line(job.last_error, 80),
             *([one_line(", ".join(job.tags), 60)] if tags else []),
         ]
@@ -106,7 +125,7 @@ def print_jobs(jobs: Sequence[CronJob]) -> None:
         "last error",
         *(["tags"] if tags else []),
     ]
-    print_table(columns, [list(map(Cell, row)) for row in rows])
+    print_table(columns, rows)
     print_line("no jobs" if not jobs else f"{len(jobs):,} jobs" if len(jobs) > 1 else "1 job")
 
 
@@ -130,11 +149,9 @@ def print_run_table(zone: str, runs: Sequence[CronRun], *, jobs: bool) -> None:
     if width is not None and width < _FULL_WIDTH:
         _print_narrow(zone, runs, names, width)
         return
-    # In a pipe the table of one job has no ids: scripts read it by its columns, and --json has them.
-    ids = [("run", [Cell(run.id) for run in runs])] if jobs or width is not None else []
     _print_columns(
         [
-            *ids,
+            ("run", [Cell(run.id) for run in runs]),
             *names,
             ("started", [Cell(describe.local_time(run.started_at, zone)) for run in runs]),
             ("for the moment", [Cell(describe.local_time(run.scheduled_at, zone)) for run in runs]),
@@ -218,23 +235,17 @@ def cut_to(text: str, width: int) -> str:
     return f"{shown}{mark}"
 
 
-def job_as_json(job: CronJob) -> dict[str, _JsonValue]:
+def job_as_json(job: CronJob) -> dict[str, object]:
     """Convert a job to values of JSON, without its executor options and its data, which may hold a secret."""
-    left_out = ("schedule", "misfire", "executor_options", "_data", "tags", "history")
-    fields = {key: json_value(value) for key, value in attrs.asdict(job, recurse=False).items() if key not in left_out}
-    history = None if job.history is None else attrs.asdict(job.history)
-    return {**fields, "history": history, "tags": list(job.tags), "schedule": dict(schedule_to_dict(job.schedule))}
+    shown: dict[str, object] = dict(zip(_FIELDS_OF_JOB, _VALUES_OF_JOB(job), strict=True))
+    for name, value in shown.items():
+        if type(value) not in _PLAIN:
+            shown[name] = json_value(value)
+    shown["tags"] = list(job.tags)
+    shown["schedule"] = schedule_to_dict(job.schedule)
+    return shown
 
 
-def run_as_json(run: CronRun) -> dict[str, _JsonValue]:
+def run_as_json(run: CronRun) -> dict[str, JsonValue]:
     """Convert a run to values of JSON, without the data of its result, which may hold a secret."""
     return {key: json_value(value) for key, value in attrs.asdict(run, recurse=False).items() if key != "_result_data"}
-
-
-def json_value(value: object) -> _JsonValue:
-    """Convert a value to one of JSON: a time in UTC, any other object as its text."""
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    if value is None or isinstance(value, str | int | float):
-        return value
-    return str(value)

@@ -6,16 +6,12 @@ from datetime import datetime
 
 import attrs
 
-from cronactors.cli.find import find_job
+from cronactors.cli.removed import RemovedJob, find_job_or_removed
 from cronactors.cli.times import parse_time
-from cronactors.errors import JobNotFound
 from cronactors.model import ALL, AllUsers, Cause, CronJob, CronRun, RunStatus, Trigger
 from cronactors.schedules.zones import is_zone
 from cronactors.store import CronStore
 from cronactors.wallclock import now
-
-OLD_RUNS = 1_000
-"""Among how many runs, the newest, a job that was removed is looked for."""
 
 
 @attrs.frozen(kw_only=True)
@@ -74,10 +70,12 @@ class Subject:
     Attributes:
         job: The job; None: all jobs, or one that was removed.
         job_ids: The job; or those that had its name, if it was removed. None: all jobs.
+        removed: The job, if it was removed.
     """
 
     job: CronJob | None = None
     job_ids: tuple[str, ...] | None = None
+    removed: RemovedJob | None = None
 
     @property
     def zone(self) -> str:
@@ -86,24 +84,17 @@ class Subject:
 
 
 async def find_subject(store: CronStore, query: RunQuery) -> Subject:
-    """Find the job of a query, also one that was removed and has a run among the last thousand of all jobs.
+    """Find the job of a query, also one that was removed and has a run among the newest ones.
 
     Raises:
-        JobNotFound: There is no such job, and no run of one; or several users have one.
+        JobNotFound: There is no such job, and no run of one; or several users have or had one.
     """
     if query.name is None:
         return Subject()
-    try:
-        job = await find_job(store, query.name, query.user)
-    except JobNotFound:
-        if query.user is None and any(name == query.name for _, name in await store.job_names()):
-            raise  # several users have one
-        runs = await store.list_runs(limit=OLD_RUNS, user_id=query.user_id)
-        removed = dict.fromkeys(run.job_id for run in runs if run.job_name == query.name)
-        if not removed:
-            raise
-        return Subject(None, tuple(removed))
-    return Subject(job, (job.id,))
+    found = await find_job_or_removed(store, query.name, query.user)
+    if isinstance(found, RemovedJob):
+        return Subject(None, found.job_ids, found)
+    return Subject(found, (found.id,))
 
 
 async def read_runs(store: CronStore, query: RunQuery, subject: Subject) -> list[CronRun]:

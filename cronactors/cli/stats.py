@@ -7,10 +7,10 @@ import trio
 
 from cronactors import open_store
 from cronactors.cli import describe
-from cronactors.cli.listing import json_value
+from cronactors.cli.amounts import length
 from cronactors.cli.run_query import RunQuery, find_subject
-from cronactors.cli.stdout import print_json, print_line
-from cronactors.cli.tables import Cell, print_table
+from cronactors.cli.stdout import json_value, print_json, print_line
+from cronactors.cli.tables import print_table
 from cronactors.model import ALL, RunStatus
 from cronactors.run_stats import MOST_FIGURES, RunStats
 
@@ -63,21 +63,17 @@ def _print_stats(zone: str, stats: RunStats) -> None:
         *((status, f"{count:,}", percent(count / stats.runs)) for status, count in counted),
         *([("success rate", percent(rate), "of those that succeeded or failed")] if rate is not None else []),
     ]
-    print_table(["outcome", "runs", "share"], [[Cell(text) for text in row] for row in rows])
+    print_table(["outcome", "runs", "share"], rows)
     if causes:
         print_line(f"causes: {causes}")
     times = [
-        ("took", stats.duration_p50, stats.duration_p99),
-        ("started late", stats.lateness_p50, stats.lateness_p99),
+        ("took", (stats.duration_p50, stats.duration_p95, stats.duration_p99, stats.duration_max)),
+        ("started late", (stats.lateness_p50, stats.lateness_p95, stats.lateness_p99, stats.lateness_max)),
     ]
-    known = [
-        [Cell(label), Cell(describe.length(median)), Cell(describe.length(most))]
-        for label, median, most in times
-        if median is not None and most is not None
-    ]
+    known = [[label, *(length(each) for each in seconds if each is not None)] for label, seconds in times if None not in seconds]
     if known:
         print_line()
-        print_table(["time", "half of them within", "99 % within"], known)
+        print_table(["time", "half of them within", "95 % within", "99 % within", "longest"], known)
 
 
 def percent(share: float) -> str:

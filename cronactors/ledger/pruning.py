@@ -91,6 +91,7 @@ class Round:
         limits: The settings of the scheduler.
         owners: The owners of this process, which are alive.
         elapsed: How long ago (ms, by trio's clock) this process began its last round, or registered.
+        only_counts: Whether it only counts the runs of jobs that it would delete.
 
     Attributes:
         deleted: How many runs it has deleted.
@@ -100,6 +101,7 @@ class Round:
     limits: History
     owners: Collection[int]
     elapsed: Millis
+    only_counts: bool = False
     deleted: int = 0
     deletes_from: Millis | None = None
     _steps: Iterator[None] | None = None
@@ -286,6 +288,9 @@ class Round:
         existing = owners.receivers(storage, self.owners) if pending else {}
         waiting = {moments[each.run_id] for each in pending if each.receiver in existing}
         gone = [run for run in candidates if run.scheduled_at not in waiting]
+        self.deleted += len(gone)
+        if self.only_counts:
+            return
         storage.pruning.delete_runs(job_id, gone)
         deleted = [each for each in pending if moments[each.run_id] not in waiting]
         for receiver in {each.receiver for each in deleted if each.ready_at is not None}:
@@ -294,7 +299,6 @@ class Round:
         if until is not None and job is not None:
             known = pruning_clock.decided_until(storage, job, storage.now())
             storage.pruning.set_pruned_until(job_id, until if known is None else max(until, known))
-        self.deleted += len(gone)
 
 
 @attrs.frozen(kw_only=True)

@@ -17,7 +17,7 @@ from functools import lru_cache
 from cronactors import checks
 from cronactors.errors import InvalidSchedule, shorten
 from cronactors.schedules import cron_advice
-from cronactors.schedules.calendar import DayField, day_rule
+from cronactors.schedules.calendar import DayField, DayRule, day_rule
 from cronactors.schedules.cron_fields import FIELDS, HOUR, MINUTE, MONTH, MONTH_DAY, SECOND, WEEKDAY, Field, Item, WrittenField
 from cronactors.schedules.local_times import LocalTimes
 
@@ -118,20 +118,28 @@ def split_fields(expr: str) -> dict[Field, WrittenField]:
 
 def _parse(expr: str) -> LocalTimes:
     written = _written_fields(expr)
-    month_day, month, weekday = written[MONTH_DAY], written[MONTH], written[WEEKDAY]
-    special = {item.special for day in (month_day, weekday) for item in day.items if item.special}
-    if len(special) > MAX_SPECIAL_DAYS:
-        raise _SyntaxError(f"{len(special)} special days (L, 15W, L5, 5#2), at most {MAX_SPECIAL_DAYS} are allowed")
-    days = day_rule(month.values, _day_field(month_day), _day_field(weekday))
-    if not days.ever_matches():
-        raise _SyntaxError(f"there is no such date: day of month {shorten(month_day.text)}, month {shorten(month.text)}")
     return LocalTimes(
-        days=days,
+        days=_days(written[MONTH_DAY].text, written[MONTH].text, written[WEEKDAY].text),
         hours=tuple(sorted(written[HOUR].values)),
         minutes=tuple(sorted(written[MINUTE].values)),
         seconds=tuple(sorted(written[SECOND].values)) if SECOND in written else (0,),
         rhythm=any(written[field].text.startswith("*") for field in (SECOND, MINUTE, HOUR) if field in written),
     )
+
+
+@lru_cache(maxsize=1024)
+def _days(*texts: str) -> DayRule:
+    """Join the day of month, the month and the day of week. Most expressions differ in their times of day only, so we keep the rules."""
+    month_day, month, weekday = (
+        WrittenField(text, _items(field, text)) for field, text in zip((MONTH_DAY, MONTH, WEEKDAY), texts, strict=True)
+    )
+    special = {item.special for day in (month_day, weekday) for item in day.items if item.special}
+    if len(special) > MAX_SPECIAL_DAYS:
+        raise _SyntaxError(f"{len(special)} special days (L, 15W, L5, 5#2), at most {MAX_SPECIAL_DAYS} are allowed")
+    rule = day_rule(month.values, _day_field(month_day), _day_field(weekday))
+    if not rule.ever_matches():
+        raise _SyntaxError(f"there is no such date: day of month {shorten(month_day.text)}, month {shorten(month.text)}")
+    return rule
 
 
 def _written_fields(expr: str) -> dict[Field, WrittenField]:
@@ -166,6 +174,7 @@ def _day_field(written: WrittenField) -> DayField | None:
     return DayField(plain=frozenset(written.values), special=tuple(special))
 
 
+@lru_cache(maxsize=1024)
 def _items(field: Field, text: str) -> tuple[Item, ...]:
     """Parse a field, which is a list of items."""
     days = field in (MONTH_DAY, WEEKDAY)

@@ -7,9 +7,13 @@ import re
 from cronactors.errors import shorten
 from cronactors.schedules.finding import Finding
 
-# We skip quoted text and comments and read the rest operator by operator. A backslash quotes the next character.
+# We skip quoted text, comments, ${..} and $((..)) and read the rest operator by operator. A backslash quotes the next character.
+# In a crontab no working command has a % in any of these, nor in a format such as +%F or --format=%h: it would end the command there.
 _TOKENS = re.compile(
     r"""(?P<skip>\\. | '[^']*'? | "(?:\\.|[^"\\])*"? | (?:(?<=[\s;&|()])|^)\#[^\n]*)
+      | (?P<expansion>\$\{[^}]*\} | \$\(\(.*?\)\))
+      | (?P<format>[+=]%[^\s;&|()'"]*)
+      | (?P<percent>%)
       | (?P<bash>&>>?)
       | (?P<other>&& | [<>]&)
       | (?P<background>&)
@@ -17,7 +21,6 @@ _TOKENS = re.compile(
       | (?P<word>.)""",
     re.VERBOSE | re.DOTALL,
 )
-_PERCENT = re.compile(r"(?<!\\)%")
 
 
 def lint_command(command: str, shell: str) -> list[Finding]:
@@ -29,9 +32,10 @@ def lint_command(command: str, shell: str) -> list[Finding]:
     """
     found = []
     name = shell.rpartition("/")[2]
-    bash_operator, last = "", ""
+    bash_operator, last, has_percent = "", "", False
     for match in _TOKENS.finditer(command):
         kind = match.lastgroup or ""
+        has_percent = has_percent or kind == "percent"
         if kind == "bash" and not bash_operator:
             bash_operator = match.group()
         if kind != "space" and not match.group().startswith("#"):
@@ -52,7 +56,7 @@ def lint_command(command: str, shell: str) -> list[Finding]:
                 "prompt: it ends in &: the shell exits at once, and the command is ended with it, its work undone; remove the &",
             )
         )
-    if _PERCENT.search(command):
+    if has_percent:
         found.append(
             Finding(
                 "crontab-percent",

@@ -92,6 +92,10 @@ class PruningTable(Protocol):
         """Return the next runs in order of id."""
         ...
 
+    def next_job(self, job_id: str) -> str | None:
+        """Return the next job that has runs, in the order of the index runs_of_job; None: there is none after ``job_id``."""
+        ...
+
     def position(self, job_id: str, *, before: Position | None, skip: int) -> Position | None:
         """Return where a job's history has a run, counted from its newest moment on.
 

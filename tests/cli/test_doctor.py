@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -15,7 +18,7 @@ import trio
 from click.testing import CliRunner, Result
 from sqlite_utils import Database
 
-from cronactors import Interval, open_store
+from cronactors import Interval, now, open_store
 from cronactors.cli.checks import Check, Level
 from cronactors.cli.doctor import examine
 from cronactors.cli.why_commands import doctor
@@ -26,6 +29,8 @@ from cronactors.notifications import NotificationStatus
 from cronactors.owner import ProcessIdentity, identify_this_process
 from cronactors.storage.migrations import STEPS
 from cronactors.storage.notifications import NotificationRow, Settlement
+from cronactors.storage.postgres.figures import TABLES
+from cronactors.storage.postgres.migrations import newest
 from cronactors.storage.protocol import Storage
 from cronactors.storage.read_only import read_file
 from cronactors.storage.rows import DECLARED_DEAD, JobRow, OwnerRow, RunRow, job_key
@@ -136,12 +141,35 @@ def test_whether_a_scheduler_is_alive(path: str, owner: Callable[[Storage], None
     assert level(path, "scheduler") == expected
 
 
+def test_without_a_scheduler_what_waits_for_one_is_counted(path: str) -> None:
+    async def pause(until: datetime | None, *, run: bool) -> None:
+        async with open_store(path) as store:
+            (job,) = await store.list_jobs()
+            await store.pause_job(job.id, until=until)
+            if run:
+                await store.request_run(job.id)
+
+    def scheduler() -> tuple[Level, str]:
+        check = found(path)["scheduler"]
+        return check.level, check.text
+
+    assert scheduler() == (Level.CRITICAL, "none is alive, and 1 job waits for one")
+    trio.run(partial(pause, None, run=False))
+    assert scheduler() == (Level.OK, "none is alive, and nothing waits for one")
+    trio.run(partial(pause, now() + timedelta(hours=1), run=False))
+    assert scheduler() == (Level.CRITICAL, "none is alive, and 1 job waits for one")
+    trio.run(partial(pause, None, run=True))
+    assert scheduler() == (Level.CRITICAL, "none is alive, and 1 run waits for one")
+    change(path, set_job(enabled=1))
+    assert scheduler() == (Level.CRITICAL, "none is alive, and 1 job and 1 run wait for one")
+
+
 def test_without_a_scheduler_the_worst_is_first(path: str) -> None:
     change(path, set_job(consecutive_failures=12))
     done = run(path)
     assert done.exit_code == 2
     lines = done.output.splitlines()
-    assert lines[0] == "CRITICAL  scheduler: none is alive, and 1 job will not run"
+    assert lines[0] == "CRITICAL  scheduler: none is alive, and 1 job waits for one"
     assert lines[1] == "WARNING   failing: 1 job failing again and again: nightly (12 times)"
     change(path, set_job(enabled=0))
     assert run(path).exit_code == 0
@@ -339,4 +367,15 @@ def test_a_server(server: str) -> None:
     trio.run(add_job, server)
     assert found(server)["scheduler"].level is Level.CRITICAL
     assert not {"file", "lists"} & set(found(server))
+    facts = found(server)["server"]
+    assert facts.level is Level.OK
+    assert re.fullmatch(
+        r"schema \d on PostgreSQL \d+(\.\d+)?, \d+ kB in \d\d tables; the largest is \w+ with [\d.]+ kB", facts.text
+    )
+    assert facts.figures["schema"] == newest()
+    tables = facts.figures["tables"]
+    assert isinstance(tables, dict)
+    assert facts.figures["size"] == sum(tables.values())
+    assert set(tables) == set(TABLES) >= {"version", "jobs", "runs", "run_output"}
+    assert all(tables.values())
     assert run(server).exit_code == 2

@@ -15,6 +15,7 @@ from cronactors.storage.values import integer
 RUN_IDS = "SELECT (SELECT min(id) FROM @runs), (SELECT max(id) FROM @runs)"
 RUNS_AFTER = """SELECT id, job_id, coalesce(completed_at, started_at, ready_at), coalesce(started_at, completed_at, ready_at)
  FROM @runs WHERE id > $1 ORDER BY id LIMIT $2"""
+NEXT_JOB = "SELECT job_id FROM @runs WHERE job_id > $1 ORDER BY job_id LIMIT 1"
 POSITION = """SELECT scheduled_at, manual, attempt FROM @runs WHERE job_id = $1 AND (scheduled_at, manual, attempt) < ($2, $3, $4)
  ORDER BY scheduled_at DESC, manual DESC, attempt DESC LIMIT 1 OFFSET $5"""
 OLDEST_RUNS = f"""SELECT {quoted(KeptRun._fields)} FROM @runs WHERE job_id = $1 AND scheduled_at > $2 AND scheduled_at <= $3
@@ -43,6 +44,11 @@ class PostgresPruning(Execution):
     def runs_after(self, run_id: int, *, limit: int) -> list[PassedRun]:
         """Return the next runs."""
         return list(map(PassedRun._make, self._fetch(RUNS_AFTER, [run_id, limit])))
+
+    def next_job(self, job_id: str) -> str | None:
+        """Return the next job with runs."""
+        row = self._fetch_one(NEXT_JOB, [job_id])
+        return None if row is None else str(row[0])
 
     def position(self, job_id: str, *, before: Position | None, skip: int) -> Position | None:
         """Return the place of a run."""
