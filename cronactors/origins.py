@@ -54,15 +54,23 @@ class LostOrigin:
 
 @attrs.frozen
 class StartReport:
-    """A report on the lists of jobs at a start.
+    """A report on the lists of jobs at a start, or when their file was read again.
 
     Attributes:
         lines: One line for each default that now applies to jobs which were there before, and one for one-shots that have passed.
         lost: Lists whose jobs keep running without a file.
+        added: Names of jobs that are new.
+        changed: Names of jobs that were there before and are different now.
+        removed: Names of jobs that left their list.
+        unchanged: How many listed jobs are as they were.
     """
 
     lines: tuple[str, ...] = ()
     lost: tuple[LostOrigin, ...] = ()
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    unchanged: int = 0
 
 
 def origin_of(config: CronConfig, database: str) -> str | None:
@@ -111,10 +119,12 @@ def _list_of(config: CronConfig, database: str) -> JobList:
     return JobList(specs=specs, origin=origin, file=file, former=former, keeps_passed=True)
 
 
-async def upsert_at_start(
+async def upsert_lists(
     mailbox: Mailbox, config: CronConfig, specs: tuple[JobSpec, ...], *, defaults: Defaults, database: str
 ) -> StartReport:
     """Upsert the jobs of a configuration and those of a call, all of them or none, and log the report.
+
+    A start calls it, and ``cronactors run`` when it reads its file again.
 
     Args:
         mailbox: The mailbox of the store.
@@ -140,7 +150,14 @@ async def upsert_at_start(
     lines = tuple(line for each in upserted for line in log_upserted(each, defaults))
     # On a server the file of another list may be on another machine, and have the same name as this one.
     lost = () if origin is None or is_postgres(database) else await _lost(mailbox, origin, file, _folder_of(database))
-    return StartReport(lines, lost)
+    return StartReport(
+        lines,
+        lost,
+        added=tuple(name for each in upserted for name in each.added),
+        changed=tuple(name for each in upserted for name in each.changed),
+        removed=tuple(name for each in upserted for name in each.removed),
+        unchanged=sum(len(each.ids) - len(each.added) - len(each.changed) for each in upserted),
+    )
 
 
 async def _lost(mailbox: Mailbox, origin: str, file: str | None, folder: str | None) -> tuple[LostOrigin, ...]:
@@ -166,7 +183,7 @@ def log_upserted(upserted: Upserted, defaults: Defaults) -> list[str]:
         The lines that were logged.
     """
     followed = [
-        f"{default} now applies to {len(names):,} {'job' if len(names) == 1 else 'jobs'}: {_first_of(names)}"
+        f"{default} now applies to {len(names):,} {'job' if len(names) == 1 else 'jobs'}: {first_of(names)}"
         for default, names in (
             (f"timezone {defaults.timezone}", upserted.zone),
             (f"default_max_retries {defaults.max_retries}", upserted.retries),
@@ -179,11 +196,12 @@ def log_upserted(upserted: Upserted, defaults: Defaults) -> list[str]:
     if not upserted.passed:
         return followed
     have = "one-shot has" if len(upserted.passed) == 1 else "one-shots have"
-    line = f"{len(upserted.passed):,} {have} passed, recorded as skipped: {_first_of(upserted.passed)}"
+    line = f"{len(upserted.passed):,} {have} passed, recorded as skipped: {first_of(upserted.passed)}"
     logger.warning("%s", line)
     return [*followed, line]
 
 
-def _first_of(names: Sequence[str]) -> str:
+def first_of(names: Sequence[str]) -> str:
+    """List names on one line, the first ten if there are more."""
     listed = ", ".join(one_line(name, 60) for name in names[:_MAX_NAMES])
     return f"{listed} and {len(names) - _MAX_NAMES:,} more" if len(names) > _MAX_NAMES else listed

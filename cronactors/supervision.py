@@ -27,7 +27,7 @@ from cronactors.checks import number
 from cronactors.errors import InvalidConfig, shorten
 from cronactors.model import JobExecutor, NotificationSender, RunObserver
 from cronactors.notifications import AlertObserver, Receiver, as_receiver
-from cronactors.origins import upsert_at_start
+from cronactors.origins import upsert_lists
 from cronactors.retention import EVERYTHING, limits_of_store
 from cronactors.scheduler import Actors, CronScheduler
 from cronactors.settings import CronConfig, check_settings
@@ -206,7 +206,7 @@ async def _prepare(
 ) -> CronScheduler:
     """Put back what a crash interrupted, upsert the jobs, register this owner, and make the actors; none runs yet."""
     recovered = await service.recover(config.retry)
-    start_report = await upsert_at_start(service.mailbox, config, specs, defaults=handle._defaults, database=service.path)
+    start_report = await upsert_lists(service.mailbox, config, specs, defaults=handle._defaults, database=service.path)
     limits = limits_of_store(config.history, in_memory=service.path == MEMORY) or EVERYTHING
     registered = await service.register(receivers.names, limits, config.max_concurrent_runs_total)
     if registered.deletes_from is not None:

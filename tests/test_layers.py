@@ -15,8 +15,8 @@ PACKAGE = ROOT / "cronactors"
 
 # From the bottom to the top. A module imports modules of earlier lines only.
 LAYERS = """
-backoff cli.amounts errors instants storage.postgres.arrays storage.values
-storage.postgres.execution
+backoff cli.amounts cli.hang_up cli.listed_line errors instants storage.postgres.arrays storage.values
+storage.pauses storage.postgres.execution
 checks json_value storage.postgres.address storage.postgres.server_clock storage.pruning storage.run_output
 executor_options job_data retention storage.postgres.run_output tags toml_text
 schedules.calendar schedules.cron_fields schedules.finding schedules.zone_advice
@@ -31,19 +31,21 @@ crontab settings
 policy
 run_output
 config_file ids owner run_context wallclock
-cli.schedule_options storage.creation storage.errors storage.file_state storage.migrations storage.moved storage.row_statement storage.rows storage.stop_marks
+cli.log_format cli.schedule_options storage.creation storage.errors storage.file_state storage.migrations storage.moved storage.row_statement storage.rows storage.stop_marks
 alerts cli.run_words storage.history storage.postgres.columns storage.postgres.errors
-storage.history_reader storage.postgres.connecting
+storage.history_reader storage.postgres.connecting storage.postgres.pauses
 ledger.notification_columns log_fields notifications run_stats storage.execution storage.notifications storage.postgres.history storage.postgres.jobs storage.postgres.listener storage.postgres.session storage.run_requests storage.schema storage.statements
-ledger.alert_texts storage.backup storage.compaction storage.connection storage.postgres.migrations storage.postgres.notifications storage.postgres.run_requests storage.postgres.runs storage.sqlite_history storage.sqlite_jobs storage.sqlite_notifications storage.sqlite_run_output storage.sqlite_run_requests storage.tables
-storage.protocol
+ledger.alert_texts storage.backup storage.compaction storage.connection storage.postgres.migrations storage.postgres.notifications storage.postgres.run_requests storage.postgres.runs storage.sqlite_history storage.sqlite_jobs storage.sqlite_notifications storage.sqlite_pauses storage.sqlite_run_output storage.sqlite_run_requests storage.tables
+storage.postgres.figures storage.protocol
 ledger.history ledger.pruning_clock ledger.totals storage.opened storage.postgres.pruning storage.postgres.schema storage.sqlite_pruning
 storage.postgres.storage storage.sqlite
 storage.postgres.copying storage.read_only storage.sqlite_copying
 ledger.job_fields ledger.leases ledger.new_rows ledger.open_runs ledger.run_requests ledger.stored_values
-ledger.after_run ledger.clock_set_back ledger.explain ledger.owners ledger.views ledger.waiting ledger.zone_changes
-actors.observed_storage ledger.alerting ledger.pruning
-ledger.damage ledger.due_moments ledger.finish ledger.jobs
+ledger.after_run ledger.owners ledger.views ledger.waiting ledger.zone_changes
+ledger.explain
+actors.observed_storage ledger.alerting ledger.pausing ledger.pruning
+ledger.clock_set_back
+ledger.damage ledger.due_moments ledger.finish ledger.jobs ledger.sweep
 ledger.cancel_other ledger.claim_together ledger.recovery ledger.runs ledger.upsert
 ledger.notifications ledger.run_output
 ledger.claim
@@ -51,7 +53,7 @@ ledger.own_loop
 notification_context
 actors.async_value actors.exception_groups actors.failure_log actors.forks actors.output_buffer actors.stopping actors.watchdog
 actors.exits actors.mailbox actors.storage_thread actors.tracebacks actors.user_code
-actors.actor_requests actors.alert_requests actors.history_requests actors.notification_requests actors.outcomes actors.output_requests actors.recompute actors.store actors.user_requests cli.living cli.run_details
+actors.actor_requests actors.alert_requests actors.history_requests actors.notification_requests actors.outcomes actors.output_requests actors.recompute actors.store actors.user_requests cli.living cli.run_changes cli.run_details
 actors.event_stream actors.inbox actors.output cli.checks
 actors.deliverer actors.leases actors.run_in_hand
 actors.store_lifetime actors.wall_clock_watch
@@ -60,18 +62,21 @@ actors.finisher
 actors.pool
 actors.clock actors.lease_guard actors.runner
 actors.overdue actors.patrol actors.pruner copying fake_run origins own_loop run_log_handler shell.exit_status shell.live_lines shell.process_group
-shell.output verbs.base
+cli.report shell.output verbs.base
 shell.executor verbs.history verbs.jobs verbs.loops verbs.notifications verbs.run_output verbs.runs
 executors store
 cli.find scheduler
+cli.removed
 cli.run_query supervision
 cronactors testing
 cli.compact cli.container_init cli.copy cli.database cli.describe cli.remove cli.signals cli.stdout
-cli.backup cli.doctor cli.printer cli.run_report cli.schedules cli.tables cli.toml_output cli.why
-cli.export cli.import_crontab cli.listing cli.run
-cli.explain cli.file_commands cli.follow cli.jobs cli.notifications cli.show cli.stats
-cli.show_run cli.update cli.why_commands
-cli.history_commands cli.job_commands
+cli.backup cli.doctor cli.json_report cli.printer cli.reload cli.run_report cli.schedules cli.tables cli.toml_output cli.why
+cli.export cli.import_crontab cli.listing cli.moment_words cli.prune cli.run cli.why_removed
+cli.explain cli.file_commands cli.jobs cli.notifications cli.show cli.stats cli.watch_reader
+cli.show_run cli.update cli.watch_events cli.watch_store cli.watch_view cli.why_commands
+cli.job_commands cli.watch_screen
+cli.watch
+cli.history_commands
 cli.commands
 cli
 """
@@ -94,7 +99,6 @@ ONE_PLACE = {
     "trio_util": "actors.async_value",
     "sqlite_utils": "storage.migrations",
     "pytest": "testing",
-    "rich": "cli.tables",
 }
 
 # Calls by these names ask a clock; `datetime.time(...)` is used as `time` nowhere.
@@ -182,6 +186,10 @@ def test_a_pure_module_never_asks_for_the_time(module):
 @pytest.mark.parametrize(("package", "place"), ONE_PLACE.items())
 def test_a_package_is_known_in_one_place(package, place):
     assert [module for module in MODULES if package in others(TREES[module])] == [place]
+
+
+def test_only_tables_and_the_live_view_are_drawn_by_rich():
+    assert {module for module in MODULES if "rich" in others(TREES[module])} == {"cli.tables", "cli.watch_screen"}
 
 
 def test_only_the_storage_knows_sqlite():

@@ -8,7 +8,7 @@ import click
 
 from cronactors import __version__, checks
 from cronactors.cli import file_commands, history_commands, job_commands, why_commands
-from cronactors.cli.database import find_database
+from cronactors.cli.database import DEFAULT_FILE, find_database
 from cronactors.cli.options import config_option, database_options, db_option, decode, json_option, user_option
 from cronactors.errors import InvalidConfig
 
@@ -36,7 +36,7 @@ def cronactors() -> None:
 
 
 @cronactors.command()
-@click.argument("file", default="agent.toml")
+@click.argument("file", required=False)
 @click.option(
     "--db",
     metavar="FILE|URL",
@@ -52,22 +52,42 @@ def cronactors() -> None:
     help="How long runs may continue after a signal. Default: shutdown_grace of FILE, or 5.",
 )
 @click.option("--adopt", metavar="ORIGIN", help="First take over the jobs of another list, such as a file that was renamed.")
+@click.option("--watch", is_flag=True, help="Read FILE again when it has changed, as SIGHUP does.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="json: a JSON object on each line, for all output.",
+)
 def run(
-    file: str, *, db: str | None, executor: str | None, seconds: float | None, grace: float | None, adopt: str | None
+    file: str | None,
+    *,
+    db: str | None,
+    executor: str | None,
+    seconds: float | None,
+    grace: float | None,
+    adopt: str | None,
+    watch: bool,
+    log_format: str,
 ) -> None:
     """Run the jobs of FILE (default: agent.toml).
 
-    A FILE for jobs that were added with `cronactors add` has two lines:
+    Jobs that were added with `cronactors add` need no FILE: `cronactors run --db agent.db --executor shell`.
 
-    \b
-      [cron]
-      executor = "shell"
+    Ctrl-C or SIGTERM stops it in order, a second one at once. SIGHUP reads FILE again; a FILE with a mistake changes nothing.
+    """
+    from cronactors.cli.reload import Source
+    from cronactors.cli.run import RunOptions, run_file
 
-    Ctrl-C or SIGTERM stops it in order, a second one at once.
-    """  # noqa: D301 - click wants the character itself
-    from cronactors.cli.run import run_file
-
-    status = run_file(Path(file), db=db, executor_name=executor, seconds=seconds, shutdown_grace=grace, adopt=adopt)
+    source = Source(
+        file=Path(file or DEFAULT_FILE),
+        needed=file is not None or db is None or executor is None,
+        db=db,
+        executor=executor,
+        shutdown_grace=grace,
+    )
+    status = run_file(source, RunOptions(seconds=seconds, adopt=adopt, watch=watch, as_json=log_format == "json"))
     if status:
         raise SystemExit(status)
 
@@ -131,8 +151,9 @@ def compact(file: str | None, *, config: str | None) -> None:
 def copy(source: str, target: str | None, *, user: str | None, unmark: bool, config: str | None) -> None:
     """Move a file to a PostgreSQL server.
 
-    All jobs of SOURCE, with their history. TARGET is a URL without a password. Default: the database that --config names, CRONACTORS_DB, or the one that ./agent.toml names.
-    No scheduler may be running on SOURCE, and TARGET must have no jobs, or with --user none of that user.
+    All jobs of SOURCE, with their history. TARGET is a URL without a password. Default: the database that --config names,
+    CRONACTORS_DB, or the one that ./agent.toml names. No scheduler may be running on SOURCE, and TARGET must have no jobs, or with --user
+    none of that user.
 
     SOURCE is marked, so that no scheduler runs its jobs a second time: opening it is an error that names the server. With --user the jobs
     are deleted from SOURCE instead.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from cronactors.cli.checks import Check, Level, check_file_figures, check_store, older_schema
+from collections.abc import Callable
+from typing import TypeVar
+
+from cronactors.cli.checks import Check, Level, check_file_figures, check_server_figures, check_store, older_schema
 from cronactors.cli.stdout import print_json, print_line
 from cronactors.errors import CronError, StoreCorrupt, StoreUnavailable, one_line
 from cronactors.owner import identify_this_process
@@ -10,6 +13,8 @@ from cronactors.storage.file_state import absolute
 from cronactors.storage.postgres.address import DEFAULT_SCHEMA, MISSING_EXTRA, is_postgres, split_schema
 from cronactors.storage.protocol import Storage
 from cronactors.storage.read_only import ReadOnlyStorage, read_file
+
+_T = TypeVar("_T")
 
 UNKNOWN = 3
 """The exit status if the store could not be looked at."""
@@ -56,13 +61,14 @@ def examine(database: str, *, deep: bool = False) -> list[Check]:
     if not is_postgres(database):
         return read_file(absolute(database), lambda storage: _examine_file(storage, deep=deep))
     try:
+        from cronactors.storage.postgres.figures import read_figures
         from cronactors.storage.postgres.storage import PostgresStorage
     except ImportError as error:
         raise CronError(MISSING_EXTRA) from error
     url, schema = split_schema(database, DEFAULT_SCHEMA)
     storage = PostgresStorage(url, schema=schema, create=False)
     try:
-        return _examine(storage, None)
+        return [*_examine(storage, None), check_server_figures(_reading(storage, lambda: read_figures(storage._session)))]
     finally:
         storage.close()
 
@@ -85,9 +91,14 @@ def _examine_file(storage: ReadOnlyStorage, *, deep: bool) -> list[Check]:
 
 
 def _examine(storage: Storage, file: str | None) -> list[Check]:
+    return _reading(storage, lambda: check_store(storage, identify_this_process(), file=file))
+
+
+def _reading(storage: Storage, read: Callable[[], _T]) -> _T:
+    """Read inside a transaction."""
     if not storage.begin(write=False):
         raise StoreUnavailable(f"{storage.name} is locked by another process")
     try:
-        return check_store(storage, identify_this_process(), file=file)
+        return read()
     finally:
         storage.rollback()

@@ -1,7 +1,8 @@
-"""The commands on the history: ``runs``, ``show-run``, ``stats`` and ``notifications``. Each imports what it needs when it runs."""
+"""The commands on the history: ``runs``, ``show-run``, ``watch``, ``stats`` and ``notifications``. Each imports what it needs when it runs."""
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 
 import click
@@ -24,6 +25,25 @@ class _Time(click.ParamType[str]):
         except ValueError as problem:
             self.fail(str(problem), param, ctx)
         return str(value)
+
+
+class _Seconds(click.ParamType[float]):
+    """A number of seconds within limits."""
+
+    name = "seconds"
+
+    def __init__(self, *, least: float, most: float) -> None:
+        self._least, self._most = least, most
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Convert an argument, or fail with a usage error."""
+        from cronactors import checks
+        from cronactors.errors import InvalidConfig
+
+        try:
+            return checks.number("SECONDS", float(str(value)), InvalidConfig, least=self._least, most=self._most)
+        except ValueError as problem:
+            self.fail(str(problem) if isinstance(problem, InvalidConfig) else f"{value!r} is not a number", param, ctx)
 
 
 _TIMES = "2026-03-28, 2026-03-28T14:30, 2h, 3d, yesterday"
@@ -95,9 +115,10 @@ def runs(
         limit=limit,
     )
     if follow:
-        from cronactors.cli.follow import follow_runs
+        from cronactors.cli.watch import WatchOptions, watch_store
 
-        follow_runs(database, query, as_json=as_json)
+        if code := watch_store(database, query, WatchOptions(as_json=as_json, follow=True)):
+            raise SystemExit(code)
     else:
         from cronactors.cli.listing import list_history
 
@@ -116,6 +137,46 @@ def show_run(run_id: str, *, with_data: bool, whole_output: bool, db: str | None
     from cronactors.cli import show_run as verb
 
     verb.show_run(database, run_id, with_data=with_data, whole_output=whole_output, as_json=as_json)
+
+
+@click.command()
+@_name
+@_user
+@_tag
+@click.option(
+    "--interval",
+    type=_Seconds(least=0.1, most=86_400),
+    metavar="SECONDS",
+    default=1,
+    show_default=True,
+    help="How often to read the store.",
+)
+@click.option("--for", "seconds", type=_Seconds(least=0, most=1e9), metavar="SECONDS", help="Stop after this many seconds.")
+@database_options
+def watch(
+    name: str | None,
+    *,
+    user: str | None,
+    tag: str | None,
+    interval: float,
+    seconds: float | None,
+    db: str | None,
+    config: str | None,
+    as_json: bool,
+) -> None:
+    """Show what is running, what is next and what was last, of the job NAME or of all jobs, until q or Ctrl-C.
+
+    On a terminal it is a live view, which needs the extra cli. Elsewhere, and with --json, it prints a line for each event: a run
+    started, reported progress, finished or is to be retried.
+    """
+    database = find_database(db, config)
+
+    from cronactors.cli.run_query import RunQuery
+    from cronactors.cli.watch import WatchOptions, watch_store
+
+    options = WatchOptions(as_json=as_json, interval=interval, seconds=math.inf if seconds is None else seconds)
+    if status := watch_store(database, RunQuery(name=name, user=user, tag=tag, limit=200), options):
+        raise SystemExit(status)
 
 
 @click.command()
@@ -179,5 +240,5 @@ def notifications(
         list_notifications(database, status=wanted, receiver=receiver, limit=limit or 10, as_json=as_json)
 
 
-COMMANDS = (runs, show_run, stats, notifications)
+COMMANDS = (runs, show_run, watch, stats, notifications)
 """The commands that are added to the group."""

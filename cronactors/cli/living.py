@@ -42,20 +42,3 @@ class Living(ReadRequest[int]):
     def apply(self, storage: Storage) -> int:
         """Read the owners. Runs on the storage thread."""
         return len(living(storage.owners(), self.process, storage.now()))
-
-
-def span(length: Millis) -> str:
-    """Write a length of time in at most two units, such as "0.4 s", "12 s", "2 min 30 s", "5 h 20 min" or "3 days"."""
-    tenths = max(0, length) // 100
-    if tenths < 100:  # noqa: PLR2004
-        return f"{tenths / 10} s"
-    seconds = tenths // 10
-    if seconds < 60:  # noqa: PLR2004
-        return f"{seconds} s"
-    minutes, seconds = divmod(seconds, 60)
-    hours, minutes_left = divmod(minutes, 60)
-    if not hours:
-        return f"{minutes} min {seconds} s" if seconds else f"{minutes} min"
-    if hours < 48:  # noqa: PLR2004
-        return f"{hours} h {minutes_left} min" if minutes_left else f"{hours} h"
-    return f"{hours // 24:,} days"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import TypeAlias
 
 import attrs
@@ -15,9 +16,13 @@ from cronactors.instants import Millis, from_millis, to_millis
 from cronactors.schedules.clock_changes import DAY, clock_changes, instant_reaching, is_skipped, segment_at
 from cronactors.schedules.preview import local_text
 from cronactors.schedules.timestamps import Timestamp, read_timestamp
+from cronactors.schedules.zones import load_zone
 
 _TIME_OF_DAY = re.compile(r"(\d{1,2}):(\d\d)(?::(\d\d))?", re.ASCII)
+_SHOWN = re.compile(r"(?:[A-Z][a-z]{2} )?(\d{4}-\d\d-\d\d \d\d:\d\d(?::\d\d)?) ([A-Z]{3,5}|[+-][\d:]{2,8})", re.ASCII)
+"""A time as our tables write it: "2026-03-29 03:00:00 CEST" or "Sun 2026-03-29 03:00:00 +02:00"."""
 _DAY = re.compile(r"\d{4}-\d\d-\d\d|yesterday|today|tomorrow", re.ASCII)
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - counts milliseconds off the wall
 _MINUTE: Millis = 60_000
 _SECOND: Millis = 1_000
 
@@ -44,9 +49,8 @@ When: TypeAlias = Callable[[str, Millis], Asked]
 def read_when(text: str) -> When | None:
     """Read a time; None for "now".
 
-    It is "02:30" (the last one that has passed), "2026-03-29 02:30" with or without an offset, a day (its first moment), or another
-    time that `parse_time` reads, such as "2h".
-
+    It is "02:30" (the last one that has passed), "2026-03-29 02:30" with or without an offset, a day (its first moment), a time as our
+    tables write it, or another one that `parse_time` reads, such as "2h".
 
     Raises:
         click.BadParameter: It is none of these.
@@ -60,6 +64,11 @@ def read_when(text: str) -> When | None:
             within = _MINUTE if found[3] is None else _SECOND
             return lambda zone, now: _last(hour * 3600 + minute * 60 + second, within, zone, now)
         raise _refusal(text)
+    name = ""
+    if (shown := _SHOWN.fullmatch(text)) is not None:
+        text, name = shown.groups()
+        if name == "UTC" or not name.isalpha():
+            text, name = f"{text}{'Z' if name == 'UTC' else name}", ""
     try:
         stamp = read_timestamp(text)
     except InvalidSchedule:
@@ -70,6 +79,8 @@ def read_when(text: str) -> When | None:
         within = _MINUTE if ":" in text else DAY * 1000 if _DAY.fullmatch(text.lower()) else 1
         return lambda zone, now: Asked(to_millis(parse_time(text, zone=zone, now=from_millis(now))), within)
     within = 1 if stamp.millis % _SECOND else _SECOND if stamp.millis % _MINUTE else _MINUTE
+    if name:
+        return lambda zone, _now: Asked(_of_offset(stamp, name, zone), within)
     return lambda zone, _now: _of_stamp(stamp, within, zone)
 
 
@@ -88,6 +99,19 @@ def _last(time: int, within: Millis, zone: str, now: Millis) -> Asked:
 
 def _of_stamp(stamp: Timestamp, within: Millis, zone: str) -> Asked:
     return Asked(stamp.instant(zone), within, _note(stamp.millis // 1000, zone) if stamp.local else None)
+
+
+def _of_offset(stamp: Timestamp, name: str, zone: str) -> Millis:
+    """Find the instant at which the clocks of a zone show a time, while their offset has a name, such as CEST.
+
+    Raises:
+        InvalidSchedule: They never do.
+    """
+    for fold in (0, 1):
+        local = (_EPOCH + timedelta(milliseconds=stamp.millis)).replace(tzinfo=load_zone(zone), fold=fold)
+        if local.tzname() == name:
+            return to_millis(local)
+    raise InvalidSchedule(f"the offset of {zone} is not {name} at that time: give it in hours, such as +02:00")
 
 
 def _note(local: int, zone: str) -> str | None:

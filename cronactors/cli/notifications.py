@@ -9,8 +9,8 @@ import trio
 
 from cronactors import open_store
 from cronactors.cli import describe
-from cronactors.cli.listing import Column, json_value, print_columns_and_text
-from cronactors.cli.stdout import print_json, print_line
+from cronactors.cli.listing import Column, print_columns_and_text
+from cronactors.cli.stdout import json_value, print_json, print_line
 from cronactors.cli.tables import Cell
 from cronactors.errors import JobNotFound, one_line
 from cronactors.notifications import Notification, NotificationStatus

@@ -1,4 +1,4 @@
-"""The printer of ``run``: lines are queued, and a thread writes them to standard output.
+"""The printer of ``run`` and ``watch``: lines are queued, and a thread writes them to standard output.
 
 A terminal that is paused (Ctrl-S) and a full pipe block whoever writes to them. That must not be the event loop, which starts jobs and
 enforces their timeouts.
@@ -7,7 +7,9 @@ enforces their timeouts.
 from __future__ import annotations
 
 import codecs
+import errno
 import os
+import select
 import sys
 import time
 from collections import deque
@@ -22,19 +24,28 @@ _MAX_QUEUED = 10_000
 """How many lines are queued; more are counted and left out."""
 _CLOSE_LIMIT = 2.0
 """How long (s) `Printer.close` waits for a slow reader."""
+_INTERVAL = 1.0
+"""How often (s) we check that the reader is there: else we would notice only at the next line, which may come tomorrow."""
+_GONE = (errno.EPIPE, errno.EIO)
+"""The errors of a write to a pipe or a terminal that was closed."""
 
 
 class Printer:
     """Write lines to standard output in a thread.
 
     Args:
-        on_reader_gone: Called once, when the reader has closed the pipe or the terminal.
+        on_reader_gone: Called when the reader has closed the pipe or the terminal, and when a write has failed.
+        line_for: Makes a line that is printed from the text that lines were left out.
+
+    Attributes:
+        failure: Why a write has failed, such as a full disk. None: no write has, or the reader is gone.
     """
 
-    def __init__(self, on_reader_gone: Callable[[], None]) -> None:
-        self._on_reader_gone = on_reader_gone
+    def __init__(self, on_reader_gone: Callable[[], None], line_for: Callable[[str], str] = str) -> None:
+        self._on_reader_gone, self._line_for = on_reader_gone, line_for
         self._lines: deque[str] = deque()
         self._left_out = 0
+        self.failure: OSError | None = None
         # One encoder for all lines: some encodings begin with a byte order mark.
         self._encoder = codecs.getincrementalencoder(encoding())("backslashreplace")
         self._closed = False
@@ -53,16 +64,20 @@ class Printer:
     async def run(self) -> None:
         """Write lines until `close` is called or the reader is gone. Cancellation abandons a write that is blocked."""
         threads = trio.CapacityLimiter(1)  # not trio's default limiter, whose threads an executor may all occupy
-        try:
-            while self._lines or not self._closed:
-                if not self._lines:
-                    await self._wake_receiver.receive()
-                    continue
-                await trio.to_thread.run_sync(_write, self._take(), abandon_on_cancel=True, limiter=threads)
-        except OSError:
-            self._on_reader_gone()
-        finally:
-            self._finished.set()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_reader)
+            try:
+                while self._lines or not self._closed:
+                    if not self._lines:
+                        await self._wake_receiver.receive()
+                        continue
+                    await trio.to_thread.run_sync(_write, self._take(), abandon_on_cancel=True, limiter=threads)
+            except OSError as error:
+                self.failure = None if error.errno in _GONE else error
+                self._on_reader_gone()
+            finally:
+                self._finished.set()
+                nursery.cancel_scope.cancel()
 
     async def close(self) -> None:
         """Wait until everything is written, at most 2 s."""
@@ -70,6 +85,19 @@ class Printer:
         self._wake()
         with trio.move_on_after(_CLOSE_LIMIT):
             await self._finished.wait()
+
+    async def _watch_reader(self) -> None:
+        try:
+            descriptor = sys.stdout.fileno()
+        except (OSError, ValueError):
+            return
+        while hasattr(select, "poll"):
+            poll = select.poll()
+            poll.register(descriptor, 0)  # errors are always reported
+            if any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
+                self._on_reader_gone()
+                return
+            await trio.sleep(_INTERVAL)
 
     def _wake(self) -> None:
         with suppress(trio.WouldBlock):  # it is set already
@@ -79,7 +107,7 @@ class Printer:
         lines = list(self._lines)
         self._lines.clear()
         if self._left_out:
-            lines.append(f"… {self._left_out:,} lines left out …")
+            lines.append(self._line_for(f"… {self._left_out:,} lines left out …"))
             self._left_out = 0
         return self._encoder.encode("".join(f"{line}\n" for line in lines))
 

@@ -13,61 +13,69 @@ import trio
 
 from cronactors import CronScheduler, CronStore, RunFinished, open_scheduler, open_store
 from cronactors.actors.event_stream import MOST_EVENTS, EventStream
-from cronactors.cli.database import database_of
+from cronactors.cli.amounts import count
+from cronactors.cli.json_report import JsonReport, left_out_line
+from cronactors.cli.log_format import set_up_logging
 from cronactors.cli.printer import Printer
+from cronactors.cli.reload import Loaded, Reloader, Source, Stamp
+from cronactors.cli.report import Report
 from cronactors.cli.run_report import RunReport, TypedCommand
 from cronactors.cli.signals import watch_signals
-from cronactors.config_file import check_jobs_for_shell, load_config
 from cronactors.errors import CronError, InvalidConfig, JobNotFound, one_line
 from cronactors.executors import find_executor
 from cronactors.model import CronJob, JobContext, JobExecutor, JobResult
-from cronactors.origins import check_origin, origin_of
-from cronactors.settings import CronConfig
+from cronactors.origins import origin_of
 from cronactors.storage.postgres.address import is_postgres
 
 logger = logging.getLogger("cronactors.cli")
 
 
-def run_file(
-    file: Path,
-    *,
-    db: str | None,
-    executor_name: str | None,
-    seconds: float | None,
-    shutdown_grace: float | None = None,
-    adopt: str | None = None,
-) -> int:
-    """Run the jobs of a file until a signal, or for ``seconds``.
+@attrs.frozen(kw_only=True)
+class RunOptions:
+    """The options of ``run`` that no file has.
 
-    Args:
-        file: An agent.toml.
-        db: The path or the address of the database; None: the one that the file names.
-        executor_name: ``"shell"`` or ``"package.module:function"``; None: the one that the file names.
+    Attributes:
         seconds: When to stop (s); None: never.
-        shutdown_grace: How long runs may take after a signal (s); None: as the file says.
         adopt: An origin whose jobs are taken over first.
+        watch: Whether the file is read again when it changes.
+        as_json: Whether everything is printed and logged as JSON lines.
+    """
+
+    seconds: float | None = None
+    adopt: str | None = None
+    watch: bool = False
+    as_json: bool = False
+
+
+def run_file(source: Source, options: RunOptions) -> int:
+    """Run the jobs of a file until a signal, or for ``options.seconds``.
 
     Returns:
         The exit status: 0 if it stopped in order, 1 if the reader of standard output went away, 128 + the signal if it stopped at once.
+        With ``as_json`` also 1 for an error, which is logged.
 
     Raises:
         CronError: The file, the executor or the database is refused.
     """
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("cronactors.failures").setLevel(logging.ERROR)  # standard output has a line for each failed run
-    logging.getLogger("cronactors.lists").setLevel(logging.ERROR)  # the header has the same lines
-    config = load_config(file)
-    if shutdown_grace is not None:
-        config = attrs.evolve(config, shutdown_grace=shutdown_grace)
-    database = database_of(config, db)
-    check_origin(config, database)
-    executor_name = executor_name or config.executor
-    if executor_name == "shell":
-        check_jobs_for_shell(config)
-    executor = _find_executor(executor_name, Path(config.file or file).parent)
-    typed = TypedCommand.of(file, None if db is None else database)
-    session = _Session(config, database, executor, typed=typed, seconds=seconds, adopt=adopt)
-    return trio.run(session.run)
+    set_up_logging(as_json=options.as_json)
+    try:
+        return _run_file(source, options)
+    except Exception as problem:
+        if not options.as_json:
+            raise
+        logger.critical("%s", problem, exc_info=not isinstance(problem, CronError | OSError))
+        return 1
+
+
+def _run_file(source: Source, options: RunOptions) -> int:
+    stamp = Stamp.of(source.file)
+    loaded = source.load()
+    # An executor may change the working directory. A file that may be missing at the start must be there to be read again.
+    again = attrs.evolve(source, file=Path(loaded.config.file or Path(source.file).absolute()), needed=True)
+    executor = _find_executor(loaded.executor, again.file.parent)
+    typed = TypedCommand.of(source.file, None if source.db is None else loaded.database)
+    reloader = Reloader(again, loaded, stamp, watch=options.watch)
+    return trio.run(_Session(loaded, executor, reloader, options, typed).run)
 
 
 def _find_executor(name: str | None, folder: Path) -> JobExecutor:
@@ -81,24 +89,23 @@ def _find_executor(name: str | None, folder: Path) -> JobExecutor:
 class _Session:
     """One start of the command, and the ways to stop it.
 
-    To stop in order we leave the scheduler's block, which gives runs their grace: `_block_scope` holds the sleep in it. Before the block
+    To stop in order we leave the scheduler's block, which gives runs their grace: `_block_scope` holds its body. Before the block
     is entered, the start may wait for a locked file and no run has started: then, and to stop at once, we cancel `_database_scope`,
     which holds everything that uses the database.
     """
 
     def __init__(
-        self,
-        config: CronConfig,
-        database: str,
-        executor: JobExecutor,
-        *,
-        typed: TypedCommand,
-        seconds: float | None,
-        adopt: str | None,
+        self, loaded: Loaded, executor: JobExecutor, reloader: Reloader, options: RunOptions, typed: TypedCommand
     ) -> None:
-        self._config, self._database, self._executor, self._seconds, self._adopt = config, database, executor, seconds, adopt
-        self._printer = Printer(on_reader_gone=self.stop_without_reader)
-        self._report = RunReport(config, typed, self._print_line)
+        self._config, self._database, self._executor, self._options = loaded.config, loaded.database, executor, options
+        self._reloader = reloader
+        self._report: Report
+        if options.as_json:
+            self._printer = Printer(self.stop_without_reader, left_out_line)
+            self._report = JsonReport(loaded.config, self._print_line)
+        else:
+            self._printer = Printer(self.stop_without_reader)
+            self._report = RunReport(loaded.config, typed, self._print_line, watches=options.watch)
         self._database_scope = trio.CancelScope()
         self._block_scope = trio.CancelScope()
         self._in_block = False
@@ -113,6 +120,7 @@ class _Session:
 
         Raises:
             CronError: The database or a job is refused; never in a group.
+            OSError: Standard output cannot be written to.
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._printer.run)
@@ -126,8 +134,8 @@ class _Session:
                 self._report.summary()
             await self._printer.close()
             nursery.cancel_scope.cancel()
-        if self._failure is not None:
-            raise self._failure
+        if failure := self._failure or self._printer.failure:
+            raise failure
         return self._status
 
     async def _schedule(self, nursery: trio.Nursery) -> None:
@@ -136,8 +144,8 @@ class _Session:
         We read them from its events. As a receiver we would take over the notifications of other programs on this file, and print
         them instead of delivering them. The store stays open until the last outcome is printed.
         """
-        if self._adopt is not None:
-            await self._adopt_origin(self._adopt)
+        if self._options.adopt is not None:
+            await self._adopt_origin(self._options.adopt)
         printed = trio.Event()
         async with open_store(self._database, config=self._config) as store, AsyncExitStack() as until_printed:
             async with open_scheduler(store, self._execute, config=self._config) as scheduler:
@@ -155,14 +163,15 @@ class _Session:
                 self._report.jobs(await scheduler.store.list_jobs())
             finally:
                 self._report.end_of_header(scheduler.recovered)
-            await trio.sleep(math.inf if self._seconds is None else self._seconds)
+            with trio.move_on_after(math.inf if self._options.seconds is None else self._options.seconds):
+                await self._reloader.run(scheduler, self._report)
         self._report.stopping()
 
     async def _adopt_origin(self, origin: str) -> None:
         """Give the jobs of another list to the list of this file; none may be left, as after a restart with the same options."""
         async with open_store(self._database) as store:
-            count = await store.adopt_origin(origin, by=origin_of(self._config, self._database) or origin)
-        self._print_line(f"took over {count:,} {'job' if count == 1 else 'jobs'} of {one_line(origin)}")
+            adopted = await store.adopt_origin(origin, by=origin_of(self._config, self._database) or origin)
+        self._report.note(f"took over {count(adopted, 'job')} of {one_line(origin)}", event="adopted", timed=False)
 
     async def _execute(self, context: JobContext) -> JobResult | str | None:
         self._report.run_started(context)
@@ -185,15 +194,18 @@ class _Session:
 
     def stop_in_order(self, reason: str) -> None:
         """Stop as if the time were over, and print why."""
-        self._print_line(
-            f"{reason}: {'stopping in order' if self._in_block else 'stopped during the start, before any run started'}"
-        )
+        what = "stopping in order" if self._in_block else "stopped during the start, before any run started"
+        self._report.note(f"{reason}: {what}", event="stop", timed=False)
         self._stop()
 
     def stop_at_once(self, status: int) -> None:
         """Cancel everything, runs without a grace."""
         self._status = status
         self._database_scope.cancel()
+
+    def read_again(self) -> None:
+        """Read the file again, once the start is complete; during the stop it is too late."""
+        self._reloader.request()
 
     def stop_without_reader(self) -> None:
         """Stop in order, with status 1, as the output has no reader any more."""

@@ -1,4 +1,4 @@
-"""The status of a run in a sentence. Pure; the causes are those of docs/promise.md."""
+"""The status of a run in a sentence, and its cause in words. Pure; the causes are those of docs/promise.md."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ _CANCELLED: Final = {
 }
 _SKIPPED: Final = {
     Cause.OVERLAP: "another run of the job was still running",
-    Cause.MISFIRE: "it was too late by the misfire policy of the job",
+    Cause.MISFIRE: "nothing could start it in time, and the misfire policy of the job does not make up for it",
     Cause.CANCELLED: "the job was paused before it could start",
-    Cause.REPLACED: "the schedule or zone of the job was changed before it could start",
+    Cause.REPLACED: "a newer moment or another schedule took its place before it could start",
     Cause.REMOVED: "the job was removed, or done, before it could start",
     Cause.INTERRUPTED: "the job was paused because of crashes before it could start",
 }
+_WHY: Final = {RunStatus.FAILED: _FAILED, RunStatus.CANCELLED: _CANCELLED, RunStatus.SKIPPED: _SKIPPED}
 _STOPPING: Final = {
     Cause.TIMEOUT: "it has run for longer than the timeout of the job",
     Cause.CANCELLED: "its cancellation was requested",
@@ -47,14 +48,15 @@ def sentence(run: CronRun, waits_for: str = "") -> str:
             return f"pending: it waits for {waits_for or 'its time'}"
         case RunStatus.RUNNING if run.cause is not None:
             return f"running, and being stopped: {_STOPPING.get(run.cause, run.cause)}"
-        case RunStatus.FAILED if run.cause is not None:
-            return f"failed: {_FAILED.get(run.cause, run.cause)} ({run.cause})"
-        case RunStatus.CANCELLED if run.cause is not None:
-            return f"cancelled: {_CANCELLED.get(run.cause, run.cause)} ({run.cause})"
-        case RunStatus.SKIPPED if run.cause is not None:
-            return f"skipped: {_SKIPPED.get(run.cause, run.cause)} ({run.cause})"
+        case RunStatus.FAILED | RunStatus.CANCELLED | RunStatus.SKIPPED if run.cause is not None:
+            return f"{run.status}: {why(run.status, run.cause)}"
         case _:
             return run.status
+
+
+def why(status: RunStatus, cause: Cause) -> str:
+    """Say why a run failed, was cancelled or was skipped, with the cause itself in brackets."""
+    return f"{_WHY.get(status, {}).get(cause, cause)} ({cause})"
 
 
 def waiting(stored: str | None) -> str:

@@ -11,11 +11,12 @@ import trio
 
 from cronactors import open_store
 from cronactors.cli import describe
-from cronactors.cli.listing import json_value, run_as_json, status_cell
+from cronactors.cli.amounts import length
+from cronactors.cli.listing import run_as_json, status_cell
 from cronactors.cli.notifications import notification_as_json
 from cronactors.cli.run_details import ReadRunDetails, RunDetails
 from cronactors.cli.run_words import sentence, waiting
-from cronactors.cli.stdout import print_json, print_line
+from cronactors.cli.stdout import json_value, print_json, print_line
 from cronactors.cli.tables import Cell, print_table
 from cronactors.errors import InvalidJob, JobNotFound, one_line
 from cronactors.model import CronJob, CronRun
@@ -120,9 +121,9 @@ def _facts(shown: _ShownRun) -> list[tuple[str, str]]:
     run, details, zone = shown.run, shown.details, shown.zone
     named = "" if shown.job is None or shown.job.name == run.job_name else f", which is {one_line(shown.job.name, 200)} now"
     user = "" if run.user_id is None else f" of user {one_line(run.user_id, 60)}"
-    late = "" if shown.late is None else f"  ({describe.length(shown.late)} late)"
-    took = "" if shown.took is None else f"  (took {describe.length(shown.took)})"
-    running = "" if shown.took is None else f"still running, for {describe.length(shown.took)} so far"
+    late = "" if shown.late is None else f"  ({length(shown.late)} late)"
+    took = "" if shown.took is None else f"  (took {length(shown.took)})"
+    running = "" if shown.took is None else f"still running, for {length(shown.took)} so far"
     moments = f"  (and {run.coalesced - 1:,} more)" if run.coalesced > 1 else ""
     ready = details.ready_at if details.ready_at != run.scheduled_at else None
     facts = [

@@ -20,17 +20,20 @@ from cronactors.model import Cause, CronJob, Explanation, Fate, RunStatus
 from cronactors.owner import ProcessIdentity
 from cronactors.policy import Timing, in_crash_loop
 from cronactors.schedules.preview import preview
+from cronactors.storage.history import Place, RunFilter, Span
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import CRASH_LOOP, PAUSE, JobRow, RunRow
 
 _ANY_NUMBER = 1_000_000
+_MOST_REQUESTED = 100
+"""The number of rows that are read at most to find requested runs."""
 _CLAIMED_WITHIN: Millis = 2_000
-"""How long (ms) a scheduler with a free slot takes at most until it has started what is due."""
+"""The time (ms) that a scheduler with a free slot takes at most until it has started what is due."""
 
 
 @attrs.frozen
 class Reason:
-    """Why a moment has not started: ``retry``, ``pause``, ``crash_loop``, ``session``, ``job``, ``scheduler``, ``total`` or ``slot``."""
+    """A reason why a moment has not started: ``retry``, ``pause``, ``crash_loop``, ``session``, ``job``, ``scheduler``, ``total`` or ``slot``."""
 
     kind: str
     text: str
@@ -68,6 +71,7 @@ class Answer:
         moments: The moments that it is about, in their order.
         note: How a clock change affects the time that was asked for.
         is_new: The job has had no moment yet.
+        is_before: The time that is asked about is before the job was added, and no run of it is for an earlier moment.
     """
 
     job: CronJob
@@ -76,6 +80,7 @@ class Answer:
     moments: tuple[Moment, ...]
     note: str | None = None
     is_new: bool = False
+    is_before: bool = False
 
 
 @attrs.frozen
@@ -102,7 +107,13 @@ class Why(ReadRequest[Answer]):
         moments = [self._explain(storage, row, timing, at, now) for at in dict.fromkeys(found) if at is not None]
         note = None if asked is None else asked.note
         is_new = asked is None and all(moment.at > now for moment in moments)
-        return Answer(read_job_view(storage, row), row, now, tuple(moments), note, is_new)
+        for run in requested_runs(storage, row.id, asked):
+            reasons = _reasons(storage, row, run, self.process, now) if run.status == RunStatus.PENDING else None
+            moments.append(moment_of_run(storage, run, run.scheduled_at, self.process, now, reasons=reasons))
+        moments.sort(key=lambda moment: moment.at)
+        is_before = asked is not None and asked.at < row.created_at
+        is_before = is_before and not any(moment.run is not None and moment.at < row.created_at for moment in moments)
+        return Answer(read_job_view(storage, row), row, now, tuple(moments), note, is_new, is_before)
 
     def _explain(self, storage: Storage, job: JobRow, timing: Timing, at: Millis, now: Millis) -> Moment:
         fate = ledger.explain(storage, job, at)
@@ -110,19 +121,72 @@ class Why(ReadRequest[Answer]):
         reasons: list[Reason] = []
         if fate.outcome is Fate.WAITING or (run is not None and run.status == RunStatus.PENDING):
             reasons = _reasons(storage, job, run, self.process, now)
-        elif run is not None and run.status == RunStatus.RUNNING:
-            owners = {owner.id for owner in living(storage.owners(), self.process, now)}
-            reasons = [] if run.owner in owners else [Reason("scheduler", "its scheduler is gone: the next start runs it again")]
-        overlapped = None
-        if fate.cause is Cause.OVERLAP:
-            before, _ = storage.runs_around(job.id, at=(at if run is None else run.span[0]) - 1)
-            overlapped = before if before is not None and before.started_at is not None else None
-        return Moment(at, fate, run, overlapped, tuple(reasons), _note(timing, at))
+        elif run is not None:
+            reasons = _of_its_scheduler(storage, run, self.process, now)
+        return Moment(at, fate, run, _overlapped(storage, fate, run), tuple(reasons), _note(timing, at))
+
+
+def moment_of_run(
+    storage: Storage, run: RunRow, at: Millis, process: ProcessIdentity, now: Millis, *, reasons: Sequence[Reason] | None = None
+) -> Moment:
+    """Explain a moment by the run that stands for it alone, without its job.
+
+    Args:
+        storage: The storage.
+        run: The run.
+        at: The moment.
+        process: This process.
+        now: The present time.
+        reasons: Why it has not started. None: it is not pending.
+    """
+    if run.status == RunStatus.PENDING:
+        outcome = Fate.WAITING
+    elif run.started_at is None and (run.attempt == 1 or run.status == RunStatus.SKIPPED):
+        outcome = Fate.SKIPPED
+    else:
+        outcome = Fate.RUN if at == run.scheduled_at else Fate.MERGED
+    cause = None if run.cause is None else Cause(run.cause)
+    fate = Explanation(outcome=outcome, cause=cause, run_id=str(run.id), next=None, text="")
+    if reasons is None:
+        reasons = _of_its_scheduler(storage, run, process, now)
+    return Moment(at, fate, run, _overlapped(storage, fate, run), tuple(reasons))
+
+
+def requested_runs(storage: Storage, job_id: str, asked: Asked | None) -> list[RunRow]:
+    """Return the runs that users requested in the time that is asked about, the first one first; None: those that have not finished."""
+    if asked is None:
+        return [run for run in storage.open_runs([job_id]) if run.manual]
+    ids = storage.pruning.run_ids()
+    if ids is None:
+        return []
+    before, down_to = (Place(0, at, 0, 0) for at in (asked.at + asked.within, asked.at))
+    span = Span(0, ids[1] + 1, before=before, down_to=down_to)
+    page = storage.history.page(RunFilter(job_id=job_id), span, limit=_MOST_REQUESTED, read=_MOST_REQUESTED)
+    last_attempts: dict[Millis, RunRow] = {}
+    for run in page.rows:
+        if run.manual:
+            last_attempts.setdefault(run.scheduled_at, run)
+    return list(reversed(last_attempts.values()))
+
+
+def _overlapped(storage: Storage, fate: Explanation, run: RunRow | None) -> RunRow | None:
+    """Return the run because of which a moment was skipped."""
+    if fate.cause is not Cause.OVERLAP or run is None:
+        return None
+    before, _ = storage.runs_around(run.job_id, at=run.span[0] - 1)
+    return before if before is not None and before.started_at is not None else None
+
+
+def _of_its_scheduler(storage: Storage, run: RunRow, process: ProcessIdentity, now: Millis) -> list[Reason]:
+    """Say that the scheduler of a run that should be running is gone."""
+    if run.status != RunStatus.RUNNING or run.owner in {owner.id for owner in living(storage.owners(), process, now)}:
+        return []
+    return [Reason("scheduler", "its scheduler is gone: the next start runs it again")]
 
 
 def _last_and_next(storage: Storage, job: JobRow, timing: Timing, now: Millis) -> list[Millis | None]:
     """Return the last moment and the next one. If the last was not planned, the last one that has a row comes before it."""
-    following = job.next_run_at if job.enabled else None
+    following = job.next_run_at if job.enabled else _after_pause(storage, job, timing, now)
     if following is not None and following <= now:
         following = timing.after(now)
     last = timing.until(now)
@@ -130,6 +194,14 @@ def _last_and_next(storage: Storage, job: JobRow, timing: Timing, now: Millis) -
         return [last, following]
     row, _ = storage.runs_around(job.id, at=now)
     return [None if row is None else row.scheduled_at, None if last is None or last < job.created_at else last, following]
+
+
+def _after_pause(storage: Storage, job: JobRow, timing: Timing, now: Millis) -> Millis | None:
+    """Return the first moment after the pause of a job; None if it does not end by itself."""
+    pause = storage.pauses.of([job.id]).get(job.id)
+    if pause is None or pause.resumed_at is not None or pause.until_at is None:
+        return None
+    return timing.after(max(now, pause.until_at - 1))
 
 
 def _wanted(storage: Storage, job: JobRow, timing: Timing, asked: Asked) -> list[Millis | None]:
@@ -166,8 +238,8 @@ def _reasons(storage: Storage, job: JobRow, run: RunRow | None, process: Process
     due_since = job.next_run_at if run is None else run.ready_at
     if not alive:
         seen = max((owner.heartbeat_at for owner in owners), default=None)
-        since = "" if seen is None else f" (one was last seen {local(seen, job.timezone)})"
-        found.append(Reason("scheduler", f"no scheduler is running{since}"))
+        text = "no scheduler is running" if seen is None else f"no scheduler has been running since {local(seen, job.timezone)}"
+        found.append(Reason("scheduler", text))
     elif not found:
         total = total_of_all(storage, _ANY_NUMBER)
         if len(running) >= total:

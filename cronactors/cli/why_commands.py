@@ -22,7 +22,7 @@ def explain(name: str, *, when: tuple[str, ...], user: str | None, db: str | Non
     """Say what became of a moment of the job NAME, and why.
 
     WHEN is a time in the zone of the job: 02:30 (the last one that has passed), 2026-03-29 02:30, with an offset, 2h (ago), or a day
-    (its first moment). Default: the last moment and the next one.
+    (its first moment). Default: the last moment and the next one. A job that was removed is explained by the runs that are left.
     """
     from cronactors.cli import explain as command
 

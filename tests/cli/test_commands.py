@@ -10,6 +10,7 @@ import click
 import pytest
 
 import cronactors
+from cronactors import cli
 from cronactors.cli.database import find_database
 from tests.cli_command import ROOT, start
 
@@ -21,6 +22,23 @@ def test_version_imports_nothing_heavy():
     code += "; assert not {'click', 'rich', 'sqlite_utils', 'asyncio'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout == f"cronactors {cronactors.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "thresholds"), [(["list"], [50_000]), (["runs", "x", "--follow"], []), (["run"], []), (["watch"], [])]
+)
+def test_only_a_command_that_ends_soon_collects_garbage_less_often(
+    monkeypatch: pytest.MonkeyPatch, args: list[str], thresholds: list[int]
+) -> None:
+    found: list[int] = []
+    for name in ("_open_standard_streams", "note_hang_ups", "fork_as_container_init"):
+        monkeypatch.setattr(cli, name, lambda: None)
+    monkeypatch.setattr(cli.gc, "freeze", lambda: None)
+    monkeypatch.setattr(cli.gc, "set_threshold", found.append)
+    monkeypatch.setattr(sys, "argv", ["cronactors", *args, "--help"])
+    with pytest.raises(SystemExit, match="^0$"):
+        cli.main()
+    assert found == thresholds
 
 
 @pytest.mark.parametrize(

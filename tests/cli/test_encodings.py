@@ -109,7 +109,7 @@ def test_json_stays_json(folder: Path, name: str) -> None:
     (run,) = json.loads(output(folder, name, "runs", NAME, "--user", "Ω", "--json", "--db", "jobs.db"))
     assert run["result_summary"] == RESULT
     findings = json.loads(output(folder, name, "lint", file_of(name), "--json"))
-    assert [(finding["job"], finding["rule"]) for finding in findings] == [(NAME, "short-interval"), (NAME, "crontab-percent")]
+    assert [(finding["job"], finding["rule"]) for finding in findings] == [(NAME, "short-interval")]
     assert len(json.loads(output(folder, name, "next", "@daily", "--json"))) == 5
 
 

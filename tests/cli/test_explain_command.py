@@ -95,10 +95,28 @@ async def test_failures_retries_and_pauses(virtual_clock: VirtualClock) -> None:
         assert paused[-1].startswith("The job is paused.")
         await scheduler.store.resume_job(job_id)
         await trio.sleep(60)
-        assert (await told(scheduler.store, "bad", "01:00"))[1].endswith("; failed (error) after 0.0 s: ValueError: no luck.")
+        assert (await told(scheduler.store, "bad", "01:00"))[1].endswith("; failed (error) after 0.00 s: ValueError: no luck.")
         await scheduler.store.pause_job(job_id)
         assert (await told(scheduler.store, "bad", "2026-01-01 03:00"))[1] == (
-            "2026-01-01 03:00:00 UTC is not planned: the job is paused."
+            "2026-01-01 03:00:00 UTC is not planned: the job is paused since 2026-01-01 01:01:05 UTC."
+        )
+        until = datetime(2026, 1, 1, 4, 30, tzinfo=UTC)
+        await scheduler.store.resume_job(job_id)
+        await scheduler.store.pause_job(job_id, until=until, note="a disk")
+        assert (await told(scheduler.store, "bad", "2026-01-01 03:00"))[1:] == [
+            "2026-01-01 03:00:00 UTC is not planned: the job is paused since 2026-01-01 01:01:05 UTC until 2026-01-01 04:30:00 UTC (a disk).",
+            "The job is paused until 2026-01-01 04:30:00 UTC (a disk). `cronactors resume` lets it continue.",
+        ]
+        assert (await told(scheduler.store, "bad", "2026-01-01 05:00"))[1] == (
+            "2026-01-01 05:00:00 UTC will run, in 3 h 58 min: the pause of the job ends at 2026-01-01 04:30:00 UTC."
+        )
+        assert (await told(scheduler.store, "bad"))[-2] == (
+            "2026-01-01 05:00:00 UTC will run, in 3 h 58 min: the pause of the job ends at 2026-01-01 04:30:00 UTC."
+        )
+        await trio.sleep(4 * 3600)
+        assert (await told(scheduler.store, "bad", "2026-01-01 03:00"))[1] == (
+            "2026-01-01 03:00:00 UTC was not planned: the job was paused from 2026-01-01 01:01:05 UTC to 2026-01-01 04:30:00 UTC "
+            "(a disk)."
         )
 
 
@@ -114,7 +132,7 @@ async def test_missed_moments(virtual_clock: VirtualClock) -> None:
             in ((await told(scheduler.store, "late", "00:09"))[1])
         )
         assert "was skipped: nothing could start it in time" in (await told(scheduler.store, "late", "00:03"))[1]
-        assert ", 6.0 s late; success" in (await told(scheduler.store, "late", "00:10"))[1]
+        assert ", 6.00 s late; success" in (await told(scheduler.store, "late", "00:10"))[1]
 
 
 async def test_what_is_no_moment_shows_its_neighbours(virtual_clock: VirtualClock) -> None:
@@ -334,7 +352,7 @@ async def test_a_one_shot_that_is_done(virtual_clock: VirtualClock) -> None:
         await trio.sleep(600)
         assert await told(scheduler.store, "once") == [
             "once: once, at 2026-01-01 00:05, UTC, done",
-            "2026-01-01 00:05:00 UTC ran: run 1 started at 2026-01-01 00:05:00 UTC, on time; success after 0.0 s.",
+            "2026-01-01 00:05:00 UTC ran: run 1 started at 2026-01-01 00:05:00 UTC, on time; success after 0.00 s.",
         ]
 
 
@@ -371,3 +389,6 @@ def test_the_command_refuses(invoke: Callable[..., Result]) -> None:
     wrong = invoke("mine", "25:00")
     assert (wrong.exit_code, "'25:00' is not a time" in wrong.output) == (2, True)
     assert invoke("mine", "nonsense").exit_code == 2
+    wrong = invoke("mine", "2020-01-01", "09:00:00", "EST")
+    assert (wrong.exit_code, "the offset of Europe/Rome is not EST" in str(wrong.exception)) == (1, True)
+    assert invoke("mine", "2020-01-01", "09:00:00", "CET").exit_code == 0

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from cronactors.cli import import_crontab as module
 from cronactors.cli.file_commands import import_crontab
+from cronactors.cli.schedules import show_findings
 from cronactors.cli.toml_output import print_toml
 from cronactors.errors import CronError
 from tests.cli_command import start, write
@@ -171,3 +172,22 @@ def test_run_takes_what_is_printed_as_it_is(start, tmp_path: Path) -> None:
     code, printed = start("run", "--for", "0").end()
     assert code == 0, printed
     assert [line.split()[0] for line in printed.splitlines() if line.startswith("  ") and " next " in line] == ["job", "x"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "mail -s report me%Hello%there",
+        "mail -s 'a report' me%",
+        r"tar czf /backup/$(date +\%Y\%m\%d).tgz /srv",
+        r"echo '50\% off' %input",
+        r"cp $f ${f\%.txt}.bak",
+    ],
+)
+def test_lint_has_no_objection_to_the_result(tmp_path: Path, command: str) -> None:
+    crontab = tmp_path / "crontab"
+    crontab.write_text(f"0 1 * * * {command}\n")
+    result = CliRunner().invoke(import_crontab, [str(crontab), "--timezone", "UTC"])
+    file = tmp_path / "agent.toml"
+    file.write_text(result.stdout)
+    assert show_findings(str(file), zone=None, as_json=False) == 0

@@ -1,8 +1,10 @@
-"""The printer of `run`, with readers that are slow, blocked or gone."""
+"""The printer of `run` and `watch`, with readers that are slow, blocked or gone."""
 
 from __future__ import annotations
 
+import errno
 import io
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -11,6 +13,8 @@ from contextlib import contextmanager
 import pytest
 import trio
 
+from cronactors.cli import printer as module
+from cronactors.cli.json_report import left_out_line
 from cronactors.cli.printer import Printer
 
 
@@ -50,6 +54,14 @@ async def test_a_slow_reader_does_not_block_the_printer_and_misses_lines():
     assert lines[-2:] == ["9999", "… 10,000 lines left out …"]
 
 
+async def test_the_line_about_lines_that_were_left_out_is_json_among_lines_of_json():
+    printer = Printer(never, left_out_line)
+    for number in range(10_002):
+        printer.print_line(str(number))
+    event = json.loads(printer._take().decode().splitlines()[-1])
+    assert (event["event"], event["message"]) == ("lines_left_out", "… 2 lines left out …")
+
+
 async def test_the_printer_gives_up_on_a_blocked_reader_after_2_seconds(autojump_clock):
     with standard_output_in_a_pipe():
         printer = Printer(never)
@@ -72,3 +84,30 @@ async def test_the_printer_reports_a_reader_that_is_gone():
             await lost.wait()
             printer.print_line("y")
             await printer.close()
+    assert printer.failure is None
+
+
+async def test_the_printer_notices_that_the_reader_is_gone_though_nothing_is_printed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "_INTERVAL", 0.05)
+    lost = trio.Event()
+    with standard_output_in_a_pipe() as reader, trio.fail_after(10):
+        printer = Printer(lost.set)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(printer.run)
+            reader.close()
+            await lost.wait()
+            await printer.close()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux")  # noqa: PTH110
+async def test_the_printer_keeps_the_reason_why_it_cannot_write(monkeypatch: pytest.MonkeyPatch):
+    lost = trio.Event()
+    with open("/dev/full", "w", encoding="utf-8") as full, trio.fail_after(10):  # noqa: PTH123
+        monkeypatch.setattr(sys, "stdout", full)
+        printer = Printer(lost.set)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(printer.run)
+            printer.print_line("x")
+            await lost.wait()
+    assert printer.failure is not None
+    assert printer.failure.errno == errno.ENOSPC

@@ -56,6 +56,17 @@ def test_a_second_start_continues_and_does_not_repeat_the_one_shot(start, write_
 
 
 @pytest.mark.slow
+def test_jobs_that_were_added_need_no_file(start):
+    assert start("add", "hello", "echo hello", "--in", "0s", "--db", "jobs.db").end()[0] == 0
+    code, text = start("run", "--db", "jobs.db", "--executor", "shell", "--for", "0.7").end()
+    assert code == 0
+    assert len(lines_of(text, "hello .*success .* hello")) == 1
+    assert not lines_of(text, "^file ")
+    code, text = start("run", "--executor", "shell").end()
+    assert (code, "agent.toml: cannot be read" in text) == (1, True)
+
+
+@pytest.mark.slow
 def test_it_leaves_the_notifications_of_another_program_alone(start, write, tmp_path):
     async def fail(_job: CronJob, _run: CronRun) -> None:
         raise OSError("the mail server is down")

@@ -7,15 +7,33 @@ import re
 import signal
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
 
-from cronactors import CronConfig, CronStore, Interval, JobContext, JobSpec, RetryPolicy, RunStatus, open_scheduler, open_store
-from cronactors.cli import describe, follow, listing, run_query
-from cronactors.cli.follow import Follower, line_of
-from cronactors.cli.run_query import RunQuery, Subject, find_subject
+from cronactors import (
+    Cause,
+    CronConfig,
+    CronStore,
+    Interval,
+    JobContext,
+    JobSpec,
+    RetryPolicy,
+    RunStatus,
+    StoreUnavailable,
+    Trigger,
+    open_scheduler,
+    open_store,
+)
+from cronactors.cli import listing, run_query
+from cronactors.cli.run_query import RunQuery, find_subject
 from cronactors.cli.tables import text_width
+from cronactors.cli.watch_events import event_of
+from cronactors.cli.watch_reader import Change, Filter, Snapshot
+from cronactors.cli.watch_store import StoreReader
 from cronactors.testing import VirtualClock
+from tests.cli.test_printer import standard_output_in_a_pipe
+from tests.cli.test_watch import Plain
 from tests.cli_history import START, address, call, filled
 from tests.cli_stores import with_ctrl_c
 
@@ -46,11 +64,12 @@ def terminal(request, monkeypatch):
 
 def test_the_runs_of_a_job_are_in_its_zone_newest_first(filled):
     header, *rows = lines(filled, "report")
-    assert re.split("  +", header) == ["started", "for the moment", "attempt", "trigger", "status", "took", "result"]
-    assert [row[:43] for row in rows] == [
+    assert re.split("  +", header) == ["run", "started", "for the moment", "attempt", "trigger", "status", "took", "result"]
+    assert [row[5:48] for row in rows] == [
         "2026-03-02 11:00:00 CET  2026-03-02 11:00:0",
         "2026-03-02 10:00:00 CET  2026-03-02 10:00:0",
     ]
+    assert [row.split()[0] for row in rows] == [run["id"] for run in runs(filled, "report")]
     assert all(re.search(r"schedule +success +5\.\d\d s +done$", row) for row in rows)
 
 
@@ -230,21 +249,10 @@ def test_text_is_cut_to_columns(text, width, expected):
     assert listing.cut_to(text, width) == expected
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0.00 s"), (-1.5, "-1.50 s"), (9.994, "9.99 s"), (9.996, "10.0 s"), (59.94, "59.9 s"), (59.96, "1 min"), (125, "2 min 5 s"),
-        (3599.4, "59 min 59 s"), (3599.6, "1 h"), (12_000, "3 h 20 min"), (86_400, "1 d"), (349_200, "4 d 1 h"), (1e8, "1,157 d 9 h"),
-    ],
-)  # fmt: skip
-def test_a_length_of_time(seconds, text):
-    assert describe.length(seconds) == text
-
-
 # --follow
 
 
-async def test_a_follower_returns_starts_and_outcomes_once(virtual_clock: VirtualClock, tmp_path: Path) -> None:
+async def test_each_start_and_outcome_is_found_once(virtual_clock: VirtualClock, tmp_path: Path) -> None:
     async def execute(context: JobContext) -> str:
         await trio.sleep(50 if context.job_name == "slow" else 0.1)
         if context.job_name == "bad":
@@ -260,45 +268,40 @@ async def test_a_follower_returns_starts_and_outcomes_once(virtual_clock: Virtua
     config = CronConfig(retry=RetryPolicy(delays=[30]), max_concurrent_runs=5)
     async with open_scheduler(file, execute, config=config, jobs=jobs) as scheduler, open_store(file, create=False) as store:
         ids = {job.name: job.id for job in await scheduler.store.list_jobs()}
-        everything = Follower(store, RunQuery(), Subject())
-        of_quick = Follower(store, RunQuery(user="ann"), await find_subject(store, RunQuery(name="quick")))
-        failed = Follower(store, RunQuery(status=RunStatus.FAILED), Subject())
-        flaky = Follower(store, RunQuery(tag="flaky"), Subject())
-        of_agent = Follower(store, RunQuery(user=""), Subject())
-        followers = (everything, of_quick, failed, flaky, of_agent)
+        queries = [
+            RunQuery(),
+            RunQuery(name="quick", user="ann"),
+            RunQuery(status=RunStatus.FAILED),
+            RunQuery(tag="flaky"),
+            RunQuery(user=""),
+            RunQuery(cause=Cause.ERROR, trigger=Trigger.RETRY),
+        ]
+        readers = [StoreReader(store, Filter(query, await find_subject(store, query)), for_view=False) for query in queries]
 
         async def poll() -> list[list[tuple[str, str]]]:
-            return [[(run.job_name, str(run.status)) for run in await follower.poll()] for follower in followers]
+            found = []
+            for reader in readers:
+                seen, _ = await reader.read()
+                assert seen is not None
+                runs = [change.run for change in seen.changes]
+                found.append([(run.job_name, str(run.status)) for run in runs if run.status is not RunStatus.PENDING])
+            return found
 
         await scheduler.run_now(ids["slow"], wait=False)
         await trio.sleep(10)
-        for follower in followers:
-            await follower.start()
-        assert await poll() == [[], [], [], [], []]
+        assert await poll() == await poll() == [[], [], [], [], [], []]
         await scheduler.run_now(ids["quick"])
-        assert await poll() == [[("quick", "success")], [("quick", "success")], [], [], []]
+        assert await poll() == [[("quick", "success")], [("quick", "success")], [], [], [], []]
         await scheduler.run_now(ids["bad"])
         bad = [("bad", "failed")]
-        assert await poll() == [bad, [], bad, bad, bad]
+        assert await poll() == [bad, [], bad, bad, bad, []]
         await trio.sleep(100)  # the slow run has finished, and the retry of the bad one has failed
-        assert await poll() == [[*bad, ("slow", "success")], [], bad, bad, [*bad, ("slow", "success")]]
-        assert await poll() == [[], [], [], [], []]
+        assert await poll() == [[*bad, ("slow", "success")], [], bad, bad, [*bad, ("slow", "success")], bad]
+        assert await poll() == [[], [], [], [], [], []]
         await scheduler.run_now(ids["slow"], wait=False)
         await trio.sleep(1)
         assert (await poll())[0] == [("slow", "running")]
         assert (await poll())[0] == []
-
-
-async def test_a_follower_reads_as_many_new_runs_as_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follow, "_PAGE", 3)
-    async with open_store(tmp_path / "a.db") as store:
-        job_id = await store.add_job("job", "it", Interval.every(hours=1))
-        follower = Follower(store, RunQuery(), Subject())
-        await follower.start()
-        await record(store, job_id, 10)
-        assert [run.id for run in await follower.poll()] == [str(number) for number in range(1, 11)]
-        await record(store, job_id, 3)
-        assert [run.id for run in await follower.poll()] == ["11", "12", "13"]
 
 
 async def record(store: CronStore, job_id: str, count: int) -> None:
@@ -308,37 +311,58 @@ async def record(store: CronStore, job_id: str, count: int) -> None:
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_follow_prints_the_last_runs_and_new_ones_until_ctrl_c(address, with_ctrl_c, monkeypatch, as_json):
-    async def fill() -> None:
-        async with open_store(address) as store:
-            job_id = await store.add_job("job", "it", Interval.every(hours=1))
-            await record(store, job_id, 3)
-
-    trio.run(fill)
-    poll, polls = Follower.poll, 0
-
-    async def poll_or_stop(self: Follower) -> list[object]:
-        nonlocal polls
-        polls += 1
-        if polls == 3:
-            signal.raise_signal(signal.SIGINT)
-            await trio.sleep(30)
-        if polls == 2:
-            job = await self._store.get_job_by_name("job")
-            assert job is not None
-            await record(self._store, job.id, 2)
-        return await poll(self)
-
-    monkeypatch.setattr(Follower, "poll", poll_or_stop)
-    monkeypatch.setattr(follow, "INTERVAL", 0)
-    status, output = call(address, "runs", "--follow", "--limit", "2", *(["--json"] if as_json else []))
-    assert (status, polls) == (0, 3)
-    printed = output.splitlines()
+async def test_follow_prints_the_last_runs_and_new_ones_until_ctrl_c(address, with_ctrl_c, capsys, as_json):
+    async with open_store(address) as store:
+        job_id = await store.add_job("job", "it", Interval.every(hours=1))
+        await record(store, job_id, 3)
+        await store.record_run_start(await store.add_job("other", "it", Interval.every(hours=1)))
+        with standard_output_in_a_pipe() as reader, trio.fail_after(20):
+            following = Plain(address, reader, RunQuery(limit=2), follow=True, as_json=as_json)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(following.run)
+                await following.lines.wait_for("running|started")
+                await record(store, job_id, 2)
+                await following.lines.wait_for('("id": "|run )6.*$')
+                signal.raise_signal(signal.SIGINT)
+    assert (following.status, capsys.readouterr().err) == (0, "")
+    printed = following.lines.text.splitlines()
     if as_json:
-        assert [json.loads(line)["id"] for line in printed] == ["2", "3", "4", "5"]
+        runs = [json.loads(line) for line in printed]
+        assert [(run["id"], run["status"]) for run in runs] == [
+            ("3", "success"), ("4", "running"), ("5", "success"), ("6", "success"),
+        ]  # fmt: skip
     else:
-        for number, line in zip((2, 3, 4, 5), printed, strict=True):
+        assert re.fullmatch(r"\S+ \S+ UTC  run 4  other  attempt 1  started", printed.pop(1))
+        for number, line in zip((3, 5, 6), printed, strict=True):
             assert re.fullmatch(rf"\S+ \S+ UTC  run {number}  job  attempt 1  success    \d+\.\d\d s  fine", line)
+
+
+async def test_follow_prints_only_runs_once_and_reports_a_server_that_is_away_as_an_error(tmp_path, monkeypatch, capsys):
+    async with open_store(tmp_path / "a.db") as store:
+        job_id = await store.add_job("job", "it", Interval.every(hours=1))
+        await record(store, job_id, 1)
+        (run,) = await store.list_runs(job_id)
+    begin, calls = StoreReader._inspect, 0
+
+    async def fail_once(self: StoreReader) -> Snapshot:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise StoreUnavailable("the server is gone")
+        if calls == 4:
+            signal.raise_signal(signal.SIGTERM)
+        # Another scheduler each time, and the run changed between the first inspection and the read of the last runs.
+        return attrs.evolve(await begin(self), schedulers=calls, changes=[Change(run, None)])
+
+    monkeypatch.setattr(StoreReader, "_inspect", fail_once)
+    with standard_output_in_a_pipe() as reader, trio.fail_after(20):
+        following = Plain(tmp_path / "a.db", reader, follow=True, as_json=True)
+        await following.run()
+        await following.lines.wait_for("\n")
+    assert following.status == 143
+    assert [json.loads(line)["id"] for line in following.lines.text.splitlines()] == ["1"]
+    errors = capsys.readouterr().err.splitlines()
+    assert [line.partition("UTC  ")[2] for line in errors] == ["no answer: the server is gone", "the store answers again"]
 
 
 async def test_the_line_of_a_run_that_starts_and_of_one_that_was_skipped(virtual_clock: VirtualClock) -> None:
@@ -352,10 +376,10 @@ async def test_the_line_of_a_run_that_starts_and_of_one_that_was_skipped(virtual
     ) as scheduler:
         await trio.sleep(26 * 60)
         (run,) = await scheduler.store.list_runs()
-        assert line_of(run, "Europe/Rome") == "2026-03-02 09:25:00 CET  run 1  a  of ann  attempt 1  started"
+        assert event_of(run).line("Europe/Rome") == "2026-03-02 09:25:00 CET  run 1  a  of ann  attempt 1  started"
         await trio.sleep(70 * 60)
         skipped = (await scheduler.store.list_runs(status=RunStatus.SKIPPED))[0]
         assert re.fullmatch(
             r"2026-03-02 \d\d:\d\d:\d\d UTC  run \d+  a  of ann  attempt 1  skipped/overlap  \(stands for 2 moments\)",
-            line_of(skipped, "UTC"),
+            event_of(skipped).line("UTC"),
         )

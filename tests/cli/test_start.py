@@ -14,8 +14,8 @@ import pytest
 import trio
 
 from cronactors.cli import run
-from cronactors.cli.run_report import TypedCommand
-from cronactors.config_file import load_config
+from cronactors.cli.reload import Reloader, Source
+from cronactors.cli.run_report import RunReport, TypedCommand
 from tests.cli_command import QUICK, Command, lines_of, start, write
 from tests.storages import contents, filled
 
@@ -50,7 +50,7 @@ def wait_until_it_has_opened(command: Command, file: Path) -> None:
 
 @needs_proc
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("mode", ["NORMAL", "EXCLUSIVE"])
 def test_a_signal_during_the_start_stops_at_once_and_leaves_the_file_unchanged(
     start, write, tmp_path: Path, mode: str, number: signal.Signals
@@ -104,14 +104,14 @@ class Session:
         self.left: list[str] = []
         monkeypatch.setattr(run, "open_store", self._open_store)
         monkeypatch.setattr(run, "open_scheduler", self._open)
-        config = load_config(folder / "agent.toml")
+        source = Source(file=folder / "agent.toml", db="jobs.db")
+        loaded = source.load()
         self.session = run._Session(
-            config,
-            "jobs.db",
+            loaded,
             None,  # type: ignore[arg-type]
-            typed=TypedCommand("cronactors", "--db jobs.db", "cronactors run"),
-            seconds=None,
-            adopt=None,
+            Reloader(source, loaded, None, watch=False),
+            run.RunOptions(),
+            TypedCommand("cronactors", "--db jobs.db", "cronactors run"),
         )
         monkeypatch.setattr(self.session._printer, "print_line", lambda line="": self.lines.append(line))
 
@@ -141,6 +141,7 @@ class Session:
             self.events.close()
 
     async def _hang(self) -> list[object]:
+        assert isinstance(self.session._report, RunReport)
         self.session._report._print_run("early", 1, "started")
         self.waits.set()
         await trio.sleep_forever()
