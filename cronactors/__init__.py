@@ -26,6 +26,7 @@ from cronactors.errors import (
     StoreUnavailable,
     WouldDeadlock,
 )
+from cronactors.health import Health
 from cronactors.model import (
     ALL,
     Cause,
@@ -34,7 +35,6 @@ from cronactors.model import (
     CronRun,
     Explanation,
     Fate,
-    Health,
     JobContext,
     JobExecutor,
     JobResult,

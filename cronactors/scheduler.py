@@ -19,11 +19,12 @@ from cronactors.actors.store_lifetime import StoreService
 from cronactors.actors.user_code import inside_user_code
 from cronactors.checks import flag, whole
 from cronactors.errors import InvalidJob, SchedulerClosed, WouldDeadlock, shorten
+from cronactors.health import Health
 from cronactors.instants import from_millis
 from cronactors.job_data import FROM_JOB, FromJob
 from cronactors.json_value import JsonInput
 from cronactors.ledger.zone_changes import RulesOfStore
-from cronactors.model import CronRun, Explanation, Health
+from cronactors.model import CronRun, Explanation
 from cronactors.origins import StartReport
 from cronactors.store import CronStore
 

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "cronactors"
 
 # From the bottom to the top. A module imports modules of earlier lines only.
 LAYERS = """
-backoff cli.amounts cli.hang_up cli.listed_line errors instants storage.postgres.arrays storage.values
+backoff cli.amounts cli.hang_up cli.listed_line errors health instants storage.postgres.arrays storage.values
 storage.pauses storage.postgres.execution
 checks json_value storage.postgres.address storage.postgres.server_clock storage.pruning storage.run_output
 executor_options job_data retention storage.postgres.run_output tags toml_text
@@ -85,7 +85,7 @@ RANK = {module: rank for rank, line in enumerate(LAYERS.split("\n")) for module 
 # The wings as packages hold nothing but their docstrings.
 EMPTY = {"schedules", "shell", "storage", "storage.postgres", "ledger", "actors", "verbs"}
 PURE = {
-    "errors", "storage.postgres.address", "instants", "backoff", "checks", "json_value", "executor_options", "job_data", "tags", "alerts", "retention", "model", "events", "run_output", "spec", "settings", "policy", "shell.checks", "shell.lint",
+    "errors", "storage.postgres.address", "instants", "backoff", "checks", "json_value", "executor_options", "job_data", "tags", "alerts", "retention", "health", "model", "events", "run_output", "spec", "settings", "policy", "shell.checks", "shell.lint",
     "schedules.zone_advice", "schedules.zones", "schedules.clock_changes", "schedules.calendar", "schedules.local_times",
     "schedules.cron_advice", "schedules.cron_fields", "schedules.cron", "schedules.cron_in_zone", "schedules.timestamps",
     "schedules.schedule", "schedules.fire_times", "schedules.schedule_json", "schedules.zone_rules", "schedules.preview",
