@@ -141,6 +141,11 @@ async def test_a_pause_that_ends_by_itself_is_explained(virtual_clock: VirtualCl
             "2026-01-01T00:04:00Z was not planned: the job was paused from 2026-01-01T00:00:30Z to 2026-01-01T00:05:00Z (moving)."
         )
         assert later.pause == Pause(since=at(0.5), until=at(5), note="moving", ended=at(5))
+        await scheduler.store.update_job(job_id, schedule=Cron("0 5 * * *"))
+        assert (await scheduler.explain(job_id, at(4))).text == later.text, "the schedule is another one now"
+        other = await scheduler.explain(job_id, at(0.2))
+        assert other.outcome is Fate.NO_MOMENT
+        assert other.text.endswith(" Its schedule was changed at 2026-01-01T00:07:30Z.")
 
 
 async def test_moments_after_a_pause_wait_for_a_scheduler(virtual_clock: VirtualClock) -> None:

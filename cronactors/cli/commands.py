@@ -73,13 +73,24 @@ def run(
 ) -> None:
     """Run the jobs of FILE (default: agent.toml).
 
-    Jobs that were added with `cronactors add` need no FILE: `cronactors run --db agent.db --executor shell`.
+    \b
+      [cron]
+      executor = "shell"
+      [[cron.jobs]]
+      name = "disk"
+      prompt = "df -h . | tail -n 1"
+      cron = "*/5 * * * *"
+
+    `import-crontab` and `export` print such a FILE. Jobs that were added with `cronactors add` need none, but
+    `cronactors run --db agent.db --executor shell`.
 
     Ctrl-C or SIGTERM stops it in order, a second one at once. SIGHUP reads FILE again; a FILE with a mistake changes nothing.
-    """
+    """  # noqa: D301 - click wants the character itself
     from cronactors.cli.reload import Source
     from cronactors.cli.run import RunOptions, run_file
 
+    if file is None and db is not None and executor is None and not Path(DEFAULT_FILE).exists():
+        raise click.UsageError(f"there is no {DEFAULT_FILE} here: give FILE, or --executor shell for jobs of `cronactors add`")
     source = Source(
         file=Path(file or DEFAULT_FILE),
         needed=file is not None or db is None or executor is None,

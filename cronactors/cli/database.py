@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from cronactors.errors import CronError
 from cronactors.settings import CronConfig
 from cronactors.storage.postgres.address import DEFAULT_SCHEMA, is_postgres, refuse_password, with_schema
 
@@ -41,7 +42,10 @@ def find_database(db: str | None, config: str | None, *, option: str = "--db") -
     if config is not None or Path(DEFAULT_FILE).exists():
         from cronactors.config_file import load_config
 
-        return database_of(load_config(DEFAULT_FILE if config is None else config))
+        try:
+            return database_of(load_config(DEFAULT_FILE if config is None else config))
+        except CronError as problem:
+            raise type(problem)(f"{problem} ({option} names a database without this file)") from None
     raise click.UsageError(
         f"no database: give --db or --config, set {DATABASE_VARIABLE}, or change to a folder with an {DEFAULT_FILE}"
     )

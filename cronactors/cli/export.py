@@ -244,7 +244,7 @@ def _note(job: CronJob) -> str | None:
     """Describe what a file cannot say about a job."""
     state = describe.state(job)
     if state == "done":
-        return "done: in another store its moment is recorded as skipped if it has passed"
+        return "done: in another store its moment is recorded as skipped, if it passed more than a minute ago"
     if job.pause is not None and (job.pause.until is not None or job.pause.note):
         return f"paused{describe.pause(job)}"
     return None

@@ -84,7 +84,8 @@ def add(
     from cronactors.cli.jobs import add_job
     from cronactors.cli.schedule_options import need_schedule, read_schedule
 
-    schedule = need_schedule(read_schedule(cron, every, at, after))
+    zone = fields["timezone"]
+    schedule = need_schedule(read_schedule(cron, every, at, after, zone=zone if isinstance(zone, str) else "UTC"))
     text = sys.stdin.read() if prompt == "-" else prompt
     options = _changes(fields)
     spec = cast(JobOptions, {**options, "user_id": user or None})
@@ -163,7 +164,7 @@ def show(name: str, *, user: str | None, db: str | None, config: str | None, as_
 @click.option(
     "--until",
     metavar="TIME",
-    help='Resume by itself at this time, such as "tomorrow 09:00", 2026-12-24T18:00 or 2h, in the zone of the job.',
+    help='Resume by itself at this time, in the zone of the job: 2h, 09:00, "tomorrow 09:00", 2026-12-24T18:00.',
 )
 @click.option("--note", metavar="TEXT", default="", callback=decode, help="Why, for those who look later.")
 @user_option

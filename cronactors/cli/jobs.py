@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 from pathlib import Path
@@ -34,6 +35,8 @@ from cronactors.store import CronStore
 from cronactors.wallclock import now
 
 _POLL_EVERY = 0.2  # seconds
+_ALONE_EVERY = 5.0
+"""How often (s) `run-now --wait` checks that a scheduler is running."""
 
 
 def add_job(database: str, name: str, prompt: str, schedule: Schedule, options: JobOptions, *, as_json: bool) -> None:
@@ -199,8 +202,10 @@ def run_now(database: str, name: str, user: str | None, *, wait: bool, data: str
             run = await store.get_run(await store.request_run(job.id, data=value, key=key))
             if not as_json:
                 print_line(await _requested(store, run))
+            alone = _AloneNotice(store)
             while wait and not run.status.ended:
                 await trio.sleep(_POLL_EVERY)
+                await alone.check()
                 run = await store.get_run(run.id)
                 if run.status.ended and (retry := await _retry_of(store, run)) is not None:
                     if not as_json:
@@ -214,6 +219,23 @@ def run_now(database: str, name: str, user: str | None, *, wait: bool, data: str
     elif wait:
         print_line(f"run {run.id}: {_outcome(run)}")
     return int(wait and run.status is not RunStatus.SUCCESS)
+
+
+class _AloneNotice:
+    """Says once, on standard error, that no scheduler is running any more: a run that is waited for cannot finish then."""
+
+    def __init__(self, store: CronStore) -> None:
+        self._store = store
+        self._check_at = trio.current_time() + _ALONE_EVERY
+
+    async def check(self) -> None:
+        """Look for a living scheduler now and then, until none is found."""
+        if trio.current_time() < self._check_at:
+            return
+        self._check_at += _ALONE_EVERY
+        if not await self._store._service.mailbox.call(Living(identify_this_process())):
+            click.echo("cronactors: no scheduler is running now: the run waits for one, and so does this command", err=True)
+            self._check_at = math.inf
 
 
 async def _requested(store: CronStore, run: CronRun) -> str:
@@ -266,11 +288,15 @@ async def refuse_listed(store: CronStore, job: CronJob, done: str) -> None:
     """
     if job.origin is None:
         return
-    rows = await store._service.mailbox.call(ListOrigins(None))
-    file = next((row.file for row, _ in rows if row.name == job.origin), None)
+    folder = None if is_postgres(store.path) else str(Path(store.path).parent)
+    rows = await store._service.mailbox.call(ListOrigins(folder))
+    file, is_gone = next(((row.file, gone) for row, gone in rows if row.name == job.origin), (None, False))
     line = None
-    if file is not None and not is_postgres(store.path):
-        file = str(Path(store.path).parent / file)
+    if file is not None and folder is not None:
+        file = str(Path(folder) / file)
+        if is_gone:
+            remedy = f"its file {one_line(file)} is gone: `cronactors remove --origin {shlex.quote(job.origin)}` removes its jobs"
+            raise InvalidJob(f"job {shorten(job.name)} is listed, so it cannot be {done} here: {remedy}")
         line = line_in_file(Path(file), job.name, job.user_id)
     place = "" if line is None else f", line {line}"
     where = (

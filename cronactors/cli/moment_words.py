@@ -45,7 +45,9 @@ def sentence(moment: Moment, job: JobRow | None, now: Millis) -> str:
         case Fate.PRUNED:
             text = "was decided, and its history deleted since: it is older than the history that is kept"
         case Fate.NO_MOMENT if job is not None:
-            text = "is no moment of the job"
+            is_older = job.created_at <= moment.at <= job.anchor_at
+            changed = f" as it is scheduled since {local(job.anchor_at, job.timezone)}" if is_older else ""
+            text = f"is no moment of the job{changed}"
         case Fate.NO_MOMENT:
             text = "has no run of the job, whose schedule is not known any more"
         case _:  # its row was deleted meanwhile

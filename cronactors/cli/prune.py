@@ -15,7 +15,7 @@ import trio
 from cronactors import open_store
 from cronactors.actors.mailbox import ReadRequest, Request
 from cronactors.cli import describe
-from cronactors.cli.amounts import count
+from cronactors.cli.amounts import count, length
 from cronactors.cli.stdout import print_json, print_line
 from cronactors.cli.tables import print_table
 from cronactors.errors import one_line
@@ -175,7 +175,9 @@ def _in_words(limits: History, now: Millis) -> Iterable[str]:
         yield "only runs of jobs with a history of their own, by its limits"
         return
     if limits.days is not None:
-        yield f"runs that finished before {describe.local_time(from_millis(_cutoff(limits.days, now)), 'UTC')}, {limits.days:g} {'day' if limits.days == 1 else 'days'} ago,"
+        before = describe.local_time(from_millis(_cutoff(limits.days, now)), "UTC")
+        ago = count(int(limits.days), "day") if limits.days == int(limits.days) else length(limits.days * 86_400)
+        yield f"runs that finished before {before}, {ago} ago,"
     if limits.per_job is not None:
         yield f"{'or' if limits.days is not None else 'runs'} beyond the newest {limits.per_job:,} of their job,"
     yield f"but not the newest {limits.keep_last:,} of each job; jobs with a history of their own by its limits"

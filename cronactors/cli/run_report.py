@@ -17,7 +17,7 @@ from cronactors import __version__
 from cronactors.cli import describe
 from cronactors.cli.amounts import count
 from cronactors.cli.database import DEFAULT_FILE
-from cronactors.cli.report import NO_FIELDS, Report
+from cronactors.cli.report import NO_FIELDS, Report, changes_in_words
 from cronactors.errors import one_line
 from cronactors.model import CronJob, CronRun, JobContext, RunStatus
 from cronactors.origins import StartReport
@@ -83,6 +83,8 @@ class RunReport(Report):
         self._print(f"database  {one_line(database)}")
         self._print(f"zone      {self.config.timezone}")
         self._print(f"slots     {count(slots, 'run')} at a time")
+        if start.changed or start.removed:
+            self._print(f"jobs      {changes_in_words(start)}")
         for line in start.lines:
             self._print(line)
         self.lost(start)

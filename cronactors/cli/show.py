@@ -94,10 +94,15 @@ def _facts(job: CronJob, runs: Sequence[CronRun], moments: Sequence[Preview]) ->
         ("session", "the main session of its user" if job.session_mode is SessionMode.MAIN else ""),
         ("tags", ", ".join(job.tags)),
         ("listed in", one_line(job.origin, 100) if job.origin is not None else ""),
-        ("prompt", describe.first_line(job.prompt)),
+        ("prompt", _prompt(job.prompt)),
         ("last error", describe.first_line(job.last_error)),
     ]
     return [(label, text) for label, text in facts if text]
+
+
+def _prompt(prompt: str) -> str:
+    first, lines = describe.first_line(prompt), len(prompt.strip().splitlines())
+    return first if lines <= 1 else f"{first} … ({lines:,} lines, all with --json)"
 
 
 def _next_start(job: CronJob) -> str:

@@ -9,7 +9,7 @@ from typing import Final
 from cronactors.errors import InvalidSchedule, shorten
 from cronactors.instants import EARLIEST, LATEST, Millis, from_millis, to_millis
 from cronactors.schedules.timestamps import read_timestamp
-from cronactors.schedules.zones import load_zone
+from cronactors.schedules.zones import is_zone, load_zone
 
 _UNITS: Final[dict[str, Millis]] = {
     **dict.fromkeys(("ms",), 1),
@@ -26,6 +26,7 @@ _LONGEST: Final[Millis] = 36_600 * 86_400_000
 _PART = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)\s*([a-z]+)\s*", re.ASCII)
 _DURATION = re.compile(rf"(?:{_PART.pattern})+", re.ASCII)
 _DAY_AND_TIME = re.compile(r"(yesterday|today|tomorrow)(?:\s+(\d{1,2}:\d\d(?::\d\d)?))?", re.ASCII)
+_CLOCK = re.compile(r"\d{1,2}:\d\d(?::\d\d)?", re.ASCII)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 
@@ -96,12 +97,26 @@ def parse_time(text: str, *, zone: str, now: datetime) -> datetime:
 def parse_coming_time(text: str, *, zone: str, now: datetime) -> datetime:
     """Read a point in time that is to come, as `parse_time` does, except that a length of time is after now, with or without ``in``.
 
+    A time of day alone, such as ``09:00``, is the next one.
+
     Raises:
         ValueError: It is none. The message shows how to write one.
     """
-    if _DURATION.fullmatch(text.strip().lower()):
-        return parse_time(f"in {text.strip()}", zone=zone, now=now)
-    return parse_time(text, zone=zone, now=now)
+    written = text.strip().lower()
+    if _CLOCK.fullmatch(written):
+        today = parse_time(f"today {written}", zone=zone, now=now)
+        return today if today > now else parse_time(f"tomorrow {written}", zone=zone, now=now)
+    try:
+        return parse_time(f"in {written}" if _DURATION.fullmatch(written) else written, zone=zone, now=now)
+    except ValueError:
+        raise ValueError(f"{shorten(text)} is not a time, such as 2h, 09:00, tomorrow 09:00 or 2026-12-24T18:00") from None
+
+
+def write_out_day(text: str, *, zone: str, now: datetime) -> str:
+    """Write ``tomorrow 09:00`` or ``today 09:00`` as a date and time without an offset; any other text stays as it is."""
+    written = text.strip().lower()
+    match = _DAY_AND_TIME.fullmatch(written)
+    return text if match is None or match[2] is None or not is_zone(zone) else _timestamp(written, zone, now)
 
 
 def _timestamp(written: str, zone: str, now: datetime) -> str:

@@ -62,7 +62,12 @@ def update_job(database: str, name: str, user: str | None, changes: JobChanges, 
             print_line(line)
     same = attrs.evolve(new, last_error=old.last_error) == old
     if dry_run:
-        print_line("nothing would change" if same else "nothing was changed: leave out --dry-run to change it")
+        how = (
+            "leave out --dry-run to change it"
+            if old.origin is None
+            else f"it is listed in {one_line(old.origin, 100)}: edit it there"
+        )
+        print_line("nothing would change" if same else f"nothing was changed: {how}")
     else:
         print_line(f"{'nothing to change in' if same else 'changed'} {one_line(new.name, 60)}: {describe.next_start(new, now())}")
 

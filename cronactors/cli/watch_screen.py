@@ -34,12 +34,13 @@ _WRAP_OFF, _WRAP_ON = "\x1b[?7l", "\x1b[?7h"
 
 
 def find_screen() -> Screen | None:
-    """Return the terminal that standard output is; None if it is none, cannot be drawn on, or rich is not installed."""
+    """Return the terminal that standard output is; None if it is none, cannot be drawn on, or rich is not installed, which it says."""
     if not sys.stdout.isatty():
         return None
     try:
         from rich.console import Console
     except ImportError:
+        sys.stderr.write("cronactors: lines only, as the live view needs rich: pip install 'cronactors[cli]'\n")
         return None
     console = Console(highlight=False)
     can_draw = console.is_terminal and not console.is_dumb_terminal and not console.legacy_windows

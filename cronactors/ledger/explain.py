@@ -158,15 +158,19 @@ def _without_row(storage: Storage, job: JobRow, timing: Timing, at: Millis) -> E
         return _explanation(
             job, Fate.PRUNED, f"{_utc(at)} is before the history that is kept: it was decided, and its runs deleted."
         )
-    if timing.until(at) != at:
-        near = [("before", timing.until(at)), ("after", timing.after(at))]
-        named = " and ".join(f"the nearest {side} is {_utc(moment)}" for side, moment in near if moment is not None)
-        return _explanation(job, Fate.NO_MOMENT, f"{_utc(at)} is no moment of this job; {named or 'it has none'}.")
-    if (paused := storage.pauses.of([job.id]).get(job.id)) is not None and (
-        found := _of_pause(job, paused, at, storage.now())
-    ) is not None:
-        return found
-    return _of_state(storage, job, at)
+    is_moment = timing.until(at) == at
+    if (is_moment or _is_older(job, at)) and (paused := storage.pauses.of([job.id]).get(job.id)) is not None:
+        found = _of_pause(job, paused, at, storage.now())
+        if found is not None:
+            return found
+    return _of_state(storage, job, at) if is_moment else _of_no_moment(job, timing, at)
+
+
+def _of_no_moment(job: JobRow, timing: Timing, at: Millis) -> Explanation:
+    near = [("before", timing.until(at)), ("after", timing.after(at))]
+    named = " and ".join(f"the nearest {side} is {_utc(moment)}" for side, moment in near if moment is not None)
+    changed = f" Its schedule was changed at {_utc(job.anchor_at)}." if job.created_at <= at <= job.anchor_at else ""
+    return _explanation(job, Fate.NO_MOMENT, f"{_utc(at)} is no moment of this job; {named or 'it has none'}.{changed}")
 
 
 def _of_state(storage: Storage, job: JobRow, at: Millis) -> Explanation:

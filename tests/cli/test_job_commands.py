@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 import trio
@@ -20,15 +21,19 @@ from cronactors import (
     CronStore,
     Interval,
     JobContext,
+    OneShot,
     RetryPolicy,
     RunStatus,
+    load_config,
     now,
     open_scheduler,
     open_store,
 )
+from cronactors.cli import jobs
 from cronactors.cli.commands import cronactors
 from cronactors.errors import CronError
 from tests import cli_stores
+from tests.workers import nothing
 
 server = cli_stores.server
 Invoke = Callable[..., str]
@@ -125,7 +130,7 @@ def test_a_prompt_from_standard_input(invoke: Invoke, database: str) -> None:
     ("args", "status", "message"),
     [
         (["add", "report", "p"], 2, "when does it run?"),
-        (["add", "report", "p", "--cron", "@daily", "--every", "1h"], 2, "give one of --cron"),
+        (["add", "report", "p", "--cron", "@daily", "--every", "1h"], 2, "give only one of --cron"),
         (["add", "report", "p", "--cron", "61 * * * *"], 1, "61"),
         (["add", "report", "p", "--every", "1h", "--timezone", "Mars/Base"], 1, "Mars/Base"),
         (["add", "report", "p", "--every", "1h", "--data", "{"], 1, "data must be JSON"),
@@ -243,7 +248,7 @@ def test_a_pause_with_an_end_and_a_note(invoke: Invoke, database: str) -> None:
 @pytest.mark.parametrize(
     ("until", "message"),
     [
-        ("soon", "--until: 'soon' is not a time"),
+        ("soon", "--until: 'soon' is not a time, such as 2h, 09:00,"),
         ("yesterday", "of job 'report' has passed"),
         ("2020-01-01", "of job 'report' has passed"),
     ],
@@ -270,8 +275,37 @@ def test_a_job_that_a_file_lists_is_changed_there(invoke: Invoke, database: str,
     in_store(database, upsert)
     for args in (["update", "report", "--timeout", "1m"], ["remove", "report", "--yes"]):
         assert "job 'report' is listed" in invoke(*args, status=1)
+    if "://" not in database:  # where the list has a file, it is missing here
+        assert "is listed" in invoke("remove", "report", "--yes", status=1)
     assert invoke("pause", "report").startswith("paused report")
     assert "listed in   agent.toml" in invoke("show", "report")
+    tried = invoke("update", "report", "--timeout", "1m", "--dry-run")
+    assert tried == "nothing was changed: it is listed in agent.toml: edit it there\n"
+
+
+def test_a_listed_job_whose_file_is_gone_names_the_way_to_remove_it(tmp_path: Path) -> None:
+    file, database = tmp_path / "agent.toml", str(tmp_path / "jobs.db")
+    file.write_text('[cron]\n[[cron.jobs]]\nname = "report"\nprompt = "p"\ncron = "@daily"\n')
+
+    async def start() -> None:
+        async with open_scheduler(database, nothing, config=load_config(file)):
+            pass
+
+    trio.run(start)
+    file.unlink()
+    result = CliRunner().invoke(cronactors, ["remove", "report", "--yes", "--db", database])
+    assert "is gone: `cronactors remove --origin agent.toml` removes its jobs" in str(result.exception)
+
+
+def test_a_prompt_of_several_lines_is_shown_as_such(invoke: Invoke) -> None:
+    invoke("add", "report", "first\nsecond\n", "--every", "1h")
+    assert re.search(r"prompt +first … \(2 lines, all with --json\)\n", invoke("show", "report"))
+
+
+def test_a_job_runs_once_tomorrow_in_its_zone(invoke: Invoke, database: str) -> None:
+    invoke("add", "report", "p", "--at", "tomorrow 09:00", "--timezone", "Asia/Tokyo")
+    tomorrow = now().astimezone(ZoneInfo("Asia/Tokyo")).date() + timedelta(days=1)
+    assert job(database).schedule == OneShot(f"{tomorrow.isoformat()}T09:00")
 
 
 def test_a_run_is_requested_and_cancelled(invoke: Invoke, database: str) -> None:
@@ -310,3 +344,29 @@ async def test_run_now_waits_for_the_end(tmp_path: Path) -> None:
         ), failed.output
         statuses = [run.status for run in await scheduler.store.list_runs()]
         assert statuses == [RunStatus.FAILED, RunStatus.FAILED, RunStatus.SUCCESS]
+
+
+async def test_run_now_that_waits_says_that_no_scheduler_is_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "_ALONE_EVERY", 0.01)
+    file = str(tmp_path / "jobs.db")
+    async with open_store(file) as store:
+        job_id = await store.add_job("report", "p", Interval.every(hours=1))
+
+        def invoke() -> Result:
+            return CliRunner().invoke(cronactors, ["run-now", "report", "--wait", "--db", file])
+
+        results: list[Result] = []
+        async with trio.open_nursery() as nursery:
+
+            async def call() -> None:
+                results.append(await trio.to_thread.run_sync(invoke))
+
+            nursery.start_soon(call)
+            with trio.fail_after(20):
+                while not (runs := await store.list_runs(job_id)):
+                    await trio.sleep(0.01)
+                await trio.sleep(0.5)  # some checks
+                await store.request_cancel(runs[0].id)
+    (result,) = results
+    assert result.stderr.count("no scheduler is running now: the run waits for one, and so does this command") == 1
+    assert result.exit_code == 1

@@ -16,6 +16,7 @@ import trio
 from cronactors.cli import run
 from cronactors.cli.reload import Reloader, Source
 from cronactors.cli.run_report import RunReport, TypedCommand
+from cronactors.origins import StartReport
 from tests.cli_command import QUICK, Command, lines_of, start, write
 from tests.storages import contents, filled
 
@@ -132,7 +133,7 @@ class Session:
         try:
             yield SimpleNamespace(
                 recovered=(),
-                _start_report=SimpleNamespace(lines=(), lost=()),
+                _start_report=StartReport(),
                 store=SimpleNamespace(list_jobs=self._hang),
                 events=self._events,
             )

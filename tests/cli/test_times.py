@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given, strategies as st
 
-from cronactors.cli.times import parse_duration, parse_time
+from cronactors.cli.times import parse_coming_time, parse_duration, parse_time, write_out_day
 
 NOW = datetime(2026, 3, 28, 23, 30, tzinfo=UTC)  # in Rome it is 00:30 on the 29th, on which the clock skips 02:00 to 03:00
 
@@ -122,6 +122,35 @@ def test_what_is_no_time(text):
 def test_what_is_no_time_to_come(text):
     with pytest.raises(ValueError, match="is not a (time|length of time), such as"):
         parse_time(text, zone="UTC", now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2h", NOW + timedelta(hours=2)),
+        ("in 2h", NOW + timedelta(hours=2)),
+        ("tomorrow", parse_time("tomorrow", zone="UTC", now=NOW)),
+        (f"{NOW:%H:%M}", parse_time(f"tomorrow {NOW:%H:%M}", zone="UTC", now=NOW)),
+        (f"{NOW + timedelta(minutes=1):%H:%M}", NOW.replace(second=0, microsecond=0) + timedelta(minutes=1)),
+        ("2200-01-01", datetime(2200, 1, 1, tzinfo=UTC)),
+    ],
+)
+def test_a_time_to_come(text, expected):
+    assert parse_coming_time(text, zone="UTC", now=NOW) == expected
+
+
+def test_what_is_no_coming_time_gets_examples_of_some():
+    with pytest.raises(ValueError, match="'soon' is not a time, such as 2h, 09:00, tomorrow 09:00 or 2026-12-24T18:00"):
+        parse_coming_time("soon", zone="UTC", now=NOW)
+
+
+def test_a_day_is_written_out_in_its_zone():
+    late = NOW
+    assert write_out_day("tomorrow 9:00", zone="Europe/Rome", now=late) == "2026-03-30T09:00"
+    assert write_out_day("tomorrow 09:00", zone="UTC", now=late) == "2026-03-29T09:00"
+    for text in ("tomorrow", "2030-01-01 09:00", "soon"):
+        assert write_out_day(text, zone="UTC", now=late) == text
+    assert write_out_day("tomorrow 09:00", zone="no zone", now=late) == "tomorrow 09:00"
 
 
 moments = st.datetimes(datetime(1971, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))
