@@ -24,8 +24,9 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 OLDEST = (3, 11)
 LOWEST_ON = (3, 12)
-QUICK = ("-k", "not in_postgres")
-"""The tests without those of the ledger on PostgreSQL: they take more than a minute, and psycopg is tested by those of the storage."""
+QUICK = ("-k", "not in_postgres and not in_dicts")
+"""The tests without those of the ledger on PostgreSQL and on the storage in dicts: they take more than a minute. The ledger is tested in
+memory, psycopg by the tests of the storage."""
 
 _ABOUT = """
 import platform, sys
