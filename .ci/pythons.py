@@ -24,9 +24,10 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 OLDEST = (3, 11)
 LOWEST_ON = (3, 12)
-QUICK = ("-k", "not in_postgres and not in_dicts")
-"""The tests without those of the ledger on PostgreSQL and on the storage in dicts: they take more than a minute. The ledger is tested in
-memory, psycopg by the tests of the storage."""
+QUICK = ("--ignore=tests/postgres", "-k", "not in_postgres and not in_dicts")
+"""The tests without those that are about PostgreSQL, and those of the ledger on it and on the storage in dicts: they take more than two
+minutes. The ledger is tested in memory, psycopg by the tests of the storage."""
+
 
 _ABOUT = """
 import platform, sys

@@ -52,15 +52,17 @@ def reaped() -> Iterator[None]:
 
 @pytest.fixture
 def reaping_thread() -> Iterator[None]:
-    """A thread that waits for every child."""
+    """A thread that collects every child. It never blocks: the server of other tests is a child too, and ends with this process only."""
     end = threading.Event()
 
     def reap() -> None:
         while not end.is_set():
             try:
-                os.waitpid(-1, 0)
+                collected, _ = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                time.sleep(0.001)
+                collected = 0
+            if not collected:
+                time.sleep(0.0002)
 
     thread = threading.Thread(target=reap)
     thread.start()
