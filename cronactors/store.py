@@ -41,11 +41,7 @@ class CronStore(JobVerbs, LoopVerbs, RunVerbs, HistoryVerbs, OutputVerbs, Notifi
         store._mailbox = service.mailbox
         store._config = config
         store._own_loop = OwnLoop(service, config.retry)
-        store._defaults = Defaults(
-            timezone=timezone or config.timezone,
-            max_retries=config.default_max_retries,
-            timeout_secs=config.default_timeout_secs,
-        )
+        store._defaults = Defaults.of(config, timezone)
         return store
 
     @property

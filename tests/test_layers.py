@@ -53,8 +53,8 @@ ledger.own_loop
 notification_context
 actors.async_value actors.exception_groups actors.failure_log actors.forks actors.output_buffer actors.stopping actors.watchdog
 actors.exits actors.mailbox actors.storage_thread actors.tracebacks actors.user_code
-actors.actor_requests actors.alert_requests actors.history_requests actors.notification_requests actors.outcomes actors.output_requests actors.recompute actors.store actors.user_requests cli.living cli.run_changes cli.run_details
-actors.event_stream actors.inbox actors.output cli.checks
+actors.actor_requests actors.alert_requests actors.history_requests actors.notification_requests actors.outcomes actors.output_requests actors.recompute actors.store actors.user_requests cli.run_changes cli.run_details
+actors.event_stream actors.inbox actors.output
 actors.deliverer actors.leases actors.run_in_hand
 actors.store_lifetime actors.wall_clock_watch
 actors.receivers
@@ -65,12 +65,13 @@ actors.overdue actors.patrol actors.pruner copying fake_run origins own_loop run
 cli.report shell.output verbs.base
 shell.executor verbs.history verbs.jobs verbs.loops verbs.notifications verbs.run_output verbs.runs
 executors store
-cli.find scheduler
-cli.removed
-cli.run_query supervision
+cli.living
+cli.checks cli.find scheduler
+supervision
 cronactors testing
 cli.compact cli.container_init cli.copy cli.database cli.describe cli.remove cli.signals cli.stdout
-cli.backup cli.doctor cli.json_report cli.printer cli.reload cli.run_report cli.schedules cli.tables cli.toml_output cli.why
+cli.removed
+cli.backup cli.doctor cli.json_report cli.printer cli.reload cli.run_query cli.run_report cli.schedules cli.tables cli.toml_output cli.why
 cli.export cli.import_crontab cli.listing cli.moment_words cli.prune cli.run cli.why_removed
 cli.explain cli.file_commands cli.jobs cli.notifications cli.show cli.stats cli.watch_reader
 cli.show_run cli.update cli.watch_events cli.watch_store cli.watch_view cli.why_commands

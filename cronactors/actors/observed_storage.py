@@ -25,8 +25,8 @@ from cronactors.events import (
     RunStarted,
     RunWaiting,
 )
-from cronactors.instants import Millis, from_millis
-from cronactors.ledger.stored_values import is_time
+from cronactors.instants import Millis
+from cronactors.ledger.stored_values import read_time
 from cronactors.ledger.views import run_view
 from cronactors.model import Cause, RunStatus, Trigger
 from cronactors.storage.protocol import Storage
@@ -160,6 +160,6 @@ def _inserted(row: RunRow) -> Event:
             return RunRequested.of(run)
         case Trigger.RETRY | Trigger.RECOVERY:
             retry = RetryScheduled.of(run)
-            return attrs.evolve(retry, retry_at=from_millis(row.ready_at) if is_time(row.ready_at) else None)
+            return attrs.evolve(retry, retry_at=read_time(row.ready_at))
         case _:
             assert_never(run.trigger)

@@ -14,6 +14,11 @@ def count(number: int, noun: str, *, most: int | None = None) -> str:
     return f"{number:,}{' or more' if number == most else ''} {noun}{'' if number == 1 else 's'}"
 
 
+def more(number: int, shown: int) -> str:
+    """Write how many things of a list are not shown, to be written after those that are; "" if all are."""
+    return f" and {number - shown:,} more" if number > shown else ""
+
+
 def size(amount: float) -> str:
     """Write a size (bytes) with three digits."""
     for unit in _UNITS[:-1]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attrs
 
+from cronactors.cli.amounts import count
 from cronactors.cli.stdout import print_json, print_line
 from cronactors.errors import InvalidConfig, one_line
 from cronactors.storage.backup import back_up
@@ -13,7 +14,7 @@ _MEGABYTE = 1_000_000
 
 
 def back_up_file(database: str, target: str, *, as_json: bool) -> None:
-    """Back up a database, and print what the backup holds.
+    """Back up a database, and print how many jobs and runs the backup has.
 
     Raises:
         CronError: The database is on a server or cannot be used, or the target exists already.
@@ -28,5 +29,5 @@ def back_up_file(database: str, target: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"database": database, **attrs.asdict(done)})
         return
-    counted = f"{done.jobs:,} {'job' if done.jobs == 1 else 'jobs'} and {done.runs:,} {'run' if done.runs == 1 else 'runs'}"
+    counted = f"{count(done.jobs, 'job')} and {count(done.runs, 'run')}"
     print_line(f"backed up {one_line(database)} to {one_line(target)}: {counted}, {done.size / _MEGABYTE:,.1f} MB")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from cronactors.actors.user_requests import ListOrigins
-from cronactors.cli.amounts import count, size, span
+from cronactors.cli.amounts import count, more, size, span
 from cronactors.cli.living import lives_here, living
 from cronactors.errors import one_line
 from cronactors.instants import DAY, LATEST, Millis, iso_utc
@@ -75,7 +75,7 @@ class Check:
 
 @attrs.frozen
 class Jobs:
-    """What the checks need of all jobs."""
+    """Figures of all jobs, and those among them that a check may report."""
 
     count: int
     enabled: int
@@ -223,7 +223,7 @@ def _check_failing(jobs: Jobs) -> Check:
     if not jobs.failing:
         return Check("failing", Level.OK, f"no job has failed {FIRST_FAILURES} times in a row", {"failing": 0})
     worst = ", ".join(f"{_name(job)} ({job.consecutive_failures:,} times)" for job in jobs.failing[:_NAMES])
-    text = f"{count(len(jobs.failing), 'job')} failing again and again: {worst}{_more(len(jobs.failing))}"
+    text = f"{count(len(jobs.failing), 'job')} failing again and again: {worst}{more(len(jobs.failing), _NAMES)}"
     return Check("failing", Level.WARNING, text, {"failing": len(jobs.failing)})
 
 
@@ -262,7 +262,7 @@ def _check_origins(storage: Storage, file: str) -> Check:
     if not gone:
         return Check("lists", Level.OK, f"{count(len(origins), 'list')} of jobs, no file is gone", {"gone": []})
     names = ", ".join(f"{one_line(row.name, 60)} ({count(row.jobs, 'job')})" for row in gone[:_NAMES])
-    text = f"the file of {count(len(gone), 'list')} is gone, and the jobs keep running: {names}{_more(len(gone))}"
+    text = f"the file of {count(len(gone), 'list')} is gone, and the jobs keep running: {names}{more(len(gone), _NAMES)}"
     return Check("lists", Level.WARNING, text, {"gone": [row.name for row in gone]})
 
 
@@ -330,12 +330,8 @@ def _name(job: JobRow) -> str:
 
 
 def _names(jobs: Iterable[JobRow], count: int) -> str:
-    return ", ".join(_name(job) for job in list(jobs)[:_NAMES]) + _more(count)
+    return ", ".join(_name(job) for job in list(jobs)[:_NAMES]) + more(count, _NAMES)
 
 
 def _run_names(runs: Sequence[RunRow]) -> str:
-    return ", ".join(f"run {run.id} of {one_line(run.job_name, 60)}" for run in runs[:_NAMES]) + _more(len(runs))
-
-
-def _more(count: int) -> str:
-    return f" and {count - _NAMES:,} more" if count > _NAMES else ""
+    return ", ".join(f"run {run.id} of {one_line(run.job_name, 60)}" for run in runs[:_NAMES]) + more(len(runs), _NAMES)

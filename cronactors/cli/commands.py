@@ -1,4 +1,4 @@
-"""The verbs and their options. Each imports what it needs when it runs."""
+"""The verbs and their options. The modules of a command are imported when it runs."""
 
 from __future__ import annotations
 
@@ -6,24 +6,10 @@ from pathlib import Path
 
 import click
 
-from cronactors import __version__, checks
+from cronactors import __version__
 from cronactors.cli import file_commands, history_commands, job_commands, why_commands
 from cronactors.cli.database import DEFAULT_FILE, find_database
-from cronactors.cli.options import config_option, database_options, db_option, decode, json_option, user_option
-from cronactors.errors import InvalidConfig
-
-
-class _Seconds(click.ParamType[float]):
-    """A number of seconds, 0 or more."""
-
-    name = "seconds"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Convert an argument, or fail with a usage error."""
-        try:
-            return checks.number("SECONDS", float(str(value)), InvalidConfig, least=0, most=1e9)
-        except ValueError as problem:
-            self.fail(str(problem) if isinstance(problem, InvalidConfig) else f"{value!r} is not a number", param, ctx)
+from cronactors.cli.options import SECONDS, config_option, database_options, db_option, decode, json_option, user_option
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -43,11 +29,11 @@ def cronactors() -> None:
     help="The database. Default: the one that FILE names, CRONACTORS_DB, or agent.db in the folder of FILE.",
 )
 @click.option("--executor", metavar="NAME", help='"shell" or "package.module:function". Default: the one that FILE names.')
-@click.option("--for", "seconds", type=_Seconds(), metavar="SECONDS", help="Stop after this many seconds.")
+@click.option("--for", "seconds", type=SECONDS, metavar="SECONDS", help="Stop after this many seconds.")
 @click.option(
     "--shutdown-grace",
     "grace",
-    type=_Seconds(),
+    type=SECONDS,
     metavar="SECONDS",
     help="How long runs may continue after a signal. Default: shutdown_grace of FILE, or 5.",
 )

@@ -11,6 +11,7 @@ from typing import Self
 
 import click
 
+from cronactors.cli.amounts import count
 from cronactors.copying import Moved, move_to_server, unmark
 from cronactors.errors import InvalidConfig, one_line
 from cronactors.storage.file_state import MEMORY
@@ -51,7 +52,7 @@ def _summary(source: str, moved: Moved, user_id: str | None) -> str:
         return f"{file} had been moved to {to} already: finished"
     of_user = "" if user_id is None else f" of {'the agent itself' if not user_id else f'the user {one_line(user_id, 60)}'}"
     jobs, runs = moved.counts["jobs"], moved.counts["runs"]
-    counted = f"{jobs:,} {'job' if jobs == 1 else 'jobs'} and {runs:,} {'run' if runs == 1 else 'runs'}"
+    counted = f"{count(jobs, 'job')} and {count(runs, 'run')}"
     after = "" if user_id is not None else f"; {file} is marked, `cronactors copy --unmark {shlex.quote(file)}` undoes that"
     return f"moved {counted}{of_user} from {file} to {to}{after}"
 

@@ -39,13 +39,12 @@ def find_database(db: str | None, config: str | None, *, option: str = "--db") -
     found = os.environ.get(DATABASE_VARIABLE)
     if config is None and found:
         return found
-    if config is not None or Path(DEFAULT_FILE).exists():
-        from cronactors.config_file import load_config
-
-        try:
-            return database_of(load_config(DEFAULT_FILE if config is None else config))
-        except CronError as problem:
-            raise type(problem)(f"{problem} ({option} names a database without this file)") from None
+    try:
+        loaded = config_of(db, config)
+    except CronError as problem:
+        raise type(problem)(f"{problem} ({option} names a database without this file)") from None
+    if loaded is not None:
+        return database_of(loaded)
     raise click.UsageError(
         f"no database: give --db or --config, set {DATABASE_VARIABLE}, or change to a folder with an {DEFAULT_FILE}"
     )

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from cronactors import now
 from cronactors.errors import InvalidSchedule, one_line
-from cronactors.model import CronJob, CronRun
+from cronactors.model import CronJob, CronRun, Pause
 from cronactors.schedules.fire_times import next_run
 from cronactors.schedules.schedule import Cron, Interval, OneShot, Schedule
 from cronactors.schedules.zones import is_zone, load_zone
@@ -89,16 +89,19 @@ def state(job: CronJob) -> str:
     return "retrying" if job.retry_at else "enabled"
 
 
-def until(job: CronJob) -> str:
-    """Describe until when a paused job is paused, to be written after its state; "" if it has no end."""
-    ends = None if job.pause is None else job.pause.until
-    return "" if ends is None else f" until {local_time(ends, job.timezone)}"
+def until(pause: Pause | None, zone: str) -> str:
+    """Describe until when a pause lasts, to be written after the state of its job; "" if it has no end, or there is none."""
+    return "" if pause is None or pause.until is None else f" until {local_time(pause.until, zone)}"
+
+
+def note(pause: Pause | None) -> str:
+    """Write the note of a pause in brackets; "" if it has none, or there is none."""
+    return f" ({first_line(pause.note)})" if pause is not None and pause.note else ""
 
 
 def pause(job: CronJob) -> str:
     """Describe until when and why a paused job is paused, to be written after its state; "" if there is nothing to say."""
-    note = "" if job.pause is None else job.pause.note
-    return f"{until(job)} ({first_line(note)})" if note else until(job)
+    return until(job.pause, job.timezone) + note(job.pause)
 
 
 def _has_passed(job: CronJob) -> bool:

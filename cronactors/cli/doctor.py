@@ -1,4 +1,4 @@
-"""The verb ``doctor``: look at a store without changing it, and say what is wrong with it, worst first."""
+"""The verb ``doctor``: checks on a store, which they do not change; the worst result comes first."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from cronactors.store import CronStore
 
 
 async def read_answer(store: CronStore, name: str, *, user: str | None, when: When | None) -> Answer | RemovedAnswer:
-    """Find the job, also one that was removed, and read what explains the moment.
+    """Find the job, also one that was removed, and read the explanation of the moment.
 
     A time before a job was added is explained by the runs of one that had its name before and was removed, if there are any.
 

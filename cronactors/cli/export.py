@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 import attrs
@@ -14,10 +12,9 @@ import trio
 
 from cronactors import open_store
 from cronactors.cli import describe
-from cronactors.cli.database import DATABASE_VARIABLE, DEFAULT_FILE
 from cronactors.cli.stdout import print_json
 from cronactors.cli.toml_output import print_toml
-from cronactors.config_file import MAX_FILE, load_config
+from cronactors.config_file import MAX_FILE
 from cronactors.errors import CronError, InvalidConfig, InvalidJob, JobNotFound, one_line, shorten
 from cronactors.json_value import Json
 from cronactors.model import ALL, CronJob, Misfire, Overlap, SessionMode
@@ -110,17 +107,6 @@ def export_jobs(database: str, *, as_json: bool, user_id: str | None, executor: 
     for job, why in found.left_out:
         click.echo(f"cronactors: job {one_line(job.name, 60)} is left out: {why}", err=True)
     return len(found.left_out)
-
-
-def executor_of_file(db: str | None, config: str | None) -> str | None:
-    """Return the executor that an agent.toml names: the one of ``--config``, or ``./agent.toml`` if that names the database.
-
-    Raises:
-        CronError: The file is refused.
-    """
-    if config is None and db is None and not os.environ.get(DATABASE_VARIABLE) and Path(DEFAULT_FILE).exists():
-        config = DEFAULT_FILE
-    return None if config is None else load_config(config).executor
 
 
 async def _read(database: str, user_id: str | None) -> list[CronJob]:
@@ -241,7 +227,7 @@ def json_of(export: Export) -> Json:
 
 
 def _note(job: CronJob) -> str | None:
-    """Describe what a file cannot say about a job."""
+    """Describe the facts about a job that a file cannot hold."""
     state = describe.state(job)
     if state == "done":
         return "done: in another store its moment is recorded as skipped, if it passed more than a minute ago"

@@ -1,4 +1,4 @@
-"""The commands on whole files: ``import-crontab``, ``export``, ``backup`` and ``prune``. Each imports what it needs when it runs."""
+"""The commands on whole files: ``import-crontab``, ``export``, ``backup`` and ``prune``. The modules of a command are imported when it runs."""
 
 from __future__ import annotations
 
@@ -50,9 +50,10 @@ def export(*, output: str, user: str | None, executor: str | None, db: str | Non
 
     Exit status: 0 all jobs are printed; 1 some are left out, each with a line on standard error, or an error.
     """
-    from cronactors.cli.export import executor_of_file, export_jobs
+    from cronactors.cli.export import export_jobs
 
-    executor = executor or executor_of_file(db, config)
+    if not executor and (loaded := config_of(db, config)) is not None:
+        executor = loaded.executor
     if export_jobs(find_database(db, config), as_json=output == "json", user_id=user, executor=executor):
         raise SystemExit(1)
 

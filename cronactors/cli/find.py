@@ -1,9 +1,10 @@
-"""Find the job that a command names."""
+"""Find the job that a command names, or that a run is of."""
 
 from __future__ import annotations
 
 from difflib import get_close_matches
 
+from cronactors.cli.amounts import more
 from cronactors.errors import JobNotFound, one_line, shorten
 from cronactors.model import CronJob
 from cronactors.store import CronStore
@@ -38,10 +39,18 @@ async def find_job(store: CronStore, name: str, user: str | None, *, propose: bo
     raise JobNotFound(_missing(name, user, users, sorted({each for _, each in names}) if propose else []))
 
 
+async def find_by_id(store: CronStore, job_id: str) -> CronJob | None:
+    """Return the job of an id; None if it was removed."""
+    try:
+        return await store.get_job(job_id)
+    except JobNotFound:
+        return None
+
+
 def list_users(users: list[str | None]) -> str:
     """Write the names of users for ``--user``."""
     shown = ", ".join('""' if user_id is None else one_line(user_id, 30) for user_id in users[:_MOST_USERS])
-    return f"{shown} and {len(users) - _MOST_USERS:,} more" if len(users) > _MOST_USERS else shown
+    return shown + more(len(users), _MOST_USERS)
 
 
 def _missing(name: str, user: str | None, users: list[str | None], names: list[str]) -> str:

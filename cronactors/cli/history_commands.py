@@ -1,4 +1,4 @@
-"""The commands on the history: ``runs``, ``show-run``, ``watch``, ``stats`` and ``notifications``. Each imports what it needs when it runs."""
+"""The commands on the history: ``runs``, ``show-run``, ``watch``, ``stats`` and ``notifications``. The modules of a command are imported when it runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import click
 
 from cronactors.cli.database import find_database
-from cronactors.cli.options import database_options, decode
+from cronactors.cli.options import SECONDS, Seconds, database_options, decode
 
 
 class _Time(click.ParamType[str]):
@@ -25,25 +25,6 @@ class _Time(click.ParamType[str]):
         except ValueError as problem:
             self.fail(str(problem), param, ctx)
         return str(value)
-
-
-class _Seconds(click.ParamType[float]):
-    """A number of seconds within limits."""
-
-    name = "seconds"
-
-    def __init__(self, *, least: float, most: float) -> None:
-        self._least, self._most = least, most
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Convert an argument, or fail with a usage error."""
-        from cronactors import checks
-        from cronactors.errors import InvalidConfig
-
-        try:
-            return checks.number("SECONDS", float(str(value)), InvalidConfig, least=self._least, most=self._most)
-        except ValueError as problem:
-            self.fail(str(problem) if isinstance(problem, InvalidConfig) else f"{value!r} is not a number", param, ctx)
 
 
 _TIMES = "2026-03-28, 2026-03-28T14:30, 2h, 3d, yesterday"
@@ -145,13 +126,13 @@ def show_run(run_id: str, *, with_data: bool, whole_output: bool, db: str | None
 @_tag
 @click.option(
     "--interval",
-    type=_Seconds(least=0.1, most=86_400),
+    type=Seconds(least=0.1, most=86_400),
     metavar="SECONDS",
     default=1,
     show_default=True,
     help="How often to read the store.",
 )
-@click.option("--for", "seconds", type=_Seconds(least=0, most=1e9), metavar="SECONDS", help="Stop after this many seconds.")
+@click.option("--for", "seconds", type=SECONDS, metavar="SECONDS", help="Stop after this many seconds.")
 @database_options
 def watch(
     name: str | None,
@@ -164,7 +145,7 @@ def watch(
     config: str | None,
     as_json: bool,
 ) -> None:
-    """Show what is running, what is next and what was last, of the job NAME or of all jobs, until q or Ctrl-C.
+    """Show the running, the next and the last runs of the job NAME, or of all jobs, until q or Ctrl-C.
 
     On a terminal it is a live view, which needs the extra cli. Elsewhere, and with --json, it prints a line for each event: a run
     started, reported progress, finished or is to be retried.

@@ -1,4 +1,4 @@
-"""The commands on jobs and their options. Each imports what it needs when it runs."""
+"""The commands on jobs and their options. The modules of a command are imported when it runs."""
 
 from __future__ import annotations
 

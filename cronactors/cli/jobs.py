@@ -17,7 +17,7 @@ from cronactors.cli.amounts import count
 from cronactors.cli.find import find_job
 from cronactors.cli.listed_line import line_in_file
 from cronactors.cli.listing import job_as_json, run_as_json
-from cronactors.cli.living import Living
+from cronactors.cli.living import count_living
 from cronactors.cli.options import read_json
 from cronactors.cli.stdout import print_json, print_line
 from cronactors.cli.times import parse_coming_time
@@ -25,7 +25,6 @@ from cronactors.errors import InvalidJob, InvalidSchedule, JobNotFound, one_line
 from cronactors.job_data import FROM_JOB, FromJob
 from cronactors.json_value import Json
 from cronactors.model import ALL, CronJob, CronRun, RunStatus
-from cronactors.owner import identify_this_process
 from cronactors.schedules.schedule import Schedule
 from cronactors.schedules.words import schedule_in_words
 from cronactors.schedules.zones import is_zone
@@ -233,17 +232,17 @@ class _AloneNotice:
         if trio.current_time() < self._check_at:
             return
         self._check_at += _ALONE_EVERY
-        if not await self._store._service.mailbox.call(Living(identify_this_process())):
+        if not await count_living(self._store):
             click.echo("cronactors: no scheduler is running now: the run waits for one, and so does this command", err=True)
             self._check_at = math.inf
 
 
 async def _requested(store: CronStore, run: CronRun) -> str:
-    """Say what becomes of a run that was requested, now or before with the same key."""
+    """Describe the state of a run that was requested, now or before with the same key."""
     known = f"run {run.id} of {one_line(run.job_name, 60)}"
     if run.status is not RunStatus.PENDING:
         return f"{known} was requested before: {_outcome(run) if run.status.ended else run.status}"
-    if await store._service.mailbox.call(Living(identify_this_process())):
+    if await count_living(store):
         return f"{known} is requested"
     return f"{known} is requested, but no scheduler is running: it starts when one does, unless `cronactors cancel {run.id}`"
 
@@ -261,7 +260,7 @@ def _outcome(run: CronRun) -> str:
 
 
 def cancel_run(database: str, run_id: str, *, as_json: bool) -> None:
-    """Cancel a run, and print what becomes of it.
+    """Cancel a run, and print how it ends.
 
     Raises:
         CronError: There is no such run, it has ended, or the database cannot be used.

@@ -8,7 +8,7 @@ from cronactors import __version__, log_fields
 from cronactors.actors.failure_log import without_prompt
 from cronactors.cli import describe
 from cronactors.cli.amounts import count
-from cronactors.cli.log_format import json_line
+from cronactors.cli.log_format import ids_of, json_line
 from cronactors.cli.report import NO_FIELDS, Report, changes, changes_in_words
 from cronactors.errors import one_line
 from cronactors.instants import iso_utc, to_millis
@@ -21,7 +21,7 @@ _FINE, _BAD = "INFO", "WARNING"
 
 
 class JsonReport(Report):
-    """Print what ``run`` does, for programs. No line has a prompt or data in it.
+    """Prints the report of ``run`` for programs. No line has a prompt or data in it.
 
     Args:
         config: The file.
@@ -63,7 +63,7 @@ class JsonReport(Report):
 
     def _started(self, context: JobContext) -> None:
         moment = {"scheduled_at": iso_utc(to_millis(context.scheduled_at))}
-        self._print_run(_FINE, "run_started", {**_ids(context), **moment}, context.job_name, "started")
+        self._print_run(_FINE, "run_started", {**ids_of(context), **moment}, context.job_name, "started")
 
     def _finished(self, context: JobContext | None, job: CronJob | None, run: CronRun) -> None:
         """Print a line with the outcome and the next retry.
@@ -105,7 +105,9 @@ class JsonReport(Report):
     def summary(self) -> None:
         """Print a line for each interrupted run, and the numbers."""
         for context in self.running.values():
-            self._print_run(_BAD, "run_interrupted", _ids(context), context.job_name, "interrupted, runs again at the next start")
+            self._print_run(
+                _BAD, "run_interrupted", ids_of(context), context.job_name, "interrupted, runs again at the next start"
+            )
         counts = dict(self.counts())
         self._print(_FINE, f"ended: {count(sum(counts.values()), 'run')}", "end", {"runs": counts})
 
@@ -114,11 +116,6 @@ class JsonReport(Report):
 
     def _print(self, level: str, text: str, event: str, fields: Mapping[str, object]) -> None:
         self._print_line(json_line(level, _LOGGER, text, {"event": event, **fields}))
-
-
-def _ids(context: JobContext) -> dict[str, object]:
-    """Return the fields of a run, by the names that log records use."""
-    return {"cron_job": context.job_id, "cron_run": context.run_id, "cron_attempt": context.attempt}
 
 
 def left_out_line(text: str) -> str:

@@ -13,6 +13,7 @@ import trio
 
 from cronactors import open_store
 from cronactors.cli import describe
+from cronactors.cli.amounts import count
 from cronactors.cli.stdout import JsonValue, json_value, print_json, print_line, printable
 from cronactors.cli.tables import Cell, print_table, text_width
 from cronactors.errors import one_line
@@ -108,7 +109,7 @@ def print_jobs(jobs: Sequence[CronJob]) -> None:
             job.timezone,
             describe.local_time(describe.next_time(job), job.timezone),
             describe.local_time(job.last_run_at, job.timezone),
-            describe.state(job) if job.pause is None else f"{describe.state(job)}{describe.until(job)}",
+            describe.state(job) + describe.until(job.pause, job.timezone),
             describe.first_line(job.last_error, 80),
             *([one_line(", ".join(job.tags), 60)] if tags else []),
         ]
@@ -126,7 +127,7 @@ def print_jobs(jobs: Sequence[CronJob]) -> None:
         *(["tags"] if tags else []),
     ]
     print_table(columns, rows)
-    print_line("no jobs" if not jobs else f"{len(jobs):,} jobs" if len(jobs) > 1 else "1 job")
+    print_line(count(len(jobs), "job") if jobs else "no jobs")
 
 
 def print_runs(name: str, zone: str, runs: Sequence[CronRun]) -> None:

@@ -9,9 +9,10 @@ import attrs
 from cronactors.actors.mailbox import ReadRequest
 from cronactors.instants import Millis
 from cronactors.ledger.totals import SEEN_WITHIN
-from cronactors.owner import ProcessIdentity, certainly_dead, find_process_start
+from cronactors.owner import ProcessIdentity, certainly_dead, find_process_start, identify_this_process
 from cronactors.storage.protocol import Storage
 from cronactors.storage.rows import DECLARED_DEAD, OwnerRow
+from cronactors.store import CronStore
 
 
 def is_alive(row: OwnerRow, this_process: ProcessIdentity, now: Millis) -> bool:
@@ -33,10 +34,13 @@ def living(rows: Iterable[OwnerRow], this_process: ProcessIdentity, now: Millis)
     return sorted(alive, key=lambda row: row.heartbeat_at, reverse=True)
 
 
-@attrs.frozen
-class Living(ReadRequest[int]):
-    """Count the schedulers that are alive."""
+async def count_living(store: CronStore) -> int:
+    """Count the schedulers of a store that are alive."""
+    return await store._service.mailbox.call(_Living(identify_this_process()))
 
+
+@attrs.frozen
+class _Living(ReadRequest[int]):
     process: ProcessIdentity
 
     def apply(self, storage: Storage) -> int:

@@ -9,7 +9,8 @@ import time
 from collections.abc import Mapping
 
 from cronactors.instants import iso_utc
-from cronactors.run_context import current_run
+from cronactors.model import JobContext
+from cronactors.run_context import CurrentRun, current_run
 
 _OF_EVERY_RECORD = frozenset((*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"))
 """Attributes of a record that are no ``extra`` fields."""
@@ -30,12 +31,17 @@ class JsonFormatter(logging.Formatter):
             if name not in _OF_EVERY_RECORD and isinstance(value, str | int | float | None)
         }
         if (run := current_run(default=None)) is not None:
-            fields = {"cron_job": run.job_id, "cron_run": run.run_id, "cron_attempt": run.attempt} | fields
+            fields = ids_of(run) | fields
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
         if record.stack_info:
             fields["stack"] = self.formatStack(record.stack_info)
         return json_line(record.levelname, record.name, record.getMessage(), fields, at=record.created)
+
+
+def ids_of(run: JobContext | CurrentRun) -> dict[str, object]:
+    """Return the fields of a line about a run that is being executed, by the names of `cronactors.log_fields`."""
+    return {"cron_job": run.job_id, "cron_run": run.run_id, "cron_attempt": run.attempt}
 
 
 def json_line(level: str, logger: str, message: str, fields: Mapping[str, object], *, at: float | None = None) -> str:

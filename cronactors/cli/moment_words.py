@@ -17,7 +17,7 @@ _ON_TIME: Final[Millis] = 1_000
 
 
 def sentence(moment: Moment, job: JobRow | None, now: Millis) -> str:
-    """Say what became of a moment, without the moment itself: "ran: run 12, ...". Without the job, which was removed, times are in UTC."""
+    """Describe the fate of a moment, without the moment itself: "ran: run 12, ...". Without the job, which was removed, times are in UTC."""
     run, zone = moment.run, "UTC" if job is None else job.timezone
     waits = "".join(f"; {reason.text}" for reason in moment.reasons)
     match moment.fate.outcome:
@@ -87,10 +87,9 @@ def _story(run: RunRow, zone: str, now: Millis) -> str:
 def _span_of(run: RunRow, zone: str) -> str:
     if run.coalesced <= 1:
         return ""
-    many = " or more" if run.coalesced >= MAX_COALESCED else ""
     first, last = run.span
     ends = f", from {local(first, zone)} to {local(last, zone)}" if first != last else ""
-    return f"; the row stands for {run.coalesced:,}{many} moments{ends}"
+    return f"; the row stands for {count(run.coalesced, 'moment', most=MAX_COALESCED)}{ends}"
 
 
 def _why_skipped(moment: Moment, zone: str) -> str:
@@ -111,12 +110,10 @@ def _why_not_planned(moment: Moment, job: JobRow) -> str:
     if moment.at < job.created_at:
         return f"was not planned: the job was added later, at {local(job.created_at, zone)}"
     if (pause := moment.fate.pause) is not None:
-        note = f" ({describe.first_line(pause.note)})" if pause.note else ""
-        since = describe.local_time(pause.since, zone)
+        since, note = describe.local_time(pause.since, zone), describe.note(pause)
         if pause.ended is not None:
             return f"was not planned: the job was paused from {since} to {describe.local_time(pause.ended, zone)}{note}"
-        until = "" if pause.until is None else f" until {describe.local_time(pause.until, zone)}"
-        return f"is not planned: the job is paused since {since}{until}{note}"
+        return f"is not planned: the job is paused since {since}{describe.until(pause, zone)}{note}"
     if not job.enabled:
         if job.crashes > FREE_CRASHES:
             return f"is not planned: the job is paused, because its last {job.crashes:,} runs crashed"

@@ -9,10 +9,11 @@ import trio
 
 from cronactors import open_store
 from cronactors.cli import describe
+from cronactors.cli.find import find_by_id
 from cronactors.cli.listing import Column, print_columns_and_text
 from cronactors.cli.stdout import json_value, print_json, print_line
 from cronactors.cli.tables import Cell
-from cronactors.errors import JobNotFound, one_line
+from cronactors.errors import one_line
 from cronactors.notifications import Notification, NotificationStatus
 from cronactors.store import CronStore
 
@@ -74,10 +75,8 @@ async def _job_names(store: CronStore, notifications: Sequence[Notification]) ->
     """Return the name of each job by its id, without those that were removed."""
     names: dict[str, str] = {}
     for job_id in dict.fromkeys(each.job_id for each in notifications):
-        try:
-            names[job_id] = (await store.get_job(job_id)).name
-        except JobNotFound:
-            continue
+        if (job := await find_by_id(store, job_id)) is not None:
+            names[job_id] = job.name
     return names
 
 

@@ -10,7 +10,8 @@ from typing import TypeVar
 
 import click
 
-from cronactors.errors import InvalidJob
+from cronactors import checks
+from cronactors.errors import InvalidConfig, InvalidJob
 from cronactors.json_value import Json
 
 _F = TypeVar("_F", bound=Callable[..., None])
@@ -54,6 +55,26 @@ class Duration(click.ParamType[timedelta]):
             return parse_duration(str(value))
         except ValueError as problem:
             self.fail(str(problem), param, ctx)
+
+
+class Seconds(click.ParamType[float]):
+    """A number of seconds within limits."""
+
+    name = "seconds"
+
+    def __init__(self, *, least: float, most: float) -> None:
+        self._least, self._most = least, most
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Convert an argument, or fail with a usage error."""
+        try:
+            return checks.number("SECONDS", float(str(value)), InvalidConfig, least=self._least, most=self._most)
+        except ValueError as problem:
+            self.fail(str(problem) if isinstance(problem, InvalidConfig) else f"{value!r} is not a number", param, ctx)
+
+
+SECONDS = Seconds(least=0, most=1e9)
+"""How long something takes, 0 or more."""
 
 
 def read_json(text: str) -> Json:

@@ -244,10 +244,7 @@ class Reloader:
 
     async def _upsert(self, scheduler: CronScheduler, config: CronConfig) -> StartReport:
         service = scheduler._actors.service
-        defaults = Defaults(
-            timezone=config.timezone, max_retries=config.default_max_retries, timeout_secs=config.default_timeout_secs
-        )
-        return await upsert_lists(service.mailbox, config, (), defaults=defaults, database=service.path)
+        return await upsert_lists(service.mailbox, config, (), defaults=Defaults.of(config), database=service.path)
 
     def _applied(self, config: CronConfig) -> CronConfig:
         """Return the settings that are in force now."""

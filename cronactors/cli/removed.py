@@ -8,7 +8,8 @@ from typing import Final
 import attrs
 
 from cronactors.actors.mailbox import ReadRequest
-from cronactors.cli.find import find_job, list_users
+from cronactors.cli import describe
+from cronactors.cli.find import find_by_id, find_job, list_users
 from cronactors.errors import JobNotFound, one_line, shorten
 from cronactors.instants import Millis, from_millis, iso_utc, to_millis
 from cronactors.model import Cause, CronJob
@@ -69,7 +70,7 @@ class RemovedJob:
 
 
 def _utc(at: Millis) -> str:
-    return f"{from_millis(at):%Y-%m-%d %H:%M:%S UTC}"
+    return describe.local_time(from_millis(at), "UTC")
 
 
 @attrs.frozen
@@ -116,7 +117,8 @@ async def find_job_or_removed(store: CronStore, name: str, user: str | None) -> 
             raise  # several users have one
         runs, is_all = await _find_runs(store, name, user)
         if runs:
-            return await _get_job(store, runs[0].job_id) or _removed_job(name, runs)
+            renamed = await find_by_id(store, runs[0].job_id)
+            return renamed or _removed_job(name, runs)
     try:
         return await find_job(store, name, user)
     except JobNotFound as problem:
@@ -131,7 +133,7 @@ async def find_predecessor(store: CronStore, job: CronJob) -> RemovedJob | None:
     other_id = job.id
     while runs := [run for run in runs if run.job_id != other_id]:
         other_id = runs[0].job_id
-        if await _get_job(store, other_id) is None:  # else it has another name now
+        if await find_by_id(store, other_id) is None:  # else it has another name now
             return attrs.evolve(_removed_job(job.name, runs), added_again_at=to_millis(job.created_at))
     return None
 
@@ -146,14 +148,6 @@ async def _find_runs(store: CronStore, name: str, user: str | None) -> tuple[lis
         if span is None:
             return found, True
     return found, False
-
-
-async def _get_job(store: CronStore, job_id: str) -> CronJob | None:
-    """Return a job that has another name now; None if it was removed."""
-    try:
-        return await store.get_job(job_id)
-    except JobNotFound:
-        return None
 
 
 def _removed_job(name: str, runs: Sequence[RunRow]) -> RemovedJob:

@@ -1,4 +1,4 @@
-"""The interface of the reports of ``run``, and what all of them count."""
+"""The interface of the reports of ``run``, with the counts that all of them have."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NO_FIELDS: Mapping[str, object] = {}
 
 
 class Report(ABC):
-    """Reports what ``run`` does.
+    """Reports the start, the runs and the stop of ``run``.
 
     Attributes:
         config: The settings in force.
@@ -31,7 +31,7 @@ class Report(ABC):
 
     @abstractmethod
     def header(self, start: StartReport, database: str) -> None:
-        """Report the version, the database and the settings, and what the start has changed in lists of jobs."""
+        """Report the version, the database and the settings, and the changes of the start in lists of jobs."""
 
     @abstractmethod
     def jobs(self, jobs: Iterable[CronJob]) -> None:

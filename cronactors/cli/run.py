@@ -14,6 +14,7 @@ import trio
 from cronactors import CronScheduler, CronStore, RunFinished, open_scheduler, open_store
 from cronactors.actors.event_stream import MOST_EVENTS, EventStream
 from cronactors.cli.amounts import count
+from cronactors.cli.find import find_by_id
 from cronactors.cli.json_report import JsonReport, left_out_line
 from cronactors.cli.log_format import set_up_logging
 from cronactors.cli.printer import Printer
@@ -21,9 +22,9 @@ from cronactors.cli.reload import Loaded, Reloader, Source, Stamp
 from cronactors.cli.report import Report
 from cronactors.cli.run_report import RunReport, TypedCommand
 from cronactors.cli.signals import watch_signals
-from cronactors.errors import CronError, InvalidConfig, JobNotFound, one_line
+from cronactors.errors import CronError, InvalidConfig, one_line
 from cronactors.executors import find_executor
-from cronactors.model import CronJob, JobContext, JobExecutor, JobResult
+from cronactors.model import JobContext, JobExecutor, JobResult
 from cronactors.origins import origin_of
 from cronactors.storage.postgres.address import is_postgres
 
@@ -182,7 +183,7 @@ class _Session:
         async for event in events:
             if isinstance(event, RunFinished) and event.started_at is not None:
                 try:
-                    run, job = await store.get_run(event.run_id), await _find(store, event.job_id)
+                    run, job = await store.get_run(event.run_id), await find_by_id(store, event.job_id)
                 except CronError as error:
                     logger.debug("the outcome of run %s is not printed: %s", event.run_id, error)
                 else:
@@ -214,10 +215,3 @@ class _Session:
 
     def _stop(self) -> None:
         (self._block_scope if self._in_block else self._database_scope).cancel()
-
-
-async def _find(store: CronStore, job_id: str) -> CronJob | None:
-    try:
-        return await store.get_job(job_id)
-    except JobNotFound:
-        return None

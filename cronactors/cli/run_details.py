@@ -1,4 +1,4 @@
-"""What the verb ``show-run`` reads of a run. `ReadRunDetails.apply` runs on the storage thread."""
+"""Reads a run for the verb ``show-run``, with all that belongs to it. `ReadRunDetails.apply` runs on the storage thread."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from datetime import datetime
 import attrs
 
 from cronactors.actors.mailbox import ReadRequest
-from cronactors.instants import from_millis
 from cronactors.ledger.runs import find_run
-from cronactors.ledger.stored_values import is_time
+from cronactors.ledger.stored_values import read_time
 from cronactors.ledger.views import notification_view, run_view
 from cronactors.model import CronRun
 from cronactors.notifications import Notification
@@ -22,12 +21,12 @@ MOST_ATTEMPTS = 1_000
 
 @attrs.frozen(kw_only=True)
 class RunDetails:
-    """A run, and what belongs to it.
+    """A run, with the other attempts of its moment and its notifications.
 
     Attributes:
         run: The run.
         ready_at: From when on it may start, or might have, UTC; None: the stored value cannot be read.
-        waits_for: What it waits for, as it is stored; None: nothing.
+        waits_for: The reason why it waits, as it is stored; None: it does not.
         attempts: All attempts of its moment, the run among them, the first one first.
         notifications: Its notifications, the first one first.
     """
@@ -62,7 +61,7 @@ class ReadRunDetails(ReadRequest[RunDetails]):
         page = storage.history.page(RunFilter(job_id=run.job_id), span, limit=MOST_ATTEMPTS, read=MOST_ATTEMPTS)
         return RunDetails(
             run=run_view(run),
-            ready_at=from_millis(run.ready_at) if is_time(run.ready_at) else None,
+            ready_at=read_time(run.ready_at),
             waits_for=run.waits_for,
             attempts=[run_view(each) for each in reversed(page.rows)],
             notifications=[notification_view(row) for row in storage.notifications.find(f"run:{run.id}")],

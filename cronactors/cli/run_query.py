@@ -20,7 +20,7 @@ class RunQuery:
 
     Attributes:
         name: The name of the job; None: all jobs.
-        user: A user, "" for the agent itself. None: whoever has the job, if only one has; without a name all users.
+        user: A user, "" for the agent itself. None: the one user who has the job; without a name all users.
         status: Only runs with that status; None: any. So are the other filters.
         cause: With that cause.
         trigger: With that trigger.

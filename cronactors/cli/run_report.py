@@ -54,7 +54,7 @@ class TypedCommand(NamedTuple):
 
 
 class RunReport(Report):
-    """Print what ``run`` does.
+    """Prints the report of ``run`` for people.
 
     Runs can start before the header is complete, as the scheduler is open by then: their lines are held back until it is.
 

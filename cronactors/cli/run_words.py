@@ -41,7 +41,7 @@ def sentence(run: CronRun, waits_for: str = "") -> str:
 
     Args:
         run: The run.
-        waits_for: What a pending run waits for, in words; "" for nothing but its time.
+        waits_for: The reason why a pending run waits, in words; "" for nothing but its time.
     """
     match run.status:
         case RunStatus.PENDING:
@@ -60,7 +60,7 @@ def why(status: RunStatus, cause: Cause) -> str:
 
 
 def waiting(stored: str | None) -> str:
-    """Describe what a run waits for, from the column ``waits_for``; "" for nothing."""
+    """Describe why a run waits, from the column ``waits_for``; "" for nothing."""
     if not stored:
         return ""
     if stored == PAUSE:

@@ -12,18 +12,18 @@ import trio
 from cronactors import open_store
 from cronactors.cli import describe
 from cronactors.cli.amounts import length
+from cronactors.cli.find import find_by_id
 from cronactors.cli.listing import run_as_json, status_cell
 from cronactors.cli.notifications import notification_as_json
 from cronactors.cli.run_details import ReadRunDetails, RunDetails
 from cronactors.cli.run_words import sentence, waiting
 from cronactors.cli.stdout import json_value, print_json, print_line
 from cronactors.cli.tables import Cell, print_table
-from cronactors.errors import InvalidJob, JobNotFound, one_line
+from cronactors.errors import InvalidJob, one_line
 from cronactors.model import CronJob, CronRun
 from cronactors.notifications import Notification
 from cronactors.run_output import RunOutput
 from cronactors.spec import check_id
-from cronactors.store import CronStore
 from cronactors.wallclock import now
 
 LAST_LINES = 20
@@ -33,7 +33,7 @@ _INDENT = "  "
 
 @attrs.frozen(kw_only=True)
 class _ShownRun:
-    """What is shown of a run; ``job`` is None if it was removed."""
+    """A run as it is shown; ``job`` is None if it was removed."""
 
     details: RunDetails
     job: CronJob | None
@@ -92,7 +92,7 @@ def show_run(database: str, run_id: str, *, with_data: bool, whole_output: bool,
     async def read() -> _ShownRun:
         async with open_store(database, create=False) as store:
             details = await store._service.mailbox.call(ReadRunDetails(check_id("run_id", run_id)))
-            job = await _find_job(store, details.run.job_id)
+            job = await find_by_id(store, details.run.job_id)
             return _ShownRun(details=details, job=job, output=await store.get_run_output(run_id), present=now())
 
     shown = trio.run(read)
@@ -108,13 +108,6 @@ def show_run(database: str, run_id: str, *, with_data: bool, whole_output: bool,
         _print_text("data", json.dumps(_data_of(shown.run), indent=2, ensure_ascii=False))
     _print_output(shown.output, whole=whole_output)
     _print_notifications(shown)
-
-
-async def _find_job(store: CronStore, job_id: str) -> CronJob | None:
-    try:
-        return await store.get_job(job_id)
-    except JobNotFound:
-        return None
 
 
 def _facts(shown: _ShownRun) -> list[tuple[str, str]]:

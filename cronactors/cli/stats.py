@@ -6,8 +6,7 @@ import attrs
 import trio
 
 from cronactors import open_store
-from cronactors.cli import describe
-from cronactors.cli.amounts import length
+from cronactors.cli import amounts, describe
 from cronactors.cli.run_query import RunQuery, find_subject
 from cronactors.cli.stdout import json_value, print_json, print_line
 from cronactors.cli.tables import print_table
@@ -52,9 +51,7 @@ def _print_stats(zone: str, stats: RunStats) -> None:
         print_line("no runs match")
         return
     of_more = "" if stats.complete else f": the newest {MOST_FIGURES:,}, there are more"
-    print_line(
-        f"{stats.runs:,} {'run' if stats.runs == 1 else 'runs'}{of_more}, from {describe.local_time(stats.oldest, zone)} on"
-    )
+    print_line(f"{amounts.count(stats.runs, 'run')}{of_more}, from {describe.local_time(stats.oldest, zone)} on")
     print_line()
     counted = [(status, count) for status, count in stats.by_status.items() if count]
     causes = ", ".join(f"{cause} {count:,}" for cause, count in stats.by_cause.items() if count)
@@ -70,7 +67,11 @@ def _print_stats(zone: str, stats: RunStats) -> None:
         ("took", (stats.duration_p50, stats.duration_p95, stats.duration_p99, stats.duration_max)),
         ("started late", (stats.lateness_p50, stats.lateness_p95, stats.lateness_p99, stats.lateness_max)),
     ]
-    known = [[label, *(length(each) for each in seconds if each is not None)] for label, seconds in times if None not in seconds]
+    known = [
+        [label, *(amounts.length(each) for each in seconds if each is not None)]
+        for label, seconds in times
+        if None not in seconds
+    ]
     if known:
         print_line()
         print_table(["time", "half of them within", "95 % within", "99 % within", "longest"], known)

@@ -1,4 +1,4 @@
-"""The verb ``watch``: what is running in a store, what is next and what was last, until `q` or Ctrl-C; and ``runs --follow``.
+"""The verb ``watch``: the running, the next and the last runs of a store, until `q` or Ctrl-C; and ``runs --follow``.
 
 On a terminal ``watch`` is a live view, if rich is installed; else a line for each event. The store is open in another process, the
 scheduler, and may be out of reach for some time: then we show that, and continue.
@@ -56,7 +56,7 @@ class WatchOptions:
 
 
 def watch_store(database: str, query: RunQuery, options: WatchOptions) -> int:
-    """Show what happens in a store until `q`, a signal, or for some seconds.
+    """Show the runs of a store until `q`, a signal, or for some seconds.
 
     Args:
         database: The path or address of the database.

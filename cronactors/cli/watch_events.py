@@ -1,4 +1,4 @@
-"""The plain form of ``watch`` and ``runs --follow``: what happens in a store as lines, or as JSON objects. Pure."""
+"""The plain form of ``watch`` and ``runs --follow``: the events of a store as lines, or as JSON objects. Pure."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Event:
 
 @attrs.frozen
 class Reported:
-    """What the lines before have said.
+    """The state that the lines before have reported.
 
     Attributes:
         schedulers: How many schedulers are alive; None: nothing was said.
@@ -97,7 +97,7 @@ class Reported:
 
 
 def events_of(seen: Snapshot, reported: Reported) -> tuple[list[Event], Reported]:
-    """Return the events that follow from a snapshot, in order of time, and what has been said with them.
+    """Return the events that follow from a snapshot, in order of time, and the state that is reported then.
 
     In the first snapshot the runs that are running have started. Of a run that has started and finished between two snapshots there is
     only the second event.
@@ -134,7 +134,7 @@ def _change_of(change: Change, now: datetime) -> Event | None:
 
 
 def _progress(running: Sequence[RunningRun], before: Mapping[str, RunProgress]) -> tuple[list[Event], dict[str, RunProgress]]:
-    """Return the events of progress that is new and comes long enough after the last one, and what has been said of each run."""
+    """Return the events of progress that is new and comes long enough after the last one, and the progress that is reported of each run then."""
     events, said = [], {}
     for each in running:
         run, progress, last = each.run, each.progress, before.get(each.run.id)

@@ -18,7 +18,7 @@ from cronactors.cli.living import living
 from cronactors.cli.run_changes import Known, read_changes
 from cronactors.cli.run_query import RunQuery, Subject
 from cronactors.instants import LATEST, Millis, from_millis
-from cronactors.ledger.stored_values import is_time
+from cronactors.ledger.stored_values import read_time
 from cronactors.ledger.views import job_view, job_views, run_view
 from cronactors.model import ALL, CronRun
 from cronactors.owner import ProcessIdentity
@@ -149,7 +149,7 @@ class Inspect(ReadRequest[Snapshot]):
         filter: Which runs are wanted.
         known: As the inspection before has returned it; None: this is the first one.
         candidates: Jobs among which the next ones to start are; None: all, of whom the queue says which are next.
-        for_view: Whether to read the next starts and to count what waits.
+        for_view: Whether to read the next starts, and to count those that are due and the retries.
         process: By which is decided which schedulers are alive.
     """
 
@@ -172,9 +172,9 @@ class Inspect(ReadRequest[Snapshot]):
         return Snapshot(
             now=from_millis(now),
             known=known,
-            changes=[Change(run_view(row), _time(row.ready_at)) for row in changed],
+            changes=[Change(run_view(row), read_time(row.ready_at)) for row in changed],
             schedulers=len(alive),
-            last_seen=_time(max((row.heartbeat_at for row in owners), default=None)),
+            last_seen=read_time(max((row.heartbeat_at for row in owners), default=None)),
             running=[
                 RunningRun(run=run_view(run), progress=_progress(storage, run.id), is_orphan=run.owner not in ids)
                 for run in running[:MOST_RUNNING]
@@ -204,7 +204,7 @@ class Inspect(ReadRequest[Snapshot]):
 
 def _progress(storage: Storage, run_id: int) -> RunProgress | None:
     row = storage.output.progress(run_id)
-    at = None if row is None else _time(row.at)
+    at = None if row is None else read_time(row.at)
     return None if row is None or at is None else RunProgress(fraction=row.fraction, note=row.note, at=at)
 
 
@@ -212,7 +212,3 @@ def _counts(storage: Storage, now: Millis) -> tuple[int, int]:
     """Count the starts that are due, and the retries that wait for their time."""
     due = len(storage.due(now=now, limit=MOST_COUNTED))
     return due, sum(item.due_at > now for item in storage.due(now=LATEST, limit=MOST_COUNTED, only_runs=True))
-
-
-def _time(instant: Millis | None) -> datetime | None:
-    return from_millis(instant) if instant is not None and is_time(instant) else None

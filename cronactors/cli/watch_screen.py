@@ -85,7 +85,7 @@ class Screen:
         self.leave()
 
     def leave(self) -> None:
-        """Make the terminal what it was before; a second time does nothing."""
+        """Restore the terminal; a second time does nothing."""
         if not self._is_entered:
             return
         self._is_entered = False

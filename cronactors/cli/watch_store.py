@@ -33,7 +33,7 @@ class StoreReader:
     Args:
         store: The store.
         wanted: Which runs are wanted.
-        for_view: Whether to read also what only the live view shows: the next starts, and the runs that have finished last.
+        for_view: Whether to read also the parts that only the live view shows: the next starts, and the runs that have finished last.
 
     Attributes:
         name: The name of the store: that of the file without its folder, or the address.
@@ -96,6 +96,6 @@ class StoreReader:
 
 
 def time_of(run: CronRun) -> tuple[float, int]:
-    """Return by what runs are in order of time: when it finished, started or is planned; then its id."""
+    """Return the key by which runs are in order of time: when it finished, started or is planned; then its id."""
     moment = run.completed_at or run.started_at or run.scheduled_at
     return moment.timestamp(), int(run.id)

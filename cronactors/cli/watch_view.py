@@ -85,7 +85,7 @@ def _title(view: View, width: int) -> Line:
 
 
 def _counts(view: View) -> Line:
-    """Say whether a scheduler is alive, and count what waits."""
+    """Say whether a scheduler is alive, and count the starts and retries that wait."""
     seen = view.snapshot
     if seen is None:
         return (Cell("reading the store"),)

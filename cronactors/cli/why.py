@@ -1,4 +1,4 @@
-"""Reads what became of moments of a job, and what they wait for. Requests run on the storage thread."""
+"""Reads the fates of a job's moments, and the reasons why they wait. Requests run on the storage thread."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Moment:
 
     Attributes:
         at: The moment.
-        fate: What became of it.
+        fate: Its fate.
         run: The row that stands for it.
         overlapped: The run that was running then, if it was skipped because of one.
         reasons: Why it has not started, if it is due; or that its scheduler is gone, if it is running.
@@ -230,7 +230,7 @@ def _note(timing: Timing, at: Millis) -> str | None:
 
 
 def _reasons(storage: Storage, job: JobRow, run: RunRow | None, process: ProcessIdentity, now: Millis) -> list[Reason]:
-    """Say what a moment that has not started waits for."""
+    """Return the reasons why a moment has not started."""
     running = storage.running()
     owners = storage.owners()
     alive = living(owners, process, now)
@@ -255,7 +255,7 @@ def _reasons(storage: Storage, job: JobRow, run: RunRow | None, process: Process
 
 
 def _own_reason(storage: Storage, job: JobRow, run: RunRow | None, running: Sequence[RunRow], now: Millis) -> list[Reason]:
-    """Say what it waits for by its own row and that of its job."""
+    """Return the reason that its own row and that of its job give."""
     key = None if run is None else run.waits_for
     if key == PAUSE:
         return [Reason("pause", "the job is paused")]

@@ -1,4 +1,4 @@
-"""The commands that say what is going on: ``explain`` and ``doctor``. Each imports what it needs when it runs."""
+"""The commands on the state of a store: ``explain`` and ``doctor``. The modules of a command are imported when it runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _UNKNOWN = 3
 @user_option
 @database_options
 def explain(name: str, *, when: tuple[str, ...], user: str | None, db: str | None, config: str | None, as_json: bool) -> None:
-    """Say what became of a moment of the job NAME, and why.
+    """Explain a moment of the job NAME: whether it ran, and why not.
 
     WHEN is a time in the zone of the job: 02:30 (the last one that has passed), 2026-03-29 02:30, with an offset, 2h (ago), or a day
     (its first moment). Default: the last moment and the next one. A job that was removed is explained by the runs that are left.

@@ -1,4 +1,4 @@
-"""Reads what became of moments of a job that was removed, from the runs that are left. Requests run on the storage thread."""
+"""Reads the fates of a removed job's moments, from the runs that are left. Requests run on the storage thread."""
 
 from __future__ import annotations
 

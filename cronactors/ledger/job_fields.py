@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from functools import cache
 from operator import attrgetter
-from typing import Final, TypeAlias, TypeVar, cast
+from typing import Final, Self, TypeAlias, TypeVar, cast
 
 import attrs
 
@@ -23,6 +23,7 @@ from cronactors.job_data import NO_DATA, check_data, data_from_column, data_to_c
 from cronactors.model import Misfire, Overlap, SessionMode
 from cronactors.policy import misfire_from_text, misfire_to_text
 from cronactors.retention import history_from_text, history_to_text
+from cronactors.settings import CronConfig
 from cronactors.spec import JobSpec
 from cronactors.storage.rows import JobRow
 from cronactors.tags import tags_from_column, tags_to_column
@@ -48,6 +49,15 @@ class Defaults:
     timezone: str
     max_retries: int
     timeout_secs: float
+
+    @classmethod
+    def of(cls, config: CronConfig, timezone: str | None = None) -> Self:
+        """Take them from a configuration; ``timezone`` counts instead of its own."""
+        return cls(
+            timezone=timezone or config.timezone,
+            max_retries=config.default_max_retries,
+            timeout_secs=config.default_timeout_secs,
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -150,8 +160,8 @@ _TO_READ = tuple((field.name, field.from_column, field.if_unreadable) for field 
 
 
 def columns_of_spec(spec: JobSpec, defaults: Defaults) -> dict[str, Column]:
-    """Make the columns of a specification; what it leaves open is taken from the defaults."""
-    columns: dict[str, Column] = {}
+    """Make the columns of a specification, with that of ``enabled``; what it leaves open is taken from the defaults."""
+    columns: dict[str, Column] = {"listed_enabled": None if spec.enabled is None else int(spec.enabled)}
     for field, value in zip(JOB_FIELDS, _OF_SPEC(spec), strict=True):
         if value is None and field.has_default:
             columns[field.name] = getattr(defaults, field.name)

@@ -143,7 +143,6 @@ def new_job(
             "consecutive_failures": 0,
             "pruned_until": None,
             "rules": RULES,
-            "listed_enabled": None if spec.enabled is None else int(spec.enabled),
         }
     )
     job = _start_schedule(storage, job, schedule, now, passed)

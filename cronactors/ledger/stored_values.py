@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from functools import lru_cache
 
 from cronactors.errors import CronError, InvalidJob, InvalidSchedule, shorten
-from cronactors.instants import DAY, EARLIEST, LATEST, Millis
+from cronactors.instants import DAY, EARLIEST, LATEST, Millis, from_millis
 from cronactors.model import Overlap, SessionMode
 from cronactors.policy import Timing, misfire_from_text
 from cronactors.schedules.schedule import Schedule
@@ -50,6 +51,11 @@ def timing_of(job: JobRow) -> Timing:
 def is_time(instant: Millis) -> bool:
     """Return whether a stored number can be a moment, or the time of an event."""
     return type(instant) is int and _FIRST <= instant <= _LAST  # in a damaged file any column may be NULL
+
+
+def read_time(instant: Millis | None) -> datetime | None:
+    """Read the time of an event, UTC; None if there is none, or the stored number cannot be one."""
+    return from_millis(instant) if instant is not None and is_time(instant) else None
 
 
 def check_policies(job: JobRow) -> None:

@@ -1,4 +1,4 @@
-"""Deletes the history of one job after another because somebody asked for it, or counts what it would delete. Runs on the storage thread.
+"""Deletes the old runs of one job after another at a user's request, or counts them. Runs on the storage thread.
 
 A scheduler goes by stored cursors, announces the first deletion a day ahead, and believes no clock that has jumped (`ledger.pruning`):
 nobody watches it. Here the caller was shown the time and the limits. So every job that has runs is pruned once, removed jobs too, and no
@@ -38,7 +38,7 @@ class SweptJob:
 
 @attrs.frozen(kw_only=True)
 class SweepReport:
-    """What one piece of a sweep has done.
+    """The result of one piece of a sweep.
 
     Attributes:
         jobs: The jobs of which it deleted runs; a job can be in several pieces.

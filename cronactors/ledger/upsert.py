@@ -153,7 +153,7 @@ def _with_specification(job: JobRow, spec: JobSpec, origin: str | None, defaults
     if origin is None:
         zone = job.timezone if is_zone(job.timezone) else defaults.timezone
         defaults = Defaults(timezone=zone, max_retries=job.max_retries, timeout_secs=job.timeout_secs)
-    columns = columns_of_spec(spec, defaults) | {"listed_enabled": None if spec.enabled is None else int(spec.enabled)}
+    columns = columns_of_spec(spec, defaults)
     if isinstance(spec.schedule, Delay):
         columns |= {"schedule": _delayed(job), "delay_ms": round(spec.schedule.in_secs * 1000)}
     else:

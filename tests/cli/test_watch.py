@@ -70,12 +70,11 @@ class Lines:
 # Lines
 
 
-class Plain:
-    """A session that writes to a pipe in this process."""
+class Running:
+    """A session in this process, with its exit status or error."""
 
-    def __init__(self, file: Path | str, reader: io.FileIO, query: RunQuery = QUERY, **options: float) -> None:
-        self.session = Session(str(file), query, None, attrs.evolve(WatchOptions(interval=0.05), **options))
-        self.lines = Lines(reader.fileno())
+    def __init__(self, file: Path | str, query: RunQuery, screen: FakeScreen | None, options: dict[str, float]) -> None:
+        self.session = Session(str(file), query, screen, attrs.evolve(WatchOptions(interval=0.05), **options))
         self.status: int | Exception | None = None
 
     async def run(self) -> None:
@@ -83,6 +82,14 @@ class Plain:
             self.status = await self.session.run()
         except (CronError, OSError) as error:
             self.status = error
+
+
+class Plain(Running):
+    """A session that writes to a pipe."""
+
+    def __init__(self, file: Path | str, reader: io.FileIO, query: RunQuery = QUERY, **options: float) -> None:
+        super().__init__(file, query, None, options)
+        self.lines = Lines(reader.fileno())
 
 
 async def test_events_are_lines_in_a_pipe_until_ctrl_c(file: Path, with_ctrl_c: None):
@@ -220,19 +227,12 @@ class FakeScreen(Screen):
         return found
 
 
-class Live:
+class Live(Running):
     """A live view in a task of a nursery."""
 
     def __init__(self, file: Path, query: RunQuery = QUERY, **options: float) -> None:
         self.screen = FakeScreen()
-        self.session = Session(str(file), query, self.screen, attrs.evolve(WatchOptions(interval=0.05), **options))
-        self.status: int | Exception | None = None
-
-    async def run(self) -> None:
-        try:
-            self.status = await self.session.run()
-        except (CronError, OSError) as error:
-            self.status = error
+        super().__init__(file, query, self.screen, options)
 
 
 async def test_the_live_view_shows_what_happens_until_q(file: Path):
